@@ -1,0 +1,121 @@
+use crate::Backend;
+use burn::tensor::Device;
+
+/// A device that answers.
+#[derive(Clone, Debug)]
+pub struct Hardware {
+    /// The device, without autodiff.
+    pub device: Device,
+    /// What the device calls itself.
+    pub name: String,
+    /// Whether a GPU backend runs on a software adapter, slower than the CPU backends.
+    pub software: bool,
+}
+
+/// Opens the backend's best device, or says why there is none.
+pub(crate) fn open(backend: Backend) -> Result<Hardware, String> {
+    match backend {
+        #[cfg(feature = "flex")]
+        Backend::Flex => Ok(processor(Device::flex())),
+        #[cfg(feature = "ndarray")]
+        #[allow(deprecated)]
+        Backend::NdArray => Ok(processor(Device::ndarray())),
+        #[cfg(feature = "wgpu")]
+        Backend::Wgpu => wgpu::open(wgpu::Api::Auto),
+        #[cfg(feature = "vulkan")]
+        Backend::Vulkan => wgpu::open(wgpu::Api::Vulkan),
+        #[cfg(feature = "metal")]
+        Backend::Metal => wgpu::open(wgpu::Api::Metal),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => cube::open(burn::tensor::DeviceType::Cuda),
+        #[cfg(feature = "rocm")]
+        Backend::Rocm => cube::open(burn::tensor::DeviceType::Rocm),
+        #[cfg(feature = "cpu")]
+        Backend::Cpu => cube::open(burn::tensor::DeviceType::Cpu),
+        #[allow(unreachable_patterns)]
+        _ => Err("not compiled in".into()),
+    }
+}
+
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+fn processor(device: Device) -> Hardware {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let name = format!("{} CPU, {cores} cores", std::env::consts::ARCH);
+    Hardware { device, name, software: false }
+}
+
+#[cfg(feature = "wgpu")]
+mod wgpu {
+    use super::Hardware;
+    use burn::tensor::{
+        Device,
+        wgpu::{WgpuBackend, wgpu::DeviceType},
+    };
+    use std::sync::{Mutex, OnceLock};
+
+    #[derive(Clone, Copy, PartialEq)]
+    pub(super) enum Api {
+        Auto,
+        #[cfg(feature = "vulkan")]
+        Vulkan,
+        #[cfg(feature = "metal")]
+        Metal,
+    }
+
+    /// Burn refuses to initialise a wgpu runtime twice, so what was opened is kept.
+    static OPENED: OnceLock<Mutex<Vec<(Api, Result<Hardware, String>)>>> = OnceLock::new();
+
+    pub(super) fn open(api: Api) -> Result<Hardware, String> {
+        let mut opened = match OPENED.get_or_init(Mutex::default).lock() {
+            Ok(opened) => opened,
+            Err(poisoned) => poisoned.into_inner(),
+        };
+        if let Some((_, hardware)) = opened.iter().find(|(a, _)| *a == api) {
+            return hardware.clone();
+        }
+        let hardware = init(api);
+        opened.push((api, hardware.clone()));
+        hardware
+    }
+
+    fn init(api: Api) -> Result<Hardware, String> {
+        let api = match api {
+            Api::Auto => WgpuBackend::Auto,
+            #[cfg(feature = "vulkan")]
+            Api::Vulkan => WgpuBackend::Vulkan,
+            #[cfg(feature = "metal")]
+            Api::Metal => WgpuBackend::Metal,
+        };
+        let (device, setup) =
+            Device::wgpu_options().graphics_api(api).init_with_setup().map_err(|error| error.to_string())?;
+        let info = setup.adapter.get_info();
+        let software = info.device_type == DeviceType::Cpu;
+        let name = format!("{}, {}", info.name, info.backend);
+        Ok(Hardware { device, name, software })
+    }
+}
+
+#[cfg(any(feature = "cuda", feature = "rocm", feature = "cpu"))]
+mod cube {
+    use super::Hardware;
+    use burn::tensor::{Device, DeviceType};
+    use std::panic;
+
+    pub(super) fn open(device_type: DeviceType) -> Result<Hardware, String> {
+        let probe = || {
+            let device = Device::enumerate(device_type).into_vec().into_iter().next()?;
+            let name = device.identity().map_or_else(|| format!("{device:?}"), |i| i.name);
+            Some(Hardware { device, name, software: false })
+        };
+        // These runtimes panic where their driver's library is missing.
+        let hook = panic::take_hook();
+        panic::set_hook(Box::new(|_| ()));
+        let found = panic::catch_unwind(probe);
+        panic::set_hook(hook);
+        match found {
+            Ok(Some(hardware)) => Ok(hardware),
+            Ok(None) => Err("no such GPU".into()),
+            Err(_) => Err("its driver could not be loaded".into()),
+        }
+    }
+}

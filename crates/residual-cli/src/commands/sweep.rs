@@ -1,0 +1,112 @@
+use crate::{
+    Interrupted,
+    args::SweepArgs,
+    output::{self, Progress},
+};
+use anyhow::Context;
+use residual_backend::Backend;
+use residual_lab::{LabError, Progress as SweepProgress, Results, RunStatus, Sweep, SweepConfig, markdown_table};
+use residual_train::StopFlag;
+use std::{
+    path::Path,
+    sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+/// Trains plain and residual nets of growing depth.
+pub(crate) fn sweep(args: SweepArgs, stop: &StopFlag) -> anyhow::Result<()> {
+    let config = SweepConfig {
+        families: args.family.families(),
+        depths: args.depths.clone(),
+        alphas: args.alpha.clone(),
+        seeds: args.seeds,
+        first_seed: args.seed,
+        data: args.data,
+        epochs: args.epochs,
+        batch_size: args.batch_size,
+        lr: args.lr,
+        norm: args.norm,
+        branch_scale: args.branch_scale,
+        ..SweepConfig::default()
+    };
+    let (backend, hardware) = args.backend.open()?;
+    let jobs = match args.jobs {
+        Some(0) => return Err(LabError::Setting("--jobs must be at least 1, not 0".into()).into()),
+        Some(jobs) => jobs,
+        None => default_jobs(backend),
+    };
+    let plan = config.plan().len();
+    let sweep = Sweep::new(config, backend.name(), hardware.device)?
+        .with_jobs(jobs)
+        .with_force(args.force)
+        .with_stop(stop.clone());
+    let at_a_time = jobs.min(plan);
+    eprintln!("{plan} trainings on {} ({}), {at_a_time} at a time", backend, hardware.name);
+    match run(&sweep, &args.out) {
+        Ok(results) if args.json => output::print_json(&results),
+        Ok(results) => output::print(&report(&results, &args.out)),
+        Err(LabError::Stopped { done, total }) => Err(Interrupted(format!(
+            "stopped: {done} of {total} trainings are finished and kept; the same command goes on"
+        ))
+        .into()),
+        Err(error) => Err(error).context(format!("sweep in {}", args.out.display())),
+    }
+}
+
+fn default_jobs(backend: Backend) -> usize {
+    match backend {
+        Backend::Flex | Backend::NdArray => std::thread::available_parallelism().map_or(1, usize::from),
+        _ => 1,
+    }
+}
+
+fn run(sweep: &Sweep, out: &Path) -> Result<Results, LabError> {
+    let bar: OnceLock<Progress> = OnceLock::new();
+    let (runs, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let results = sweep.run(out, &|event| match event {
+        SweepProgress::Planned { runs: planned, kept, work, done: worked } => {
+            runs.store(planned, Ordering::SeqCst);
+            done.store(kept, Ordering::SeqCst);
+            let bar = bar.get_or_init(|| Progress::new(work, worked));
+            if kept > 0 {
+                bar.line(&format!("{kept} of {planned} are finished already"));
+            }
+        }
+        SweepProgress::Work(work) => {
+            if let Some(bar) = bar.get() {
+                bar.inc(work);
+            }
+        }
+        SweepProgress::Finished(result) => {
+            let n = done.fetch_add(1, Ordering::SeqCst) + 1;
+            let error = match result.status {
+                RunStatus::Finished => format!("training error {:>5.1} %", 100.0 * result.train_error),
+                RunStatus::Diverged => "diverged".into(),
+            };
+            if let Some(bar) = bar.get() {
+                let total = runs.load(Ordering::SeqCst);
+                let name = result.spec.to_string();
+                bar.line(&format!("{n:>3}/{total}  {name:<28} {error}  {:>5.1} s", result.seconds));
+            }
+        }
+    });
+    if let Some(bar) = bar.get() {
+        bar.finish();
+    }
+    results
+}
+
+fn report(results: &Results, out: &Path) -> String {
+    let mut text = format!("Error in per cent, mean ± standard deviation\n\n{}\n", markdown_table(&results.series));
+    for verdict in &results.verdicts {
+        text.push_str(&format!("{verdict}\n\n"));
+    }
+    let page = out.join("index.html");
+    text.push_str(&format!(
+        "The figure: {} (also depth.svg, depth.png, curves.svg, results.csv there)\n",
+        page.display()
+    ));
+    text
+}

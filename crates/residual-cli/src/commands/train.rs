@@ -1,0 +1,212 @@
+use super::percent;
+use crate::{
+    Interrupted,
+    args::{EvaluateChoice, ScheduleChoice, TrainArgs},
+    output::{self, Progress},
+};
+use residual_backend::{Backend, Hardware};
+use residual_model::summary::thousands;
+use residual_train::{
+    Decay, Environment, Evaluate, Event, Outcome, Row, RunDir, Split, Status, StopFlag, TrainConfig, TrainError,
+    Training, Warmup,
+};
+use std::path::{Path, PathBuf};
+
+/// Trains one network.
+pub(crate) fn train(args: Box<TrainArgs>, stop: &StopFlag) -> anyhow::Result<()> {
+    match &args.resume {
+        Some(path) => resume(&args, path, stop),
+        None => start(&args, stop),
+    }
+}
+
+fn start(args: &TrainArgs, stop: &StopFlag) -> anyhow::Result<()> {
+    let config = resolve(args)?;
+    config.validate()?;
+    if args.print_config {
+        return output::print_json(&config);
+    }
+    let (backend, hardware) = args.backend.open()?;
+    let training = Training::new(config.clone(), hardware.device.clone())?;
+    let path = args.out.clone().unwrap_or_else(|| default_path(&config));
+    let run = RunDir::create(&path, &config, &Environment::here(backend, &hardware), args.force)?;
+    announce(&config, backend, &hardware, &path);
+    finish(training, &config, run, stop, args.json)
+}
+
+fn resume(args: &TrainArgs, path: &Path, stop: &StopFlag) -> anyhow::Result<()> {
+    let run = RunDir::open(path)?;
+    let config = run.config()?;
+    if run.is_finished() {
+        output::print(&format!("{} is finished; nothing to do\n", path.display()))?;
+        return Ok(());
+    }
+    let (backend, hardware) = match &args.backend.backend {
+        Some(_) => args.backend.open()?,
+        None => {
+            let backend: Backend = run.environment()?.backend.parse()?;
+            (backend, backend.probe()?)
+        }
+    };
+    let mut training = Training::new(config.clone(), hardware.device.clone())?;
+    announce(&config, backend, &hardware, path);
+    match run.latest(&hardware.device)? {
+        Some(checkpoint) => {
+            eprintln!("resumes after epoch {}, iteration {}", checkpoint.epoch(), checkpoint.iteration());
+            training = training.from_checkpoint(checkpoint);
+        }
+        None => eprintln!("no checkpoint yet: starts anew"),
+    }
+    finish(training, &config, run, stop, args.json)
+}
+
+fn finish(training: Training, config: &TrainConfig, run: RunDir, stop: &StopFlag, json: bool) -> anyhow::Result<()> {
+    let path = run.path().to_path_buf();
+    let outcome = training.with_stop(stop.clone()).with_observer(observer(config)).in_dir(run).run()?;
+    if outcome.status == Status::Interrupted {
+        return Err(Interrupted(format!(
+            "stopped in epoch {} after iteration {}; go on with `residual train --resume {}`",
+            outcome.epochs + 1,
+            outcome.iterations,
+            path.display()
+        ))
+        .into());
+    }
+    if json {
+        return output::print_json(&serde_json::json!({
+            "run": path,
+            "network": config.network.name().to_string(),
+            "status": outcome.status,
+            "epochs": outcome.epochs,
+            "iterations": outcome.iterations,
+            "train": outcome.train,
+            "test": outcome.test,
+            "seconds": outcome.seconds,
+        }));
+    }
+    output::print(&report(config, &outcome, &path))
+}
+
+fn report(config: &TrainConfig, outcome: &Outcome, path: &Path) -> String {
+    let early = match outcome.status {
+        Status::StoppedEarly => {
+            format!("stopped early after epoch {}: the test loss no longer improved\n", outcome.epochs)
+        }
+        _ => String::new(),
+    };
+    format!(
+        "{early}{}: training error {}, test error {}, {:.1} s\nwritten to {}\n",
+        config.network.name(),
+        percent(outcome.train.error),
+        percent(outcome.test.error),
+        outcome.seconds,
+        path.display()
+    )
+}
+
+fn announce(config: &TrainConfig, backend: Backend, hardware: &Hardware, path: &Path) {
+    eprintln!(
+        "{} ({} parameters) on {}, {} ({}), seed {}, in {}",
+        config.network.name(),
+        thousands(config.network.summary().parameters()),
+        config.data,
+        backend,
+        hardware.name,
+        config.seed,
+        path.display()
+    );
+}
+
+/// A bar of batches, and a line an epoch.
+fn observer(config: &TrainConfig) -> impl FnMut(Event<'_>) + 'static {
+    let epochs = config.epochs;
+    let mut bar: Option<Progress> = None;
+    move |event| match event {
+        Event::Step { epoch, batch, batches, loss } => {
+            let done = ((epoch - 1) * batches + batch) as u64;
+            let bar = bar.get_or_insert_with(|| Progress::new((epochs * batches) as u64, done));
+            bar.set(done);
+            bar.message(&format!("epoch {epoch}/{epochs}, loss {loss:.3}"));
+        }
+        Event::Epoch(rows) => {
+            if let (Some(bar), Some(last)) = (&bar, rows.last()) {
+                bar.line(&epoch_line(rows, last.epoch, epochs));
+                if last.epoch == epochs {
+                    bar.finish();
+                }
+            }
+        }
+    }
+}
+
+/// `epoch  3/10  loss 0.942  error: running 33.20 %, training 30.01 %, test 31.94 %  lr 0.05  1204 images/s`
+fn epoch_line(rows: &[Row], epoch: usize, epochs: usize) -> String {
+    let find = |split| rows.iter().rev().find(|row| row.epoch == epoch && row.split == split);
+    let mut line = format!("epoch {epoch:>3}/{epochs}");
+    let Some(running) = find(Split::Running) else { return line };
+    line += &format!("  loss {:.4}  error: running {:>7}", running.loss, percent(running.error));
+    for (name, split) in [("training", Split::Train), ("test", Split::Test)] {
+        if let Some(row) = find(split) {
+            line += &format!(", {name} {:>7}", percent(row.error));
+        }
+    }
+    line + &format!("  lr {:.2e}  {:.0} images/s", running.lr, running.images_per_second)
+}
+
+fn default_path(config: &TrainConfig) -> PathBuf {
+    PathBuf::from("runs").join(format!("{}-{}-{}", config.network.name(), config.data, config.seed))
+}
+
+/// The configuration file, if any, with the flags on top.
+fn resolve(args: &TrainArgs) -> Result<TrainConfig, TrainError> {
+    let mut config = match (&args.config, args.net) {
+        (Some(path), _) => TrainConfig::read(path)?,
+        (None, Some(net)) => TrainConfig::new(net, args.data.unwrap_or_default())?,
+        (None, None) => unreachable!("clap requires one of --net, --config and --resume"),
+    };
+    if let Some(data) = args.data {
+        config.data = data;
+    }
+    if let (Some(_), Some(net)) = (&args.config, args.net) {
+        config.network = TrainConfig::new(net, config.data)?.network;
+    }
+    config.epochs = args.epochs.unwrap_or(config.epochs);
+    config.batch_size = args.batch_size.unwrap_or(config.batch_size);
+    config.patience = args.patience.or(config.patience);
+    config.optimizer.momentum = args.momentum.unwrap_or(config.optimizer.momentum);
+    config.optimizer.weight_decay = args.weight_decay.unwrap_or(config.optimizer.weight_decay);
+    config.evaluate = match args.evaluate {
+        Some(EvaluateChoice::EveryEpoch) => Evaluate::EveryEpoch,
+        Some(EvaluateChoice::AtEnd) => Evaluate::AtEnd,
+        None => config.evaluate,
+    };
+    resolve_schedule(args, &mut config);
+    let config = match args.seed {
+        Some(seed) => config.with_seed(seed),
+        None => config,
+    };
+    let init = *config.network.init_config();
+    let network = args.network.apply(config.network.clone(), init);
+    Ok(config.with_network(network))
+}
+
+fn resolve_schedule(args: &TrainArgs, config: &mut TrainConfig) {
+    let schedule = &mut config.schedule;
+    schedule.lr = args.lr.unwrap_or(schedule.lr);
+    let milestones = args.milestones.clone();
+    match (args.schedule, milestones) {
+        (Some(ScheduleChoice::Constant), _) => schedule.decay = Decay::Constant,
+        (Some(ScheduleChoice::Cosine), _) => schedule.decay = Decay::Cosine,
+        (Some(ScheduleChoice::Step), milestones) => {
+            schedule.decay = Decay::Step { milestones: milestones.unwrap_or_default(), factor: args.factor };
+        }
+        (None, Some(milestones)) => schedule.decay = Decay::Step { milestones, factor: args.factor },
+        (None, None) => {}
+    }
+    if let Some(iterations) = args.warmup {
+        schedule.warmup = Warmup::Linear { iterations };
+    }
+    if let Some(threshold) = args.warmup_error {
+        schedule.warmup = Warmup::UntilError { lr: args.warmup_lr, threshold };
+    }
+}

@@ -1,0 +1,84 @@
+//! The binary `residual`: parse, call, print.
+//!
+//! Results go to stdout, progress and errors to stderr. Exit code 0 is success, 1 a failure, 2 a
+//! wrong request, 130 an interruption.
+
+#![allow(clippy::print_stderr)]
+
+mod args;
+mod commands;
+mod output;
+
+use args::{Args, Command};
+use clap::Parser;
+use residual_backend::BackendError;
+use residual_lab::LabError;
+use residual_model::ModelError;
+use residual_train::{StopFlag, TrainError};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match on_a_large_stack(move || run(args)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Interrupted>() => {
+            eprintln!("{error}");
+            ExitCode::from(130)
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(if is_usage(&error) { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(args: Args) -> anyhow::Result<()> {
+    match args.command {
+        Command::Sweep(args) => commands::sweep(args, &stop_on_ctrl_c()?),
+        Command::Train(args) => commands::train(args, &stop_on_ctrl_c()?),
+        Command::Summary(args) => commands::summary(&args),
+        Command::Devices(args) => commands::devices(&args),
+    }
+}
+
+/// A run that was asked to stop; the text says how to go on.
+#[derive(Debug)]
+pub(crate) struct Interrupted(pub(crate) String);
+
+impl std::fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+/// The first Ctrl-C (or SIGTERM) asks to stop, the second stops at once.
+fn stop_on_ctrl_c() -> anyhow::Result<StopFlag> {
+    let stop = StopFlag::default();
+    let handle = stop.clone();
+    ctrlc::set_handler(move || {
+        if handle.is_set() {
+            #[allow(clippy::exit)]
+            std::process::exit(130);
+        }
+        eprintln!("stopping after this step; press Ctrl-C again to stop at once");
+        handle.set();
+    })?;
+    Ok(stop)
+}
+
+/// Burn has helpers that recurse over a graph; those of a thousand layers need room.
+fn on_a_large_stack<T: Send + 'static>(f: impl FnOnce() -> anyhow::Result<T> + Send + 'static) -> anyhow::Result<T> {
+    let thread = std::thread::Builder::new().stack_size(256 << 20).spawn(f)?;
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Whether what was asked for is wrong, rather than something that happened on the way.
+fn is_usage(error: &anyhow::Error) -> bool {
+    error.is::<BackendError>()
+        || error.is::<ModelError>()
+        || error.is::<residual_data::DataError>()
+        || error.downcast_ref::<TrainError>().is_some_and(TrainError::is_usage)
+        || error.downcast_ref::<LabError>().is_some_and(LabError::is_usage)
+}

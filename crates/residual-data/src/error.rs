@@ -1,0 +1,41 @@
+/// What went wrong with data.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DataError {
+    /// A word that names no dataset.
+    #[error("unknown dataset `{name}`; expected one of {expected}")]
+    UnknownDataset {
+        /// The word.
+        name: String,
+        /// The datasets there are.
+        expected: String,
+    },
+    /// A file that does not hold what it should.
+    #[error("{file} is not usable: {reason}")]
+    Corrupt {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A label without a class.
+    #[error("sample {index} has label {label}, but there are {classes} classes")]
+    Label {
+        /// Which sample.
+        index: usize,
+        /// Its label.
+        label: usize,
+        /// How many classes there are.
+        classes: usize,
+    },
+    /// A number that makes no dataset.
+    #[error("a synthetic dataset of {samples} samples cannot have {classes} classes; there must be 1 to {samples}")]
+    Classes {
+        /// Training samples.
+        samples: usize,
+        /// Classes asked for.
+        classes: usize,
+    },
+    /// The thread that reads ahead died.
+    #[error("the data loader's worker panicked: {0}")]
+    Worker(String),
+}

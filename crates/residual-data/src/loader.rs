@@ -1,0 +1,424 @@
+use crate::{DataError, Source};
+use burn::{
+    data::{
+        dataloader::{DataLoader, DataLoaderIterator, Progress},
+        dataset::DatasetError,
+    },
+    tensor::{Device, Int, Tensor, TensorData},
+};
+use rand::{SeedableRng, rngs::ChaCha8Rng, seq::SliceRandom};
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, sync_channel},
+    },
+    thread::JoinHandle,
+};
+
+/// Images and labels on a device.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// `[batch, channels, height, width]`
+    pub images: Tensor<4>,
+    /// `[batch]`
+    pub labels: Tensor<1, Int>,
+}
+
+/// The order in which a loader reads its samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// As they lie.
+    Sequential,
+    /// A permutation that depends on (seed, epoch) alone.
+    Shuffled {
+        /// The seed.
+        seed: u64,
+    },
+}
+
+/// Batches of a [`Source`], in an order that depends on (seed, epoch) alone: not on threads, not
+/// on what was read before.
+///
+/// Implements Burn's [`DataLoader`], whose `iter` reads the loader's current epoch and moves it on;
+/// [`Loader::seek`] sets it.
+#[derive(Clone)]
+pub struct Loader {
+    source: Arc<dyn Source>,
+    range: Range<usize>,
+    batch_size: usize,
+    order: Order,
+    drop_last: bool,
+    prefetch: usize,
+    device: Device,
+    cursor: Arc<Cursor>,
+}
+
+/// Where the next `iter` starts; shared by all clones of a loader.
+#[derive(Default)]
+struct Cursor {
+    epoch: AtomicUsize,
+    batch: AtomicUsize,
+}
+
+impl Loader {
+    /// A loader of all samples as they lie, without read-ahead, keeping a short last batch.
+    ///
+    /// # Panics
+    /// If the batch size is zero.
+    pub fn new(source: Arc<dyn Source>, batch_size: usize, device: &Device) -> Self {
+        assert!(batch_size > 0, "the batch size must be at least 1");
+        Self {
+            range: 0..source.len(),
+            source,
+            batch_size,
+            order: Order::Sequential,
+            drop_last: false,
+            prefetch: 0,
+            device: device.clone(),
+            cursor: Arc::default(),
+        }
+    }
+
+    /// Sets the order.
+    pub fn with_order(mut self, order: Order) -> Self {
+        self.order = order;
+        self
+    }
+
+    /// Sets whether a short last batch is dropped.
+    pub fn with_drop_last(mut self, drop_last: bool) -> Self {
+        self.drop_last = drop_last;
+        self
+    }
+
+    /// Sets how many batches a worker thread reads ahead; 0 reads in the caller's thread.
+    pub fn with_prefetch(mut self, batches: usize) -> Self {
+        self.prefetch = batches;
+        self
+    }
+
+    /// Makes the next `iter` start at this batch of this epoch; those after it start at batch 0 of
+    /// the epochs that follow.
+    pub fn seek(&self, epoch: usize, batch: usize) {
+        self.cursor.epoch.store(epoch, Ordering::SeqCst);
+        self.cursor.batch.store(batch, Ordering::SeqCst);
+    }
+
+    /// Batches in an epoch.
+    pub fn batches_per_epoch(&self) -> usize {
+        match self.drop_last {
+            true => self.range.len() / self.batch_size,
+            false => self.range.len().div_ceil(self.batch_size),
+        }
+    }
+
+    /// The samples of an epoch in the order in which they are read, as indices into the source.
+    pub fn indices(&self, epoch: usize) -> Vec<usize> {
+        let mut indices: Vec<usize> = self.range.clone().collect();
+        if let Order::Shuffled { seed } = self.order {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            rng.set_stream(epoch as u64);
+            indices.shuffle(&mut rng);
+        }
+        indices.truncate(self.num_samples());
+        indices
+    }
+
+    /// The batches of the current epoch; moves the loader on to the next.
+    pub fn batches(&self) -> Batches {
+        let epoch = self.cursor.epoch.fetch_add(1, Ordering::SeqCst);
+        let first = self.cursor.batch.swap(0, Ordering::SeqCst);
+        let mut indices = self.indices(epoch);
+        let total = indices.len();
+        indices.drain(..total.min(first * self.batch_size));
+        let reader = Reader { source: self.source.clone(), indices, batch_size: self.batch_size };
+        Batches {
+            processed: total - reader.indices.len(),
+            total,
+            device: self.device.clone(),
+            feed: match self.prefetch {
+                0 => Feed::Here(reader),
+                batches => Feed::ahead(reader, batches),
+            },
+        }
+    }
+
+    fn num_samples(&self) -> usize {
+        match self.drop_last {
+            true => self.batches_per_epoch() * self.batch_size,
+            false => self.range.len(),
+        }
+    }
+}
+
+impl DataLoader<Batch> for Loader {
+    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Batch> + 'a> {
+        Box::new(BurnBatches(self.batches()))
+    }
+
+    fn num_items(&self) -> usize {
+        self.num_samples()
+    }
+
+    fn to_device(&self, device: &Device) -> Arc<dyn DataLoader<Batch>> {
+        Arc::new(Self { device: device.clone(), ..self.clone() })
+    }
+
+    /// The samples from `start` to `end` of this loader's range, with an epoch of their own.
+    fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<Batch>> {
+        let range = self.range.start + start..(self.range.start + end).min(self.range.end);
+        Arc::new(Self { range, cursor: Arc::default(), ..self.clone() })
+    }
+}
+
+/// One epoch's batches. After an error there are no more.
+pub struct Batches {
+    processed: usize,
+    total: usize,
+    device: Device,
+    feed: Feed,
+}
+
+impl Batches {
+    /// Samples read so far, and in all.
+    pub fn progress(&self) -> (usize, usize) {
+        (self.processed, self.total)
+    }
+}
+
+impl Iterator for Batches {
+    type Item = Result<Batch, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let samples = match self.feed.next()? {
+            Ok(samples) => samples,
+            Err(error) => {
+                self.feed = Feed::Done;
+                return Some(Err(error));
+            }
+        };
+        self.processed += samples.labels.len();
+        Some(Ok(samples.into_batch(&self.device)))
+    }
+}
+
+struct BurnBatches(Batches);
+
+impl Iterator for BurnBatches {
+    type Item = Result<Batch, DatasetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next().map(|batch| batch.map_err(DatasetError::new))
+    }
+}
+
+impl DataLoaderIterator<Batch> for BurnBatches {
+    fn progress(&self) -> Progress {
+        Progress::new(self.0.processed, self.0.total, Some("items".into()))
+    }
+}
+
+/// A batch on the host.
+struct Samples {
+    shape: [usize; 3],
+    pixels: Vec<f32>,
+    labels: Vec<i32>,
+}
+
+impl Samples {
+    fn into_batch(self, device: &Device) -> Batch {
+        let n = self.labels.len();
+        let [channels, height, width] = self.shape;
+        let images = TensorData::new(self.pixels, [n, channels, height, width]);
+        let labels = TensorData::new(self.labels, [n]);
+        Batch { images: Tensor::from_data(images, device), labels: Tensor::from_data(labels, device) }
+    }
+}
+
+/// Reads batch after batch from the source.
+struct Reader {
+    source: Arc<dyn Source>,
+    indices: Vec<usize>,
+    batch_size: usize,
+}
+
+impl Iterator for Reader {
+    type Item = Result<Samples, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.indices.is_empty() {
+            return None;
+        }
+        let take = self.batch_size.min(self.indices.len());
+        let indices: Vec<usize> = self.indices.drain(..take).collect();
+        Some(self.read(&indices))
+    }
+}
+
+impl Reader {
+    fn read(&self, indices: &[usize]) -> Result<Samples, DataError> {
+        let shape = self.source.shape();
+        let values = shape.iter().product::<usize>();
+        let mut pixels = vec![0.0; indices.len() * values];
+        let mut labels = Vec::with_capacity(indices.len());
+        for (&index, image) in indices.iter().zip(pixels.chunks_exact_mut(values)) {
+            labels.push(self.source.read(index, image)? as i32);
+        }
+        Ok(Samples { shape, pixels, labels })
+    }
+}
+
+/// Where batches come from.
+enum Feed {
+    Here(Reader),
+    Ahead { receiver: Receiver<Result<Samples, DataError>>, worker: Option<JoinHandle<()>> },
+    Done,
+}
+
+impl Feed {
+    /// A worker that keeps this many batches ready.
+    fn ahead(reader: Reader, batches: usize) -> Self {
+        let (sender, receiver) = sync_channel(batches);
+        let worker = std::thread::spawn(move || {
+            for samples in reader {
+                if sender.send(samples).is_err() {
+                    break; // The caller lost interest.
+                }
+            }
+        });
+        Self::Ahead { receiver, worker: Some(worker) }
+    }
+}
+
+impl Iterator for Feed {
+    type Item = Result<Samples, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::Here(reader) => reader.next(),
+            Self::Ahead { receiver, worker } => match receiver.recv() {
+                Ok(samples) => Some(samples),
+                Err(_) => worker.take()?.join().err().map(|panic| Err(DataError::Worker(message(&*panic)))),
+            },
+            Self::Done => None,
+        }
+    }
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sample `i` is a 1x1 image of value `i`; sample `bad` fails, or panics.
+    struct Counting {
+        len: usize,
+        bad: Option<usize>,
+        panics: bool,
+    }
+
+    impl Source for Counting {
+        fn shape(&self) -> [usize; 3] {
+            [1, 1, 1]
+        }
+        fn classes(&self) -> usize {
+            2
+        }
+        fn len(&self) -> usize {
+            self.len
+        }
+        fn read(&self, index: usize, pixels: &mut [f32]) -> Result<usize, DataError> {
+            if self.bad == Some(index) {
+                assert!(!self.panics, "sample {index} is cursed");
+                return Err(DataError::Corrupt { file: format!("{index}.png"), reason: "cut off".into() });
+            }
+            pixels[0] = index as f32;
+            Ok(index % 2)
+        }
+    }
+
+    fn counting(len: usize) -> Loader {
+        failing(len, None, false)
+    }
+
+    fn failing(len: usize, bad: Option<usize>, panics: bool) -> Loader {
+        Loader::new(Arc::new(Counting { len, bad, panics }), 4, &Device::flex())
+    }
+
+    fn values(loader: &Loader) -> Vec<Vec<f32>> {
+        loader.batches().map(|batch| batch.unwrap().images.into_data().to_vec().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_order_is_a_function_of_seed_and_epoch_whatever_was_read_before() {
+        let loader = counting(10).with_order(Order::Shuffled { seed: 3 });
+        let (first, second) = (values(&loader), values(&loader));
+        assert_ne!(first, second);
+        loader.seek(1, 0);
+        assert_eq!(values(&loader), second);
+        let ahead = counting(10).with_order(Order::Shuffled { seed: 3 }).with_prefetch(2);
+        assert_eq!([values(&ahead), values(&ahead)], [first.clone(), second]);
+        let mut seen: Vec<f32> = first.concat();
+        seen.sort_by(f32::total_cmp);
+        assert_eq!(seen, (0..10).map(|i| i as f32).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn an_epoch_can_be_entered_in_its_middle() {
+        let loader = counting(10).with_order(Order::Shuffled { seed: 3 });
+        let whole = values(&loader);
+        loader.seek(0, 2);
+        assert_eq!(values(&loader), whole[2..]);
+        loader.seek(0, 9);
+        assert!(values(&loader).is_empty());
+    }
+
+    #[test]
+    fn a_short_last_batch_is_kept_or_dropped() {
+        let loader = counting(10);
+        assert_eq!((values(&loader).len(), loader.batches_per_epoch(), loader.num_items()), (3, 3, 10));
+        let loader = counting(10).with_drop_last(true);
+        assert_eq!((values(&loader).len(), loader.batches_per_epoch(), loader.num_items()), (2, 2, 8));
+    }
+
+    #[test]
+    fn labels_stay_with_their_images() {
+        for batch in counting(10).with_order(Order::Shuffled { seed: 1 }).batches() {
+            let batch = batch.unwrap();
+            let images: Vec<f32> = batch.images.into_data().to_vec().unwrap();
+            let labels: Vec<i64> = batch.labels.into_data().iter::<i64>().collect();
+            assert!(images.iter().zip(labels).all(|(&x, label)| x as i64 % 2 == label));
+        }
+    }
+
+    #[test]
+    fn errors_and_panics_of_the_worker_reach_the_caller() {
+        for prefetch in [0, 2] {
+            let results: Vec<_> = failing(10, Some(5), false).with_prefetch(prefetch).batches().collect();
+            assert_eq!(results.len(), 2);
+            assert_eq!(results[1].as_ref().err().unwrap().to_string(), "5.png is not usable: cut off");
+        }
+        let results: Vec<_> = failing(10, Some(5), true).with_prefetch(1).batches().collect();
+        assert_eq!(results.len(), 2);
+        let error = results[1].as_ref().err().unwrap().to_string();
+        assert_eq!(error, "the data loader's worker panicked: sample 5 is cursed");
+    }
+
+    #[test]
+    fn a_slice_is_a_loader_of_its_own() {
+        let loader = counting(10);
+        let slice = loader.slice(4, 7);
+        assert_eq!(slice.num_items(), 3);
+        let first = slice.iter().next().unwrap().unwrap();
+        assert_eq!(first.images.into_data().to_vec::<f32>().unwrap(), [4.0, 5.0, 6.0]);
+        let mut iterator = loader.iter();
+        iterator.next();
+        assert_eq!(iterator.progress().items_processed, 4);
+    }
+}

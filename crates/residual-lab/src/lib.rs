@@ -1,0 +1,33 @@
+//! Experiments on plain and residual networks.
+//!
+//! [`Sweep`] trains both kinds at growing depth and shows what comes out: the figure of the ResNet
+//! lecture, training error against number of layers, with a verdict from a stated rule.
+//!
+//! ```no_run
+//! use residual_lab::{Sweep, SweepConfig};
+//! use residual_train::Device;
+//!
+//! let config = SweepConfig { depths: Some(vec![8, 20]), seeds: 1, ..SweepConfig::default() };
+//! let results = Sweep::new(config, "flex", Device::flex())?.run("sweep".as_ref(), &|_| {})?;
+//! for verdict in &results.verdicts {
+//!     println!("{verdict}");
+//! }
+//! # Ok::<(), residual_lab::LabError>(())
+//! ```
+
+mod chart;
+mod error;
+mod figures;
+mod page;
+mod results;
+mod statistics;
+mod sweep;
+mod table;
+mod verdict;
+
+pub use error::LabError;
+pub use results::{Results, RunResult, RunStatus};
+pub use statistics::{Point, Series, series};
+pub use sweep::{Progress, RunSpec, Sweep, SweepConfig};
+pub use table::markdown_table;
+pub use verdict::{Finding, Verdict};

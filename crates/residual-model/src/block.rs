@@ -1,0 +1,333 @@
+//! The plain block and the residual block.
+
+use crate::{
+    ModelError, ShortcutOption,
+    init::{InitConfig, he_normal},
+    transparent::transparent_module,
+};
+use burn::{
+    config::Config,
+    module::{Module, ModuleDisplay},
+    tensor::{Device, Tensor, activation::relu},
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::{fmt, str::FromStr};
+
+/// A module that maps a tensor of rank `D` to another of that rank.
+pub trait Layer<const D: usize>: Module {
+    /// Computes the layer's output.
+    fn forward(&self, a: Tensor<D>) -> Tensor<D>;
+}
+
+/// A block without a shortcut.
+///
+/// `z1 = W1 a + b1; a1 = g(z1); z2 = W2 a1 + b2; a_out = g(z2)`, where `z2 = F(a)` is the main path
+/// and `g` the ReLU (He et al. 2015, section 3.3, "plain network").
+///
+/// Should be created using [`PlainBlockConfig`].
+#[derive(Module, Debug)]
+pub struct PlainBlock<F: Module + ModuleDisplay> {
+    /// `F`: all of the block up to the last ReLU.
+    pub main_path: F,
+}
+
+impl<F: Module + ModuleDisplay> PlainBlock<F> {
+    /// `g(F(a))`
+    ///
+    /// # Shapes
+    /// - a: what the main path takes
+    /// - output: what the main path gives
+    pub fn forward<const D: usize>(&self, a: Tensor<D>) -> Tensor<D>
+    where
+        F: Layer<D>,
+    {
+        relu(self.main_path.forward(a))
+    }
+}
+
+/// A block whose input is added to its main path, before the last ReLU.
+///
+/// `z1 = W1 a + b1; a1 = g(z1); z2 = W2 a1 + b2; a_out = g(s · z2 + α · shortcut(a))`
+/// (He et al. 2015, eqs. 1 and 2), where
+/// - `shortcut` is the identity where shapes agree, and as [`ShortcutOption`] says where not;
+/// - α is the skip strength (He et al. 2016, table 1): 1 is the residual block, 0 the plain one;
+/// - s is the branch scale, 1 unless [`BranchScale`] says otherwise.
+///
+/// Should be created using [`ResidualBlockConfig`].
+#[derive(Module, Debug)]
+pub struct ResidualBlock<F: Module + ModuleDisplay, S: Module + ModuleDisplay> {
+    /// `F`: the same main path as the plain block's.
+    pub main_path: F,
+    /// The way around it.
+    pub shortcut: S,
+    /// α.
+    pub skip_strength: f64,
+    /// s.
+    pub branch_scale: f64,
+}
+
+impl<F: Module + ModuleDisplay, S: Module + ModuleDisplay> ResidualBlock<F, S> {
+    /// `g(s · F(a) + α · shortcut(a))`
+    ///
+    /// # Shapes
+    /// - a: what the main path takes
+    /// - output: what the main path gives
+    pub fn forward<const D: usize>(&self, a: Tensor<D>) -> Tensor<D>
+    where
+        F: Layer<D>,
+        S: Layer<D>,
+    {
+        let shortcut = scale(self.shortcut.forward(a.clone()), self.skip_strength);
+        relu(scale(self.main_path.forward(a), self.branch_scale) + shortcut)
+    }
+}
+
+fn scale<const D: usize>(t: Tensor<D>, factor: f64) -> Tensor<D> {
+    if factor == 1.0 { t } else { t.mul_scalar(factor) }
+}
+
+/// Either block, chosen at run time. Parameter paths are the same for both.
+#[derive(Clone, Debug)]
+pub enum Block<F: Module + ModuleDisplay, S: Module + ModuleDisplay> {
+    /// Without a shortcut.
+    Plain(PlainBlock<F>),
+    /// With one.
+    Residual(ResidualBlock<F, S>),
+}
+
+transparent_module!(Block<F, S> { Plain, Residual });
+
+impl<F: Module + ModuleDisplay, S: Module + ModuleDisplay> Block<F, S> {
+    /// [`PlainBlock::forward`] or [`ResidualBlock::forward`].
+    pub fn forward<const D: usize>(&self, a: Tensor<D>) -> Tensor<D>
+    where
+        F: Layer<D>,
+        S: Layer<D>,
+    {
+        match self {
+            Self::Plain(block) => block.forward(a),
+            Self::Residual(block) => block.forward(a),
+        }
+    }
+}
+
+impl<F: MainPath, S: Module + ModuleDisplay> Block<F, S> {
+    pub(crate) fn zero_last_layer(self) -> Self {
+        match self {
+            Self::Plain(block) => Self::Plain(PlainBlock { main_path: block.main_path.zero_last_layer() }),
+            Self::Residual(block) => {
+                Self::Residual(ResidualBlock { main_path: block.main_path.zero_last_layer(), ..block })
+            }
+        }
+    }
+}
+
+/// A main path that knows its last layer.
+pub trait MainPath: Module + ModuleDisplay {
+    /// Sets the γ of the last norm to zero, or the last weight where there is no norm.
+    fn zero_last_layer(self) -> Self;
+}
+
+/// Describes a main path and the shortcut around it.
+pub trait MainPathConfig: Clone + fmt::Debug + Serialize + DeserializeOwned {
+    /// The main path's module.
+    type Path: MainPath;
+    /// The module of the shortcut around it.
+    type Shortcut: Module + ModuleDisplay;
+
+    /// Builds the main path, its weights still zero.
+    ///
+    /// # Panics
+    /// If a size is zero.
+    fn build_path(&self, device: &Device) -> Self::Path;
+
+    /// Builds the shortcut, its weights still zero.
+    ///
+    /// # Panics
+    /// If the option is [`ShortcutOption::ZeroPad`] and the path has fewer outputs than inputs.
+    fn build_shortcut(&self, option: ShortcutOption, device: &Device) -> Self::Shortcut;
+}
+
+/// Plain or residual.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BlockKind {
+    /// Without shortcuts.
+    Plain,
+    /// With shortcuts.
+    #[default]
+    Residual,
+}
+
+impl fmt::Display for BlockKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Plain => "plain",
+            Self::Residual => "residual",
+        })
+    }
+}
+
+/// The factor s of a residual block's main path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BranchScale {
+    /// `s = 1`, as published with batch norm.
+    #[default]
+    One,
+    /// `s = 1/√L` for a net of `L` blocks: keeps the forward variance bounded at any depth without
+    /// a norm (Hayou et al. 2021, "Stable ResNet", section 3).
+    InverseSqrtDepth,
+}
+
+impl BranchScale {
+    /// s for a net of this many blocks.
+    pub fn factor(self, blocks: usize) -> f64 {
+        match self {
+            Self::One => 1.0,
+            Self::InverseSqrtDepth => 1.0 / (blocks.max(1) as f64).sqrt(),
+        }
+    }
+}
+
+impl fmt::Display for BranchScale {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::One => "one",
+            Self::InverseSqrtDepth => "depth",
+        })
+    }
+}
+
+impl FromStr for BranchScale {
+    type Err = ModelError;
+
+    fn from_str(word: &str) -> Result<Self, ModelError> {
+        match word {
+            "one" => Ok(Self::One),
+            "depth" => Ok(Self::InverseSqrtDepth),
+            _ => Err(ModelError::UnknownWord { what: "branch scale", word: word.into(), expected: "one or depth" }),
+        }
+    }
+}
+
+/// Configuration of a [`PlainBlock`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(bound = "C: MainPathConfig")]
+pub struct PlainBlockConfig<C> {
+    /// The main path.
+    pub main_path: C,
+    /// The initial weights.
+    pub init: InitConfig,
+}
+
+impl<C: MainPathConfig> Config for PlainBlockConfig<C> {}
+
+impl<C: MainPathConfig> PlainBlockConfig<C> {
+    /// A block with this main path and seed 0.
+    pub fn new(main_path: C) -> Self {
+        Self { main_path, init: InitConfig::default() }
+    }
+
+    /// Sets the initial weights.
+    pub fn with_init(mut self, init: InitConfig) -> Self {
+        self.init = init;
+        self
+    }
+
+    /// Builds the block.
+    ///
+    /// # Panics
+    /// If a size is zero.
+    pub fn init(&self, device: &Device) -> PlainBlock<C::Path> {
+        let block = he_normal(PlainBlock { main_path: self.main_path.build_path(device) }, self.init.seed);
+        if !self.init.zero_init {
+            return block;
+        }
+        PlainBlock { main_path: block.main_path.zero_last_layer() }
+    }
+}
+
+/// Configuration of a [`ResidualBlock`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(bound = "C: MainPathConfig")]
+pub struct ResidualBlockConfig<C> {
+    /// The main path.
+    pub main_path: C,
+    /// What the shortcut does where shapes differ.
+    pub shortcut: ShortcutOption,
+    /// α.
+    pub skip_strength: f64,
+    /// s.
+    pub branch_scale: f64,
+    /// The initial weights.
+    pub init: InitConfig,
+}
+
+impl<C: MainPathConfig> Config for ResidualBlockConfig<C> {}
+
+impl<C: MainPathConfig> ResidualBlockConfig<C> {
+    /// A block with this main path, a projection where shapes differ, `α = s = 1` and seed 0.
+    pub fn new(main_path: C) -> Self {
+        Self {
+            main_path,
+            shortcut: ShortcutOption::Projection,
+            skip_strength: 1.0,
+            branch_scale: 1.0,
+            init: InitConfig::default(),
+        }
+    }
+
+    /// Sets what the shortcut does where shapes differ.
+    pub fn with_shortcut(mut self, shortcut: ShortcutOption) -> Self {
+        self.shortcut = shortcut;
+        self
+    }
+
+    /// Sets α.
+    pub fn with_skip_strength(mut self, skip_strength: f64) -> Self {
+        self.skip_strength = skip_strength;
+        self
+    }
+
+    /// Sets s.
+    pub fn with_branch_scale(mut self, branch_scale: f64) -> Self {
+        self.branch_scale = branch_scale;
+        self
+    }
+
+    /// Sets the initial weights.
+    pub fn with_init(mut self, init: InitConfig) -> Self {
+        self.init = init;
+        self
+    }
+
+    /// Builds the block.
+    ///
+    /// # Panics
+    /// If a size is zero, or a zero-padding shortcut would have to drop channels.
+    pub fn init(&self, device: &Device) -> ResidualBlock<C::Path, C::Shortcut> {
+        let block = he_normal(self.build(device), self.init.seed);
+        if !self.init.zero_init {
+            return block;
+        }
+        ResidualBlock { main_path: block.main_path.zero_last_layer(), ..block }
+    }
+
+    fn build(&self, device: &Device) -> ResidualBlock<C::Path, C::Shortcut> {
+        ResidualBlock {
+            main_path: self.main_path.build_path(device),
+            shortcut: self.main_path.build_shortcut(self.shortcut, device),
+            skip_strength: self.skip_strength,
+            branch_scale: self.branch_scale,
+        }
+    }
+
+    /// Builds either kind of block, its weights still zero.
+    pub(crate) fn build_kind(&self, kind: BlockKind, device: &Device) -> Block<C::Path, C::Shortcut> {
+        match kind {
+            BlockKind::Plain => Block::Plain(PlainBlock { main_path: self.main_path.build_path(device) }),
+            BlockKind::Residual => Block::Residual(self.build(device)),
+        }
+    }
+}

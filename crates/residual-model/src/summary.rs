@@ -1,0 +1,159 @@
+//! What a network consists of: layers, output shapes, parameters, multiply-adds.
+
+use crate::Norm;
+use burn::{
+    module::{Module, ModuleVisitor, Param},
+    tensor::Tensor,
+};
+use serde::Serialize;
+use std::fmt;
+
+/// One weighted layer, its norm included.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SummaryRow {
+    /// Where the layer is.
+    pub layer: String,
+    /// What it does.
+    pub operation: String,
+    /// The shape of its output, without the batch.
+    pub output: Vec<usize>,
+    /// Trainable parameters.
+    pub parameters: u64,
+    /// Multiply-adds of the convolution or product for one sample. Norms, additions and pooling
+    /// are not counted, as in He et al. 2015.
+    pub multiply_adds: u64,
+}
+
+/// A network's weighted layers in the order of the forward pass.
+///
+/// ```
+/// use residual_model::{CifarConfig, BlockOptions, BlockKind};
+///
+/// let summary = CifarConfig::new(20, [3, 32, 32], 10).summary();
+/// assert_eq!(summary.parameters(), 269_722);
+/// assert_eq!(summary.multiply_adds(), 40_551_040);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    rows: Vec<SummaryRow>,
+    #[serde(skip)]
+    norm: Norm,
+}
+
+impl Summary {
+    pub(crate) fn new(norm: Norm) -> Self {
+        Self { rows: Vec::new(), norm }
+    }
+
+    pub(crate) fn conv(&mut self, layer: &str, channels: [usize; 2], kernel: usize, size: [usize; 2]) {
+        let weights = channels[0] * channels[1] * kernel * kernel;
+        self.push(
+            layer,
+            format!("conv {kernel}x{kernel}, {} to {}", channels[0], channels[1]),
+            vec![channels[1], size[0], size[1]],
+            weights + self.affine(channels[1]),
+            weights as u64 * (size[0] * size[1]) as u64,
+        );
+    }
+
+    pub(crate) fn linear(&mut self, layer: &str, features: [usize; 2]) {
+        let parameters = features[0] * features[1] + self.affine(features[1]);
+        self.product(layer, features, parameters);
+    }
+
+    pub(crate) fn head(&mut self, features: usize, classes: usize) {
+        self.product("fc", [features, classes], (features + 1) * classes);
+    }
+
+    fn product(&mut self, layer: &str, [input, output]: [usize; 2], parameters: usize) {
+        let operation = format!("linear, {input} to {output}");
+        self.push(layer, operation, vec![output], parameters, (input * output) as u64);
+    }
+
+    /// γ and β of a norm, or the bias that stands in for it.
+    fn affine(&self, channels: usize) -> usize {
+        if self.norm.needs_bias() { channels } else { 2 * channels }
+    }
+
+    fn push(&mut self, layer: &str, operation: String, output: Vec<usize>, parameters: usize, multiply_adds: u64) {
+        let parameters = parameters as u64;
+        self.rows.push(SummaryRow { layer: layer.into(), operation, output, parameters, multiply_adds });
+    }
+
+    /// The layers, those of shortcuts included.
+    pub fn rows(&self) -> &[SummaryRow] {
+        &self.rows
+    }
+
+    /// All trainable parameters.
+    pub fn parameters(&self) -> u64 {
+        self.rows.iter().map(|row| row.parameters).sum()
+    }
+
+    /// All multiply-adds of one sample's forward pass, those of projection shortcuts included.
+    pub fn multiply_adds(&self) -> u64 {
+        self.rows.iter().map(|row| row.multiply_adds).sum()
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let line = |f: &mut fmt::Formatter<'_>, cells: [&str; 5]| {
+            let [layer, operation, output, parameters, multiply_adds] = cells;
+            writeln!(f, "{layer:<22} {operation:<22} {output:>12} {parameters:>12} {multiply_adds:>15}")
+        };
+        line(f, ["layer", "operation", "output", "parameters", "multiply-adds"])?;
+        for row in &self.rows {
+            let output: Vec<String> = row.output.iter().map(usize::to_string).collect();
+            line(
+                f,
+                [
+                    &row.layer,
+                    &row.operation,
+                    &output.join("x"),
+                    &thousands(row.parameters),
+                    &thousands(row.multiply_adds),
+                ],
+            )?;
+        }
+        line(f, ["total", "", "", &thousands(self.parameters()), &thousands(self.multiply_adds())])
+    }
+}
+
+/// `1234567` as `1,234,567`.
+pub fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let mut grouped = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+/// The trainable parameters of a module: everything but the running statistics of batch norm,
+/// which [`Module::num_params`] counts too.
+pub fn trainable_parameters<M: Module>(module: &M) -> usize {
+    struct Counter {
+        path: Vec<String>,
+        count: usize,
+    }
+    impl ModuleVisitor for Counter {
+        fn enter_module(&mut self, name: &str, _container_type: &str) {
+            self.path.push(name.to_string());
+        }
+        fn exit_module(&mut self, _name: &str, _container_type: &str) {
+            self.path.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if self.path.last().is_some_and(|name| !name.starts_with("running_")) {
+                self.count += param.lazy_shape().num_elements();
+            }
+        }
+    }
+    let mut counter = Counter { path: Vec::new(), count: 0 };
+    module.visit(&mut counter);
+    counter.count
+}

@@ -1,0 +1,72 @@
+/// Implements `Module` and its display for an enum of modules without adding the variant's name to
+/// parameter paths, so that the choice of variant changes what a net computes and not what its
+/// parameters are called. (`#[derive(Module)]` on an enum adds it.)
+macro_rules! transparent_module {
+    ($name:ident $(<$($generic:ident),+>)? { $($variant:ident),+ }) => {
+        impl$(<$($generic: burn::module::Module + burn::module::ModuleDisplay),+>)?
+            burn::module::Module for $name$(<$($generic),+>)?
+        {
+            fn collect_devices(&self, devices: burn::module::Devices) -> burn::module::Devices {
+                match self { $(Self::$variant(m) => m.collect_devices(devices)),+ }
+            }
+
+            fn fork(self, device: &burn::tensor::Device) -> Self {
+                match self { $(Self::$variant(m) => Self::$variant(m.fork(device))),+ }
+            }
+
+            fn to_device(self, device: &burn::tensor::Device) -> Self {
+                match self { $(Self::$variant(m) => Self::$variant(m.to_device(device))),+ }
+            }
+
+            fn train(self) -> Self {
+                match self { $(Self::$variant(m) => Self::$variant(m.train())),+ }
+            }
+
+            fn valid(&self) -> Self {
+                match self { $(Self::$variant(m) => Self::$variant(m.valid())),+ }
+            }
+
+            fn materialize(self) -> Self {
+                match self { $(Self::$variant(m) => Self::$variant(m.materialize())),+ }
+            }
+
+            fn visit<V: burn::module::ModuleVisitor>(&self, visitor: &mut V) {
+                match self { $(Self::$variant(m) => m.visit(visitor)),+ }
+            }
+
+            fn map<M: burn::module::ModuleMapper>(self, mapper: &mut M) -> Self {
+                match self { $(Self::$variant(m) => Self::$variant(m.map(mapper))),+ }
+            }
+        }
+
+        impl$(<$($generic: burn::module::Module + burn::module::ModuleDisplay),+>)?
+            burn::module::ModuleDisplayDefault for $name$(<$($generic),+>)?
+        {
+            fn content(&self, content: burn::module::Content) -> Option<burn::module::Content> {
+                match self { $(Self::$variant(m) => m.content(content)),+ }
+            }
+
+            fn num_params(&self) -> usize {
+                burn::module::Module::num_params(self)
+            }
+        }
+
+        impl$(<$($generic: burn::module::Module + burn::module::ModuleDisplay),+>)?
+            burn::module::ModuleDisplay for $name$(<$($generic),+>)?
+        {
+            fn format(&self, settings: burn::module::DisplaySettings) -> String {
+                match self { $(Self::$variant(m) => m.format(settings)),+ }
+            }
+        }
+
+        impl$(<$($generic: burn::module::Module + burn::module::ModuleDisplay),+>)?
+            core::fmt::Display for $name$(<$($generic),+>)?
+        {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                match self { $(Self::$variant(m) => m.fmt(f)),+ }
+            }
+        }
+    };
+}
+
+pub(crate) use transparent_module;

@@ -1,0 +1,226 @@
+use crate::{Decay, Schedule, TrainError, Warmup, files};
+use residual_data::DataName;
+use residual_model::{Family, InitConfig, NetName, Network, NetworkConfig};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// All that determines a training's result.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// The format of this description: [`TrainConfig::VERSION`].
+    pub version: u32,
+    /// The network and its initial weights.
+    pub network: NetworkConfig,
+    /// The dataset.
+    pub data: DataName,
+    /// Passes over the training set.
+    pub epochs: usize,
+    /// Samples in a batch; the last batch of an epoch may have fewer.
+    pub batch_size: usize,
+    /// The seed of the order of samples.
+    pub seed: u64,
+    /// The optimizer.
+    pub optimizer: Optimizer,
+    /// The learning rate.
+    pub schedule: Schedule,
+    /// When training and test error are measured.
+    pub evaluate: Evaluate,
+    /// Stops when the test loss has not improved for this many epochs.
+    pub patience: Option<usize>,
+}
+
+/// Stochastic gradient descent: `v ← momentum · v + (g + weight_decay · w)`, `w ← w - lr · v`, on
+/// every parameter alike. Momentum is not dampened, as in the paper's Caffe and in PyTorch.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Optimizer {
+    /// The momentum.
+    pub momentum: f64,
+    /// The weight decay.
+    pub weight_decay: f64,
+}
+
+impl Default for Optimizer {
+    /// Momentum 0.9 and weight decay 1e-4 (He et al. 2015, section 4.2).
+    fn default() -> Self {
+        Self { momentum: 0.9, weight_decay: 1e-4 }
+    }
+}
+
+/// When the clean passes over the training and the test set happen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Evaluate {
+    /// After every epoch.
+    #[default]
+    EveryEpoch,
+    /// After the last.
+    AtEnd,
+}
+
+impl TrainConfig {
+    /// The format that this version of the crate writes and reads.
+    pub const VERSION: u32 = 1;
+
+    /// Ten epochs of batches of 64, SGD with cosine decay from 0.05, seed 0, everything of the
+    /// network at its default but the width of convolutional nets on 8x8 images, which is 8.
+    ///
+    /// # Errors
+    /// If the dataset cannot be loaded.
+    pub fn new(name: NetName, data: DataName) -> Result<Self, TrainError> {
+        let dataset = data.load()?;
+        let mut network = NetworkConfig::new(name, dataset.shape(), dataset.classes());
+        if name.family == Family::Conv && dataset.shape()[1] <= 8 {
+            network = network.with_width(8);
+        }
+        Ok(Self {
+            version: Self::VERSION,
+            network,
+            data,
+            epochs: 10,
+            batch_size: 64,
+            seed: 0,
+            optimizer: Optimizer::default(),
+            schedule: Schedule::cosine(0.05),
+            evaluate: Evaluate::EveryEpoch,
+            patience: None,
+        })
+    }
+
+    /// Reads a configuration from a JSON file.
+    ///
+    /// # Errors
+    /// If it cannot be read, is of another version, or has missing, unknown or wrong fields.
+    pub fn read(path: &Path) -> Result<Self, TrainError> {
+        let value: serde_json::Value = files::read_json(path)?;
+        match value.get("version").and_then(serde_json::Value::as_u64) {
+            Some(version) if version == u64::from(Self::VERSION) => {}
+            Some(version) => {
+                let reason =
+                    format!("is a configuration of version {version}; this program reads version {}", Self::VERSION);
+                return Err(TrainError::bad_file(path, reason));
+            }
+            None => return Err(TrainError::bad_file(path, "is not a training configuration: it has no `version`")),
+        }
+        let config: Self = serde_json::from_value(value)
+            .map_err(|error| TrainError::bad_file(path, format!("is not usable: {error}")))?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Sets the number of epochs.
+    pub fn with_epochs(mut self, epochs: usize) -> Self {
+        self.epochs = epochs;
+        self
+    }
+
+    /// Sets the seed of the initial weights and of the order of samples.
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        let init = InitConfig { seed, ..*self.network.init_config() };
+        self.network = self.network.with_init(init);
+        self
+    }
+
+    /// Sets the network.
+    pub fn with_network(mut self, network: NetworkConfig) -> Self {
+        self.network = network;
+        self
+    }
+
+    /// Sets the learning rate.
+    pub fn with_schedule(mut self, schedule: Schedule) -> Self {
+        self.schedule = schedule;
+        self
+    }
+
+    /// Fails unless a training with these settings can start.
+    ///
+    /// # Errors
+    /// The first setting that is wrong, with the values it may have.
+    pub fn validate(&self) -> Result<(), TrainError> {
+        self.network.validate()?;
+        at_least_one("epochs", self.epochs)?;
+        at_least_one("the batch size", self.batch_size)?;
+        if let Some(patience) = self.patience {
+            at_least_one("patience", patience)?;
+        }
+        within("the learning rate", self.schedule.lr, "a positive number", |x| x > 0.0)?;
+        within("momentum", self.optimizer.momentum, "at least 0 and below 1", |x| (0.0..1.0).contains(&x))?;
+        within("weight decay", self.optimizer.weight_decay, "at least 0", |x| x >= 0.0)?;
+        if let Decay::Step { factor, .. } = self.schedule.decay {
+            within("the factor of a step", factor, "a positive number", |x| x > 0.0)?;
+        }
+        match self.schedule.warmup {
+            Warmup::None => Ok(()),
+            Warmup::Linear { iterations } => at_least_one("the iterations of a warm-up", iterations),
+            Warmup::UntilError { lr, threshold } => {
+                within("the learning rate of the warm-up", lr, "a positive number", |x| x > 0.0)?;
+                within("the error that ends a warm-up", threshold, "above 0 and at most 1", |x| x > 0.0 && x <= 1.0)
+            }
+        }
+    }
+
+    /// Builds the network on the device, ready to train if the device records gradients.
+    ///
+    /// # Panics
+    /// If [`Self::validate`] fails.
+    pub fn init(&self, device: &crate::Device) -> Network {
+        self.network.init(device)
+    }
+}
+
+fn at_least_one(name: &'static str, value: usize) -> Result<(), TrainError> {
+    match value {
+        0 => Err(TrainError::Setting { name, expected: "at least 1", value: value.to_string() }),
+        _ => Ok(()),
+    }
+}
+
+fn within(
+    name: &'static str,
+    value: f64,
+    expected: &'static str,
+    holds: impl Fn(f64) -> bool,
+) -> Result<(), TrainError> {
+    if value.is_finite() && holds(value) {
+        return Ok(());
+    }
+    Err(TrainError::Setting { name, expected, value: value.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> TrainConfig {
+        TrainConfig::new("resnet8".parse().unwrap(), DataName::Digits).unwrap()
+    }
+
+    fn error(change: impl Fn(&mut TrainConfig)) -> String {
+        let mut config = config();
+        change(&mut config);
+        config.validate().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_wrong_setting_is_named_with_what_would_be_right() {
+        assert_eq!(error(|c| c.epochs = 0), "epochs must be at least 1, not 0");
+        assert_eq!(error(|c| c.batch_size = 0), "the batch size must be at least 1, not 0");
+        assert_eq!(error(|c| c.schedule.lr = f64::NAN), "the learning rate must be a positive number, not NaN");
+        assert_eq!(error(|c| c.schedule.lr = -1.0), "the learning rate must be a positive number, not -1");
+        assert_eq!(error(|c| c.optimizer.momentum = 1.0), "momentum must be at least 0 and below 1, not 1");
+        assert_eq!(error(|c| c.network = c.network.clone().with_width(0)), "width must be at least 1");
+    }
+
+    #[test]
+    fn a_config_survives_json_and_unknown_fields_do_not() {
+        let config = config().with_seed(7);
+        let json = serde_json::to_string(&config).unwrap();
+        let back: TrainConfig = serde_json::from_str(&json).unwrap();
+        assert_eq!(serde_json::to_string(&back).unwrap(), json);
+        let typo = json.replace("\"batch_size\"", "\"batchsize\"");
+        assert!(serde_json::from_str::<TrainConfig>(&typo).unwrap_err().to_string().contains("batchsize"));
+    }
+}

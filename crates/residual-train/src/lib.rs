@@ -1,0 +1,37 @@
+//! Training on Burn's `Learner`: configuration, schedules, run directories, checkpoints.
+//!
+//! [`Training`] takes a [`TrainConfig`], a dataset and a device, and runs Burn's
+//! `SupervisedTraining` with a training loop of our own in it, one that measures the training error
+//! by a clean pass, stops on a loss that is not finite, and resumes where it was interrupted.
+//! With a [`RunDir`] everything is written down as it goes.
+//!
+//! ```
+//! use residual_train::{DataName, Device, TrainConfig, Training};
+//!
+//! let config = TrainConfig::new("dense-resnet4".parse()?, DataName::Synthetic)?.with_epochs(2);
+//! let outcome = Training::new(config, Device::flex())?.run()?;
+//! assert!(outcome.train.error < 0.5);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod config;
+mod directory;
+mod environment;
+mod error;
+mod evaluate;
+pub mod files;
+mod learner;
+mod metrics;
+mod schedule;
+mod training;
+
+pub use burn::tensor::Device;
+pub use config::{Evaluate, Optimizer, TrainConfig};
+pub use directory::{Checkpoint, RunDir};
+pub use environment::Environment;
+pub use error::TrainError;
+pub use evaluate::{Evaluation, evaluate};
+pub use metrics::{Row, Split};
+pub use residual_data::DataName;
+pub use schedule::{Decay, Schedule, Warmup};
+pub use training::{Event, Outcome, Status, StopFlag, Training};

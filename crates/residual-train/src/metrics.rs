@@ -1,0 +1,84 @@
+use crate::{TrainError, files};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// What a row of metrics was measured on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Split {
+    /// The training batches as they passed, while the weights moved.
+    Running,
+    /// A clean pass over the training set.
+    Train,
+    /// A clean pass over the test set.
+    Test,
+}
+
+/// One line of `metrics.csv`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// Epoch, from 1.
+    pub epoch: usize,
+    /// What was measured.
+    pub split: Split,
+    /// Mean cross-entropy over the samples, in nats.
+    pub loss: f64,
+    /// Fraction of samples misclassified.
+    pub error: f64,
+    /// The learning rate of the epoch's last iteration.
+    pub lr: f64,
+    /// Time taken.
+    pub seconds: f64,
+    /// Samples a second.
+    pub images_per_second: f64,
+}
+
+/// Writes rows as CSV with a header.
+pub(crate) fn write(path: &Path, rows: &[Row]) -> Result<(), TrainError> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let result = rows.iter().try_for_each(|row| writer.serialize(row));
+    let bytes = result.map_err(|e| e.to_string()).and_then(|()| writer.into_inner().map_err(|e| e.to_string()));
+    files::write(path, &bytes.map_err(|e| TrainError::bad_file(path, format!("cannot be written: {e}")))?)
+}
+
+/// Reads what [`write`] wrote.
+pub(crate) fn read(path: &Path) -> Result<Vec<Row>, TrainError> {
+    let bad = |e: csv::Error| TrainError::bad_file(path, format!("is not usable: {e}"));
+    csv::Reader::from_path(path).map_err(bad)?.deserialize().collect::<Result<_, _>>().map_err(bad)
+}
+
+/// Whether the test loss has not improved for `patience` epochs.
+pub(crate) fn is_stale(rows: &[Row], patience: usize) -> bool {
+    let tests: Vec<&Row> = rows.iter().filter(|row| row.split == Split::Test).collect();
+    let best = tests.iter().min_by(|a, b| a.loss.total_cmp(&b.loss));
+    match (best, tests.last()) {
+        (Some(best), Some(last)) => last.epoch - best.epoch >= patience,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(epoch: usize, loss: f64) -> Row {
+        Row { epoch, split: Split::Test, loss, error: 0.5, lr: 0.1, seconds: 1.0, images_per_second: 9.0 }
+    }
+
+    #[test]
+    fn rows_survive_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.csv");
+        let rows = [row(1, 0.1 + 0.2), Row { split: Split::Running, ..row(2, 1e-9) }];
+        write(&path, &rows).unwrap();
+        assert_eq!(read(&path).unwrap(), rows);
+    }
+
+    #[test]
+    fn training_is_stale_when_the_best_epoch_is_long_past() {
+        let rows = [row(1, 1.0), row(2, 0.5), row(3, 0.6), row(4, 0.7)];
+        assert!(!is_stale(&rows[..2], 1) && is_stale(&rows[..3], 1));
+        assert!(!is_stale(&rows, 3) && is_stale(&rows, 2));
+        assert!(!is_stale(&[], 1));
+    }
+}

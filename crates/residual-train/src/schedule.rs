@@ -1,0 +1,200 @@
+use burn::optim::{
+    LearningRate,
+    lr_scheduler::{LrScheduler, LrSchedulerRecord},
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    f64::consts::PI,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+/// How the learning rate falls from its peak.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind", deny_unknown_fields)]
+pub enum Decay {
+    /// `lr`
+    Constant,
+    /// `lr · (1 + cos(π t / T)) / 2` at iteration t of T (Loshchilov & Hutter 2017, eq. 5, without restarts).
+    Cosine,
+    /// `lr · factor^k`, k the number of milestones reached (He et al. 2015, section 4.2: 0.1 at 32k and 48k).
+    Step {
+        /// Iterations at which the rate falls.
+        milestones: Vec<usize>,
+        /// What it is multiplied by.
+        factor: f64,
+    },
+}
+
+/// How the learning rate starts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind", deny_unknown_fields)]
+pub enum Warmup {
+    /// At its peak.
+    None,
+    /// `lr · (t + 1) / n` for the first n iterations (Goyal et al. 2017, section 2.2).
+    Linear {
+        /// n.
+        iterations: usize,
+    },
+    /// At a lower rate until the running training error falls below a threshold (He et al. 2015,
+    /// section 4.2, for 110 layers: 0.01 until below 80 %).
+    UntilError {
+        /// The rate until then.
+        lr: f64,
+        /// The error, as a fraction.
+        threshold: f64,
+    },
+}
+
+/// The learning rate as a function of the iteration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Schedule {
+    /// The peak.
+    pub lr: f64,
+    /// How it falls.
+    pub decay: Decay,
+    /// How it starts.
+    pub warmup: Warmup,
+}
+
+impl Schedule {
+    /// Cosine decay from this rate, without warm-up.
+    pub fn cosine(lr: f64) -> Self {
+        Self { lr, decay: Decay::Cosine, warmup: Warmup::None }
+    }
+
+    /// The rate at iteration `t` (from 0) of `total`; `warm` says whether the training error has
+    /// been below the threshold of [`Warmup::UntilError`].
+    pub fn rate(&self, t: usize, total: usize, warm: bool) -> f64 {
+        match self.warmup {
+            Warmup::UntilError { lr, .. } if !warm => return lr,
+            Warmup::Linear { iterations } if t < iterations => {
+                return self.lr * (t + 1) as f64 / iterations as f64;
+            }
+            _ => {}
+        }
+        match &self.decay {
+            Decay::Constant => self.lr,
+            Decay::Cosine => self.lr * (1.0 + (PI * t as f64 / total.max(1) as f64).cos()) / 2.0,
+            Decay::Step { milestones, factor } => {
+                let reached = milestones.iter().filter(|&&m| t >= m).count();
+                self.lr * factor.powi(reached as i32)
+            }
+        }
+    }
+
+    /// The error below which the warm-up ends, if it waits for one.
+    pub(crate) fn threshold(&self) -> Option<f64> {
+        match self.warmup {
+            Warmup::UntilError { threshold, .. } => Some(threshold),
+            _ => None,
+        }
+    }
+}
+
+/// Whether the training error has been below the threshold; the training loop sets it, the
+/// scheduler reads it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Warm(Arc<AtomicBool>);
+
+impl Warm {
+    pub(crate) fn set(&self, warm: bool) {
+        self.0.store(warm, Ordering::SeqCst);
+    }
+
+    pub(crate) fn get(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// A [`Schedule`] as Burn's scheduler: one step an iteration.
+#[derive(Clone, Debug)]
+pub(crate) struct Scheduler {
+    pub(crate) schedule: Schedule,
+    pub(crate) total: usize,
+    pub(crate) warm: Warm,
+    pub(crate) iteration: usize,
+}
+
+impl LrScheduler for Scheduler {
+    fn step(&mut self) -> LearningRate {
+        let rate = self.schedule.rate(self.iteration, self.total, self.warm.get());
+        self.iteration += 1;
+        rate
+    }
+
+    fn to_record(&self) -> LrSchedulerRecord {
+        LrSchedulerRecord::new().with_scalar("iteration", self.iteration as u64).with_scalar("warm", self.warm.get())
+    }
+
+    fn load_record(&mut self, record: LrSchedulerRecord) {
+        if let Some(iteration) = record.scalar::<u64>("iteration") {
+            self.iteration = iteration as usize;
+        }
+        if let Some(warm) = record.scalar::<bool>("warm") {
+            self.warm.set(warm);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn close(a: f64, b: f64) {
+        assert!((a - b).abs() < 1e-12, "{a} is not {b}");
+    }
+
+    #[test]
+    fn cosine_starts_at_the_peak_halves_in_the_middle_and_ends_near_zero() {
+        let schedule = Schedule::cosine(0.2);
+        close(schedule.rate(0, 100, true), 0.2);
+        close(schedule.rate(50, 100, true), 0.1);
+        assert!(schedule.rate(99, 100, true) < 1e-4);
+    }
+
+    #[test]
+    fn steps_fall_at_their_milestones() {
+        let decay = Decay::Step { milestones: vec![32_000, 48_000], factor: 0.1 };
+        let schedule = Schedule { lr: 0.1, decay, warmup: Warmup::None };
+        for (t, rate) in [(0, 0.1), (31_999, 0.1), (32_000, 0.01), (48_000, 0.001), (63_999, 0.001)] {
+            close(schedule.rate(t, 64_000, true), rate);
+        }
+    }
+
+    #[test]
+    fn the_papers_warm_up_holds_until_the_error_is_low() {
+        let warmup = Warmup::UntilError { lr: 0.01, threshold: 0.8 };
+        let schedule = Schedule { lr: 0.1, decay: Decay::Constant, warmup };
+        let warm = Warm::default();
+        let mut scheduler = Scheduler { schedule, total: 10, warm: warm.clone(), iteration: 0 };
+        close(scheduler.step(), 0.01);
+        warm.set(true);
+        close(scheduler.step(), 0.1);
+    }
+
+    #[test]
+    fn linear_warm_up_reaches_the_peak() {
+        let schedule = Schedule { lr: 0.4, decay: Decay::Constant, warmup: Warmup::Linear { iterations: 4 } };
+        let rates: Vec<f64> = (0..6).map(|t| schedule.rate(t, 6, true)).collect();
+        for (rate, expected) in rates.into_iter().zip([0.1, 0.2, 0.3, 0.4, 0.4, 0.4]) {
+            close(rate, expected);
+        }
+    }
+
+    #[test]
+    fn a_scheduler_goes_on_where_its_record_stopped() {
+        let warm = Warm::default();
+        let new = |warm: Warm| Scheduler { schedule: Schedule::cosine(1.0), total: 10, warm, iteration: 0 };
+        let mut first = new(warm.clone());
+        (0..4).for_each(|_| drop(first.step()));
+        warm.set(true);
+        let mut second = new(Warm::default());
+        second.load_record(first.to_record());
+        assert_eq!((second.step(), second.warm.get()), (first.step(), true));
+    }
+}

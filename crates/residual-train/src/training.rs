@@ -1,0 +1,204 @@
+use crate::{
+    Checkpoint, Device, Evaluation, Row, RunDir, TrainConfig, TrainError,
+    learner::{self, Observer, Session},
+};
+use residual_data::Dataset;
+use residual_model::Network;
+use serde::{Deserialize, Serialize};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+/// One training, to be run.
+pub struct Training {
+    config: TrainConfig,
+    dataset: Dataset,
+    device: Device,
+    stop: StopFlag,
+    observer: Observer,
+    directory: Option<RunDir>,
+    session: Session,
+}
+
+/// Asks a training to stop; clones ask the same one.
+#[derive(Clone, Debug, Default)]
+pub struct StopFlag(Arc<AtomicBool>);
+
+impl StopFlag {
+    /// Makes the training stop after the step it is in.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether it was asked to.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// What happens on the way.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// Some batches have passed.
+    Step {
+        /// Epoch, from 1.
+        epoch: usize,
+        /// Batches done in it.
+        batch: usize,
+        /// Batches in all of it.
+        batches: usize,
+        /// The last batch's loss.
+        loss: f32,
+    },
+    /// An epoch has ended; these are all rows so far.
+    Epoch(&'a [Row]),
+}
+
+/// How a training ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// With its last epoch.
+    #[default]
+    Finished,
+    /// Early, because the test loss no longer improved.
+    StoppedEarly,
+    /// Because it was asked to stop.
+    Interrupted,
+    /// With an error.
+    Failed,
+}
+
+/// What a training leaves.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The network in inference mode.
+    pub network: Network,
+    /// How it ended.
+    pub status: Status,
+    /// Everything measured.
+    pub rows: Vec<Row>,
+    /// The loss of every batch since the start, or since it was resumed.
+    pub curve: Vec<f32>,
+    /// The last clean pass over the training set; NaN and 0 samples if there was none.
+    pub train: Evaluation,
+    /// The last pass over the test set; NaN and 0 samples if there was none.
+    pub test: Evaluation,
+    /// Epochs finished.
+    pub epochs: usize,
+    /// Optimizer steps taken.
+    pub iterations: usize,
+    /// Time spent on training and evaluation.
+    pub seconds: f64,
+}
+
+impl Outcome {
+    /// The last evaluations, if there were any.
+    pub(crate) fn measured(&self) -> Option<(Evaluation, Evaluation)> {
+        (self.train.samples > 0).then_some((self.train, self.test))
+    }
+}
+
+impl Training {
+    /// Checks the configuration and loads the data.
+    ///
+    /// # Errors
+    /// If a setting is wrong, or the network does not fit the data.
+    pub fn new(config: TrainConfig, device: Device) -> Result<Self, TrainError> {
+        let dataset = config.data.load()?;
+        Self::with_data(config, dataset, device)
+    }
+
+    /// As [`Self::new`], on data that are loaded already.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_data(config: TrainConfig, dataset: Dataset, device: Device) -> Result<Self, TrainError> {
+        config.validate()?;
+        let features = dataset.shape().iter().product::<usize>();
+        if config.network.features() != features {
+            return Err(TrainError::Mismatch(format!(
+                "an image has {features} values, the network takes {}",
+                config.network.features()
+            )));
+        }
+        if config.network.classes() < dataset.classes() {
+            return Err(TrainError::Mismatch(format!(
+                "the data have {} classes, the network only {}",
+                dataset.classes(),
+                config.network.classes()
+            )));
+        }
+        Ok(Self {
+            config,
+            dataset,
+            device,
+            stop: StopFlag::default(),
+            observer: Box::new(|_| {}),
+            directory: None,
+            session: Session::default(),
+        })
+    }
+
+    /// Sets the flag that stops it.
+    pub fn with_stop(mut self, stop: StopFlag) -> Self {
+        self.stop = stop;
+        self
+    }
+
+    /// Sets who hears of [`Event`]s.
+    pub fn with_observer(mut self, observer: impl FnMut(Event<'_>) + 'static) -> Self {
+        self.observer = Box::new(observer);
+        self
+    }
+
+    /// Writes everything into this folder.
+    pub fn in_dir(mut self, directory: RunDir) -> Self {
+        self.directory = Some(directory);
+        self
+    }
+
+    /// Goes on from a checkpoint of the folder.
+    pub fn from_checkpoint(mut self, checkpoint: Checkpoint) -> Self {
+        self.session = Session { progress: checkpoint.progress, rows: checkpoint.rows, ..Session::default() };
+        self
+    }
+
+    /// Trains.
+    ///
+    /// # Errors
+    /// If the loss is not finite, a sample cannot be read or a file not written. A run directory
+    /// then says so in its summary and keeps its last checkpoint.
+    pub fn run(self) -> Result<Outcome, TrainError> {
+        let parameters = self.config.network.summary().parameters();
+        let (network, session, error) = learner::train(
+            self.config,
+            self.dataset,
+            &self.device,
+            self.stop,
+            self.directory.clone(),
+            self.session,
+            self.observer,
+        );
+        let nothing = Evaluation { loss: f64::NAN, error: f64::NAN, samples: 0 };
+        let outcome = Outcome {
+            network,
+            status: session.status,
+            curve: session.curve,
+            train: session.train.unwrap_or(nothing),
+            test: session.test.unwrap_or(nothing),
+            epochs: session.progress.epoch,
+            iterations: session.progress.iteration,
+            seconds: session.rows.iter().map(|row| row.seconds).sum(),
+            rows: session.rows,
+        };
+        if let Some(directory) = &self.directory {
+            directory.finish(&outcome, parameters, error.as_ref())?;
+        }
+        match error {
+            Some(error) => Err(error),
+            None => Ok(outcome),
+        }
+    }
+}

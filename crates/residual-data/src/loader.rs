@@ -352,7 +352,7 @@ mod tests {
     }
 
     fn values(loader: &Loader) -> Vec<Vec<f32>> {
-        loader.batches().map(|batch| batch.unwrap().images.into_data().to_vec().unwrap()).collect()
+        loader.batches().map(|batch| batch.unwrap().images.into_data().try_to_vec().unwrap()).collect()
     }
 
     #[test]
@@ -391,7 +391,7 @@ mod tests {
     fn labels_stay_with_their_images() {
         for batch in counting(10).with_order(Order::Shuffled { seed: 1 }).batches() {
             let batch = batch.unwrap();
-            let images: Vec<f32> = batch.images.into_data().to_vec().unwrap();
+            let images: Vec<f32> = batch.images.into_data().try_to_vec().unwrap();
             let labels: Vec<i64> = batch.labels.into_data().iter::<i64>().collect();
             assert!(images.iter().zip(labels).all(|(&x, label)| x as i64 % 2 == label));
         }
@@ -416,7 +416,7 @@ mod tests {
         let slice = loader.slice(4, 7);
         assert_eq!(slice.num_items(), 3);
         let first = slice.iter().next().unwrap().unwrap();
-        assert_eq!(first.images.into_data().to_vec::<f32>().unwrap(), [4.0, 5.0, 6.0]);
+        assert_eq!(first.images.into_data().try_to_vec::<f32>().unwrap(), [4.0, 5.0, 6.0]);
         let mut iterator = loader.iter();
         iterator.next();
         assert_eq!(iterator.progress().items_processed, 4);

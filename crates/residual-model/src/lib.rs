@@ -52,6 +52,9 @@ mod shortcut;
 pub mod summary;
 mod transparent;
 
+#[cfg(test)]
+mod tests;
+
 pub use block::{
     Block, BlockKind, BranchScale, Layer, PlainBlock, PlainBlockConfig, ResidualBlock, ResidualBlockConfig,
 };

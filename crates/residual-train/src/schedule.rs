@@ -191,7 +191,9 @@ mod tests {
         let warm = Warm::default();
         let new = |warm: Warm| Scheduler { schedule: Schedule::cosine(1.0), total: 10, warm, iteration: 0 };
         let mut first = new(warm.clone());
-        (0..4).for_each(|_| drop(first.step()));
+        for _ in 0..4 {
+            first.step();
+        }
         warm.set(true);
         let mut second = new(Warm::default());
         second.load_record(first.to_record());

@@ -1,0 +1,338 @@
+//! The lecture's claims and the published numbers.
+
+use crate::*;
+use burn::{
+    module::{Module, ModuleMapper, ModuleVisitor, Param},
+    tensor::{DType, Device, Distribution, Tensor, TensorData},
+};
+use std::collections::BTreeMap;
+
+fn device() -> Device {
+    Device::flex()
+}
+
+/// Every parameter by path.
+fn parameters<M: Module>(module: &M) -> BTreeMap<String, Vec<f64>> {
+    struct Collect(Vec<String>, BTreeMap<String, Vec<f64>>);
+    impl ModuleVisitor for Collect {
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.0.push(name.into());
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.0.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.1.insert(self.0.join("."), param.val().into_data().iter::<f64>().collect());
+        }
+    }
+    let mut collect = Collect(Vec::new(), BTreeMap::new());
+    module.visit(&mut collect);
+    collect.1
+}
+
+fn zero_init() -> InitConfig {
+    InitConfig { seed: 1, zero_init: true }
+}
+
+fn non_negative<const D: usize>(shape: [usize; D]) -> Tensor<D> {
+    let n = shape.iter().product::<usize>();
+    let values: Vec<f32> = (0..n).map(|i| ((i * 7919) % 101) as f32 / 50.0).collect();
+    Tensor::from_data(TensorData::new(values, shape), &device())
+}
+
+#[test]
+fn with_zero_last_weights_a_residual_block_is_the_identity_and_a_plain_block_is_zero() {
+    for norm in [Norm::Batch, Norm::None] {
+        for device in [device(), device().autodiff()] {
+            let a = non_negative([2, 4, 5, 5]).to_device(&device);
+            let path = ConvPathConfig::new(4, 4).with_norm(norm);
+            let residual = ResidualBlockConfig::new(path.clone()).with_init(zero_init()).init(&device);
+            residual.forward(a.clone()).into_data().assert_eq(&a.to_data(), true);
+            let plain = PlainBlockConfig::new(path).with_init(zero_init()).init(&device);
+            plain.forward(a.clone()).into_data().assert_eq(&a.zeros_like().to_data(), true);
+
+            let a = non_negative([3, 6]).to_device(&device);
+            let path = DensePathConfig::new(6, 6).with_norm(norm);
+            let residual = ResidualBlockConfig::new(path.clone()).with_init(zero_init()).init(&device);
+            residual.forward(a.clone()).into_data().assert_eq(&a.to_data(), true);
+            let plain = PlainBlockConfig::new(path).with_init(zero_init()).init(&device);
+            plain.forward(a.clone()).into_data().assert_eq(&a.zeros_like().to_data(), true);
+        }
+    }
+}
+
+#[test]
+fn skip_strength_zero_is_the_plain_block() {
+    let a = non_negative([2, 4, 5, 5]);
+    let path = ConvPathConfig::new(4, 4);
+    let plain = PlainBlockConfig::new(path.clone()).init(&device()).forward(a.clone());
+    let residual = ResidualBlockConfig::new(path.clone()).with_skip_strength(0.0).init(&device()).forward(a.clone());
+    residual.into_data().assert_eq(&plain.to_data(), true);
+    let half = ResidualBlockConfig::new(path).with_skip_strength(0.5).with_init(zero_init()).init(&device());
+    half.forward(a.clone()).into_data().assert_eq(&(a * 0.5).to_data(), true);
+}
+
+#[test]
+fn every_shortcut_bridges_stride_and_channels() {
+    let a = non_negative([2, 4, 5, 7]);
+    for option in [ShortcutOption::ZeroPad, ShortcutOption::Projection, ShortcutOption::ProjectAll] {
+        for (out, stride, size) in [(4, 1, [5, 7]), (4, 2, [3, 4]), (7, 1, [5, 7]), (7, 2, [3, 4])] {
+            let path = ConvPathConfig::new(4, out).with_stride(stride);
+            let block = ResidualBlockConfig::new(path).with_shortcut(option).init(&device());
+            assert_eq!(block.forward(a.clone()).dims(), [2, out, size[0], size[1]], "{option} {out} {stride}");
+            let projects = match option {
+                ShortcutOption::ZeroPad => false,
+                ShortcutOption::Projection => out != 4 || stride != 1,
+                ShortcutOption::ProjectAll => true,
+            };
+            assert_eq!(block.shortcut.conv.is_some(), projects);
+        }
+    }
+}
+
+#[test]
+fn zero_padding_subsamples_and_puts_half_of_the_new_channels_before() {
+    let a = non_negative([1, 2, 4, 4]);
+    let block = ResidualBlockConfig::new(ConvPathConfig::new(2, 5).with_stride(2))
+        .with_shortcut(ShortcutOption::ZeroPad)
+        .with_init(zero_init())
+        .init(&device());
+    let out: Vec<f32> = block.forward(a.clone()).into_data().try_to_vec().unwrap();
+    let a: Vec<f32> = a.into_data().try_to_vec().unwrap();
+    let at = |channel: usize, y: usize, x: usize| a[(channel * 4 + y) * 4 + x];
+    for channel in 0..5 {
+        for (y, x) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            let expected = if (1..3).contains(&channel) { at(channel - 1, 2 * y, 2 * x) } else { 0.0 };
+            assert_eq!(out[(channel * 2 + y) * 2 + x], expected);
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "a zero-padding shortcut cannot go from 8 to 4 channels")]
+fn zero_padding_cannot_drop_channels() {
+    ResidualBlockConfig::new(ConvPathConfig::new(8, 4)).with_shortcut(ShortcutOption::ZeroPad).init(&device());
+}
+
+#[test]
+fn parameters_and_depths_are_the_published_ones() {
+    let published = [(20, 269_722), (32, 464_154), (44, 658_586), (56, 853_018), (110, 1_727_962), (1202, 19_421_274)];
+    for (depth, parameters) in published {
+        for kind in [BlockKind::Plain, BlockKind::Residual] {
+            let config = CifarConfig::new(depth, [3, 32, 32], 10).with_blocks(BlockOptions::of_kind(kind));
+            assert_eq!(config.summary().parameters(), parameters);
+            assert_eq!(config.summary().rows().len(), depth);
+            if depth <= 56 {
+                assert_eq!(summary::trainable_parameters(&config.init(&device())) as u64, parameters);
+            }
+        }
+    }
+    assert_eq!(CifarConfig::new(20, [3, 32, 32], 10).summary().multiply_adds(), 40_551_040);
+}
+
+#[test]
+fn summaries_count_what_the_modules_hold() {
+    for shortcut in [ShortcutOption::ZeroPad, ShortcutOption::Projection, ShortcutOption::ProjectAll] {
+        for norm in [Norm::Batch, Norm::None] {
+            for name in ["resnet14", "plain14", "dense-resnet8", "dense-plain8", "dense-resnet2"] {
+                let name: NetName = name.parse().unwrap();
+                let blocks = BlockOptions { shortcut, norm, ..BlockOptions::of_kind(name.kind) };
+                let config = NetworkConfig::new(name, [2, 8, 8], 7).with_width(6).with_blocks(blocks);
+                let counted = summary::trainable_parameters(&config.init(&device())) as u64;
+                assert_eq!(config.summary().parameters(), counted, "{name} {shortcut} {norm}");
+            }
+        }
+    }
+}
+
+#[test]
+fn twins_have_the_same_parameters_with_the_same_values() {
+    for [plain, residual] in [["plain14", "resnet14"], ["dense-plain8", "dense-resnet8"]] {
+        let [plain, residual] = [plain, residual].map(|name| {
+            let config = NetworkConfig::new(name.parse().unwrap(), [3, 8, 8], 10);
+            parameters(&config.with_init(InitConfig { seed: 5, zero_init: false }).init(&device()))
+        });
+        assert!(plain.len() > 20 && plain == residual);
+    }
+}
+
+#[test]
+fn weights_depend_on_seed_and_path_alone() {
+    let build = |seed| {
+        let init = InitConfig { seed, zero_init: false };
+        parameters(&CifarConfig::new(8, [3, 8, 8], 10).with_init(init).init(&device()))
+    };
+    let here = build(3);
+    device().seed(99);
+    let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(move || build(3))).collect();
+    assert!(threads.into_iter().all(|thread| thread.join().unwrap() == here));
+    assert_ne!(build(4), here);
+    assert_ne!(here["layer1.0.main_path.conv1.weight"], here["layer1.0.main_path.conv2.weight"]);
+    // A deeper net shares the layers it has in common.
+    let deeper = parameters(
+        &CifarConfig::new(14, [3, 8, 8], 10).with_init(InitConfig { seed: 3, zero_init: false }).init(&device()),
+    );
+    assert_eq!(deeper["layer1.0.main_path.conv1.weight"], here["layer1.0.main_path.conv1.weight"]);
+}
+
+#[test]
+fn weights_have_he_variance() {
+    let weights = &parameters(&CifarConfig::new(8, [3, 8, 8], 10).init(&device()))["layer3.0.main_path.conv2.weight"];
+    let n = weights.len() as f64;
+    let mean = weights.iter().sum::<f64>() / n;
+    let variance = weights.iter().map(|w| (w - mean).powi(2)).sum::<f64>() / n;
+    let expected = 2.0 / (64.0 * 9.0);
+    // 36,864 draws: the variance's standard error is √(2/n) = 0.7 %, the mean's std/√n.
+    assert!((variance / expected - 1.0).abs() < 0.03, "{variance} is not {expected}");
+    assert!(mean.abs() < 4.0 * (expected / n).sqrt());
+}
+
+/// Casts every parameter to f64.
+struct Double;
+
+impl ModuleMapper for Double {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let (id, tensor, mapper) = param.consume();
+        let tracked = tensor.is_require_grad();
+        let tensor = tensor.detach().cast(DType::F64);
+        Param::from_mapped_value(id, if tracked { tensor.require_grad() } else { tensor }, mapper)
+    }
+}
+
+/// Adds `h` to one value of the parameter at a path.
+struct Nudge<'a> {
+    path: Vec<String>,
+    at: &'a str,
+    index: usize,
+    h: f64,
+}
+
+impl ModuleMapper for Nudge<'_> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.into());
+    }
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if self.path.join(".") != self.at {
+            return param;
+        }
+        let (id, tensor, mapper) = param.consume();
+        let mut values: Vec<f64> = tensor.to_data().iter::<f64>().collect();
+        values[self.index] += self.h;
+        let data = TensorData::new(values, tensor.dims());
+        Param::from_mapped_value(id, Tensor::from_data(data, (&tensor.device(), DType::F64)), mapper)
+    }
+}
+
+/// The gradient of every parameter by path.
+fn gradients<M: Module>(module: &M, grads: &burn::tensor::Gradients) -> BTreeMap<String, Vec<f64>> {
+    struct Collect<'a>(Vec<String>, &'a burn::tensor::Gradients, BTreeMap<String, Vec<f64>>);
+    impl ModuleVisitor for Collect<'_> {
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.0.push(name.into());
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.0.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if let Some(grad) = param.val().grad(self.1) {
+                self.2.insert(self.0.join("."), grad.into_data().iter::<f64>().collect());
+            }
+        }
+    }
+    let mut collect = Collect(Vec::new(), grads, BTreeMap::new());
+    module.visit(&mut collect);
+    collect.2
+}
+
+/// Central differences of `loss` against autodiff, at a few values of every parameter.
+fn check_gradients<M: Module>(build: impl Fn() -> M, loss: impl Fn(&M) -> Tensor<1>) {
+    let module = build();
+    let analytic = gradients(&module, &loss(&module).backward());
+    assert!(analytic.len() >= 4, "gradients are missing: {:?}", analytic.keys());
+    let h = 1e-6;
+    for (path, gradient) in &analytic {
+        for index in [0, gradient.len() / 2, gradient.len() - 1] {
+            let value = |h: f64| {
+                let module = build().map(&mut Nudge { path: Vec::new(), at: path, index, h });
+                loss(&module).into_data().iter::<f64>().next().unwrap()
+            };
+            let numeric = (value(h) - value(-h)) / (2.0 * h);
+            let error = (numeric - gradient[index]).abs() / numeric.abs().max(1e-3);
+            assert!(error < 1e-5, "{path}[{index}]: {} by autodiff, {numeric} by differences", gradient[index]);
+        }
+    }
+}
+
+fn double<const D: usize>(shape: [usize; D], salt: usize) -> Tensor<D> {
+    let n = shape.iter().product::<usize>();
+    let values: Vec<f64> = (0..n).map(|i| (((i + salt) * 7919) % 997) as f64 / 499.0 - 1.0).collect();
+    Tensor::from_data(TensorData::new(values, shape), (&device().autodiff(), DType::F64))
+}
+
+#[test]
+fn gradients_of_every_block_agree_with_finite_differences() {
+    let device = device().autodiff();
+    for norm in [Norm::Batch, Norm::None] {
+        let path = ConvPathConfig::new(2, 3).with_stride(2).with_norm(norm);
+        let dense = DensePathConfig::new(4, 6).with_norm(norm);
+        let weigh = |out: Tensor<4>| (out.clone() * double(out.dims(), 3)).sum();
+        let weigh_dense = |out: Tensor<2>| (out.clone() * double(out.dims(), 3)).sum();
+        check_gradients(
+            || PlainBlockConfig::new(path.clone()).init(&device).map(&mut Double),
+            |block| weigh(block.forward(double([4, 2, 5, 5], 0))),
+        );
+        check_gradients(
+            || PlainBlockConfig::new(dense.clone()).init(&device).map(&mut Double),
+            |block| weigh_dense(block.forward(double([5, 4], 0))),
+        );
+        for option in [ShortcutOption::ZeroPad, ShortcutOption::Projection] {
+            check_gradients(
+                || {
+                    let config = ResidualBlockConfig::new(path.clone()).with_shortcut(option).with_skip_strength(0.7);
+                    config.with_branch_scale(0.5).init(&device).map(&mut Double)
+                },
+                |block| weigh(block.forward(double([4, 2, 5, 5], 0))),
+            );
+            check_gradients(
+                || ResidualBlockConfig::new(dense.clone()).with_shortcut(option).init(&device).map(&mut Double),
+                |block| weigh_dense(block.forward(double([5, 4], 0))),
+            );
+        }
+    }
+}
+
+#[test]
+fn a_training_step_of_1202_layers_does_not_overflow_the_stack() {
+    let device = device().autodiff();
+    let network = CifarConfig::new(1202, [3, 8, 8], 10).with_width(2).init(&device);
+    let images = Tensor::random([2, 3, 8, 8], Distribution::Default, &device);
+    let grads = network.forward(images).powi_scalar(2).sum().backward();
+    let stem = network.conv1.weight.val().grad(&grads).expect("the gradient reaches the first layer");
+    let norm: f64 = stem.powi_scalar(2).sum().into_data().iter::<f64>().next().unwrap();
+    assert!(norm.is_finite() && norm > 0.0);
+}
+
+#[test]
+fn without_norm_the_branch_scale_keeps_a_deep_net_finite() {
+    let largest = |branch_scale| {
+        let blocks = BlockOptions { norm: Norm::None, branch_scale, ..BlockOptions::default() };
+        let network = DenseConfig::new(402, 16, 10).with_blocks(blocks).init(&device());
+        let logits: Vec<f32> = network.forward(non_negative([4, 16])).into_data().try_to_vec().unwrap();
+        logits.iter().fold(0.0f32, |a, &b| if b.is_finite() { a.max(b.abs()) } else { f32::INFINITY })
+    };
+    assert!(largest(BranchScale::InverseSqrtDepth) < 1e3);
+    assert!(largest(BranchScale::One) > 1e20);
+}
+
+#[test]
+fn wrong_networks_are_refused() {
+    let config = |classes, width| CifarConfig::new(20, [3, 32, 32], classes).with_width(width).validate();
+    assert_eq!(config(0, 16), Err(ModelError::Zero("classes")));
+    assert_eq!(config(10, 0), Err(ModelError::Zero("width")));
+    assert!(DenseConfig::new(5, 8, 10).validate().is_err());
+    let blocks = BlockOptions { skip_strength: f64::NAN, ..BlockOptions::default() };
+    assert!(DenseConfig::new(4, 8, 10).with_blocks(blocks).validate().is_err());
+}

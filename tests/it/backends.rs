@@ -1,0 +1,154 @@
+//! The same network on every backend.
+
+use burn::{
+    module::{Module, ModuleVisitor, Param},
+    nn::loss::CrossEntropyLossConfig,
+    optim::{GradientsParams, SgdConfig, lr_scheduler::module_lr_scheduler::ModuleLearningRate, momentum::MomentumConfig},
+    store::ModuleRecord,
+    tensor::{Bytes, Device, Gradients, Int, Tensor, TensorData},
+};
+use residual::{
+    backend::Backend,
+    model::{InitConfig, Network, NetworkConfig},
+};
+
+/// Every network is compared on flex and these.
+const OTHERS: [Backend; 2] = [Backend::NdArray, Backend::Wgpu];
+const NETS: [&str; 4] = ["resnet8", "plain8", "dense-resnet6", "dense-plain6"];
+
+/// The device of a backend that answers; says why where none does.
+fn open(backend: Backend) -> Option<Device> {
+    match backend.open() {
+        Ok(device) => {
+            println!("backend {backend}: compared with flex");
+            Some(device)
+        }
+        Err(error) => {
+            println!("backend {backend}: SKIPPED, {error}");
+            None
+        }
+    }
+}
+
+fn network(name: &str, device: &Device) -> Network {
+    let config = NetworkConfig::new(name.parse().unwrap(), [1, 8, 8], 10).with_width(8);
+    config.with_init(InitConfig { seed: 2, zero_init: false }).init(device)
+}
+
+fn images(device: &Device) -> Tensor<4> {
+    let values: Vec<f32> = (0..8 * 64).map(|i| ((i * 7919) % 997) as f32 / 499.0 - 1.0).collect();
+    Tensor::from_data(TensorData::new(values, [8, 1, 8, 8]), device)
+}
+
+fn labels(device: &Device) -> Tensor<1, Int> {
+    Tensor::from_data(TensorData::new((0..8).collect::<Vec<i32>>(), [8]), device)
+}
+
+fn loss(network: &Network, device: &Device) -> Tensor<1> {
+    let logits = network.forward(images(device));
+    CrossEntropyLossConfig::new().init(device).forward(logits, labels(device))
+}
+
+struct Collect<'a> {
+    path: Vec<String>,
+    grads: Option<&'a Gradients>,
+    values: Vec<(String, Vec<f32>)>,
+}
+
+impl ModuleVisitor for Collect<'_> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.into());
+    }
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let tensor = match self.grads {
+            Some(grads) => param.val().grad(grads),
+            None => Some(param.val().inner()),
+        };
+        if let Some(tensor) = tensor {
+            self.values.push((self.path.join("."), tensor.into_data().iter::<f32>().collect()));
+        }
+    }
+}
+
+fn collect(network: &Network, grads: Option<&Gradients>) -> Vec<(String, Vec<f32>)> {
+    let mut collect = Collect { path: Vec::new(), grads, values: Vec::new() };
+    network.visit(&mut collect);
+    collect.values
+}
+
+/// The largest difference relative to the largest value.
+fn difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    let scale = a.iter().fold(1e-6f32, |m, x| m.max(x.abs()));
+    a.iter().zip(b).fold(0.0f32, |m, (x, y)| m.max((x - y).abs())) / scale
+}
+
+fn assert_close(what: &str, a: &[(String, Vec<f32>)], b: &[(String, Vec<f32>)], tolerance: f32) {
+    assert_eq!(a.len(), b.len());
+    for ((path, a), (other, b)) in a.iter().zip(b) {
+        assert_eq!(path, other);
+        let d = difference(a, b);
+        assert!(d < tolerance, "{what} of {path} differ by {d}");
+    }
+}
+
+fn gradients(name: &str, device: &Device) -> Vec<(String, Vec<f32>)> {
+    let device = device.clone().autodiff();
+    let network = network(name, &device);
+    collect(&network, Some(&loss(&network, &device).backward()))
+}
+
+fn after_three_steps(name: &str, device: &Device) -> Vec<(String, Vec<f32>)> {
+    let device = device.clone().autodiff();
+    let mut network = network(name, &device);
+    let momentum = MomentumConfig::new().with_momentum(0.9).with_dampening(0.0);
+    let mut optimizer = SgdConfig::new().with_momentum(Some(momentum)).init();
+    for _ in 0..3 {
+        let grads = GradientsParams::from_grads(loss(&network, &device).backward(), &network);
+        optimizer.step_scalar_lr(&mut network, grads);
+    }
+    collect(&network.valid(), None)
+}
+
+trait Step {
+    fn step_scalar_lr(&mut self, network: &mut Network, grads: GradientsParams);
+}
+
+impl Step for burn::optim::ModuleOptimizer {
+    fn step_scalar_lr(&mut self, network: &mut Network, grads: GradientsParams) {
+        *network = self.step(ModuleLearningRate::from(0.01), network.clone(), grads);
+    }
+}
+
+#[test]
+fn logits_gradients_and_three_steps_agree() {
+    let flex = Backend::Flex.open().unwrap();
+    for backend in OTHERS {
+        let Some(device) = open(backend) else { continue };
+        for name in NETS {
+            let logits = |device: &Device| -> Vec<f32> {
+                network(name, device).forward(images(device)).into_data().iter::<f32>().collect()
+            };
+            let d = difference(&logits(&flex), &logits(&device));
+            assert!(d < 1e-5, "logits of {name} on {backend} differ by {d}");
+            assert_close("gradients", &gradients(name, &flex), &gradients(name, &device), 1e-4);
+            assert_close("weights", &after_three_steps(name, &flex), &after_three_steps(name, &device), 1e-4);
+        }
+    }
+}
+
+#[test]
+fn a_record_saved_on_one_backend_loads_on_another() {
+    let flex = Backend::Flex.open().unwrap();
+    for backend in OTHERS {
+        let Some(device) = open(backend) else { continue };
+        let saved: Bytes = network("resnet8", &device).into_record().into_bytes().unwrap();
+        let config = NetworkConfig::new("resnet8".parse().unwrap(), [1, 8, 8], 10).with_width(8);
+        let other = config.with_init(InitConfig { seed: 9, zero_init: false }).init(&flex);
+        let loaded = other.try_load_record(ModuleRecord::from_bytes(saved).unwrap()).unwrap();
+        assert_eq!(collect(&loaded, None), collect(&network("resnet8", &flex), None), "{backend}");
+    }
+}

@@ -1,0 +1,103 @@
+//! The rules of ARCHITECTURE.md.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    fs::read_to_string(root().join(path)).unwrap()
+}
+
+/// Every Rust file under a folder.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+fn library_sources() -> Vec<(PathBuf, String)> {
+    let crates = ["model", "backend", "data", "train", "lab"];
+    let folders = crates.map(|c| root().join(format!("crates/residual-{c}/src")));
+    folders.iter().flat_map(|f| sources(f)).map(|p| (p.clone(), fs::read_to_string(p).unwrap())).collect()
+}
+
+/// The `residual-*` crates in a manifest's `[dependencies]`.
+fn dependencies(name: &str) -> Vec<String> {
+    let manifest = read(format!("crates/residual-{name}/Cargo.toml"));
+    let section = manifest.split("[dependencies]").nth(1).unwrap();
+    let section = section.split("\n[").next().unwrap();
+    let mut found: Vec<String> = section
+        .lines()
+        .filter_map(|line| line.strip_prefix("residual-")?.split(['.', ' ']).next().map(String::from))
+        .collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn crates_depend_in_one_direction() {
+    let none: [&str; 0] = [];
+    assert_eq!(dependencies("model"), none);
+    assert_eq!(dependencies("backend"), none);
+    assert_eq!(dependencies("data"), none);
+    assert_eq!(dependencies("train"), ["backend", "data", "model"]);
+    assert_eq!(dependencies("lab"), ["backend", "data", "model", "train"]);
+    assert_eq!(dependencies("cli"), ["backend", "data", "lab", "model", "train"]);
+}
+
+#[test]
+fn backends_are_chosen_in_one_crate() {
+    for (path, text) in library_sources() {
+        if path.to_string_lossy().contains("residual-backend") {
+            continue;
+        }
+        for line in text.lines() {
+            let code = line.split("//").next().unwrap();
+            assert!(!code.contains("cfg(feature"), "{}: {line}", path.display());
+        }
+    }
+}
+
+#[test]
+fn libraries_neither_print_nor_exit_nor_pick_a_device() {
+    for (path, text) in library_sources() {
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            for word in ["println!", "eprint", "process::exit", "Device::default()", ".seed("] {
+                assert!(!line.contains(word), "{}: {line}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn burn_train_traits_are_implemented_in_one_module() {
+    for (path, text) in library_sources() {
+        if !path.ends_with("residual-train/src/learner.rs") {
+            assert!(!text.contains("burn::train"), "{}", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_recorded_burn_version_is_the_pinned_one() {
+    assert!(read("Cargo.toml").contains("burn = { version = \"=0.22.1\""));
+    assert!(read("crates/residual-train/src/environment.rs").contains("burn: \"0.22.1\""));
+}
+
+#[test]
+fn the_changelog_has_the_current_version() {
+    assert!(read("CHANGELOG.md").contains(env!("CARGO_PKG_VERSION")));
+}

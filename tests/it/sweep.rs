@@ -1,0 +1,93 @@
+//! A small sweep, whole.
+
+use residual::{
+    lab::{Finding, LabError, Progress, Sweep, SweepConfig},
+    model::Family,
+    train::{Device, StopFlag},
+};
+use std::{
+    fs,
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+fn config() -> SweepConfig {
+    SweepConfig {
+        families: vec![Family::Dense],
+        depths: Some(vec![4, 56]),
+        seeds: 2,
+        epochs: 4,
+        ..SweepConfig::default()
+    }
+}
+
+fn sweep(config: SweepConfig) -> Sweep {
+    Sweep::new(config, "flex", Device::flex()).unwrap()
+}
+
+/// `results.csv` without the column of seconds.
+fn table(folder: &Path) -> Vec<Vec<String>> {
+    let text = fs::read_to_string(folder.join("results.csv")).unwrap();
+    let row = |line: &str| line.split(',').enumerate().filter(|(i, _)| *i != 8).map(|(_, c)| c.to_string()).collect();
+    text.lines().map(row).collect()
+}
+
+#[test]
+fn a_sweep_shows_the_effect_and_writes_its_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, second) = (dir.path().join("a"), dir.path().join("b"));
+    let results = sweep(config()).with_jobs(2).run(&first, &|_| {}).unwrap();
+    assert_ne!(results.verdicts[0].finding, Finding::NotShown, "{}", results.verdicts[0]);
+    for name in ["results.csv", "results.json", "table.md", "depth.svg", "depth.png", "curves.svg", "index.html"] {
+        assert!(first.join(name).metadata().unwrap().len() > 100, "{name}");
+    }
+    let header = "family,kind,depth,alpha,seed,train_error,test_error,train_loss,seconds,status";
+    assert!(fs::read_to_string(first.join("results.csv")).unwrap().starts_with(header));
+    // The same command writes the same table, however many run at a time.
+    sweep(config()).with_jobs(1).run(&second, &|_| {}).unwrap();
+    assert_eq!(table(&first), table(&second));
+    assert_eq!(table(&first).len(), 1 + 8);
+}
+
+#[test]
+fn a_stopped_sweep_keeps_what_is_finished() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = SweepConfig { depths: Some(vec![4]), epochs: 1, ..config() };
+    let stop = StopFlag::default();
+    let stopped = sweep(config.clone()).with_jobs(1).with_stop(stop.clone()).run(dir.path(), &|event| {
+        if matches!(event, Progress::Finished(_)) {
+            stop.set();
+        }
+    });
+    assert!(matches!(stopped, Err(LabError::Stopped { done: 1, total: 4 })), "{stopped:?}");
+    let trained = AtomicUsize::new(0);
+    let results = sweep(config.clone()).run(dir.path(), &|event| {
+        if matches!(event, Progress::Finished(_)) {
+            trained.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    assert_eq!((results.unwrap().runs.len(), trained.into_inner()), (4, 3));
+    let other = SweepConfig { epochs: 2, ..config };
+    let error = sweep(other.clone()).run(dir.path(), &|_| {}).unwrap_err().to_string();
+    assert!(error.contains("holds another sweep"), "{error}");
+    assert!(sweep(other).with_force(true).run(dir.path(), &|_| {}).is_ok());
+}
+
+#[test]
+fn a_folder_with_something_else_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("thesis.tex"), "x").unwrap();
+    let error = sweep(config()).run(dir.path(), &|_| {}).unwrap_err().to_string();
+    assert!(error.contains("is not empty and holds no sweep"), "{error}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn divergence_is_a_result() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = SweepConfig { depths: Some(vec![4]), seeds: 1, alphas: vec![1.0], lr: 1e30, ..config() };
+    let results = sweep(config).run(dir.path(), &|_| {}).unwrap();
+    assert_eq!(results.series[0].points[0].diverged, 1);
+    assert!(fs::read_to_string(dir.path().join("results.csv")).unwrap().contains(",diverged,"));
+    assert!(fs::read_to_string(dir.path().join("table.md")).unwrap().contains("1 of 1 diverged"));
+}

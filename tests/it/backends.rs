@@ -3,7 +3,9 @@
 use burn::{
     module::{Module, ModuleVisitor, Param},
     nn::loss::CrossEntropyLossConfig,
-    optim::{GradientsParams, SgdConfig, lr_scheduler::module_lr_scheduler::ModuleLearningRate, momentum::MomentumConfig},
+    optim::{
+        GradientsParams, SgdConfig, lr_scheduler::module_lr_scheduler::ModuleLearningRate, momentum::MomentumConfig,
+    },
     store::ModuleRecord,
     tensor::{Bytes, Device, Gradients, Int, Tensor, TensorData},
 };

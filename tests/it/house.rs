@@ -72,7 +72,7 @@ fn backends_are_chosen_in_one_crate() {
 
 #[test]
 fn libraries_neither_print_nor_exit_nor_pick_a_device() {
-    for (path, text) in library_sources() {
+    for (path, text) in library_sources().into_iter().filter(|(path, _)| !path.ends_with("tests.rs")) {
         let code = text.split("#[cfg(test)]").next().unwrap();
         for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
             for word in ["println!", "eprint", "process::exit", "Device::default()", ".seed("] {

@@ -263,7 +263,9 @@ impl Loop {
         session.progress.seconds += seconds;
         if !self.stop.is_set() {
             let Progress { running, seconds, .. } = session.progress;
-            session.push(number, Split::Running, running.evaluation(), learner.lr_current().base(), seconds);
+            let total = self.config.epochs * batches;
+            let lr = self.config.schedule.rate(session.progress.iteration - 1, total, self.warm.get());
+            session.push(number, Split::Running, running.evaluation(), lr, seconds);
         }
         Ok(())
     }

@@ -194,7 +194,9 @@ impl ModuleMapper for Double {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let (id, tensor, mapper) = param.consume();
         let tracked = tensor.is_require_grad();
-        let tensor = tensor.detach().cast(DType::F64);
+        let values: Vec<f64> = tensor.to_data().iter::<f64>().collect();
+        let data = TensorData::new(values, tensor.dims());
+        let tensor = Tensor::from_data(data, (&tensor.device(), DType::F64));
         Param::from_mapped_value(id, if tracked { tensor.require_grad() } else { tensor }, mapper)
     }
 }
@@ -222,7 +224,8 @@ impl ModuleMapper for Nudge<'_> {
         let mut values: Vec<f64> = tensor.to_data().iter::<f64>().collect();
         values[self.index] += self.h;
         let data = TensorData::new(values, tensor.dims());
-        Param::from_mapped_value(id, Tensor::from_data(data, (&tensor.device(), DType::F64)), mapper)
+        let nudged = Tensor::from_data(data, (&tensor.device(), DType::F64));
+        Param::from_mapped_value(id, nudged, mapper)
     }
 }
 

@@ -1,19 +1,35 @@
 //! The binary as its users meet it.
 
-use assert_cmd::Command;
-use predicates::{prelude::*, str::contains};
-use std::fs;
+use std::{
+    fs,
+    process::{Command, Output},
+};
 
-fn residual(args: &[&str]) -> assert_cmd::assert::Assert {
-    let mut command = Command::cargo_bin("residual").unwrap();
-    command.env_remove("BURN_DEVICE").args(args).assert()
+fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_residual"));
+    command.env_remove("BURN_DEVICE").args(args);
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Runs with success and gives stdout and stderr.
+fn succeeds(args: &[&str]) -> (String, String) {
+    let Output { status, stdout, stderr } = command(args).output().unwrap();
+    assert!(status.success(), "{args:?}: {status}: {}", text(&stderr));
+    (text(&stdout), text(&stderr))
 }
 
 /// Fails with this code and one line on stderr that contains the text.
-fn refuses(args: &[&str], code: i32, text: &str) {
-    let assert = residual(args).code(code).stderr(contains(text)).stdout("");
-    let stderr = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
-    assert!(!stderr.contains("panicked"), "{stderr}");
+fn refuses(args: &[&str], code: i32, expected: &str) {
+    let Output { status, stdout, stderr } = command(args).output().unwrap();
+    let stderr = text(&stderr);
+    assert_eq!(status.code(), Some(code), "{args:?}: {stderr}");
+    assert!(stderr.contains(expected), "{args:?}: {stderr}");
+    assert!(stdout.is_empty() && !stderr.contains("panicked"), "{args:?}: {stderr}");
+    assert_eq!(stderr.lines().filter(|line| line.starts_with("error:")).count(), 1, "{args:?}: {stderr}");
 }
 
 #[test]
@@ -59,13 +75,14 @@ fn failures_exit_with_1() {
 #[test]
 fn burn_device_is_read_and_the_flag_beats_it() {
     let dir = tempfile::tempdir().unwrap();
-    let mut command = Command::cargo_bin("residual").unwrap();
-    command.env("BURN_DEVICE", "nonsense").current_dir(dir.path());
-    command.args(["train", "--net", "dense-plain4"]).assert().code(2).stderr(contains("`nonsense` in BURN_DEVICE"));
-    let mut command = Command::cargo_bin("residual").unwrap();
-    command.env("BURN_DEVICE", "nonsense").current_dir(dir.path());
-    command.args(["train", "--net", "dense-plain4", "--data", "synthetic", "--epochs", "1", "--backend", "flex"]);
-    command.assert().success();
+    let train = ["train", "--net", "dense-plain4", "--data", "synthetic", "--epochs", "1"];
+    let run = |flag: &[&str]| {
+        command(&[&train[..], flag].concat()).env("BURN_DEVICE", "nonsense").current_dir(&dir).output().unwrap()
+    };
+    let refused = run(&[]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).contains("`nonsense` in BURN_DEVICE"));
+    assert!(run(&["--backend", "flex"]).status.success());
 }
 
 #[test]
@@ -73,17 +90,17 @@ fn a_training_runs_reports_and_reads_its_own_config_back() {
     let dir = tempfile::tempdir().unwrap();
     let run = dir.path().join("run");
     let out = run.to_str().unwrap();
-    residual(&["train", "--net", "dense-resnet4", "--data", "synthetic", "--epochs", "2", "--out", out])
-        .success()
-        .stdout(contains("dense-resnet4: training error"))
-        .stderr(contains("epoch   2/2"));
+    let (stdout, stderr) =
+        succeeds(&["train", "--net", "dense-resnet4", "--data", "synthetic", "--epochs", "2", "--out", out]);
+    assert!(stdout.contains("dense-resnet4: training error"), "{stdout}");
+    assert!(stderr.contains("epoch   2/2"), "{stderr}");
     refuses(&["train", "--net", "dense-resnet4", "--out", out], 1, "holds a finished training");
-    residual(&["train", "--resume", out]).success().stdout(contains("is finished"));
+    assert!(succeeds(&["train", "--resume", out]).0.contains("is finished"));
     let config = run.join("config.json");
     let again = dir.path().join("again");
     let args =
         ["train", "--config", config.to_str().unwrap(), "--seed", "1", "--out", again.to_str().unwrap(), "--json"];
-    residual(&args).success().stdout(contains("\"status\": \"finished\""));
+    assert!(succeeds(&args).0.contains("\"status\": \"finished\""));
     assert!(fs::read_to_string(again.join("config.json")).unwrap().contains("\"seed\": 1"));
 }
 
@@ -93,23 +110,95 @@ fn a_diverging_training_says_so() {
     let out = dir.path().join("run");
     let args =
         ["train", "--net", "dense-plain4", "--lr", "1e30", "--schedule", "constant", "--out", out.to_str().unwrap()];
-    residual(&args).code(1).stderr(contains("error: the loss became"));
+    let output = command(&args).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("error: the loss became"));
+    assert!(fs::read_to_string(out.join("summary.json")).unwrap().contains("failed"));
 }
 
 #[test]
 fn summaries_print_published_numbers() {
-    residual(&["summary", "resnet20"]).success().stdout(contains("269,722").and(contains("40,551,040")));
-    residual(&["summary", "cifar-resnet50", "--shortcut", "B", "--json"]).success().stdout(contains("\"parameters\""));
+    let table = succeeds(&["summary", "resnet20"]).0;
+    assert!(table.contains("269,722") && table.contains("40,551,040"), "{table}");
+    assert!(succeeds(&["summary", "cifar-resnet50", "--shortcut", "B", "--json"]).0.contains("\"parameters\""));
 }
 
 #[test]
 fn devices_lists_every_backend_and_the_default() {
-    residual(&["devices"]).success().stdout(contains("* flex").and(contains("cuda")));
+    let list = succeeds(&["devices"]).0;
+    assert!(list.contains("* flex") && list.contains("cuda"), "{list}");
 }
 
 #[test]
 fn help_exists_for_every_command() {
     for command in ["sweep", "train", "summary", "devices"] {
-        residual(&[command, "--help"]).success().stdout(contains("Usage: residual"));
+        assert!(succeeds(&[command, "--help"]).0.contains("Usage: residual"));
     }
+}
+
+/// Starts the program and waits for a line on stderr that contains the text.
+#[cfg(unix)]
+fn start_until(args: &[&str], expected: &str) -> (std::process::Child, impl std::io::BufRead) {
+    use std::{
+        io::{BufRead, BufReader},
+        process::Stdio,
+    };
+    let mut child = command(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains(expected) {
+        line.clear();
+        assert!(stderr.read_line(&mut line).unwrap() > 0, "{args:?} ended before it said `{expected}`");
+    }
+    (child, stderr)
+}
+
+#[test]
+#[cfg(unix)]
+fn ctrl_c_stops_a_training_that_then_goes_on() {
+    use std::io::Read;
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let out = run.to_str().unwrap();
+    let args = ["train", "--net", "dense-resnet20", "--epochs", "60", "--out", out];
+    let (mut child, mut stderr) = start_until(&args, "epoch   2/60");
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let mut said = String::new();
+    stderr.read_to_string(&mut said).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
+    assert!(said.contains(&format!("go on with `residual train --resume {out}`")), "{said}");
+    let (stdout, stderr) = succeeds(&["train", "--resume", out]);
+    assert!(stderr.contains("resumes after epoch"), "{stderr}");
+    assert!(stdout.contains("dense-resnet20: training error"), "{stdout}");
+    let metrics = fs::read_to_string(run.join("metrics.csv")).unwrap();
+    for epoch in 1..=60 {
+        let rows = metrics.lines().filter(|row| row.starts_with(&format!("{epoch},"))).count();
+        assert_eq!(rows, 3, "epoch {epoch} has one row a split");
+    }
+}
+
+/// The rows of a sweep's `results.csv`, less its column of seconds.
+#[cfg(unix)]
+fn without_seconds(folder: &str) -> Vec<Vec<String>> {
+    let table = fs::read_to_string(format!("{folder}/results.csv")).unwrap();
+    let cells = |row: &str| row.split(',').enumerate().filter(|(i, _)| *i != 8).map(|(_, cell)| cell.into()).collect();
+    table.lines().map(cells).collect()
+}
+
+#[test]
+#[cfg(unix)]
+fn a_killed_sweep_goes_on_where_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = |name: &str| dir.path().join(name).display().to_string();
+    let (killed, whole) = (folder("killed"), folder("whole"));
+    let flags = ["sweep", "--family", "dense", "--depths", "4,20", "--seeds", "4", "--epochs", "2", "--out"];
+    let (mut child, _) = start_until(&[&flags[..], &[&killed]].concat(), "  3/16");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!dir.path().join("killed/results.csv").exists());
+    let stderr = succeeds(&[&flags[..], &[&killed]].concat()).1;
+    let kept = stderr.lines().find_map(|line| line.strip_suffix(" of 16 are finished already")).unwrap();
+    assert!((3..16).contains(&kept.parse::<usize>().unwrap()), "{stderr}");
+    succeeds(&[&flags[..], &[&whole]].concat());
+    assert_eq!(without_seconds(&killed), without_seconds(&whole));
 }

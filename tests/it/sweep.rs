@@ -1,9 +1,10 @@
 //! A small sweep, whole.
 
 use residual::{
+    backend::Backend,
     lab::{Finding, LabError, Progress, Sweep, SweepConfig},
     model::Family,
-    train::{Device, StopFlag},
+    train::StopFlag,
 };
 use std::{
     fs,
@@ -16,13 +17,13 @@ fn config() -> SweepConfig {
         families: vec![Family::Dense],
         depths: Some(vec![4, 56]),
         seeds: 2,
-        epochs: 4,
+        epochs: Some(4),
         ..SweepConfig::default()
     }
 }
 
 fn sweep(config: SweepConfig) -> Sweep {
-    Sweep::new(config, "flex", Device::flex()).unwrap()
+    Sweep::new(config, Backend::Flex, Backend::Flex.probe().unwrap()).unwrap()
 }
 
 /// `results.csv` without the column of seconds.
@@ -52,7 +53,7 @@ fn a_sweep_shows_the_effect_and_writes_its_folder() {
 #[test]
 fn a_stopped_sweep_keeps_what_is_finished() {
     let dir = tempfile::tempdir().unwrap();
-    let config = SweepConfig { depths: Some(vec![4]), epochs: 1, ..config() };
+    let config = SweepConfig { depths: Some(vec![4]), epochs: Some(1), ..config() };
     let stop = StopFlag::default();
     let stopped = sweep(config.clone()).with_jobs(1).with_stop(stop.clone()).run(dir.path(), &|event| {
         if matches!(event, Progress::Finished(_)) {
@@ -67,7 +68,7 @@ fn a_stopped_sweep_keeps_what_is_finished() {
         }
     });
     assert_eq!((results.unwrap().runs.len(), trained.into_inner()), (4, 3));
-    let other = SweepConfig { epochs: 2, ..config };
+    let other = SweepConfig { epochs: Some(2), ..config };
     let error = sweep(other.clone()).run(dir.path(), &|_| {}).unwrap_err().to_string();
     assert!(error.contains("holds another sweep"), "{error}");
     assert!(sweep(other).with_force(true).run(dir.path(), &|_| {}).is_ok());
@@ -85,7 +86,7 @@ fn a_folder_with_something_else_is_left_alone() {
 #[test]
 fn divergence_is_a_result() {
     let dir = tempfile::tempdir().unwrap();
-    let config = SweepConfig { depths: Some(vec![4]), seeds: 1, alphas: vec![1.0], lr: 1e30, ..config() };
+    let config = SweepConfig { depths: Some(vec![4]), seeds: 1, alphas: vec![1.0], lr: Some(1e30), ..config() };
     let results = sweep(config).run(dir.path(), &|_| {}).unwrap();
     assert_eq!(results.series[0].points[0].diverged, 1);
     assert!(fs::read_to_string(dir.path().join("results.csv")).unwrap().contains(",diverged,"));

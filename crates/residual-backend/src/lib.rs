@@ -65,7 +65,7 @@ pub enum BackendError {
         backend: Backend,
         /// What its driver said.
         reason: String,
-        /// CPU backends that are compiled in.
+        /// The other backends that are compiled in.
         others: String,
     },
 }
@@ -149,16 +149,14 @@ impl Backend {
         open::open(self).map_err(|reason| BackendError::NoDevice {
             backend: self,
             reason,
-            others: names(
-                &[Self::Flex, Self::NdArray].map(|b| b).into_iter().filter(|b| b.is_compiled()).collect::<Vec<_>>(),
-            ),
+            others: names(&Self::compiled().into_iter().filter(|&b| b != self).collect::<Vec<_>>()),
         })
     }
 }
 
 impl fmt::Display for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.pad(self.name())
     }
 }
 

@@ -51,7 +51,7 @@ mod wgpu {
         Device,
         wgpu::{WgpuBackend, wgpu::DeviceType},
     };
-    use std::sync::{Mutex, OnceLock};
+    use std::sync::{Mutex, PoisonError};
 
     #[derive(Clone, Copy, PartialEq)]
     pub(super) enum Api {
@@ -62,14 +62,13 @@ mod wgpu {
         Metal,
     }
 
+    type Opened = (Api, Result<Hardware, String>);
+
     /// Burn refuses to initialise a wgpu runtime twice, so what was opened is kept.
-    static OPENED: OnceLock<Mutex<Vec<(Api, Result<Hardware, String>)>>> = OnceLock::new();
+    static OPENED: Mutex<Vec<Opened>> = Mutex::new(Vec::new());
 
     pub(super) fn open(api: Api) -> Result<Hardware, String> {
-        let mut opened = match OPENED.get_or_init(Mutex::default).lock() {
-            Ok(opened) => opened,
-            Err(poisoned) => poisoned.into_inner(),
-        };
+        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, hardware)) = opened.iter().find(|(a, _)| *a == api) {
             return hardware.clone();
         }

@@ -24,7 +24,7 @@ pub(crate) fn depth(results: &Results) -> Figure {
         let highest =
             series.iter().flat_map(|s| &s.points).flat_map(|p| &p.train_errors).fold(0.0f64, |a, &b| a.max(b));
         Panel {
-            title: format!("{} blocks", word(family)),
+            title: format!("{} blocks, {} epochs", word(family), config.epochs(family)),
             x: Axis { label: "number of layers".into(), range: (0.0, 1.03 * deepest), ticks },
             y: Axis::from_zero("training error, %", 100.0 * highest),
             lines: series.iter().enumerate().map(|(i, s)| error_line(s, i)).collect(),
@@ -34,9 +34,8 @@ pub(crate) fn depth(results: &Results) -> Figure {
     Figure {
         title: "Training error against depth".into(),
         subtitle: format!(
-            "{}, {} epochs, {}; mean ± standard deviation, small dots are single seeds",
+            "{}, {}; mean ± standard deviation, small dots are single seeds",
             config.data,
-            config.epochs,
             seeds(config.seeds)
         ),
         description: description(results),

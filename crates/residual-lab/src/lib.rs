@@ -4,15 +4,16 @@
 //! lecture, training error against number of layers, with a verdict from a stated rule.
 //!
 //! ```no_run
+//! use residual_backend::Backend;
 //! use residual_lab::{Sweep, SweepConfig};
-//! use residual_train::Device;
 //!
 //! let config = SweepConfig { depths: Some(vec![8, 20]), seeds: 1, ..SweepConfig::default() };
-//! let results = Sweep::new(config, "flex", Device::flex())?.run("sweep".as_ref(), &|_| {})?;
+//! let hardware = Backend::Flex.probe()?;
+//! let results = Sweep::new(config, Backend::Flex, hardware)?.run("sweep".as_ref(), &|_| {})?;
 //! for verdict in &results.verdicts {
 //!     println!("{verdict}");
 //! }
-//! # Ok::<(), residual_lab::LabError>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 mod chart;

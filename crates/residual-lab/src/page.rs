@@ -3,6 +3,7 @@ use crate::{
     chart::{Figure, escape},
     table::markdown_table,
 };
+use residual_model::Family;
 
 /// One page that shows a sweep, with its pictures inside.
 pub(crate) fn render(results: &Results, depth: &Figure, curves: &Figure) -> String {
@@ -13,15 +14,16 @@ pub(crate) fn render(results: &Results, depth: &Figure, curves: &Figure) -> Stri
         false => verdicts,
     };
     let config = &results.config;
+    let family = |&f: &Family| format!("{f} nets {} epochs with learning rate {}", config.epochs(f), config.lr(f));
+    let families: Vec<String> = config.families.iter().map(family).collect();
     let settings = format!(
-        "{} on {}: {} epochs of batches of {}, SGD with momentum 0.9 and weight decay 1e-4, learning rate {} falling \
+        "{} on {}: {}; batches of {}, SGD with momentum 0.9 and weight decay 1e-4, learning rate falling \
          as a cosine, norm {}, seeds {} to {}. Plain and residual nets have the same settings, the same parameters \
          and the same initial weights; the shortcuts have none (option A).",
         config.data,
-        results.backend,
-        config.epochs,
+        results.environment,
+        families.join(", "),
         config.batch_size,
-        config.lr,
         config.norm,
         config.first_seed,
         config.first_seed + config.seeds - 1
@@ -60,7 +62,7 @@ machine say.</p>
 norms in inference mode.</p>
 <p>{rule}</p>
 <p>Every training is a row of <a href="results.csv">results.csv</a>; <a href="sweep.json">sweep.json</a> holds the
-settings.</p>
+settings, <a href="environment.json">environment.json</a> the machine.</p>
 </body>
 </html>
 "#,

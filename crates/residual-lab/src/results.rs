@@ -1,7 +1,7 @@
 use crate::{
     LabError, RunSpec, Series, SweepConfig, Verdict, figures, page, series, table::markdown_table, verdict::RULE,
 };
-use residual_train::{TrainError, files};
+use residual_train::{Environment, TrainError, files};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -46,8 +46,8 @@ pub enum RunStatus {
 pub struct Results {
     /// What was trained.
     pub config: SweepConfig,
-    /// On which backend.
-    pub backend: String,
+    /// On which machine and backend.
+    pub environment: Environment,
     /// One answer a family.
     pub verdicts: Vec<Verdict>,
     /// How the answers were found.
@@ -60,9 +60,9 @@ pub struct Results {
 }
 
 impl Results {
-    pub(crate) fn new(config: SweepConfig, backend: &str, runs: Vec<RunResult>) -> Self {
+    pub(crate) fn new(config: SweepConfig, environment: Environment, runs: Vec<RunResult>) -> Self {
         let series = series(&runs);
-        Self { verdicts: Verdict::all(&series), config, backend: backend.into(), rule: RULE, series, runs }
+        Self { verdicts: Verdict::all(&series), config, environment, rule: RULE, series, runs }
     }
 
     /// Writes tables, pictures and the page into the folder.
@@ -72,7 +72,7 @@ impl Results {
     pub(crate) fn write(&self, folder: &Path) -> Result<(), LabError> {
         files::write(&folder.join("results.csv"), &self.csv()?)?;
         files::write_json(&folder.join("results.json"), self)?;
-        files::write(&folder.join("table.md"), markdown_table(&self.series).as_bytes())?;
+        files::write(&folder.join("table.md"), self.report().as_bytes())?;
         let depth = figures::depth(self);
         let curves = figures::curves(self);
         files::write(&folder.join("depth.svg"), depth.to_svg().as_bytes())?;
@@ -80,6 +80,15 @@ impl Results {
         files::write(&folder.join("curves.svg"), curves.to_svg().as_bytes())?;
         files::write(&folder.join("index.html"), page::render(self, &depth, &curves).as_bytes())?;
         Ok(())
+    }
+
+    /// The tables, the verdicts and the machine, as Markdown.
+    pub fn report(&self) -> String {
+        let mut text = format!("Error in per cent, mean ± standard deviation:\n\n{}\n", markdown_table(&self.series));
+        for verdict in &self.verdicts {
+            text.push_str(&format!("{verdict}\n\n"));
+        }
+        text + &format!("{} trainings on {}.\n", self.runs.len(), self.environment)
     }
 
     /// One row a training.

@@ -1,14 +1,18 @@
 use crate::{LabError, Results, RunResult, RunStatus};
 use rayon::ThreadPoolBuilder;
+use residual_backend::{Backend, Hardware};
 use residual_data::{DataName, Dataset};
 use residual_model::{BlockKind, BlockOptions, BranchScale, Family, NetName, NetworkConfig, Norm, ShortcutOption};
-use residual_train::{Device, Evaluate, Event, Schedule, Status, StopFlag, TrainConfig, TrainError, Training, files};
+use residual_train::{
+    Device, Environment, Evaluate, Event, Schedule, Status, StopFlag, TrainConfig, TrainError, Training, files,
+};
 use serde::{Deserialize, Serialize};
 use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::Mutex,
+    time::{Duration, Instant},
 };
 
 /// What a depth sweep trains: every family × depth × α × seed, all with the same settings.
@@ -27,12 +31,13 @@ pub struct SweepConfig {
     pub first_seed: u64,
     /// The dataset.
     pub data: DataName,
-    /// Passes over the training set.
-    pub epochs: usize,
+    /// Passes over the training set; by default each family's own ([`SweepConfig::default_epochs`]).
+    pub epochs: Option<usize>,
     /// Samples in a batch.
     pub batch_size: usize,
-    /// Learning rate at the start of its cosine decay.
-    pub lr: f64,
+    /// Learning rate at the start of its cosine decay; by default each family's own
+    /// ([`SweepConfig::default_lr`]).
+    pub lr: Option<f64>,
     /// The norm after each layer.
     pub norm: Norm,
     /// The factor of the main path in residual blocks; by default 1 with a norm and `1/√L` without.
@@ -53,9 +58,9 @@ impl Default for SweepConfig {
             seeds: 3,
             first_seed: 0,
             data: DataName::Digits,
-            epochs: 10,
+            epochs: None,
             batch_size: 64,
-            lr: 0.05,
+            lr: None,
             norm: Norm::Batch,
             branch_scale: None,
             dense_width: 64,
@@ -97,6 +102,33 @@ impl SweepConfig {
             Family::Dense => &[4, 12, 20, 32, 56, 110],
             Family::Conv => &[8, 20, 32, 44, 56],
         }
+    }
+
+    /// The epochs of a family's trainings unless others are asked for: 20 of the cheap dense nets, 10
+    /// of the convolutional ones.
+    pub fn default_epochs(family: Family) -> usize {
+        match family {
+            Family::Dense => 20,
+            Family::Conv => 10,
+        }
+    }
+
+    /// The learning rate of a family's trainings unless another is asked for: 0.02 dense, 0.05 conv.
+    pub fn default_lr(family: Family) -> f64 {
+        match family {
+            Family::Dense => 0.02,
+            Family::Conv => 0.05,
+        }
+    }
+
+    /// The epochs of a family's trainings.
+    pub fn epochs(&self, family: Family) -> usize {
+        self.epochs.unwrap_or(Self::default_epochs(family))
+    }
+
+    /// The learning rate of a family's trainings.
+    pub fn lr(&self, family: Family) -> f64 {
+        self.lr.unwrap_or(Self::default_lr(family))
     }
 
     /// The trainings in the order of the results.
@@ -167,8 +199,8 @@ impl SweepConfig {
             evaluate: Evaluate::AtEnd,
             ..config
                 .with_network(network)
-                .with_epochs(self.epochs)
-                .with_schedule(Schedule::cosine(self.lr))
+                .with_epochs(self.epochs(family))
+                .with_schedule(Schedule::cosine(self.lr(family)))
                 .with_seed(seed)
         })
     }
@@ -185,7 +217,7 @@ impl SweepConfig {
 /// A sweep, to be run.
 pub struct Sweep {
     config: SweepConfig,
-    backend: String,
+    environment: Environment,
     device: Device,
     dataset: Dataset,
     jobs: usize,
@@ -214,15 +246,17 @@ pub enum Progress<'a> {
 }
 
 impl Sweep {
-    /// Checks the configuration and loads the data. `backend` names the device in the results.
+    /// Checks the configuration and loads the data.
     ///
     /// # Errors
     /// If a setting is wrong.
-    pub fn new(config: SweepConfig, backend: &str, device: Device) -> Result<Self, LabError> {
+    pub fn new(config: SweepConfig, backend: Backend, hardware: Hardware) -> Result<Self, LabError> {
         config.validate()?;
         let dataset = config.data.load().map_err(TrainError::from)?;
         let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-        Ok(Self { config, backend: backend.into(), device, dataset, jobs, force: false, stop: StopFlag::default() })
+        let environment = Environment::here(backend, &hardware);
+        let (device, stop) = (hardware.device, StopFlag::default());
+        Ok(Self { config, environment, device, dataset, jobs, force: false, stop })
     }
 
     /// Sets how many trainings run at a time, each on one core; by default as many as there are
@@ -272,7 +306,7 @@ impl Sweep {
         if done.len() < plan.len() {
             return Err(LabError::Stopped { done: done.len(), total: plan.len() });
         }
-        let results = Results::new(self.config.clone(), &self.backend, done);
+        let results = Results::new(self.config.clone(), self.environment.clone(), done);
         results.write(folder)?;
         Ok(results)
     }
@@ -280,7 +314,7 @@ impl Sweep {
     /// Makes the folder this sweep's.
     fn claim(&self, folder: &Path) -> Result<(), LabError> {
         let path = folder.join("sweep.json");
-        let claim = Claim { backend: self.backend.clone(), config: self.config.clone() };
+        let claim = Claim { backend: self.environment.backend.clone(), config: self.config.clone() };
         let other = |reason: &str| Err(LabError::Folder { path: folder.into(), reason: reason.into() });
         if path.exists() && !self.force {
             let old: Claim = files::read_json(&path)?;
@@ -291,6 +325,7 @@ impl Sweep {
             return other("is not empty and holds no sweep; choose another folder with --out");
         }
         files::create_dir(&folder.join("runs"))?;
+        files::write_json(&folder.join("environment.json"), &self.environment)?;
         Ok(files::write_json(&path, &claim)?)
     }
 
@@ -302,7 +337,7 @@ impl Sweep {
         }
         let stored: Stored = files::read_json(&path)?;
         let config = to_json(&self.config.training(spec)?);
-        Ok((stored.config == config && stored.backend == self.backend).then_some(stored.result))
+        Ok((stored.config == config && stored.backend == self.environment.backend).then_some(stored.result))
     }
 
     fn run_missing(
@@ -358,6 +393,7 @@ impl Sweep {
         let pool = ThreadPoolBuilder::new().num_threads(1).stack_size(STACK).build();
         let pool = pool.map_err(|e| LabError::Setting(format!("cannot start a thread: {e}")))?;
         let parameters = config.network.summary().parameters();
+        let start = Instant::now();
         let result = pool.install(|| catch_unwind(AssertUnwindSafe(|| self.train(config, spec, progress))));
         let outcome = result.map_err(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -367,10 +403,12 @@ impl Sweep {
         let result = match outcome {
             Ok(outcome) if outcome.status == Status::Interrupted => return Ok(None),
             Ok(outcome) => RunResult::new(spec, parameters, &outcome),
-            Err(TrainError::Diverged { iteration, .. }) => RunResult::diverged(spec, parameters, iteration),
+            Err(TrainError::Diverged { iteration, .. }) => {
+                RunResult::diverged(spec, parameters, iteration, start.elapsed())
+            }
             Err(error) => return Err(error.into()),
         };
-        let stored = Stored { backend: self.backend.clone(), config: json, result };
+        let stored = Stored { backend: self.environment.backend.clone(), config: json, result };
         files::write_json(&run_path(folder, spec), &stored)?;
         progress(Progress::Finished(&stored.result));
         Ok(Some(stored.result))
@@ -413,7 +451,7 @@ impl Sweep {
             Family::Dense => 1,
             Family::Conv => 10,
         };
-        (layer * spec.depth * self.config.epochs) as u64
+        (layer * spec.depth * self.config.epochs(spec.family)) as u64
     }
 }
 
@@ -464,7 +502,7 @@ impl RunResult {
         }
     }
 
-    fn diverged(spec: RunSpec, parameters: u64, iterations: usize) -> Self {
+    fn diverged(spec: RunSpec, parameters: u64, iterations: usize, time: Duration) -> Self {
         Self {
             spec,
             train_error: 1.0,
@@ -473,7 +511,7 @@ impl RunResult {
             test_loss: None,
             parameters,
             iterations,
-            seconds: 0.0,
+            seconds: time.as_secs_f64(),
             status: RunStatus::Diverged,
             curve: Vec::new(),
         }
@@ -515,8 +553,8 @@ mod tests {
                 .contains("no conv network has depth 10: depths are 6n+2; the nearest are 8 and 14")
         );
         assert_eq!(error(|c| c.seeds = 0), "seeds must be at least 1, not 0");
-        assert_eq!(error(|c| c.epochs = 0), "epochs must be at least 1, not 0");
-        assert!(error(|c| c.lr = f64::NAN).starts_with("the learning rate must be"));
+        assert_eq!(error(|c| c.epochs = Some(0)), "epochs must be at least 1, not 0");
+        assert!(error(|c| c.lr = Some(f64::NAN)).starts_with("the learning rate must be"));
         assert!(error(|c| c.alphas = vec![-1.0]).starts_with("the skip strength must be"));
         assert_eq!(error(|c| c.alphas = vec![1.0, 1.0]), "a skip strength is given twice");
         assert_eq!(error(|c| c.depths = Some(vec![8, 8])), "a depth is given twice");

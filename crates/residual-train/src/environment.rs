@@ -1,5 +1,6 @@
 use residual_backend::{Backend, Hardware};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// What a training ran on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +33,18 @@ impl Environment {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
         }
+    }
+}
+
+impl fmt::Display for Environment {
+    /// `flex (AMD EPYC 7763, 2 cores, linux x86_64)`; a GPU's name where the backend runs on one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { backend, device, processor, cores, system, .. } = self;
+        let machine = match processor {
+            Some(processor) if device.contains("CPU,") => processor,
+            _ => device,
+        };
+        write!(f, "{backend} ({machine}, {cores} cores, {system})")
     }
 }
 

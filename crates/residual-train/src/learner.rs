@@ -135,6 +135,7 @@ pub(crate) fn train(
     let learner = Learner::new(model, optimizer.init(), ModuleLrScheduler::new(scheduler));
 
     let resumed = session.progress.iteration;
+    #[expect(clippy::arc_with_non_send_sync, reason = "Burn takes a strategy in an Arc, and calls it on this thread")]
     let training_loop = Arc::new(Loop {
         config,
         dataset,

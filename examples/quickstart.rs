@@ -1,0 +1,49 @@
+//! The two blocks and what tells them apart: shapes, parameters, and what each computes when its
+//! last layer is zero.
+//!
+//!     cargo run --release --example quickstart
+//!
+//! You should see that both blocks have the same shapes and parameters, that with a zero last layer
+//! the residual block passes its input on while the plain block forgets it, and that resnet20 and
+//! plain20 have 269,722 parameters each. Takes a second.
+
+#![allow(clippy::print_stdout)]
+
+use residual::{
+    burn::tensor::{Device, Distribution, Tensor},
+    model::{
+        DensePathConfig, InitConfig, NetworkConfig, PlainBlockConfig, ResidualBlockConfig,
+        summary::{thousands, trainable_parameters},
+    },
+};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let device = Device::flex();
+    let a = Tensor::<2>::random([2, 64], Distribution::Uniform(0.0, 1.0), &device);
+
+    let path = DensePathConfig::new(64, 64);
+    let plain = PlainBlockConfig::new(path.clone()).init(&device);
+    let residual = ResidualBlockConfig::new(path.clone()).init(&device);
+    for (name, output, parameters) in [
+        ("plain", plain.forward(a.clone()), trainable_parameters(&plain)),
+        ("residual", residual.forward(a.clone()), trainable_parameters(&residual)),
+    ] {
+        println!("{name:>8} block: {:?} to {:?}, {parameters} parameters", a.dims(), output.dims());
+    }
+
+    println!("\nwith the last layer at zero, the largest |output - input| is");
+    let zero = InitConfig { zero_init: true, ..InitConfig::default() };
+    let plain = PlainBlockConfig::new(path.clone()).with_init(zero).init(&device);
+    let residual = ResidualBlockConfig::new(path).with_init(zero).init(&device);
+    for (name, output) in [("plain", plain.forward(a.clone())), ("residual", residual.forward(a.clone()))] {
+        println!("{name:>8} block: {:.3}", (output - a.clone()).abs().max().into_scalar::<f32>());
+    }
+
+    println!("\nwhole networks, for 3x32x32 images of 10 classes");
+    for name in ["plain20", "resnet20", "plain56", "resnet56", "dense-plain20", "dense-resnet20"] {
+        let summary = NetworkConfig::new(name.parse()?, [3, 32, 32], 10).summary();
+        let (parameters, multiply_adds) = (thousands(summary.parameters()), thousands(summary.multiply_adds()));
+        println!("{name:>14}: {parameters:>9} parameters, {multiply_adds:>11} multiply-adds");
+    }
+    Ok(())
+}

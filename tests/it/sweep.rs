@@ -68,9 +68,20 @@ fn a_stopped_sweep_keeps_what_is_finished() {
         }
     });
     assert_eq!((results.unwrap().runs.len(), trained.into_inner()), (4, 3));
+    // A training whose file is damaged is done again.
+    let path = dir.path().join("runs/dense-plain-4-seed0.json");
+    let whole = fs::read_to_string(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    sweep(config.clone()).run(dir.path(), &|_| {}).unwrap();
+    assert!(fs::read_to_string(&path).unwrap().len() > whole.len() / 2);
     let other = SweepConfig { epochs: Some(2), ..config };
     let error = sweep(other.clone()).run(dir.path(), &|_| {}).unwrap_err().to_string();
     assert!(error.contains("holds another sweep"), "{error}");
+    // A sweep that replaces another leaves nothing of it, even when it is stopped at once.
+    let stop = StopFlag::default();
+    stop.set();
+    assert!(sweep(other.clone()).with_force(true).with_stop(stop).run(dir.path(), &|_| {}).is_err());
+    assert!(!dir.path().join("results.csv").exists());
     assert!(sweep(other).with_force(true).run(dir.path(), &|_| {}).is_ok());
 }
 

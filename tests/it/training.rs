@@ -3,7 +3,11 @@
 use residual::{
     backend::Backend,
     data::DataName,
-    train::{Decay, Device, Environment, RunDir, Schedule, Split, StopFlag, TrainConfig, TrainError, Training, Warmup},
+    model::{BlockOptions, Norm},
+    train::{
+        Decay, Device, Environment, RunDir, Schedule, Split, Status, StopFlag, TrainConfig, TrainError, Training,
+        Warmup,
+    },
 };
 use std::{cell::Cell, fs, path::Path, rc::Rc};
 
@@ -76,7 +80,7 @@ fn a_stopped_training_goes_on_where_it_was() {
         })
         .run()
         .unwrap();
-    assert_eq!(outcome.status, residual::train::Status::Interrupted);
+    assert_eq!(outcome.status, Status::Interrupted);
     assert!(!run.is_finished());
 
     let checkpoint = run.latest(&Device::flex()).unwrap().unwrap();
@@ -87,6 +91,33 @@ fn a_stopped_training_goes_on_where_it_was() {
         run.metrics().unwrap().into_iter().map(|r| (r.epoch, r.split, r.loss, r.error, r.lr)).collect()
     };
     assert_eq!(strip(&run), strip(&whole));
+}
+
+#[test]
+fn a_training_that_no_longer_improves_stops_early() {
+    let config = TrainConfig { patience: Some(2), ..config("dense-plain4").with_epochs(50) };
+    // Without a norm and at this rate nothing moves, so the first epoch stays the best.
+    let blocks = BlockOptions { norm: Norm::None, ..*config.network.blocks() };
+    let network = config.network.clone().with_blocks(blocks);
+    let config =
+        config.with_network(network).with_schedule(Schedule { decay: Decay::Constant, ..Schedule::cosine(1e-30) });
+    let outcome = Training::new(config, Device::flex()).unwrap().run().unwrap();
+    assert_eq!((outcome.status, outcome.epochs), (Status::StoppedEarly, 3));
+    assert_eq!(outcome.rows.len(), 9);
+}
+
+#[test]
+fn a_training_killed_after_its_last_checkpoint_ends_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config("dense-plain4");
+    let run = train(&dir.path().join("run"), &config);
+    let metrics = run.metrics().unwrap();
+    fs::remove_file(run.path().join("summary.json")).unwrap();
+    let checkpoint = run.latest(&Device::flex()).unwrap().unwrap();
+    let resumed = Training::new(config, Device::flex()).unwrap().from_checkpoint(checkpoint).in_dir(run.clone());
+    assert_eq!(resumed.run().unwrap().status, Status::Finished);
+    assert_eq!(run.metrics().unwrap(), metrics);
+    assert!(run.is_finished());
 }
 
 #[test]
@@ -104,6 +135,12 @@ fn a_run_is_not_overwritten_without_force() {
     let error = create(dir.path(), &config, true).unwrap_err().to_string();
     assert!(error.contains("holds no training"), "{error}");
     assert!(dir.path().join("precious.txt").exists());
+    // Nor is a folder ours because it has a file of the same name.
+    let dataset = tempfile::tempdir().unwrap();
+    fs::write(dataset.path().join("config.json"), "{\"labels\": 10}").unwrap();
+    fs::create_dir(dataset.path().join("train")).unwrap();
+    let error = create(dataset.path(), &config, true).unwrap_err().to_string();
+    assert!(error.contains("holds no training") && dataset.path().join("train").is_dir(), "{error}");
 }
 
 #[test]

@@ -51,7 +51,7 @@ pub(crate) struct SweepArgs {
     /// Dataset: digits or synthetic
     #[arg(long, default_value = "digits")]
     pub(crate) data: DataName,
-    /// Passes over the training set [default: 20 dense, 10 conv]
+    /// Passes over the training set [default: 20 dense, 7 conv]
     #[arg(long)]
     pub(crate) epochs: Option<usize>,
     /// Samples in a batch
@@ -111,7 +111,7 @@ pub(crate) struct TrainArgs {
     /// Network, such as resnet20, plain20, dense-resnet20 or dense-plain20
     #[arg(long, required_unless_present_any = ["config", "resume"])]
     pub(crate) net: Option<NetName>,
-    /// Go on with the training in this folder
+    /// Go on with the training in this folder, on the backend it began on unless --backend says otherwise
     #[arg(long, value_name = "DIR", conflicts_with_all = [
         "net", "config", "data", "out", "epochs", "batch_size", "seed", "lr", "schedule", "milestones", "factor",
         "warmup", "warmup_lr", "warmup_error", "momentum", "weight_decay", "patience", "evaluate", "force", "network",

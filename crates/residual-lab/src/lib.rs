@@ -28,7 +28,7 @@ mod verdict;
 
 pub use error::LabError;
 pub use results::{Results, RunResult, RunStatus};
-pub use statistics::{Point, Series, series};
+pub use statistics::{Point, Series, Spread, series};
 pub use sweep::{Progress, RunSpec, Sweep, SweepConfig};
 pub use table::markdown_table;
-pub use verdict::{Finding, Verdict};
+pub use verdict::{Finding, Rise, Verdict};

@@ -2,6 +2,7 @@ use crate::{
     Results,
     chart::{Figure, escape},
     table::markdown_table,
+    verdict::NO_VERDICT,
 };
 use residual_model::Family;
 
@@ -10,7 +11,7 @@ pub(crate) fn render(results: &Results, depth: &Figure, curves: &Figure) -> Stri
     let verdicts: String =
         results.verdicts.iter().map(|v| format!("<p class=\"verdict\">{}</p>\n", escape(&v.to_string()))).collect();
     let verdicts = match verdicts.is_empty() {
-        true => "<p>No verdict: it takes plain and residual nets at two depths or more.</p>\n".to_string(),
+        true => format!("<p>{NO_VERDICT}</p>\n"),
         false => verdicts,
     };
     let config = &results.config;
@@ -18,13 +19,14 @@ pub(crate) fn render(results: &Results, depth: &Figure, curves: &Figure) -> Stri
     let families: Vec<String> = config.families.iter().map(family).collect();
     let settings = format!(
         "{} on {}: {}; batches of {}, SGD with momentum 0.9 and weight decay 1e-4, learning rate falling \
-         as a cosine, norm {}, seeds {} to {}. Plain and residual nets have the same settings, the same parameters \
+         as a cosine, norm {}, branch scale {}, seeds {} to {}. Plain and residual nets have the same settings, the same parameters \
          and the same initial weights; the shortcuts have none (option A).",
         config.data,
         results.environment,
         families.join(", "),
         config.batch_size,
         config.norm,
+        config.branch_scale(),
         config.first_seed,
         config.first_seed + config.seeds - 1
     );

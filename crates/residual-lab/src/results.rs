@@ -1,8 +1,10 @@
 use crate::{
-    LabError, RunSpec, Series, SweepConfig, Verdict, figures, page, series, table::markdown_table, verdict::RULE,
+    LabError, RunSpec, Series, SweepConfig, Verdict, figures, page, series,
+    table::markdown_table,
+    verdict::{NO_VERDICT, RULE},
 };
 use residual_train::{Environment, TrainError, files};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use std::path::Path;
 
 /// What one training came to.
@@ -28,6 +30,7 @@ pub struct RunResult {
     /// How it ended.
     pub status: RunStatus,
     /// The loss of every batch.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub curve: Vec<f32>,
 }
 
@@ -55,11 +58,20 @@ pub struct Results {
     /// The lines of the figure.
     pub series: Vec<Series>,
     /// Every training, in the order of the plan.
-    #[serde(skip)]
+    #[serde(serialize_with = "without_curves")]
     pub runs: Vec<RunResult>,
 }
 
+/// The curves stay in `runs/`; the rest of each training is one row.
+fn without_curves<S: Serializer>(runs: &[RunResult], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(runs.iter().map(|run| RunResult { curve: Vec::new(), ..run.clone() }))
+}
+
 impl Results {
+    /// What [`Results::write`] writes.
+    pub(crate) const FILES: [&str; 7] =
+        ["results.csv", "results.json", "table.md", "depth.svg", "depth.png", "curves.svg", "index.html"];
+
     pub(crate) fn new(config: SweepConfig, environment: Environment, runs: Vec<RunResult>) -> Self {
         let series = series(&runs);
         Self { verdicts: Verdict::all(&series), config, environment, rule: RULE, series, runs }
@@ -87,6 +99,9 @@ impl Results {
         let mut text = format!("Error in per cent, mean ± standard deviation:\n\n{}\n", markdown_table(&self.series));
         for verdict in &self.verdicts {
             text.push_str(&format!("{verdict}\n\n"));
+        }
+        if self.verdicts.is_empty() {
+            text.push_str(&format!("{NO_VERDICT}\n\n"));
         }
         text + &format!("{} trainings on {}.\n", self.runs.len(), self.environment)
     }

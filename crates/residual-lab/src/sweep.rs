@@ -104,12 +104,12 @@ impl SweepConfig {
         }
     }
 
-    /// The epochs of a family's trainings unless others are asked for: 20 of the cheap dense nets, 10
+    /// The epochs of a family's trainings unless others are asked for: 20 of the cheap dense nets, 7
     /// of the convolutional ones.
     pub fn default_epochs(family: Family) -> usize {
         match family {
             Family::Dense => 20,
-            Family::Conv => 10,
+            Family::Conv => 7,
         }
     }
 
@@ -158,6 +158,9 @@ impl SweepConfig {
         }
         if self.seeds == 0 {
             return setting("seeds must be at least 1, not 0");
+        }
+        if self.first_seed.checked_add(self.seeds).is_none() || self.seeds > 1000 {
+            return setting("seeds must be at most 1000, and the last of them below 2^64");
         }
         let mut alphas = self.alphas.clone();
         alphas.sort_by(f64::total_cmp);
@@ -316,10 +319,14 @@ impl Sweep {
         let path = folder.join("sweep.json");
         let claim = Claim { backend: self.environment.backend.clone(), config: self.config.clone() };
         let other = |reason: &str| Err(LabError::Folder { path: folder.into(), reason: reason.into() });
-        if path.exists() && !self.force {
-            let old: Claim = files::read_json(&path)?;
-            if old != claim {
+        if path.exists() {
+            let same = files::read_json(&path).is_ok_and(|old: Claim| old == claim);
+            if !same && !self.force {
                 return other("holds another sweep; choose another folder with --out, or replace it with --force");
+            }
+            if !same {
+                files::remove(&folder.join("runs"))?;
+                Results::FILES.iter().try_for_each(|name| files::remove(&folder.join(name)))?;
             }
         } else if !path.exists() && folder.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
             return other("is not empty and holds no sweep; choose another folder with --out");
@@ -335,7 +342,8 @@ impl Sweep {
         if !path.exists() {
             return Ok(None);
         }
-        let stored: Stored = files::read_json(&path)?;
+        // What cannot be read, a half-written file of a machine that lost power, is trained again.
+        let Ok(stored) = files::read_json::<Stored>(&path) else { return Ok(None) };
         let config = to_json(&self.config.training(spec)?);
         Ok((stored.config == config && stored.backend == self.environment.backend).then_some(stored.result))
     }
@@ -370,7 +378,7 @@ impl Sweep {
             }
         };
         std::thread::scope(|scope| {
-            for _ in 0..self.jobs {
+            for _ in 0..self.jobs.min(plan.len()) {
                 scope.spawn(worker);
             }
         });

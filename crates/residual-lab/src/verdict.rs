@@ -48,6 +48,9 @@ pub struct Rise {
     pub significant: bool,
 }
 
+/// Where none can be given.
+pub(crate) const NO_VERDICT: &str = "No verdict: it takes plain and residual nets at two depths or more.";
+
 /// The rule, in words.
 pub(crate) const RULE: &str = "A family's training error rises with depth if the deepest net's mean over \
 the seeds exceeds that of the best depth by more than two standard deviations of the difference and by \

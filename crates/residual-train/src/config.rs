@@ -145,12 +145,16 @@ impl TrainConfig {
         at_least_one("the batch size", self.batch_size)?;
         if let Some(patience) = self.patience {
             at_least_one("patience", patience)?;
+            if self.evaluate == Evaluate::AtEnd {
+                return Err(TrainError::Conflict("patience needs an evaluation after every epoch"));
+            }
         }
         within("the learning rate", self.schedule.lr, "a positive number", |x| x > 0.0)?;
         within("momentum", self.optimizer.momentum, "at least 0 and below 1", |x| (0.0..1.0).contains(&x))?;
         within("weight decay", self.optimizer.weight_decay, "at least 0", |x| x >= 0.0)?;
-        if let Decay::Step { factor, .. } = self.schedule.decay {
-            within("the factor of a step", factor, "a positive number", |x| x > 0.0)?;
+        if let Decay::Step { milestones, factor } = &self.schedule.decay {
+            at_least_one("the number of milestones", milestones.len())?;
+            within("the factor of a step", *factor, "a positive number", |x| x > 0.0)?;
         }
         match self.schedule.warmup {
             Warmup::None => Ok(()),

@@ -90,6 +90,7 @@ struct Summary {
 
 const MODEL: &str = "model.bpk";
 const CONFIG: &str = "config.json";
+const ENVIRONMENT: &str = "environment.json";
 const SUMMARY: &str = "summary.json";
 const METRICS: &str = "metrics.csv";
 const CHECKPOINT: &str = "checkpoint";
@@ -112,7 +113,7 @@ impl RunDir {
         run.make_room(force)?;
         files::create_dir(path)?;
         files::write_json(&run.file(CONFIG), config)?;
-        files::write_json(&run.file("environment.json"), environment)?;
+        files::write_json(&run.file(ENVIRONMENT), environment)?;
         Ok(run)
     }
 
@@ -121,7 +122,7 @@ impl RunDir {
         if !self.path.exists() || fs::read_dir(&self.path).map_err(io)?.next().is_none() {
             return Ok(());
         }
-        if !self.file(CONFIG).exists() {
+        if !self.is_training() {
             return Err(TrainError::bad_file(&self.path, "is not empty and holds no training; choose another folder"));
         }
         if !force {
@@ -133,18 +134,15 @@ impl RunDir {
             };
             return Err(TrainError::bad_file(&self.path, reason));
         }
-        let remove = |name: &str| {
-            let path = self.file(name);
-            let result = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-            match result {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    Err(TrainError::Io { action: "remove", path, source: error })
-                }
-                _ => Ok(()),
-            }
-        };
-        let names = [SUMMARY, MODEL, METRICS, CHECKPOINT, "train", "valid", "environment.json", CONFIG];
-        names.iter().try_for_each(|name| remove(name))
+        let names = [SUMMARY, MODEL, METRICS, CHECKPOINT, "train", "valid", ENVIRONMENT, CONFIG];
+        names.iter().try_for_each(|name| files::remove(&self.file(name)))
+    }
+
+    /// Whether the folder is one that [`RunDir::create`] made, so that `force` may empty it.
+    fn is_training(&self) -> bool {
+        let config: Result<serde_json::Value, TrainError> = files::read_json(&self.file(CONFIG));
+        config.is_ok_and(|config| config["version"].is_u64() && config["network"].is_object())
+            && self.file(ENVIRONMENT).is_file()
     }
 
     /// Opens a folder that holds a training.
@@ -177,7 +175,7 @@ impl RunDir {
     /// # Errors
     /// If the file is missing or damaged.
     pub fn environment(&self) -> Result<Environment, TrainError> {
-        files::read_json(&self.file("environment.json"))
+        files::read_json(&self.file(ENVIRONMENT))
     }
 
     /// Whether the training came to its end.

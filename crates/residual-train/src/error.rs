@@ -21,11 +21,17 @@ pub enum TrainError {
         /// The value given.
         value: String,
     },
+    /// Two settings that exclude each other.
+    #[error("{0}")]
+    Conflict(&'static str),
     /// The network does not fit the data.
     #[error("network and data do not fit: {0}")]
     Mismatch(String),
     /// The loss is not a finite number.
-    #[error("the loss became {loss} in epoch {epoch}, iteration {iteration}; try a lower learning rate or batch norm")]
+    #[error(
+        "the loss became {loss} in epoch {epoch}, iteration {iteration}; try a lower learning rate, batch norm, or \
+         without a norm a branch scale or zero initialisation"
+    )]
     Diverged {
         /// Epoch, from 1.
         epoch: usize,
@@ -61,7 +67,7 @@ impl TrainError {
     /// Whether what was asked for is wrong, rather than something that happened on the way.
     pub fn is_usage(&self) -> bool {
         match self {
-            Self::Model(_) | Self::Setting { .. } | Self::Mismatch(_) => true,
+            Self::Model(_) | Self::Setting { .. } | Self::Conflict(_) | Self::Mismatch(_) => true,
             Self::Data(error) => matches!(error, DataError::UnknownDataset { .. } | DataError::Classes { .. }),
             Self::Diverged { .. } | Self::Learner(_) | Self::Io { .. } | Self::BadFile { .. } => false,
         }

@@ -50,6 +50,20 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, TrainError> {
     serde_json::from_str(&text).map_err(|error| TrainError::bad_file(path, format!("is not usable: {error}")))
 }
 
+/// Removes a file, or a folder with all that is in it, if it is there.
+///
+/// # Errors
+/// If it is there and cannot be removed.
+pub fn remove(path: &Path) -> Result<(), TrainError> {
+    let result = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match result {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(TrainError::Io { action: "remove", path: path.into(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Creates a folder and its parents.
 ///
 /// # Errors

@@ -201,6 +201,10 @@ impl Loop {
         session.status = Status::Finished;
         let first = session.progress.epoch;
         for epoch in first..self.config.epochs {
+            if self.config.patience.is_some_and(|n| metrics::is_stale(&session.rows, n)) {
+                session.status = Status::StoppedEarly;
+                break;
+            }
             self.loader.seek(epoch, session.progress.batch);
             self.train_epoch(components, learner, train, session)?;
             if self.stop.is_set() {
@@ -208,19 +212,14 @@ impl Loop {
                 return self.checkpoint(components, learner, session);
             }
             if self.config.evaluate == Evaluate::EveryEpoch || epoch + 1 == self.config.epochs {
-                self.evaluate(components, learner, valid, session)?;
+                self.evaluate(components, learner, valid, epoch + 1, session)?;
             }
             session.progress.next_epoch();
             self.checkpoint(components, learner, session)?;
             self.notify(Event::Epoch(&session.rows));
-            let stale = self.config.patience.is_some_and(|n| metrics::is_stale(&session.rows, n));
-            if stale && epoch + 1 < self.config.epochs {
-                session.status = Status::StoppedEarly;
-                break;
-            }
         }
         if session.train.is_none() {
-            self.evaluate(components, learner, valid, session)?;
+            self.evaluate(components, learner, valid, session.progress.epoch, session)?;
         }
         Ok(())
     }
@@ -296,10 +295,10 @@ impl Loop {
         components: &mut Components,
         learner: &Learner<Classifier>,
         valid: &dyn DataLoader<Batch>,
+        number: usize,
         session: &mut Session,
     ) -> Result<(), TrainError> {
         let model = learner.model().valid();
-        let number = session.progress.epoch + 1;
         let lr = session.rows.last().map_or(0.0, |row| row.lr);
         let start = Instant::now();
         let train = evaluate(&model.network, &self.dataset.train, self.config.batch_size, &self.device)?;
@@ -328,7 +327,13 @@ impl Loop {
         let test = sums.evaluation();
         session.push(number, Split::Test, test, lr, start.elapsed().as_secs_f64());
         (session.train, session.test) = (Some(train), Some(test));
-        Ok(())
+        match [train.loss, test.loss].into_iter().find(|loss| !loss.is_finite()) {
+            Some(loss) => {
+                let iteration = session.progress.iteration;
+                Err(TrainError::Diverged { epoch: number, iteration, loss: loss as f32 })
+            }
+            None => Ok(()),
+        }
     }
 
     /// Writes the checkpoint and the metrics, if there is a run directory.
@@ -346,8 +351,8 @@ impl Loop {
         if let Some(checkpointer) = &mut components.checkpointer {
             checkpointer.checkpoint(learner, session.progress.iteration, &components.event_store);
         }
-        directory.write_progress(&session.progress)?;
         directory.write_metrics(&session.rows)?;
+        directory.write_progress(&session.progress)?;
         match components.interrupter.error() {
             Some(error) => Err(TrainError::Learner(error.to_string())),
             None => Ok(()),

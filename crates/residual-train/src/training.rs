@@ -1,9 +1,9 @@
 use crate::{
-    Checkpoint, Device, Evaluation, Row, RunDir, TrainConfig, TrainError,
+    Checkpoint, Device, Evaluation, Row, RunDir, Split, TrainConfig, TrainError,
     learner::{self, Observer, Session},
 };
 use residual_data::Dataset;
-use residual_model::Network;
+use residual_model::{Network, NetworkConfig};
 use serde::{Deserialize, Serialize};
 use std::sync::{
     Arc,
@@ -116,6 +116,12 @@ impl Training {
     /// As [`Self::new`].
     pub fn with_data(config: TrainConfig, dataset: Dataset, device: Device) -> Result<Self, TrainError> {
         config.validate()?;
+        if let NetworkConfig::Conv(network) = &config.network
+            && network.image != dataset.shape()
+        {
+            let (image, data) = (network.image, dataset.shape());
+            return Err(TrainError::Mismatch(format!("an image has the shape {data:?}, the network takes {image:?}")));
+        }
         let features = dataset.shape().iter().product::<usize>();
         if config.network.features() != features {
             return Err(TrainError::Mismatch(format!(
@@ -160,8 +166,19 @@ impl Training {
     }
 
     /// Goes on from a checkpoint of the folder.
+    ///
+    /// Burn restores the optimizer's state on `Device::default()` before it moves to this training's
+    /// device: where the program is built with a GPU backend and there is no GPU, set the
+    /// environment variable `BURN_DEVICE` to a backend that answers.
     pub fn from_checkpoint(mut self, checkpoint: Checkpoint) -> Self {
-        self.session = Session { progress: checkpoint.progress, rows: checkpoint.rows, ..Session::default() };
+        let Checkpoint { progress, rows } = checkpoint;
+        let measured = |split, samples| {
+            let row = rows.iter().rfind(|row| row.epoch == progress.epoch && row.split == split)?;
+            Some(Evaluation { loss: row.loss, error: row.error, samples })
+        };
+        let train = measured(Split::Train, self.dataset.train.len());
+        let test = measured(Split::Test, self.dataset.test.len());
+        self.session = Session { progress, train, test, rows, ..Session::default() };
         self
     }
 

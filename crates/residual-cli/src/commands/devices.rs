@@ -18,8 +18,8 @@ struct Line {
 
 /// Lists what is compiled in, what answers and what is the default.
 pub(crate) fn devices(args: &DevicesArgs) -> anyhow::Result<()> {
-    let default = BackendArgs { backend: None }.choose()?;
-    let lines: Vec<Line> = Backend::ALL.iter().map(|&backend| line(backend, default)).collect();
+    let default = BackendArgs { backend: None }.choose();
+    let lines: Vec<Line> = Backend::ALL.iter().map(|&backend| line(backend, default.as_ref().ok())).collect();
     if args.json {
         return output::print_json(&lines);
     }
@@ -30,22 +30,25 @@ pub(crate) fn devices(args: &DevicesArgs) -> anyhow::Result<()> {
         let note = line.note.map(|note| format!("  ({note})")).unwrap_or_default();
         let _ = writeln!(text, "{mark} {:<8} {device}{note}", line.backend);
     }
-    text.push_str("\n* is the default; choose another with --backend NAME or BURN_DEVICE=NAME\n");
+    text.push_str(&match default {
+        Ok(_) => "\n* is the default; choose another with --backend NAME or BURN_DEVICE=NAME\n".into(),
+        Err(error) => format!("\nno default: {error}\n"),
+    });
     output::print(&text)
 }
 
-fn line(backend: Backend, default: Backend) -> Line {
+fn line(backend: Backend, default: Option<&Backend>) -> Line {
     let compiled = backend.is_compiled();
     let (device, software, note) = match backend.probe() {
         Ok(hardware) if hardware.software => {
             (Some(hardware.name), true, Some("a software adapter: for tests, far slower than flex".into()))
         }
         Ok(hardware) if backend == Backend::NdArray => {
-            (Some(hardware.name), false, Some("trains about 20 times slower than flex".into()))
+            (Some(hardware.name), false, Some("an independent reference, many times slower than flex".into()))
         }
         Ok(hardware) => (Some(hardware.name), false, None),
         Err(_) if !compiled => (None, false, Some(format!("not compiled in: rebuild with --features {backend}"))),
         Err(error) => (None, false, Some(error.to_string())),
     };
-    Line { backend: backend.to_string(), compiled, default: backend == default, device, software, note }
+    Line { backend: backend.to_string(), compiled, default: Some(&backend) == default, device, software, note }
 }

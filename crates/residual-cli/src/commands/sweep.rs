@@ -34,6 +34,7 @@ pub(crate) fn sweep(args: SweepArgs, stop: &StopFlag) -> anyhow::Result<()> {
         Some(jobs) => jobs,
         None => default_jobs(backend),
     };
+    config.validate()?;
     let plan = config.plan().len();
     let sweep =
         Sweep::new(config, backend, hardware.clone())?.with_jobs(jobs).with_force(args.force).with_stop(stop.clone());

@@ -5,12 +5,15 @@ use crate::{
     output::{self, Progress},
 };
 use residual_backend::{Backend, Hardware};
-use residual_model::summary::thousands;
+use residual_model::{BlockOptions, summary::thousands};
 use residual_train::{
     Decay, Environment, Evaluate, Event, Outcome, Row, RunDir, Split, Status, StopFlag, TrainConfig, TrainError,
     Training, Warmup,
 };
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// Trains one network.
 pub(crate) fn train(args: Box<TrainArgs>, stop: &StopFlag) -> anyhow::Result<()> {
@@ -38,8 +41,10 @@ fn resume(args: &TrainArgs, path: &Path, stop: &StopFlag) -> anyhow::Result<()> 
     let run = RunDir::open(path)?;
     let config = run.config()?;
     if run.is_finished() {
-        output::print(&format!("{} is finished; nothing to do\n", path.display()))?;
-        return Ok(());
+        eprintln!("{} is finished; nothing to do", path.display());
+        let network = config.network.name().to_string();
+        let value = serde_json::json!({ "run": path, "network": network, "status": Status::Finished });
+        return if args.json { output::print_json(&value) } else { Ok(()) };
     }
     let (backend, hardware) = match &args.backend.backend {
         Some(_) => args.backend.open()?,
@@ -48,6 +53,7 @@ fn resume(args: &TrainArgs, path: &Path, stop: &StopFlag) -> anyhow::Result<()> 
             (backend, backend.probe()?)
         }
     };
+    make_default(backend)?;
     let mut training = Training::new(config.clone(), hardware.device.clone())?;
     announce(&config, backend, &hardware, path);
     match run.latest(&hardware.device)? {
@@ -58,6 +64,22 @@ fn resume(args: &TrainArgs, path: &Path, stop: &StopFlag) -> anyhow::Result<()> 
         None => eprintln!("no checkpoint yet: starts anew"),
     }
     finish(training, &config, run, stop, args.json)
+}
+
+/// Burn restores an optimizer's state on its default device, which is the first one compiled in, whether
+/// there is such hardware or not. Only the environment can choose another, so the program starts anew with it.
+fn make_default(backend: Backend) -> anyhow::Result<()> {
+    const BURN_DEVICE: &str = "BURN_DEVICE";
+    if std::env::var(BURN_DEVICE).is_ok_and(|name| name == backend.name()) {
+        return Ok(());
+    }
+    let mut again = Command::new(std::env::current_exe()?);
+    again.args(std::env::args_os().skip(1)).env(BURN_DEVICE, backend.name());
+    #[cfg(unix)]
+    return Err(std::os::unix::process::CommandExt::exec(&mut again).into());
+    #[cfg(not(unix))]
+    #[allow(clippy::exit)]
+    std::process::exit(again.status()?.code().unwrap_or(1));
 }
 
 fn finish(training: Training, config: &TrainConfig, run: RunDir, stop: &StopFlag, json: bool) -> anyhow::Result<()> {
@@ -168,7 +190,14 @@ fn resolve(args: &TrainArgs) -> Result<TrainConfig, TrainError> {
         config.data = data;
     }
     if let (Some(_), Some(net)) = (&args.config, args.net) {
-        config.network = TrainConfig::new(net, config.data)?.network;
+        // The same network but for its name: a twin keeps weights, width and block options.
+        let old = &config.network;
+        let blocks = BlockOptions { kind: net.kind, ..*old.blocks() };
+        let mut network = TrainConfig::new(net, config.data)?.network.with_blocks(blocks).with_init(*old.init_config());
+        if old.name().family == net.family {
+            network = network.with_width(old.width());
+        }
+        config.network = network;
     }
     config.epochs = args.epochs.unwrap_or(config.epochs);
     config.batch_size = args.batch_size.unwrap_or(config.batch_size);

@@ -153,6 +153,14 @@ impl NetworkConfig {
         }
     }
 
+    /// Features of a dense net, channels of a convolutional net's first stage.
+    pub fn width(&self) -> usize {
+        match self {
+            Self::Dense(config) => config.width,
+            Self::Conv(config) => config.width,
+        }
+    }
+
     /// The number of classes.
     pub fn classes(&self) -> usize {
         match self {

@@ -156,6 +156,24 @@ fn start_until(args: &[&str], expected: &str) -> (std::process::Child, impl std:
     (child, stderr)
 }
 
+/// Hides Vulkan and OpenGL drivers from their loaders on Linux.
+#[cfg(unix)]
+const NO_GPU: [(&str, &str); 3] =
+    [("VK_DRIVER_FILES", "/nowhere"), ("VK_ICD_FILENAMES", "/nowhere"), ("__EGL_VENDOR_LIBRARY_DIRS", "/nowhere")];
+
+#[test]
+#[cfg(all(target_os = "linux", feature = "wgpu"))]
+fn a_backend_without_hardware_is_refused_in_one_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut train = command(&["train", "--net", "dense-plain4", "--backend", "wgpu"]);
+    let Output { status, stderr, .. } = train.envs(NO_GPU).current_dir(&dir).output().unwrap();
+    assert_eq!(status.code(), Some(2));
+    assert!(text(&stderr).starts_with("error: backend `wgpu` finds no device here"), "{}", text(&stderr));
+    assert!(text(&stderr).contains("; use one of flex"), "{}", text(&stderr));
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+    assert!(command(&["devices"]).envs(NO_GPU).status().unwrap().success());
+}
+
 #[test]
 #[cfg(unix)]
 fn ctrl_c_stops_a_training_that_then_goes_on() {
@@ -172,7 +190,7 @@ fn ctrl_c_stops_a_training_that_then_goes_on() {
     assert!(said.contains(&format!("go on with `residual train --resume {out}`")), "{said}");
     // Whatever Burn's default device would be, a resume is on the run's own: here no GPU answers.
     let mut resume = command(&["train", "--resume", out]);
-    resume.envs([("VK_DRIVER_FILES", "/nowhere"), ("VK_ICD_FILENAMES", "/nowhere"), ("BURN_DEVICE", "nonsense")]);
+    resume.envs(NO_GPU).env("BURN_DEVICE", "nonsense");
     let Output { status, stdout, stderr } = resume.output().unwrap();
     let (stdout, stderr) = (text(&stdout), text(&stderr));
     assert!(status.success(), "{stderr}");

@@ -8,3 +8,4 @@ pub use residual_data as data;
 pub use residual_lab as lab;
 pub use residual_model as model;
 pub use residual_train as train;
+pub use residual_weights as weights;

@@ -3,13 +3,14 @@
 use residual::{
     backend::Backend,
     data::DataName,
-    model::{BlockOptions, Norm},
+    model::{BlockOptions, Network, Norm, Part},
     train::{
         Decay, Device, Environment, RunDir, Schedule, Split, Status, StopFlag, TrainConfig, TrainError, Training,
         Warmup,
     },
+    weights::tensors,
 };
-use std::{cell::Cell, fs, path::Path, rc::Rc};
+use std::{cell::Cell, collections::BTreeMap, fs, path::Path, rc::Rc};
 
 fn config(net: &str) -> TrainConfig {
     TrainConfig::new(net.parse().unwrap(), DataName::Synthetic).unwrap().with_epochs(3)
@@ -182,9 +183,9 @@ fn configurations_of_another_version_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("config.json");
     let json = serde_json::to_string(&config("resnet8")).unwrap();
-    fs::write(&path, json.replace("\"version\":1", "\"version\":2")).unwrap();
+    fs::write(&path, json.replace("\"version\":2", "\"version\":1")).unwrap();
     let error = TrainConfig::read(&path).unwrap_err().to_string();
-    assert!(error.ends_with("is a configuration of version 2; this program reads version 1"), "{error}");
+    assert!(error.ends_with("is a configuration of version 1; this program reads version 2"), "{error}");
 }
 
 #[test]
@@ -193,4 +194,96 @@ fn fewer_classes_than_the_data_have_are_refused() {
     config.network = config.network.with_classes(5);
     let error = Training::new(config, Device::flex()).err().unwrap().to_string();
     assert!(error.contains("the data have 10 classes, the network only 5"), "{error}");
+}
+
+/// Every tensor of a network by torchvision's name.
+fn values(network: &Network) -> BTreeMap<String, Vec<f32>> {
+    tensors(network).into_iter().map(|(name, (_, values))| (name, values)).collect()
+}
+
+fn start(config: &TrainConfig) -> Network {
+    config.init(&Device::flex().autodiff())
+}
+
+#[test]
+fn what_is_frozen_stays_and_a_later_phase_trains_it() {
+    let mut phase = config("resnet8").with_epochs(1);
+    phase.freeze = vec![Part::Stem, Part::Stage(1), Part::Stage(2)];
+    let run = |config: &TrainConfig, network| {
+        Training::new(config.clone(), Device::flex()).unwrap().with_network(network).run().unwrap().network
+    };
+    let before = values(&start(&phase));
+    let network = run(&phase, start(&phase));
+    let after = values(&network);
+    let moved = |a: &BTreeMap<String, Vec<f32>>, b: &BTreeMap<String, Vec<f32>>| -> Vec<String> {
+        a.keys().filter(|name| a[*name] != b[*name]).cloned().collect()
+    };
+    let free = moved(&before, &after);
+    assert!(free.iter().all(|name| name.starts_with("layer3") || name.starts_with("fc")), "{free:?}");
+    assert!(free.contains(&"layer3.0.conv1.weight".into()) && free.contains(&"layer3.0.bn1.running_mean".into()));
+    phase.freeze.clear();
+    let all = moved(&after, &values(&run(&phase, network)));
+    assert_eq!(all.len(), after.len());
+}
+
+/// One step of SGD from rest moves a parameter by `lr · factor · (g + decay · w)`.
+#[test]
+fn parts_have_learning_rates_and_norms_need_not_decay() {
+    let mut base = config("dense-plain4").with_epochs(1).with_schedule(Schedule::cosine(0.01));
+    base.batch_size = 320;
+    let step =
+        |config: &TrainConfig| values(&Training::new(config.clone(), Device::flex()).unwrap().run().unwrap().network);
+    let before = values(&start(&base));
+    let moves = |config: &TrainConfig, name: &str| -> Vec<f32> {
+        step(config)[name].iter().zip(&before[name]).map(|(after, before)| after - before).collect()
+    };
+    let close = |a: Vec<f32>, b: Vec<f32>| {
+        let largest = b.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+        assert!(largest > 0.0 && a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 2e-3 * largest), "{a:?} {b:?}");
+    };
+    let mut fast = base.clone();
+    fast.optimizer.rates = vec![(Part::Head, 3.0)];
+    close(moves(&fast, "fc.weight"), moves(&base, "fc.weight").iter().map(|x| 3.0 * x).collect());
+    assert_eq!(moves(&fast, "linear1.weight"), moves(&base, "linear1.weight"));
+
+    let (mut without, mut some, mut all) = (base.clone(), base.clone(), base.clone());
+    without.optimizer.weight_decay = 0.0;
+    (some.optimizer.weight_decay, all.optimizer.weight_decay) = (0.5, 0.5);
+    some.optimizer.decay_all = false;
+    for norm in ["bn1.weight", "blocks.0.bn2.weight"] {
+        assert_eq!(moves(&some, norm), moves(&without, norm));
+        assert_ne!(moves(&all, norm), moves(&without, norm));
+    }
+    let decay: Vec<f32> = before["fc.weight"].iter().map(|w| -0.01 * 0.5 * w).collect();
+    let moved = moves(&some, "fc.weight").into_iter().zip(moves(&without, "fc.weight")).map(|(a, b)| a - b);
+    close(moved.collect(), decay);
+}
+
+#[test]
+fn stochastic_depth_repeats_itself_and_resumes() {
+    let mut config = config("resnet14");
+    let blocks = BlockOptions { last_survival: 0.5, ..*config.network.blocks() };
+    config = config.clone().with_network(config.network.with_blocks(blocks));
+    let whole = |config: &TrainConfig| Training::new(config.clone(), Device::flex()).unwrap().run().unwrap();
+    let (first, again) = (whole(&config), whole(&config));
+    assert_eq!(first.curve, again.curve);
+    assert_ne!(first.curve, whole(&config.clone().with_seed(1)).curve);
+
+    let dir = tempfile::tempdir().unwrap();
+    let run = create(dir.path(), &config, false).unwrap();
+    let stop = StopFlag::default();
+    let handle = stop.clone();
+    let training = Training::new(config.clone(), Device::flex()).unwrap().with_stop(stop).in_dir(run.clone());
+    let steps = Cell::new(0);
+    let stopped = training.with_observer(move |event| {
+        steps.set(steps.get() + usize::from(matches!(event, residual::train::Event::Epoch(_))));
+        if steps.get() == 1 {
+            handle.set();
+        }
+    });
+    assert_eq!(stopped.run().unwrap().status, Status::Interrupted);
+    let checkpoint = run.latest(&Device::flex()).unwrap().unwrap();
+    let resumed = Training::new(config, Device::flex()).unwrap().from_checkpoint(checkpoint).in_dir(run).run().unwrap();
+    assert_eq!(resumed.curve[..], first.curve[first.curve.len() - resumed.curve.len()..]);
+    assert_eq!(values(&resumed.network), values(&first.network));
 }

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand, ValueEnum};
 use residual_data::DataName;
-use residual_model::{BranchScale, Family, NetName, Norm, ShortcutOption};
+use residual_model::{BranchScale, Family, NetName, Norm, Part, ShortcutOption, Stem};
 use std::path::PathBuf;
 
 /// Trains plain and residual networks and shows what shortcuts do
@@ -19,7 +19,12 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     Sweep(SweepArgs),
     Train(Box<TrainArgs>),
+    Predict(PredictArgs),
+    Eval(EvalArgs),
+    Models(ModelsArgs),
     Summary(SummaryArgs),
+    Weights(WeightsArgs),
+    Convert(ConvertArgs),
     Devices(DevicesArgs),
 }
 
@@ -106,16 +111,17 @@ impl FamilyChoice {
   residual train --net resnet20
   residual train --net dense-plain56 --epochs 20 --lr 0.02 --out runs/plain56
   residual train --config runs/plain56/config.json --seed 1 --out runs/plain56-s1
+  residual train --net resnet20 --weights runs/old --freeze stem,layer1 --part-lr head=10 --lr 0.005
   residual train --resume runs/plain56")]
 pub(crate) struct TrainArgs {
-    /// Network, such as resnet20, plain20, dense-resnet20 or dense-plain20
+    /// Network, such as resnet20, plain20, dense-resnet20, preact_resnet20 or resnet18: see `residual models`
     #[arg(long, required_unless_present_any = ["config", "resume"])]
     pub(crate) net: Option<NetName>,
     /// Go on with the training in this folder, on the backend it began on unless --backend says otherwise
     #[arg(long, value_name = "DIR", conflicts_with_all = [
         "net", "config", "data", "out", "epochs", "batch_size", "seed", "lr", "schedule", "milestones", "factor",
         "warmup", "warmup_lr", "warmup_error", "momentum", "weight_decay", "patience", "evaluate", "force", "network",
-        "print_config"])]
+        "start", "freeze", "part_lr", "no_norm_decay", "print_config"])]
     pub(crate) resume: Option<PathBuf>,
     /// Start from a config.json; other flags override it
     #[arg(long, value_name = "FILE")]
@@ -162,6 +168,15 @@ pub(crate) struct TrainArgs {
     /// Weight decay [default: 1e-4]
     #[arg(long)]
     pub(crate) weight_decay: Option<f64>,
+    /// No weight decay on norms and biases
+    #[arg(long)]
+    pub(crate) no_norm_decay: bool,
+    /// Parts that are not trained, separated by commas: stem, layer1 to layer4, head
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) freeze: Option<Vec<Part>>,
+    /// Learning rates of parts as factors, separated by commas, such as stem=0.1,head=10
+    #[arg(long, value_name = "PART=FACTOR", value_delimiter = ',', value_parser = part_rate)]
+    pub(crate) part_lr: Option<Vec<(Part, f64)>>,
     /// Stop when the test loss has not improved for this many epochs
     #[arg(long, value_name = "EPOCHS")]
     pub(crate) patience: Option<usize>,
@@ -174,6 +189,8 @@ pub(crate) struct TrainArgs {
     /// Print the resolved configuration and stop
     #[arg(long)]
     pub(crate) print_config: bool,
+    #[command(flatten)]
+    pub(crate) start: StartArgs,
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
     #[command(flatten)]
@@ -196,14 +213,178 @@ pub(crate) enum EvaluateChoice {
     AtEnd,
 }
 
+/// `head=10`.
+fn part_rate(text: &str) -> Result<(Part, f64), String> {
+    let (part, factor) = text.split_once('=').ok_or("expected a part and a factor, such as head=10")?;
+    let factor = factor.parse().map_err(|_| format!("`{factor}` is not a number"))?;
+    Ok((part.parse().map_err(|error: residual_model::ModelError| error.to_string())?, factor))
+}
+
+/// Weights to start from.
+#[derive(clap::Args)]
+#[group(id = "start", multiple = true)]
+pub(crate) struct StartArgs {
+    /// Weights: a .pth, .pt, .th, .safetensors or .bpk file, or the folder of a finished training
+    #[arg(long, value_name = "FILE", conflicts_with = "pretrained")]
+    pub(crate) weights: Option<PathBuf>,
+    /// Published weights by name, downloaded if need be: see `residual weights list`
+    #[arg(long, value_name = "NAME")]
+    pub(crate) pretrained: Option<String>,
+    /// Leave out the weights' head, as for another number of classes
+    #[arg(long)]
+    pub(crate) ignore_head: bool,
+    /// JSON file that renames the weights' tensors: an object of regular expressions and replacements
+    #[arg(long, value_name = "FILE")]
+    pub(crate) name_map: Option<PathBuf>,
+}
+
+/// Weights and what a file of them does not say.
+#[derive(clap::Args)]
+pub(crate) struct ModelArgs {
+    #[command(flatten)]
+    pub(crate) start: StartArgs,
+    /// Network of the weights [default: as the weights' card or training says]
+    #[arg(long)]
+    pub(crate) net: Option<NetName>,
+    /// Mean of each channel of pixels in 0 to 1, separated by commas
+    #[arg(long, value_delimiter = ',', allow_negative_numbers = true)]
+    pub(crate) mean: Option<Vec<f32>>,
+    /// Standard deviation of each channel, separated by commas
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) std: Option<Vec<f32>>,
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+    #[command(flatten)]
+    pub(crate) backend: BackendArgs,
+}
+
+/// Classify image files
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  residual predict --pretrained resnet50 --labels imagenet.txt dog.jpg cat.png
+  residual predict --weights runs/resnet20-digits-0 seven.png")]
+pub(crate) struct PredictArgs {
+    /// PNG or JPEG files
+    #[arg(required = true)]
+    pub(crate) images: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// File of the classes' names, one a line [default: those of the weights' card, else numbers]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) labels: Option<PathBuf>,
+    /// How many classes to show
+    #[arg(long, default_value_t = 5)]
+    pub(crate) top: usize,
+    /// Pixels of the shorter side after resizing
+    #[arg(long)]
+    pub(crate) resize: Option<usize>,
+    /// Side of the square crop from the middle
+    #[arg(long)]
+    pub(crate) crop: Option<usize>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Measure the error of weights on a dataset
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  residual eval --weights runs/resnet20-digits-0
+  residual eval --net resnet20 --weights resnet20.th --data digits --predictions predicted.txt")]
+pub(crate) struct EvalArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Dataset: digits or synthetic [default: that of the training, else digits]
+    #[arg(long)]
+    pub(crate) data: Option<DataName>,
+    /// Which samples
+    #[arg(long, value_enum, default_value = "test")]
+    pub(crate) split: SplitChoice,
+    /// Samples in a batch
+    #[arg(long, default_value_t = 128)]
+    pub(crate) batch_size: usize,
+    /// Write every predicted class, one number a line in the order of the samples
+    #[arg(long, value_name = "FILE")]
+    pub(crate) predictions: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum SplitChoice {
+    Train,
+    Test,
+}
+
+/// List the published networks with their layers, parameters and multiply-adds
+#[derive(clap::Args)]
+pub(crate) struct ModelsArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// List and download published weights
+#[derive(clap::Args)]
+pub(crate) struct WeightsArgs {
+    #[command(subcommand)]
+    pub(crate) command: WeightsCommand,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum WeightsCommand {
+    /// List published weights, and which of them are here
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Download weights by name into the cache folder and verify them
+    ///
+    /// The folder is $RESIDUAL_CACHE, else the system's folder for caches. RESIDUAL_MIRROR can name
+    /// another server that has the same files.
+    Fetch {
+        /// Names, as `residual weights list` shows them
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+}
+
+/// Convert weights between PyTorch, safetensors and burnpack
+///
+/// Reads any of them and writes .safetensors, with torchvision's names, or .bpk.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  residual convert resnet18-f37072fd.pth resnet18.safetensors --net resnet18
+  residual convert runs/resnet20-digits-0 resnet20.safetensors
+  residual convert resnet20.safetensors resnet20.bpk")]
+pub(crate) struct ConvertArgs {
+    /// Weights: a file, or the folder of a finished training
+    pub(crate) from: PathBuf,
+    /// File to write, which ends in .safetensors or .bpk
+    pub(crate) to: PathBuf,
+    /// Network of the weights [default: as the weights' card or training says]
+    #[arg(long)]
+    pub(crate) net: Option<NetName>,
+    /// JSON file that renames the weights' tensors: an object of regular expressions and replacements
+    #[arg(long, value_name = "FILE")]
+    pub(crate) name_map: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+    /// Replace the file if there is one
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
 /// Show a network's layers, shapes, parameters and multiply-adds
 #[derive(clap::Args)]
 pub(crate) struct SummaryArgs {
-    /// Network, such as resnet20, plain20, dense-resnet20 or dense-plain20
+    /// Network, as `residual models` lists them, or of another depth
     pub(crate) net: NetName,
-    /// Channels, height and width of an image
-    #[arg(long, value_name = "CxHxW", default_value = "3x32x32")]
-    pub(crate) image: String,
+    /// Channels, height and width of an image [default: 3x32x32 for small images, 3x224x224 for ImageNet]
+    #[arg(long, value_name = "CxHxW")]
+    pub(crate) image: Option<String>,
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
     /// Print JSON
@@ -211,18 +392,27 @@ pub(crate) struct SummaryArgs {
     pub(crate) json: bool,
 }
 
+fn stem(word: &str) -> Result<Stem, String> {
+    match word {
+        "small" => Ok(Stem::Small),
+        "large" => Ok(Stem::Large),
+        _ => Err("expected small or large".into()),
+    }
+}
+
 /// What a network is like beside its name.
 #[derive(clap::Args)]
 #[group(id = "network", multiple = true)]
 pub(crate) struct NetworkArgs {
-    /// Classes [default: those of the data; 10 for a summary]
+    /// Classes [default: those of the data or the weights; 10, or ImageNet's 1000, for a summary]
     #[arg(long)]
     pub(crate) classes: Option<usize>,
     /// Features of a dense net, channels of a convolutional net's first stage
-    /// [default: 64 dense, 16 conv, 8 conv when training on 8x8 images]
+    /// [default: 64 dense and ImageNet, 16 for small images, 8 when training on 8x8 images]
     #[arg(long)]
     pub(crate) width: Option<usize>,
-    /// Shortcut where shapes differ: A zero-pads, B projects, C projects everywhere [default: A]
+    /// Shortcut where shapes differ: A zero-pads, B projects, C projects everywhere
+    /// [default: A for basic blocks on small images, else B]
     #[arg(long)]
     pub(crate) shortcut: Option<ShortcutOption>,
     /// Norm after each layer: batch or none [default: batch]
@@ -237,6 +427,17 @@ pub(crate) struct NetworkArgs {
     /// Start the last layer of each main path at zero
     #[arg(long)]
     pub(crate) zero_init: bool,
+    /// Before the first stage: small is a 3x3 convolution, large a 7x7 of stride 2 and a max-pool
+    /// [default: large for ImageNet nets]
+    #[arg(long, value_parser = stem)]
+    pub(crate) stem: Option<Stem>,
+    /// Input size over the last stage's output size, kept by dilation instead of stride
+    #[arg(long, value_name = "STRIDE")]
+    pub(crate) output_stride: Option<usize>,
+    /// Stochastic depth: probability that the last block takes part in a training step; it falls
+    /// linearly from 1 at the first
+    #[arg(long, value_name = "PROBABILITY")]
+    pub(crate) last_survival: Option<f64>,
 }
 
 #[derive(clap::Args)]

@@ -1,16 +1,27 @@
+mod convert;
 mod devices;
+mod eval;
+mod model;
+mod models;
+mod predict;
 mod summary;
 mod sweep;
 mod train;
+mod weights;
 
+pub(crate) use convert::convert;
 pub(crate) use devices::devices;
+pub(crate) use eval::eval;
+pub(crate) use models::models;
+pub(crate) use predict::predict;
 pub(crate) use summary::summary;
 pub(crate) use sweep::sweep;
 pub(crate) use train::train;
+pub(crate) use weights::weights;
 
 use crate::args::{BackendArgs, NetworkArgs};
 use residual_backend::{Backend, BackendError, Hardware};
-use residual_model::{BlockOptions, InitConfig, NetworkConfig};
+use residual_model::{BlockOptions, ConvConfig, InitConfig, ModelError, NetworkConfig};
 
 impl BackendArgs {
     /// The flag, else `BURN_DEVICE`, else flex.
@@ -26,7 +37,7 @@ impl BackendArgs {
 
 impl NetworkArgs {
     /// The network with what was asked for changed.
-    fn apply(&self, network: NetworkConfig, init: InitConfig) -> NetworkConfig {
+    fn apply(&self, network: NetworkConfig, init: InitConfig) -> Result<NetworkConfig, ModelError> {
         let blocks = *network.blocks();
         let blocks = BlockOptions {
             kind: blocks.kind,
@@ -34,17 +45,29 @@ impl NetworkArgs {
             skip_strength: self.alpha.unwrap_or(blocks.skip_strength),
             branch_scale: self.branch_scale.unwrap_or(blocks.branch_scale),
             norm: self.norm.unwrap_or(blocks.norm),
+            last_survival: self.last_survival.unwrap_or(blocks.last_survival),
         };
         let init = InitConfig { zero_init: self.zero_init || init.zero_init, ..init };
-        let network = network.with_blocks(blocks).with_init(init);
-        let network = match self.classes {
-            Some(classes) => network.with_classes(classes),
-            None => network,
-        };
-        match self.width {
-            Some(width) => network.with_width(width),
-            None => network,
+        let mut network = network.with_blocks(blocks).with_init(init);
+        if let Some(classes) = self.classes {
+            network = network.with_classes(classes);
         }
+        if let Some(width) = self.width {
+            network = network.with_width(width);
+        }
+        network = match network {
+            NetworkConfig::Conv(config) => NetworkConfig::Conv(ConvConfig {
+                stem: self.stem.unwrap_or(config.stem),
+                output_stride: self.output_stride.or(config.output_stride),
+                ..config
+            }),
+            NetworkConfig::Dense(_) if self.stem.is_some() || self.output_stride.is_some() => {
+                return Err(ModelError::ConvOnly);
+            }
+            dense => dense,
+        };
+        network.validate()?;
+        Ok(network)
     }
 }
 

@@ -15,6 +15,7 @@ use residual_backend::BackendError;
 use residual_lab::LabError;
 use residual_model::ModelError;
 use residual_train::{StopFlag, TrainError};
+use residual_weights::WeightsError;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -36,7 +37,12 @@ fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Sweep(args) => commands::sweep(args, &stop_on_ctrl_c()?),
         Command::Train(args) => commands::train(args, &stop_on_ctrl_c()?),
+        Command::Predict(args) => commands::predict(&args),
+        Command::Eval(args) => commands::eval(&args),
+        Command::Models(args) => commands::models(&args),
         Command::Summary(args) => commands::summary(&args),
+        Command::Weights(args) => commands::weights(&args),
+        Command::Convert(args) => commands::convert(&args),
         Command::Devices(args) => commands::devices(&args),
     }
 }
@@ -52,6 +58,18 @@ impl std::fmt::Display for Interrupted {
 }
 
 impl std::error::Error for Interrupted {}
+
+/// A request that cannot be granted as it is; the text says what would be right.
+#[derive(Debug)]
+pub(crate) struct Usage(pub(crate) String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
 
 /// The first Ctrl-C (or SIGTERM) asks to stop, the second stops at once.
 fn stop_on_ctrl_c() -> anyhow::Result<StopFlag> {
@@ -78,7 +96,9 @@ fn on_a_large_stack<T: Send + 'static>(f: impl FnOnce() -> anyhow::Result<T> + S
 fn is_usage(error: &anyhow::Error) -> bool {
     error.is::<BackendError>()
         || error.is::<ModelError>()
-        || error.is::<residual_data::DataError>()
+        || error.is::<Usage>()
+        || error.downcast_ref::<residual_data::DataError>().is_some_and(residual_data::DataError::is_usage)
+        || error.downcast_ref::<WeightsError>().is_some_and(WeightsError::is_usage)
         || error.downcast_ref::<TrainError>().is_some_and(TrainError::is_usage)
         || error.downcast_ref::<LabError>().is_some_and(LabError::is_usage)
 }

@@ -1,4 +1,4 @@
-use crate::{DataError, Synthetic, digits};
+use crate::{DataError, Preprocessing, Synthetic, digits};
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -66,6 +66,24 @@ impl Images {
             *x = (*x - mean) / std;
         }
         self
+    }
+
+    /// `(x - mean[c]) / std[c]` for every pixel of channel c; one value serves all channels.
+    ///
+    /// # Errors
+    /// If there are neither as many values as channels nor one.
+    pub fn normalized(mut self, mean: &[f32], std: &[f32]) -> Result<Self, DataError> {
+        let [channels, height, width] = self.shape;
+        for values in [mean, std] {
+            if values.len() != channels && values.len() != 1 {
+                return Err(DataError::Channels { channels, values: values.len() });
+            }
+        }
+        for (i, x) in self.pixels.iter_mut().enumerate() {
+            let c = i / (height * width) % channels;
+            *x = (*x - mean[c % mean.len()]) / std[c % std.len()];
+        }
+        Ok(self)
     }
 
     /// The labels.
@@ -148,10 +166,38 @@ impl DataName {
     /// # Errors
     /// If its files are not usable.
     pub fn load(self) -> Result<Dataset, DataError> {
+        let (train, test) = self.images()?;
+        Ok(Dataset::standardized(train, test))
+    }
+
+    /// Loads the dataset, its pixels normalised by this mean and standard deviation of each channel.
+    ///
+    /// # Errors
+    /// If its files are not usable, or it has another number of channels.
+    pub fn load_normalized(self, mean: &[f32], std: &[f32]) -> Result<Dataset, DataError> {
+        let (train, test) = self.images()?;
+        Ok(Dataset { train: Arc::new(train.normalized(mean, std)?), test: Arc::new(test.normalized(mean, std)?) })
+    }
+
+    /// The images to train on and those held out, pixels as they are: 0 to 1 in files of images.
+    ///
+    /// # Errors
+    /// If its files are not usable.
+    pub fn images(self) -> Result<(Images, Images), DataError> {
         match self {
-            Self::Digits => digits::load(),
-            Self::Synthetic => Synthetic::default().load(),
+            Self::Digits => digits::images(),
+            Self::Synthetic => Synthetic::default().images(),
         }
+    }
+
+    /// What makes an image file like the images that [`Self::load`] gives.
+    ///
+    /// # Errors
+    /// If the dataset's files are not usable.
+    pub fn preprocessing(self) -> Result<Preprocessing, DataError> {
+        let (train, _) = self.images()?;
+        let ([channels, side, _], (mean, std)) = (train.shape(), train.mean_and_std());
+        Ok(Preprocessing { resize: side, crop: side, mean: vec![mean; channels], std: vec![std; channels] })
     }
 }
 

@@ -1,10 +1,10 @@
-use crate::{DataError, Dataset, Images, idx};
+use crate::{DataError, Images, idx};
 
 const TRAIN: usize = 1437;
 const CLASSES: usize = 10;
 
 /// The embedded digits: see [`crate::DataName::Digits`].
-pub(crate) fn load() -> Result<Dataset, DataError> {
+pub(crate) fn images() -> Result<(Images, Images), DataError> {
     let images = idx::read("digits/images", include_bytes!("../data/digits/images-idx3-ubyte.gz"))?;
     let labels = idx::read("digits/labels", include_bytes!("../data/digits/labels-idx1-ubyte.gz"))?;
     let shape = [1, images.dims[1], images.dims[2]];
@@ -14,13 +14,13 @@ pub(crate) fn load() -> Result<Dataset, DataError> {
         let labels = labels.bytes[from..to].iter().map(|&x| x.into()).collect();
         Images::new(shape, CLASSES, pixels, labels)
     };
-    Ok(Dataset::standardized(split(0, TRAIN)?, split(TRAIN, labels.dims[0])?))
+    Ok((split(0, TRAIN)?, split(TRAIN, labels.dims[0])?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Source;
+    use crate::{DataName, Source};
 
     fn labels(source: &dyn Source) -> Vec<usize> {
         let mut pixels = [0.0; 64];
@@ -29,7 +29,7 @@ mod tests {
 
     #[test]
     fn counts_agree_with_scikit_learn() {
-        let digits = load().unwrap();
+        let digits = DataName::Digits.load().unwrap();
         assert_eq!((digits.train.len(), digits.test.len(), digits.shape()), (1437, 360, [1, 8, 8]));
         let all = [labels(&*digits.train), labels(&*digits.test)].concat();
         let counts: Vec<usize> = (0..10).map(|c| all.iter().filter(|&&l| l == c).count()).collect();

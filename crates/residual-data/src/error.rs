@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 /// What went wrong with data.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DataError {
@@ -16,6 +18,22 @@ pub enum DataError {
         file: String,
         /// What is wrong with it.
         reason: String,
+    },
+    /// An image file that cannot be used.
+    #[error("{} {reason}", path.display())]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, as the rest of a sentence that begins with the file's name.
+        reason: String,
+    },
+    /// Means or standard deviations for another number of channels.
+    #[error("images of {channels} channel(s) cannot be normalised by {values} values; give {channels}, or 1")]
+    Channels {
+        /// Channels of the images.
+        channels: usize,
+        /// Values given.
+        values: usize,
     },
     /// A label without a class.
     #[error("sample {index} has label {label}, but there are {classes} classes")]
@@ -38,4 +56,11 @@ pub enum DataError {
     /// The thread that reads ahead died.
     #[error("the data loader's worker panicked: {0}")]
     Worker(String),
+}
+
+impl DataError {
+    /// Whether something asked for is wrong, rather than a failure on the way.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::UnknownDataset { .. } | Self::Classes { .. } | Self::Channels { .. })
+    }
 }

@@ -23,9 +23,11 @@ mod digits;
 mod error;
 mod idx;
 mod loader;
+mod preprocessing;
 mod synthetic;
 
 pub use dataset::{DataName, Dataset, Images, Source};
 pub use error::DataError;
 pub use loader::{Batch, Batches, Loader, Order};
+pub use preprocessing::Preprocessing;
 pub use synthetic::Synthetic;

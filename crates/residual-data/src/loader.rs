@@ -24,6 +24,8 @@ pub struct Batch {
     pub images: Tensor<4>,
     /// `[batch]`
     pub labels: Tensor<1, Int>,
+    /// Which batch this is since the first of epoch 0, from 0.
+    pub number: u64,
 }
 
 /// The order in which a loader reads its samples.
@@ -133,7 +135,8 @@ impl Loader {
         let mut indices = self.indices(epoch);
         let total = indices.len();
         indices.drain(..total.min(first * self.batch_size));
-        let reader = Reader { source: self.source.clone(), indices, batch_size: self.batch_size };
+        let number = (epoch * self.batches_per_epoch() + first) as u64;
+        let reader = Reader { source: self.source.clone(), indices, batch_size: self.batch_size, number };
         Batches {
             processed: total - reader.indices.len(),
             total,
@@ -225,15 +228,16 @@ struct Samples {
     shape: [usize; 3],
     pixels: Vec<f32>,
     labels: Vec<i32>,
+    number: u64,
 }
 
 impl Samples {
     fn into_batch(self, device: &Device) -> Batch {
-        let n = self.labels.len();
+        let (n, number) = (self.labels.len(), self.number);
         let [channels, height, width] = self.shape;
         let images = TensorData::new(self.pixels, [n, channels, height, width]);
         let labels = TensorData::new(self.labels, [n]);
-        Batch { images: Tensor::from_data(images, device), labels: Tensor::from_data(labels, device) }
+        Batch { images: Tensor::from_data(images, device), labels: Tensor::from_data(labels, device), number }
     }
 }
 
@@ -242,6 +246,7 @@ struct Reader {
     source: Arc<dyn Source>,
     indices: Vec<usize>,
     batch_size: usize,
+    number: u64,
 }
 
 impl Iterator for Reader {
@@ -253,7 +258,9 @@ impl Iterator for Reader {
         }
         let take = self.batch_size.min(self.indices.len());
         let indices: Vec<usize> = self.indices.drain(..take).collect();
-        Some(self.read(&indices))
+        let samples = self.read(&indices);
+        self.number += 1;
+        Some(samples)
     }
 }
 
@@ -266,7 +273,7 @@ impl Reader {
         for (&index, image) in indices.iter().zip(pixels.chunks_exact_mut(values)) {
             labels.push(self.source.read(index, image)? as i32);
         }
-        Ok(Samples { shape, pixels, labels })
+        Ok(Samples { shape, pixels, labels, number: self.number })
     }
 }
 

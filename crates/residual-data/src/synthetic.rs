@@ -29,11 +29,20 @@ impl Default for Synthetic {
 }
 
 impl Synthetic {
-    /// Draws the dataset.
+    /// Draws the dataset, standardised by its training pixels.
     ///
     /// # Errors
     /// If there are more classes than training samples, or none.
     pub fn load(&self) -> Result<Dataset, DataError> {
+        let (train, test) = self.images()?;
+        Ok(Dataset::standardized(train, test))
+    }
+
+    /// Draws the images to train on and those held out.
+    ///
+    /// # Errors
+    /// If there are more classes than training samples, or none.
+    pub fn images(&self) -> Result<(Images, Images), DataError> {
         if self.classes == 0 || self.classes > self.train {
             return Err(DataError::Classes { samples: self.train, classes: self.classes });
         }
@@ -49,8 +58,7 @@ impl Synthetic {
             }
             Images::new(self.shape, self.classes, pixels, labels)
         };
-        let (train, test) = (split(self.train)?, split(self.test)?);
-        Ok(Dataset::standardized(train, test))
+        Ok((split(self.train)?, split(self.test)?))
     }
 }
 

@@ -142,7 +142,7 @@ fn shaded(kind: BlockKind, t: f64) -> String {
 fn word(family: Family) -> &'static str {
     match family {
         Family::Dense => "Dense",
-        Family::Conv => "Convolutional",
+        _ => "Convolutional",
     }
 }
 

@@ -100,7 +100,7 @@ impl SweepConfig {
     pub fn default_depths(family: Family) -> &'static [usize] {
         match family {
             Family::Dense => &[4, 12, 20, 32, 56, 110],
-            Family::Conv => &[8, 20, 32, 44, 56],
+            _ => &[8, 20, 32, 44, 56],
         }
     }
 
@@ -109,7 +109,7 @@ impl SweepConfig {
     pub fn default_epochs(family: Family) -> usize {
         match family {
             Family::Dense => 20,
-            Family::Conv => 7,
+            _ => 7,
         }
     }
 
@@ -117,7 +117,7 @@ impl SweepConfig {
     pub fn default_lr(family: Family) -> f64 {
         match family {
             Family::Dense => 0.02,
-            Family::Conv => 0.05,
+            _ => 0.05,
         }
     }
 
@@ -191,10 +191,11 @@ impl SweepConfig {
             skip_strength: alpha,
             branch_scale: self.branch_scale(),
             norm: self.norm,
+            last_survival: 1.0,
         };
         let width = match family {
             Family::Dense => self.dense_width,
-            Family::Conv => self.conv_width,
+            _ => self.conv_width,
         };
         let network: NetworkConfig = config.network.clone().with_blocks(blocks).with_width(width);
         Ok(TrainConfig {
@@ -457,7 +458,7 @@ impl Sweep {
     fn work(&self, spec: &RunSpec) -> u64 {
         let layer = match spec.family {
             Family::Dense => 1,
-            Family::Conv => 10,
+            _ => 10,
         };
         (layer * spec.depth * self.config.epochs(spec.family)) as u64
     }

@@ -10,8 +10,8 @@ use burn::{
     module::{Module, ModuleDisplay},
     tensor::{Device, Tensor, activation::relu},
 };
+use core::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::{fmt, str::FromStr};
 
 /// A module that maps a tensor of rank `D` to another of that rank.
 pub trait Layer<const D: usize>: Module {
@@ -53,6 +53,9 @@ impl<F: Module + ModuleDisplay> PlainBlock<F> {
 /// - α is the skip strength (He et al. 2016, table 1): 1 is the residual block, 0 the plain one;
 /// - s is the branch scale, 1 unless [`BranchScale`] says otherwise.
 ///
+/// With stochastic depth (Huang et al. 2016) the main path takes part in a training step with
+/// probability p, and counts `p` times at test time: see [`Self::forward_sampled`].
+///
 /// Should be created using [`ResidualBlockConfig`].
 #[derive(Module, Debug)]
 pub struct ResidualBlock<F: Module + ModuleDisplay, S: Module + ModuleDisplay> {
@@ -64,10 +67,12 @@ pub struct ResidualBlock<F: Module + ModuleDisplay, S: Module + ModuleDisplay> {
     pub skip_strength: f64,
     /// s.
     pub branch_scale: f64,
+    /// p.
+    pub survival: f64,
 }
 
 impl<F: Module + ModuleDisplay, S: Module + ModuleDisplay> ResidualBlock<F, S> {
-    /// `g(s · F(a) + α · shortcut(a))`
+    /// `g(s · F(a) + α · shortcut(a))`, and `g(p · s · F(a) + α · shortcut(a))` with stochastic depth.
     ///
     /// # Shapes
     /// - a: what the main path takes
@@ -78,11 +83,28 @@ impl<F: Module + ModuleDisplay, S: Module + ModuleDisplay> ResidualBlock<F, S> {
         S: Layer<D>,
     {
         let shortcut = scale(self.shortcut.forward(a.clone()), self.skip_strength);
+        relu(scale(self.main_path.forward(a), self.survival * self.branch_scale) + shortcut)
+    }
+
+    /// A training step with stochastic depth: `g(s · F(a) + α · shortcut(a))` if the main path
+    /// survives, `g(α · shortcut(a))` if not (Huang et al. 2016, eq. 2).
+    ///
+    /// # Shapes
+    /// As [`Self::forward`]'s.
+    pub fn forward_sampled<const D: usize>(&self, a: Tensor<D>, survives: bool) -> Tensor<D>
+    where
+        F: Layer<D>,
+        S: Layer<D>,
+    {
+        let shortcut = scale(self.shortcut.forward(a.clone()), self.skip_strength);
+        if !survives {
+            return relu(shortcut);
+        }
         relu(scale(self.main_path.forward(a), self.branch_scale) + shortcut)
     }
 }
 
-fn scale<const D: usize>(t: Tensor<D>, factor: f64) -> Tensor<D> {
+pub(crate) fn scale<const D: usize>(t: Tensor<D>, factor: f64) -> Tensor<D> {
     if factor == 1.0 { t } else { t.mul_scalar(factor) }
 }
 
@@ -109,6 +131,26 @@ impl<F: Module + ModuleDisplay, S: Module + ModuleDisplay> Block<F, S> {
             Self::Residual(block) => block.forward(a),
         }
     }
+
+    /// [`PlainBlock::forward`] or [`ResidualBlock::forward_sampled`].
+    pub fn forward_sampled<const D: usize>(&self, a: Tensor<D>, survives: bool) -> Tensor<D>
+    where
+        F: Layer<D>,
+        S: Layer<D>,
+    {
+        match self {
+            Self::Plain(block) => block.forward(a),
+            Self::Residual(block) => block.forward_sampled(a, survives),
+        }
+    }
+
+    /// p: 1 in a plain block.
+    pub fn survival(&self) -> f64 {
+        match self {
+            Self::Plain(_) => 1.0,
+            Self::Residual(block) => block.survival,
+        }
+    }
 }
 
 impl<F: MainPath, S: Module + ModuleDisplay> Block<F, S> {
@@ -118,6 +160,19 @@ impl<F: MainPath, S: Module + ModuleDisplay> Block<F, S> {
             Self::Residual(block) => {
                 Self::Residual(ResidualBlock { main_path: block.main_path.zero_last_layer(), ..block })
             }
+        }
+    }
+}
+
+impl Block<crate::ConvPath, crate::ConvShortcut> {
+    pub(crate) fn folded(self) -> Self {
+        match self {
+            Self::Plain(block) => Self::Plain(PlainBlock { main_path: block.main_path.folded() }),
+            Self::Residual(block) => Self::Residual(ResidualBlock {
+                main_path: block.main_path.folded(),
+                shortcut: block.shortcut.folded(),
+                ..block
+            }),
         }
     }
 }
@@ -185,7 +240,7 @@ impl BranchScale {
     pub fn factor(self, blocks: usize) -> f64 {
         match self {
             Self::One => 1.0,
-            Self::InverseSqrtDepth => 1.0 / (blocks.max(1) as f64).sqrt(),
+            Self::InverseSqrtDepth => 1.0 / libm::sqrt(blocks.max(1) as f64),
         }
     }
 }
@@ -260,6 +315,8 @@ pub struct ResidualBlockConfig<C> {
     pub skip_strength: f64,
     /// s.
     pub branch_scale: f64,
+    /// p, the probability that the main path takes part in a training step.
+    pub survival: f64,
     /// The initial weights.
     pub init: InitConfig,
 }
@@ -267,13 +324,14 @@ pub struct ResidualBlockConfig<C> {
 impl<C: MainPathConfig> Config for ResidualBlockConfig<C> {}
 
 impl<C: MainPathConfig> ResidualBlockConfig<C> {
-    /// A block with this main path, a projection where shapes differ, `α = s = 1` and seed 0.
+    /// A block with this main path, a projection where shapes differ, `α = s = p = 1` and seed 0.
     pub fn new(main_path: C) -> Self {
         Self {
             main_path,
             shortcut: ShortcutOption::Projection,
             skip_strength: 1.0,
             branch_scale: 1.0,
+            survival: 1.0,
             init: InitConfig::default(),
         }
     }
@@ -293,6 +351,12 @@ impl<C: MainPathConfig> ResidualBlockConfig<C> {
     /// Sets s.
     pub fn with_branch_scale(mut self, branch_scale: f64) -> Self {
         self.branch_scale = branch_scale;
+        self
+    }
+
+    /// Sets p.
+    pub fn with_survival(mut self, survival: f64) -> Self {
+        self.survival = survival;
         self
     }
 
@@ -320,6 +384,7 @@ impl<C: MainPathConfig> ResidualBlockConfig<C> {
             shortcut: self.main_path.build_shortcut(self.shortcut, device),
             skip_strength: self.skip_strength,
             branch_scale: self.branch_scale,
+            survival: self.survival,
         }
     }
 

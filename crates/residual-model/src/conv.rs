@@ -1,12 +1,14 @@
-//! The convolutional main path: two 3x3 convolutions (He et al. 2015, Fig. 5 left).
+//! The convolutional main paths: two 3x3 convolutions, or the bottleneck of three (He et al. 2015,
+//! Fig. 5).
 
 use crate::{
     Block, Layer, Norm, ShortcutOption,
     block::{MainPath, MainPathConfig},
     init::zeroed,
-    norm::normalize,
+    norm::{fold, normalize},
     shortcut::pad_channels,
 };
+use alloc::{vec, vec::Vec};
 use burn::{
     config::Config,
     module::{Initializer, Module},
@@ -16,32 +18,77 @@ use burn::{
     },
     tensor::{Device, Tensor, activation::relu, s},
 };
+use serde::{Deserialize, Serialize};
 
-/// A plain or residual block of two 3x3 convolutions.
+/// A plain or residual block of convolutions.
 pub type ConvBlock = Block<ConvPath, ConvShortcut>;
 
-/// Configuration of a [`ConvPath`].
+/// Configuration of a [`ConvPath`] or a [`PreactPath`](crate::PreactPath).
 #[derive(Config, Debug)]
 pub struct ConvPathConfig {
     /// Channels of the input.
     pub in_channels: usize,
-    /// Channels of both convolutions' output.
+    /// Channels of the output.
     pub out_channels: usize,
-    /// Stride of the first convolution.
+    /// The stride of the whole path.
     #[config(default = 1)]
     pub stride: usize,
-    /// The norm after each convolution.
+    /// Dilation of the 3x3 convolutions.
+    #[config(default = 1)]
+    pub dilation: usize,
+    /// The norm of each convolution.
     #[config(default = "Norm::Batch")]
     pub norm: Norm,
+    /// The bottleneck, if this is not a basic path of two 3x3 convolutions.
+    pub bottleneck: Option<Bottleneck>,
 }
 
-/// `F(a) = norm(W2 * g(norm(W1 * a)))` with 3x3 kernels and padding 1.
+/// A path of 1x1, 3x3 and 1x1 convolutions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Bottleneck {
+    /// Channels between the 1x1 convolutions.
+    pub channels: usize,
+    /// Groups of the 3x3 convolution (Xie et al. 2017, "ResNeXt").
+    pub groups: usize,
+    /// Which convolution has the stride.
+    pub stride: StrideAt,
+}
+
+/// Where a bottleneck has its stride.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StrideAt {
+    /// In the first 1x1 convolution, as published ("v1").
+    First,
+    /// In the 3x3 convolution, as in torchvision ("v1.5").
+    #[default]
+    Middle,
+}
+
+/// One convolution, "same" padded at stride 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ConvShape {
+    pub(crate) channels: [usize; 2],
+    pub(crate) kernel: usize,
+    pub(crate) stride: usize,
+    pub(crate) dilation: usize,
+    pub(crate) groups: usize,
+}
+
+impl ConvShape {
+    pub(crate) fn new(channels: [usize; 2], kernel: usize, stride: usize) -> Self {
+        Self { channels, kernel, stride, dilation: 1, groups: 1 }
+    }
+}
+
+/// `F(a) = norm(W2 * g(norm(W1 * a)))` with 3x3 kernels and padding 1, or the bottleneck
+/// `F(a) = norm(W3 * g(norm(W2 * g(norm(W1 * a)))))` with kernels 1x1, 3x3, 1x1.
 ///
 /// Should be created using a block's configuration, such as
 /// [`PlainBlockConfig`](crate::PlainBlockConfig).
 #[derive(Module, Debug)]
 pub struct ConvPath {
-    /// `W1`, with the stride.
+    /// `W1`.
     pub conv1: Conv2d,
     /// The norm of `W1 * a`.
     pub bn1: Option<BatchNorm>,
@@ -49,6 +96,10 @@ pub struct ConvPath {
     pub conv2: Conv2d,
     /// The norm of `W2 * a1`.
     pub bn2: Option<BatchNorm>,
+    /// `W3`, in a bottleneck.
+    pub conv3: Option<Conv2d>,
+    /// The norm of `W3 * a2`.
+    pub bn3: Option<BatchNorm>,
 }
 
 /// The way around a [`ConvPath`]: identity, subsampling with zero padding, or a strided 1x1
@@ -66,8 +117,55 @@ pub struct ConvShortcut {
 }
 
 impl ConvPathConfig {
-    fn shapes_differ(&self) -> bool {
+    /// Makes it a bottleneck.
+    pub fn bottleneck(self, bottleneck: Bottleneck) -> Self {
+        self.with_bottleneck(Some(bottleneck))
+    }
+
+    pub(crate) fn shapes_differ(&self) -> bool {
         self.stride != 1 || self.in_channels != self.out_channels
+    }
+
+    /// The convolutions of the main path, in order.
+    pub(crate) fn convolutions(&self) -> Vec<ConvShape> {
+        assert!(self.stride > 0 && self.dilation > 0, "stride and dilation must be at least 1");
+        let Self { in_channels, out_channels, stride, dilation, .. } = *self;
+        let dilated = |shape: ConvShape| ConvShape { dilation, ..shape };
+        let Some(Bottleneck { channels, groups, stride: at }) = self.bottleneck else {
+            return vec![
+                dilated(ConvShape::new([in_channels, out_channels], 3, stride)),
+                dilated(ConvShape::new([out_channels, out_channels], 3, 1)),
+            ];
+        };
+        let (first, middle) = match at {
+            StrideAt::First => (stride, 1),
+            StrideAt::Middle => (1, stride),
+        };
+        vec![
+            ConvShape::new([in_channels, channels], 1, first),
+            dilated(ConvShape { groups, ..ConvShape::new([channels, channels], 3, middle) }),
+            ConvShape::new([channels, out_channels], 1, 1),
+        ]
+    }
+
+    /// The convolution of a projecting shortcut.
+    pub(crate) fn projection(&self) -> ConvShape {
+        ConvShape::new([self.in_channels, self.out_channels], 1, self.stride)
+    }
+
+    pub(crate) fn shortcut(&self, option: ShortcutOption, norm: Norm, device: &Device) -> ConvShortcut {
+        let Self { in_channels, out_channels, stride, .. } = *self;
+        let projects = option.projects(self.shapes_differ());
+        assert!(
+            projects || out_channels >= in_channels,
+            "a zero-padding shortcut cannot go from {in_channels} to {out_channels} channels; use a projection"
+        );
+        ConvShortcut {
+            conv: projects.then(|| conv(self.projection(), self.norm, device)),
+            bn: if projects { norm.init(out_channels, device) } else { None },
+            stride,
+            out_channels,
+        }
     }
 }
 
@@ -76,38 +174,31 @@ impl MainPathConfig for ConvPathConfig {
     type Shortcut = ConvShortcut;
 
     fn build_path(&self, device: &Device) -> ConvPath {
-        assert!(self.stride > 0, "stride must be at least 1");
-        let Self { in_channels, out_channels, stride, norm } = *self;
-        ConvPath {
-            conv1: conv([in_channels, out_channels], 3, stride, norm, device),
-            bn1: norm.init(out_channels, device),
-            conv2: conv([out_channels, out_channels], 3, 1, norm, device),
-            bn2: norm.init(out_channels, device),
-        }
+        let shapes = self.convolutions();
+        let layer = |i: usize| {
+            let shape = *shapes.get(i)?;
+            Some((conv(shape, self.norm, device), self.norm.init(shape.channels[1], device)))
+        };
+        let two = "a main path has at least two convolutions";
+        let ((conv1, bn1), (conv2, bn2)) = (layer(0).expect(two), layer(1).expect(two));
+        let (conv3, bn3) = layer(2).unzip();
+        ConvPath { conv1, bn1, conv2, bn2, conv3, bn3: bn3.flatten() }
     }
 
     fn build_shortcut(&self, option: ShortcutOption, device: &Device) -> ConvShortcut {
-        let Self { in_channels, out_channels, stride, norm } = *self;
-        let projects = option.projects(self.shapes_differ());
-        assert!(
-            projects || out_channels >= in_channels,
-            "a zero-padding shortcut cannot go from {in_channels} to {out_channels} channels; use a projection"
-        );
-        ConvShortcut {
-            conv: projects.then(|| conv([in_channels, out_channels], 1, stride, norm, device)),
-            bn: if projects { norm.init(out_channels, device) } else { None },
-            stride,
-            out_channels,
-        }
+        self.shortcut(option, self.norm, device)
     }
 }
 
-/// A convolution with weights still zero, and "same" padding at stride 1.
-pub(crate) fn conv(channels: [usize; 2], kernel: usize, stride: usize, norm: Norm, device: &Device) -> Conv2d {
+/// A convolution with weights still zero.
+pub(crate) fn conv(shape: ConvShape, norm: Norm, device: &Device) -> Conv2d {
+    let ConvShape { channels, kernel, stride, dilation, groups } = shape;
     assert!(channels.iter().all(|&c| c > 0), "channels must be at least 1");
-    let pad = kernel / 2;
+    let pad = dilation * (kernel / 2);
     Conv2dConfig::new(channels, [kernel, kernel])
         .with_stride([stride, stride])
+        .with_dilation([dilation, dilation])
+        .with_groups(groups)
         .with_padding(PaddingConfig2d::Explicit(pad, pad, pad, pad))
         .with_bias(norm.needs_bias())
         .with_initializer(Initializer::Zeros)
@@ -120,7 +211,23 @@ impl Layer<4> for ConvPath {
     /// - output: `[batch, out_channels, ⌈height / stride⌉, ⌈width / stride⌉]`
     fn forward(&self, a: Tensor<4>) -> Tensor<4> {
         let a1 = relu(normalize(&self.bn1, self.conv1.forward(a)));
-        normalize(&self.bn2, self.conv2.forward(a1))
+        let z2 = normalize(&self.bn2, self.conv2.forward(a1));
+        match &self.conv3 {
+            None => z2,
+            Some(conv3) => normalize(&self.bn3, conv3.forward(relu(z2))),
+        }
+    }
+}
+
+impl ConvShortcut {
+    /// Whether it is the identity.
+    pub fn is_identity(&self, in_channels: usize) -> bool {
+        self.conv.is_none() && self.stride == 1 && self.out_channels == in_channels
+    }
+
+    pub(crate) fn folded(mut self) -> Self {
+        self.conv = self.conv.map(|conv| fold(conv, self.bn.take()));
+        self
     }
 }
 
@@ -139,11 +246,24 @@ impl Layer<4> for ConvShortcut {
     }
 }
 
+impl ConvPath {
+    pub(crate) fn folded(mut self) -> Self {
+        self.conv1 = fold(self.conv1, self.bn1.take());
+        self.conv2 = fold(self.conv2, self.bn2.take());
+        self.conv3 = self.conv3.map(|conv| fold(conv, self.bn3.take()));
+        self
+    }
+}
+
 impl MainPath for ConvPath {
     fn zero_last_layer(mut self) -> Self {
-        match &mut self.bn2 {
+        let (conv, bn) = match &mut self.conv3 {
+            Some(conv3) => (conv3, &mut self.bn3),
+            None => (&mut self.conv2, &mut self.bn2),
+        };
+        match bn {
             Some(bn) => bn.gamma = zeroed(bn.gamma.clone()),
-            None => self.conv2.weight = zeroed(self.conv2.weight),
+            None => conv.weight = zeroed(conv.weight.clone()),
         }
         self
     }

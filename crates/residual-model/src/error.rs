@@ -1,18 +1,14 @@
+use alloc::string::String;
+
 /// What is wrong with a network's description.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ModelError {
     /// A name that is none of ours.
     #[error(
-        "unknown network `{0}`; expected resnet20, plain20, dense-resnet20, dense-plain20, \
-         or any other depth of these"
+        "unknown network `{0}`; expected a name such as resnet20, plain20, resnet50, preact_resnet164, \
+         resnext50_32x4d, wide_resnet50_2 or dense-resnet20"
     )]
     UnknownName(String),
-    /// The name of an ImageNet network, which needs the prefix `cifar-` to mean the 6n+2 one.
-    #[error("`{name}` names an ImageNet network; for the 6n+2 network write `cifar-{name}`")]
-    ImageNetName {
-        /// The name as given.
-        name: String,
-    },
     /// A depth the family has no network of.
     #[error("no {family} network has depth {depth}: {rule}; the nearest are {nearest}")]
     Depth {
@@ -37,6 +33,25 @@ pub enum ModelError {
         expected: &'static str,
         /// The value given.
         value: String,
+    },
+    /// An output stride that the network's stem and stages cannot have.
+    #[error("the output stride must be {expected}, not {stride}")]
+    OutputStride {
+        /// The strides possible.
+        expected: String,
+        /// The stride given.
+        stride: usize,
+    },
+    /// A setting of convolutional networks for a dense one.
+    #[error("dense networks have no stem and no strides to choose")]
+    ConvOnly,
+    /// A stage the network does not have.
+    #[error("the network has no layer{stage}, only {stages} stage(s)")]
+    NoStage {
+        /// The stage asked for.
+        stage: usize,
+        /// How many there are.
+        stages: usize,
     },
     /// A word that names no choice.
     #[error("unknown {what} `{word}`; expected {expected}")]

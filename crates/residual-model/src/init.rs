@@ -4,15 +4,19 @@
 //! backend, in any thread and in any order of creation, and the same for a plain net and its
 //! residual twin, whose parameters have the same paths.
 
+use alloc::{
+    string::{String, ToString},
+    vec::Vec,
+};
 use burn::{
     module::{Module, ModuleMapper, Param, ParamId},
     tensor::{Tensor, TensorData},
 };
+use core::hash::Hasher;
 use fnv::FnvHasher;
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 use rand_distr::{Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};
-use std::hash::Hasher;
 
 /// How a network's weights start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +54,11 @@ pub fn he_normal<M: Module>(module: M, seed: u64) -> M {
     module.map(&mut HeNormal { seed, path: Vec::new() })
 }
 
+/// As [`he_normal`], for a module that is a field of this name in its network.
+pub(crate) fn he_normal_field<M: Module>(module: M, field: &str, seed: u64) -> M {
+    module.map(&mut HeNormal { seed, path: [field.to_string()].into() })
+}
+
 struct HeNormal {
     seed: u64,
     path: Vec<String>,
@@ -85,7 +94,7 @@ fn he_std(shape: &[usize]) -> f64 {
         [d_input, _] => *d_input,
         _ => shape[1..].iter().product(),
     };
-    (2.0 / fan_in as f64).sqrt()
+    libm::sqrt(2.0 / fan_in as f64)
 }
 
 fn normal<const D: usize>(mut rng: ChaCha8Rng, shape: [usize; D], std: f64) -> TensorData {

@@ -7,10 +7,12 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`block`] | the two blocks, for any main path |
-//! | [`conv`] | the convolutional main path and shortcut (rank 4) |
+//! | [`conv`] | the convolutional main path, basic or bottleneck, and its shortcut (rank 4) |
+//! | [`preact`] | pre-activation blocks |
 //! | [`dense`] | the fully-connected main path and shortcut (rank 2) |
-//! | [`network`] | whole networks: the CIFAR family of depth 6n+2, dense nets of any even depth |
-//! | [`name`] | names such as `resnet20` and `dense-plain56` |
+//! | [`network`] | whole networks: convolutional ones for small images and ImageNet's, dense ones |
+//! | [`name`] | names such as `resnet20`, `plain34`, `resnext50_32x4d` and `dense-plain56` |
+//! | [`stochastic_depth`] | which blocks take part in a training step |
 //! | [`init`] | initial weights, a pure function of (seed, parameter path) |
 //! | [`summary`] | layers, output shapes, parameters, multiply-adds |
 //!
@@ -39,6 +41,12 @@
 //! assert_eq!(plain.forward(a.clone()).dims(), [1, 32, 4, 4]);
 //! assert_eq!(residual.forward(a).dims(), [1, 32, 4, 4]);
 //! ```
+//!
+//! Without its feature `std` the crate needs only `alloc`: networks run, but batch norms do not train.
+
+#![cfg_attr(not(feature = "std"), no_std)]
+
+extern crate alloc;
 
 pub mod block;
 pub mod conv;
@@ -48,7 +56,9 @@ pub mod init;
 pub mod name;
 pub mod network;
 mod norm;
+pub mod preact;
 mod shortcut;
+pub mod stochastic_depth;
 pub mod summary;
 mod transparent;
 
@@ -58,12 +68,16 @@ mod tests;
 pub use block::{
     Block, BlockKind, BranchScale, Layer, PlainBlock, PlainBlockConfig, ResidualBlock, ResidualBlockConfig,
 };
-pub use conv::{ConvBlock, ConvPath, ConvPathConfig, ConvShortcut};
+pub use conv::{Bottleneck, ConvBlock, ConvPath, ConvPathConfig, ConvShortcut, StrideAt};
 pub use dense::{DenseBlock, DensePath, DensePathConfig, DenseShortcut};
 pub use error::ModelError;
 pub use init::InitConfig;
-pub use name::{Family, NetName};
-pub use network::{BlockOptions, CifarConfig, CifarNetwork, DenseConfig, DenseNetwork, Network, NetworkConfig};
+pub use name::{Family, NetName, PUBLISHED};
+pub use network::{
+    Activation, BlockOptions, BlockShape, ConvConfig, ConvNetwork, DenseConfig, DenseNetwork, Features, Network,
+    NetworkBlock, NetworkConfig, Part, Stage, Stem,
+};
 pub use norm::Norm;
+pub use preact::{PreactBlock, PreactPath, PreactPlainBlock, PreactResidualBlock};
 pub use shortcut::ShortcutOption;
 pub use summary::Summary;

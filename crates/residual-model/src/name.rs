@@ -1,10 +1,11 @@
 //! Names of networks, the same in the API and on the command line.
 
-use crate::{BlockKind, ModelError};
+use crate::{BlockKind, ModelError, StrideAt};
+use alloc::{format, string::ToString};
+use core::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
-use std::{fmt, str::FromStr};
 
-/// A family of networks.
+/// A family of networks: what, beside plain or residual and the depth, a name says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Family {
@@ -12,6 +13,38 @@ pub enum Family {
     Dense,
     /// Convolutional nets of depth 6n+2 for small images (He et al. 2015, section 4.2).
     Conv,
+    /// Pre-activation nets for small images (He et al. 2016): depth 6n+2 of basic blocks, or 9n+2 of
+    /// bottlenecks, which 164 is too.
+    Preact,
+    /// ImageNet nets of depth 18, 34 (basic), 50, 101, 152 (bottlenecks), with this stride (He et al.
+    /// 2015, table 1).
+    ImageNet(StrideAt),
+    /// The same depths with pre-activation blocks.
+    PreactImageNet,
+    /// Bottlenecks of so many groups and channels a group (Xie et al. 2017).
+    Grouped(usize, usize),
+    /// Bottlenecks so many times as wide between their 1x1 convolutions (Zagoruyko & Komodakis 2016).
+    Wide(usize),
+    /// Any other arrangement of blocks. Has no name that can be parsed.
+    Custom,
+}
+
+/// Depths of ImageNet networks with their blocks in each stage.
+const IMAGENET: [(usize, [usize; 4]); 5] =
+    [(18, [2, 2, 2, 2]), (34, [3, 4, 6, 3]), (50, [3, 4, 6, 3]), (101, [3, 4, 23, 3]), (152, [3, 8, 36, 3])];
+
+/// The blocks in each stage of an ImageNet network.
+pub(crate) fn imagenet_stages(depth: usize) -> Option<[usize; 4]> {
+    IMAGENET.iter().find(|(d, _)| *d == depth).map(|(_, stages)| *stages)
+}
+
+/// Whether a pre-activation net for small images has bottlenecks.
+pub(crate) fn preact_has_bottlenecks(depth: usize) -> bool {
+    depth == 164 || !fits(depth, 6, 8)
+}
+
+fn fits(depth: usize, step: usize, least: usize) -> bool {
+    depth >= least && (depth - least).is_multiple_of(step)
 }
 
 impl Family {
@@ -20,18 +53,27 @@ impl Family {
     /// # Errors
     /// [`ModelError::Depth`], which names the nearest depths that exist.
     pub fn check_depth(self, depth: usize) -> Result<(), ModelError> {
-        let (step, least, rule) = match self {
-            Self::Dense => (2, 2, "depths are even"),
-            Self::Conv => (6, 8, "depths are 6n+2"),
+        let (holds, least, rule): (fn(usize) -> bool, _, _) = match self {
+            Self::Dense => (|d| fits(d, 2, 2), 2, "depths are even"),
+            Self::Conv => (|d| fits(d, 6, 8), 8, "depths are 6n+2"),
+            Self::Preact => (|d| fits(d, 6, 8) || fits(d, 9, 11), 8, "depths are 6n+2 or 9n+2"),
+            Self::ImageNet(StrideAt::Middle) | Self::PreactImageNet => {
+                (|d| imagenet_stages(d).is_some(), 18, "depths are 18, 34, 50, 101 and 152")
+            }
+            Self::ImageNet(StrideAt::First) | Self::Grouped(..) | Self::Wide(_) => {
+                (|d| d >= 50 && imagenet_stages(d).is_some(), 50, "depths are 50, 101 and 152")
+            }
+            Self::Custom => (|_| true, 0, ""),
         };
-        if depth >= least && (depth - least).is_multiple_of(step) {
+        if holds(depth) {
             return Ok(());
         }
-        let nearest = if depth < least {
-            format!("{least} and {}", least + step)
-        } else {
-            let below = depth - (depth - least) % step;
-            format!("{below} and {}", below + step)
+        let below = (least..depth).rev().find(|&d| holds(d));
+        let above = (depth.max(least)..depth.max(least) + 200).filter(|&d| holds(d));
+        let mut nearest = below.into_iter().chain(above).take(2).map(|d| d.to_string());
+        let nearest = match (nearest.next(), nearest.next()) {
+            (Some(a), Some(b)) => format!("{a} and {b}"),
+            (a, _) => a.unwrap_or_default(),
         };
         Err(ModelError::Depth { family: self.name(), depth, rule, nearest })
     }
@@ -40,7 +82,19 @@ impl Family {
         match self {
             Self::Dense => "dense",
             Self::Conv => "conv",
+            Self::Preact => "pre-activation",
+            Self::ImageNet(StrideAt::Middle) => "ImageNet",
+            Self::ImageNet(StrideAt::First) => "ImageNet v1",
+            Self::PreactImageNet => "pre-activation ImageNet",
+            Self::Grouped(..) => "ResNeXt",
+            Self::Wide(_) => "wide ImageNet",
+            Self::Custom => "custom",
         }
+    }
+
+    /// Whether these are nets for small images, rather than ImageNet's or dense ones.
+    pub fn is_for_small_images(self) -> bool {
+        matches!(self, Self::Conv | Self::Preact)
     }
 }
 
@@ -50,7 +104,21 @@ impl fmt::Display for Family {
     }
 }
 
-/// What a name such as `resnet20`, `plain56`, `dense-resnet110` or `cifar-resnet50` says.
+/// What a name such as `resnet20`, `plain34`, `preact_resnet164` or `resnext50_32x4d` says.
+///
+/// | name | network |
+/// |---|---|
+/// | `dense-resnet20`, `dense-plain20` | fully connected, any even depth |
+/// | `resnet20` … `resnet1202`, `plain20` … | small images, depth 6n+2 |
+/// | `cifar-resnet50`, `cifar-resnet152` | the same where the bare name is an ImageNet network's |
+/// | `preact_resnet110`, `preact_resnet164`, `preact_resnet1001` | small images, pre-activation |
+/// | `resnet18`, `34`, `50`, `101`, `152`, `plain18` … | ImageNet; bottlenecks have their stride in the 3x3 |
+/// | `resnet50_v1`, `101_v1`, `152_v1` | ImageNet, the stride in the first 1x1 |
+/// | `preact_resnet18`, `34`, `50`, `101`, `152` | ImageNet, pre-activation |
+/// | `resnext50_32x4d`, `resnext101_32x8d`, any groups and widths | ImageNet, grouped |
+/// | `wide_resnet50_2`, `wide_resnet101_2`, any factor | ImageNet, wide |
+///
+/// Each `resnet` has a twin `plain` (`plainx` for `resnext`).
 ///
 /// ```
 /// use residual_model::{BlockKind, Family, NetName};
@@ -70,21 +138,66 @@ pub struct NetName {
     pub depth: usize,
 }
 
-/// Depths whose bare name belongs to an ImageNet network.
-const IMAGENET_DEPTHS: [usize; 2] = [50, 152];
+/// Published networks, from small to large within each family: what `residual models` lists.
+pub const PUBLISHED: &[&str] = &[
+    "resnet20",
+    "resnet32",
+    "resnet44",
+    "resnet56",
+    "resnet110",
+    "resnet1202",
+    "plain20",
+    "plain32",
+    "plain44",
+    "plain56",
+    "plain110",
+    "preact_resnet110",
+    "preact_resnet164",
+    "preact_resnet1001",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "plain18",
+    "plain34",
+    "plain50",
+    "resnet50_v1",
+    "resnet101_v1",
+    "resnet152_v1",
+    "preact_resnet18",
+    "preact_resnet34",
+    "preact_resnet50",
+    "preact_resnet101",
+    "preact_resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "resnext101_64x4d",
+    "wide_resnet50_2",
+    "wide_resnet101_2",
+];
 
 impl fmt::Display for NetName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let prefix = match self.family {
-            Family::Dense => "dense-",
-            Family::Conv if IMAGENET_DEPTHS.contains(&self.depth) => "cifar-",
-            Family::Conv => "",
-        };
-        let kind = match self.kind {
+        let depth = self.depth;
+        let net = match self.kind {
             BlockKind::Plain => "plain",
             BlockKind::Residual => "resnet",
         };
-        write!(f, "{prefix}{kind}{}", self.depth)
+        match self.family {
+            Family::Dense => write!(f, "dense-{net}{depth}"),
+            Family::Conv if imagenet_stages(depth).is_some() => write!(f, "cifar-{net}{depth}"),
+            Family::Conv | Family::ImageNet(StrideAt::Middle) => write!(f, "{net}{depth}"),
+            Family::ImageNet(StrideAt::First) => write!(f, "{net}{depth}_v1"),
+            Family::Preact if imagenet_stages(depth).is_some() => write!(f, "cifar-preact_{net}{depth}"),
+            Family::Preact | Family::PreactImageNet => write!(f, "preact_{net}{depth}"),
+            Family::Grouped(groups, width) => {
+                let next = if self.kind == BlockKind::Plain { "plainx" } else { "resnext" };
+                write!(f, "{next}{depth}_{groups}x{width}d")
+            }
+            Family::Wide(factor) => write!(f, "wide_{net}{depth}_{factor}"),
+            Family::Custom => write!(f, "custom-{net}{depth}"),
+        }
     }
 }
 
@@ -93,29 +206,49 @@ impl FromStr for NetName {
 
     fn from_str(name: &str) -> Result<Self, ModelError> {
         let unknown = || ModelError::UnknownName(name.into());
-        let (family, rest, prefixed) = match name.split_once('-') {
-            Some(("dense", rest)) => (Family::Dense, rest, true),
-            Some(("cifar", rest)) => (Family::Conv, rest, true),
-            Some(_) => return Err(unknown()),
-            None => (Family::Conv, name, false),
-        };
-        let (kind, digits) = if let Some(digits) = rest.strip_prefix("resnet") {
-            (BlockKind::Residual, digits)
-        } else if let Some(digits) = rest.strip_prefix("plain") {
-            (BlockKind::Plain, digits)
-        } else {
-            return Err(unknown());
-        };
-        if !digits.bytes().all(|b| b.is_ascii_digit()) {
-            return Err(unknown());
-        }
-        let depth = digits.parse().map_err(|_| unknown())?;
-        if !prefixed && IMAGENET_DEPTHS.contains(&depth) {
-            return Err(ModelError::ImageNetName { name: name.into() });
-        }
-        family.check_depth(depth)?;
-        Ok(Self { family, kind, depth })
+        let parsed = parse(name).ok_or_else(unknown)?;
+        parsed.family.check_depth(parsed.depth)?;
+        Ok(parsed)
     }
+}
+
+/// Splits a name into its parts; the depth is still to be checked.
+fn parse(name: &str) -> Option<NetName> {
+    use BlockKind::{Plain, Residual};
+    let (dense, cifar) = (name.strip_prefix("dense-"), name.strip_prefix("cifar-"));
+    let rest = dense.or(cifar).unwrap_or(name);
+    let (preact, wide) = (rest.strip_prefix("preact_"), rest.strip_prefix("wide_"));
+    let rest = preact.or(wide).unwrap_or(rest);
+    let words =
+        [("resnext", Residual, true), ("plainx", Plain, true), ("resnet", Residual, false), ("plain", Plain, false)];
+    let (kind, grouped, rest) =
+        words.into_iter().find_map(|(word, kind, grouped)| Some((kind, grouped, rest.strip_prefix(word)?)))?;
+    let (depth, suffix) = match rest.split_once('_') {
+        Some((depth, suffix)) => (number(depth)?, Some(suffix)),
+        None => (number(rest)?, None),
+    };
+    let imagenet = imagenet_stages(depth).is_some() && cifar.is_none();
+    let family = match (dense.is_some(), cifar.is_some(), preact.is_some(), wide.is_some(), grouped, suffix) {
+        (true, false, false, false, false, None) => Family::Dense,
+        (false, _, false, false, false, None) if !imagenet => Family::Conv,
+        (false, false, false, false, false, None) => Family::ImageNet(StrideAt::Middle),
+        (false, false, false, false, false, Some("v1")) => Family::ImageNet(StrideAt::First),
+        (false, _, true, false, false, None) if !imagenet => Family::Preact,
+        (false, false, true, false, false, None) => Family::PreactImageNet,
+        (false, false, false, true, false, Some(factor)) => Family::Wide(number(factor)?),
+        (false, false, false, false, true, Some(suffix)) => {
+            let (groups, width) = suffix.strip_suffix('d')?.split_once('x')?;
+            Family::Grouped(number(groups)?, number(width)?)
+        }
+        _ => return None,
+    };
+    Some(NetName { family, kind, depth })
+}
+
+/// A number without a sign or leading zeros, so that a name has one spelling.
+fn number(digits: &str) -> Option<usize> {
+    let plain = digits.bytes().all(|b| b.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
+    if plain { digits.parse().ok() } else { None }
 }
 
 #[cfg(test)]
@@ -128,10 +261,34 @@ mod tests {
 
     #[test]
     fn names_survive_a_round_trip() {
-        for name in ["resnet20", "plain8", "resnet1202", "cifar-resnet50", "cifar-plain152", "dense-plain4"] {
-            assert_eq!(name.parse::<NetName>().unwrap().to_string(), name);
+        let more = [
+            "plain8",
+            "cifar-resnet50",
+            "cifar-plain152",
+            "dense-plain4",
+            "preact_resnet20",
+            "preact_plain29",
+            "cifar-preact_resnet50",
+            "plain50_v1",
+            "plainx50_32x4d",
+            "resnext152_8x16d",
+            "wide_plain101_3",
+        ];
+        for name in PUBLISHED.iter().chain(&more) {
+            assert_eq!(name.parse::<NetName>().unwrap().to_string(), *name);
         }
         assert_eq!("cifar-resnet20".parse(), "resnet20".parse::<NetName>());
+    }
+
+    #[test]
+    fn a_name_says_its_family() {
+        let family = |name: &str| name.parse::<NetName>().unwrap().family;
+        assert_eq!(family("resnet50"), Family::ImageNet(StrideAt::Middle));
+        assert_eq!(family("cifar-resnet50"), Family::Conv);
+        assert_eq!(family("resnet50_v1"), Family::ImageNet(StrideAt::First));
+        assert_eq!(family("preact_resnet164"), Family::Preact);
+        assert_eq!(family("preact_resnet50"), Family::PreactImageNet);
+        assert_eq!(family("resnext50_32x4d"), Family::Grouped(32, 4));
     }
 
     #[test]
@@ -140,16 +297,29 @@ mod tests {
         assert!(error("resnet3").ends_with("the nearest are 8 and 14"));
         assert!(error("dense-resnet21").ends_with("depths are even; the nearest are 20 and 22"));
         assert!(error("dense-plain0").ends_with("the nearest are 2 and 4"));
-    }
-
-    #[test]
-    fn imagenet_names_are_not_taken_silently() {
-        assert!(error("resnet50").contains("write `cifar-resnet50`"));
+        assert!(error("wide_resnet34_2").ends_with("depths are 50, 101 and 152; the nearest are 50 and 101"));
+        assert!(error("resnext200_32x4d").ends_with("the nearest are 152"));
     }
 
     #[test]
     fn other_words_are_unknown() {
-        for name in ["", "resnet", "vgg16", "dense-", "foo-resnet20", "resnet+20", "resnet99999999999999999999"] {
+        let names = [
+            "",
+            "resnet",
+            "vgg16",
+            "dense-",
+            "foo-resnet20",
+            "resnet+20",
+            "resnet020",
+            "resnet99999999999999999999",
+            "resnext50",
+            "resnext50_32",
+            "wide_resnet50",
+            "dense-preact_resnet20",
+            "resnet20_v2",
+            "custom-resnet12",
+        ];
+        for name in names {
             assert!(error(name).starts_with("unknown network"), "{name}");
         }
     }

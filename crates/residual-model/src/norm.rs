@@ -1,10 +1,11 @@
 use crate::ModelError;
 use burn::{
-    nn::{BatchNorm, BatchNormConfig},
+    module::Param,
+    nn::{BatchNorm, BatchNormConfig, conv::Conv2d},
     tensor::{Device, Tensor},
 };
+use core::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
-use std::{fmt, str::FromStr};
 
 /// The normalisation after each linear layer.
 ///
@@ -37,6 +38,21 @@ pub(crate) fn normalize<const D: usize>(norm: &Option<BatchNorm>, z: Tensor<D>) 
         Some(norm) => norm.forward(z),
         None => z,
     }
+}
+
+/// A convolution that computes `norm(conv(a))` in inference mode: `W' = W · γ/√(v + ε)` and
+/// `b' = β + (b - m) · γ/√(v + ε)` for each output channel, with the running mean m and variance v.
+pub(crate) fn fold(conv: Conv2d, norm: Option<BatchNorm>) -> Conv2d {
+    let Some(norm) = norm else { return conv };
+    let factor = norm.gamma.val() / (norm.running_var.value() + norm.epsilon).sqrt();
+    let shift = match &conv.bias {
+        Some(bias) => bias.val() - norm.running_mean.value(),
+        None => norm.running_mean.value().neg(),
+    };
+    let bias = norm.beta.val() + shift * factor.clone();
+    let channels = factor.dims()[0];
+    let weight = conv.weight.val() * factor.reshape([channels, 1, 1, 1]);
+    Conv2d { weight: Param::from_tensor(weight), bias: Some(Param::from_tensor(bias)), ..conv }
 }
 
 impl fmt::Display for Norm {

@@ -1,7 +1,7 @@
 use crate::ModelError;
 use burn::tensor::Tensor;
+use core::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
-use std::{fmt, str::FromStr};
 
 /// How a shortcut bridges different shapes: options A, B and C of He et al. 2015, section 4.1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -1,14 +1,20 @@
 //! What a network consists of: layers, output shapes, parameters, multiply-adds.
 
-use crate::Norm;
+use crate::{Norm, conv::ConvShape};
+use alloc::{
+    format,
+    string::{String, ToString},
+    vec,
+    vec::Vec,
+};
 use burn::{
     module::{Module, ModuleVisitor, Param},
     tensor::Tensor,
 };
+use core::fmt;
 use serde::Serialize;
-use std::fmt;
 
-/// One weighted layer, its norm included.
+/// One weighted layer with its norm, or the last norm of a pre-activation net.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SummaryRow {
     /// Where the layer is.
@@ -27,9 +33,9 @@ pub struct SummaryRow {
 /// A network's weighted layers in the order of the forward pass.
 ///
 /// ```
-/// use residual_model::{CifarConfig, BlockOptions, BlockKind};
+/// use residual_model::ConvConfig;
 ///
-/// let summary = CifarConfig::new(20, [3, 32, 32], 10).summary();
+/// let summary = ConvConfig::cifar(20, [3, 32, 32], 10).summary();
 /// assert_eq!(summary.parameters(), 269_722);
 /// assert_eq!(summary.multiply_adds(), 40_551_040);
 /// ```
@@ -45,15 +51,29 @@ impl Summary {
         Self { rows: Vec::new(), norm }
     }
 
-    pub(crate) fn conv(&mut self, layer: &str, channels: [usize; 2], kernel: usize, size: [usize; 2]) {
-        let weights = channels[0] * channels[1] * kernel * kernel;
+    /// A convolution with an output of this size, and the norm that belongs to it, if any, on so many channels.
+    pub(crate) fn conv(&mut self, layer: &str, shape: ConvShape, norm: Option<usize>, size: [usize; 2]) {
+        let ConvShape { channels, kernel, groups, .. } = shape;
+        let weights = channels[0] / groups * channels[1] * kernel * kernel;
+        let grouped = if groups == 1 { String::new() } else { format!(", {groups} groups") };
+        let affine = match self.norm {
+            Norm::Batch => 2 * norm.unwrap_or(0),
+            Norm::None => channels[1],
+        };
         self.push(
             layer,
-            format!("conv {kernel}x{kernel}, {} to {}", channels[0], channels[1]),
+            format!("conv {kernel}x{kernel}, {} to {}{grouped}", channels[0], channels[1]),
             vec![channels[1], size[0], size[1]],
-            weights + self.affine(channels[1]),
+            weights + affine,
             weights as u64 * (size[0] * size[1]) as u64,
         );
+    }
+
+    /// A norm of its own.
+    pub(crate) fn norm(&mut self, layer: &str, channels: usize, size: [usize; 2]) {
+        if self.norm == Norm::Batch {
+            self.push(layer, "batch norm".into(), vec![channels, size[0], size[1]], 2 * channels, 0);
+        }
     }
 
     pub(crate) fn linear(&mut self, layer: &str, features: [usize; 2]) {

@@ -1,5 +1,7 @@
 //! The lecture's claims and the published numbers.
 
+mod family;
+
 use crate::*;
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param},
@@ -119,7 +121,7 @@ fn parameters_and_depths_are_the_published_ones() {
     let published = [(20, 269_722), (32, 464_154), (44, 658_586), (56, 853_018), (110, 1_727_962), (1202, 19_421_274)];
     for (depth, parameters) in published {
         for kind in [BlockKind::Plain, BlockKind::Residual] {
-            let config = CifarConfig::new(depth, [3, 32, 32], 10).with_blocks(BlockOptions::of_kind(kind));
+            let config = ConvConfig::cifar(depth, [3, 32, 32], 10).with_blocks(BlockOptions::of_kind(kind));
             assert_eq!(config.summary().parameters(), parameters);
             assert_eq!(config.summary().rows().len(), depth);
             if depth <= 56 {
@@ -127,7 +129,7 @@ fn parameters_and_depths_are_the_published_ones() {
             }
         }
     }
-    assert_eq!(CifarConfig::new(20, [3, 32, 32], 10).summary().multiply_adds(), 40_551_040);
+    assert_eq!(ConvConfig::cifar(20, [3, 32, 32], 10).summary().multiply_adds(), 40_551_040);
 }
 
 #[test]
@@ -160,7 +162,7 @@ fn twins_have_the_same_parameters_with_the_same_values() {
 fn weights_depend_on_seed_and_path_alone() {
     let build = |seed| {
         let init = InitConfig { seed, zero_init: false };
-        parameters(&CifarConfig::new(8, [3, 8, 8], 10).with_init(init).init(&device()))
+        parameters(&ConvConfig::cifar(8, [3, 8, 8], 10).with_init(init).init(&device()))
     };
     let here = build(3);
     device().seed(99);
@@ -170,14 +172,14 @@ fn weights_depend_on_seed_and_path_alone() {
     assert_ne!(here["layer1.0.main_path.conv1.weight"], here["layer1.0.main_path.conv2.weight"]);
     // A deeper net shares the layers it has in common.
     let deeper = parameters(
-        &CifarConfig::new(14, [3, 8, 8], 10).with_init(InitConfig { seed: 3, zero_init: false }).init(&device()),
+        &ConvConfig::cifar(14, [3, 8, 8], 10).with_init(InitConfig { seed: 3, zero_init: false }).init(&device()),
     );
     assert_eq!(deeper["layer1.0.main_path.conv1.weight"], here["layer1.0.main_path.conv1.weight"]);
 }
 
 #[test]
 fn weights_have_he_variance() {
-    let weights = &parameters(&CifarConfig::new(8, [3, 8, 8], 10).init(&device()))["layer3.0.main_path.conv2.weight"];
+    let weights = &parameters(&ConvConfig::cifar(8, [3, 8, 8], 10).init(&device()))["layer3.0.main_path.conv2.weight"];
     let n = weights.len() as f64;
     let mean = weights.iter().sum::<f64>() / n;
     let variance = weights.iter().map(|w| (w - mean).powi(2)).sum::<f64>() / n;
@@ -310,7 +312,7 @@ fn gradients_of_every_block_agree_with_finite_differences() {
 #[test]
 fn a_training_step_of_1202_layers_does_not_overflow_the_stack() {
     let device = device().autodiff();
-    let network = CifarConfig::new(1202, [3, 8, 8], 10).with_width(2).init(&device);
+    let network = ConvConfig::cifar(1202, [3, 8, 8], 10).with_width(2).init(&device);
     let images = Tensor::random([2, 3, 8, 8], Distribution::Default, &device);
     let grads = network.forward(images).powi_scalar(2).sum().backward();
     let stem = network.conv1.weight.val().grad(&grads).expect("the gradient reaches the first layer");
@@ -332,7 +334,7 @@ fn without_norm_the_branch_scale_keeps_a_deep_net_finite() {
 
 #[test]
 fn wrong_networks_are_refused() {
-    let config = |classes, width| CifarConfig::new(20, [3, 32, 32], classes).with_width(width).validate();
+    let config = |classes, width| ConvConfig::cifar(20, [3, 32, 32], classes).with_width(width).validate();
     assert_eq!(config(0, 16), Err(ModelError::Zero("classes")));
     assert_eq!(config(10, 0), Err(ModelError::Zero("width")));
     assert!(DenseConfig::new(5, 8, 10).validate().is_err());

@@ -54,7 +54,7 @@ macro_rules! transparent_module {
         impl$(<$($generic: burn::module::Module + burn::module::ModuleDisplay),+>)?
             burn::module::ModuleDisplay for $name$(<$($generic),+>)?
         {
-            fn format(&self, settings: burn::module::DisplaySettings) -> String {
+            fn format(&self, settings: burn::module::DisplaySettings) -> alloc::string::String {
                 match self { $(Self::$variant(m) => m.format(settings)),+ }
             }
         }

@@ -1,6 +1,6 @@
 use crate::{Decay, Schedule, TrainError, Warmup, files};
 use residual_data::DataName;
-use residual_model::{Family, InitConfig, NetName, Network, NetworkConfig};
+use residual_model::{InitConfig, NetName, Network, NetworkConfig, Part};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -12,6 +12,11 @@ pub struct TrainConfig {
     pub version: u32,
     /// The network and its initial weights.
     pub network: NetworkConfig,
+    /// The weights it starts from instead, as a record: a file or a published name. Whoever trains
+    /// loads them, see [`Training::with_network`](crate::Training::with_network).
+    pub start: Option<String>,
+    /// Parts that are not trained. Their batch norms keep their running statistics.
+    pub freeze: Vec<Part>,
     /// The dataset.
     pub data: DataName,
     /// Passes over the training set.
@@ -30,21 +35,26 @@ pub struct TrainConfig {
     pub patience: Option<usize>,
 }
 
-/// Stochastic gradient descent: `v ← momentum · v + (g + weight_decay · w)`, `w ← w - lr · v`, on
-/// every parameter alike. Momentum is not dampened, as in the paper's Caffe and in PyTorch.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+/// Stochastic gradient descent: `v ← momentum · v + (g + weight_decay · w)`, `w ← w - lr · v`.
+/// Momentum is not dampened, as in the paper's Caffe and in PyTorch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Optimizer {
     /// The momentum.
     pub momentum: f64,
     /// The weight decay.
     pub weight_decay: f64,
+    /// Whether norms and biases decay too, as in the paper.
+    pub decay_all: bool,
+    /// Parts with learning rates of their own: the schedule's times a factor. The last that names a
+    /// part holds.
+    pub rates: Vec<(Part, f64)>,
 }
 
 impl Default for Optimizer {
-    /// Momentum 0.9 and weight decay 1e-4 (He et al. 2015, section 4.2).
+    /// Momentum 0.9 and weight decay 1e-4 on every parameter alike (He et al. 2015, section 4.2).
     fn default() -> Self {
-        Self { momentum: 0.9, weight_decay: 1e-4 }
+        Self { momentum: 0.9, weight_decay: 1e-4, decay_all: true, rates: Vec::new() }
     }
 }
 
@@ -61,7 +71,7 @@ pub enum Evaluate {
 
 impl TrainConfig {
     /// The format that this version of the crate writes and reads.
-    pub const VERSION: u32 = 1;
+    pub const VERSION: u32 = 2;
 
     /// Ten epochs of batches of 64, SGD with cosine decay from 0.05, seed 0, everything of the
     /// network at its default but the width of convolutional nets on 8x8 images, which is 8.
@@ -70,13 +80,16 @@ impl TrainConfig {
     /// If the dataset cannot be loaded.
     pub fn new(name: NetName, data: DataName) -> Result<Self, TrainError> {
         let dataset = data.load()?;
+        name.family.check_depth(name.depth)?;
         let mut network = NetworkConfig::new(name, dataset.shape(), dataset.classes());
-        if name.family == Family::Conv && dataset.shape()[1] <= 8 {
+        if name.family.is_for_small_images() && dataset.shape()[1] <= 8 {
             network = network.with_width(8);
         }
         Ok(Self {
             version: Self::VERSION,
             network,
+            start: None,
+            freeze: Vec::new(),
             data,
             epochs: 10,
             batch_size: 64,
@@ -146,12 +159,24 @@ impl TrainConfig {
         if let Some(patience) = self.patience {
             at_least_one("patience", patience)?;
             if self.evaluate == Evaluate::AtEnd {
-                return Err(TrainError::Conflict("patience needs an evaluation after every epoch"));
+                return Err(TrainError::Conflict("patience needs an evaluation after every epoch".into()));
             }
         }
         within("the learning rate", self.schedule.lr, "a positive number", |x| x > 0.0)?;
         within("momentum", self.optimizer.momentum, "at least 0 and below 1", |x| (0.0..1.0).contains(&x))?;
         within("weight decay", self.optimizer.weight_decay, "at least 0", |x| x >= 0.0)?;
+        for (_, factor) in &self.optimizer.rates {
+            within("the factor of a part's learning rate", *factor, "a positive number", |x| x > 0.0)?;
+        }
+        let parts = self.network.parts();
+        let rated = self.optimizer.rates.iter().map(|(part, _)| part);
+        if let Some(part) = self.freeze.iter().chain(rated).find(|part| !parts.contains(part)) {
+            let expected = parts.iter().map(Part::to_string).collect::<Vec<_>>().join(", ");
+            return Err(TrainError::Conflict(format!("{} has no part {part}, only {expected}", self.network.name())));
+        }
+        if parts.iter().all(|part| self.freeze.contains(part)) {
+            return Err(TrainError::Conflict("nothing is left to train: every part is frozen".into()));
+        }
         if let Decay::Step { milestones, factor } = &self.schedule.decay {
             at_least_one("the number of milestones", milestones.len())?;
             within("the factor of a step", *factor, "a positive number", |x| x > 0.0)?;

@@ -195,6 +195,18 @@ impl RunDir {
         }
     }
 
+    /// The file of the final weights.
+    ///
+    /// # Errors
+    /// If the training has not come to its end.
+    pub fn model(&self) -> Result<PathBuf, TrainError> {
+        let path = self.file(MODEL);
+        match path.is_file() {
+            true => Ok(path),
+            false => Err(TrainError::bad_file(&self.path, format!("holds no finished training: {MODEL} is missing"))),
+        }
+    }
+
     /// The network with its final weights, in inference mode.
     ///
     /// # Errors
@@ -210,8 +222,9 @@ impl RunDir {
     pub fn latest(&self, device: &Device) -> Result<Option<Checkpoint>, TrainError> {
         let Some(&iteration) = self.checkpoints().first() else { return Ok(None) };
         let [model, optim, scheduler] = RECORDS.map(|name| self.record(name, iteration));
-        let network = self.config()?.init(&device.clone().autodiff());
-        load(Classifier { network }, &model)?;
+        let config = self.config()?;
+        let network = config.init(&device.clone().autodiff());
+        load(Classifier { network, seed: config.seed }, &model)?;
         OptimizerRecord::load(&optim).map_err(|e| unusable(&optim, &e))?;
         LrSchedulerRecord::load(&scheduler).map_err(|e| unusable(&scheduler, &e))?;
         let progress: Progress = files::read_json(&self.progress(iteration))?;

@@ -23,7 +23,7 @@ pub enum TrainError {
     },
     /// Two settings that exclude each other.
     #[error("{0}")]
-    Conflict(&'static str),
+    Conflict(String),
     /// The network does not fit the data.
     #[error("network and data do not fit: {0}")]
     Mismatch(String),
@@ -68,7 +68,7 @@ impl TrainError {
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Model(_) | Self::Setting { .. } | Self::Conflict(_) | Self::Mismatch(_) => true,
-            Self::Data(error) => matches!(error, DataError::UnknownDataset { .. } | DataError::Classes { .. }),
+            Self::Data(error) => error.is_usage(),
             Self::Diverged { .. } | Self::Learner(_) | Self::Io { .. } | Self::BadFile { .. } => false,
         }
     }

@@ -39,6 +39,71 @@ pub fn evaluate(
     Ok(sums.evaluation())
 }
 
+/// Every prediction over a set of samples.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Predictions {
+    /// Mean cross-entropy, in nats.
+    pub loss: f64,
+    /// The class of the highest score, sample by sample; the lower class of two.
+    pub predicted: Vec<usize>,
+    /// The true class, sample by sample.
+    pub labels: Vec<usize>,
+    /// How many of the classes score higher than the true one, sample by sample.
+    pub rank: Vec<usize>,
+    /// The number of classes that the network knows.
+    pub classes: usize,
+}
+
+impl Predictions {
+    /// The fraction of samples whose true class is not among the k highest scores; `top_k_error(1)` is
+    /// the error.
+    pub fn top_k_error(&self, k: usize) -> f64 {
+        let wrong = self.rank.iter().filter(|&&rank| rank >= k).count();
+        wrong as f64 / self.rank.len().max(1) as f64
+    }
+
+    /// How many samples of each true class (row) were taken for each class (column).
+    pub fn confusion(&self) -> Vec<Vec<usize>> {
+        let mut table = vec![vec![0; self.classes]; self.classes];
+        for (&label, &predicted) in self.labels.iter().zip(&self.predicted) {
+            table[label][predicted] += 1;
+        }
+        table
+    }
+}
+
+/// Predicts every sample, in order, in inference mode.
+///
+/// # Errors
+/// If a sample cannot be read.
+pub fn predict(
+    network: &Network,
+    source: &Arc<dyn Source>,
+    batch_size: usize,
+    device: &Device,
+) -> Result<Predictions, DataError> {
+    let device = device.clone().inner();
+    let mut sums = Sums::default();
+    let (mut predicted, mut labels, mut rank, mut classes) = (Vec::new(), Vec::new(), Vec::new(), source.classes());
+    for batch in Loader::new(source.clone(), batch_size, &device).batches() {
+        let batch = batch?;
+        let logits = network.forward(batch.images);
+        sums.add(&Measured::new(loss(&logits, &batch.labels), logits.clone(), batch.labels.clone()));
+        classes = logits.dims()[1];
+        let scores: Vec<f32> = logits.into_data().iter::<f32>().collect();
+        let truth = batch.labels.into_data().iter::<i64>().collect::<Vec<_>>();
+        for (scores, truth) in scores.chunks_exact(classes).zip(truth) {
+            let truth = truth as usize;
+            let best = (0..classes).fold(0, |best, c| if scores[c] > scores[best] { c } else { best });
+            let above = |c: usize| scores[c] > scores[truth] || (scores[c] == scores[truth] && c < truth);
+            predicted.push(best);
+            labels.push(truth);
+            rank.push((0..classes).filter(|&c| above(c)).count());
+        }
+    }
+    Ok(Predictions { loss: sums.evaluation().loss, predicted, labels, rank, classes })
+}
+
 /// Mean cross-entropy of a batch.
 pub(crate) fn loss(logits: &Tensor<2>, labels: &Tensor<1, Int>) -> Tensor<1> {
     CrossEntropyLossConfig::new().init(&logits.device()).forward(logits.clone(), labels.clone())

@@ -9,12 +9,12 @@ use crate::{
 };
 use burn::{
     data::dataloader::DataLoader,
-    module::Module,
+    module::{Module, ModuleVisitor, Param, ParamGroup, ParamId},
     optim::{
         SgdConfig, decay::WeightDecayConfig, lr_scheduler::module_lr_scheduler::ModuleLrScheduler,
         momentum::MomentumConfig,
     },
-    tensor::Device,
+    tensor::{Device, Int, Tensor},
     train::{
         ClassificationOutput, EventProcessorTraining, InferenceStep, Learner, LearnerEvent, LearnerSummary,
         LearningResult, SupervisedLearningStrategy, SupervisedTraining, SupervisedTrainingEventProcessor, TrainLoader,
@@ -33,13 +33,12 @@ use std::{cell::RefCell, sync::Arc, time::Instant};
 #[derive(Module, Debug)]
 pub(crate) struct Classifier {
     pub(crate) network: Network,
+    /// Of stochastic depth.
+    pub(crate) seed: u64,
 }
 
-impl Classifier {
-    fn classify(&self, batch: Batch) -> ClassificationOutput {
-        let logits = self.network.forward(batch.images);
-        ClassificationOutput::new(loss(&logits, &batch.labels), logits, batch.labels)
-    }
+fn output(logits: Tensor<2>, labels: Tensor<1, Int>) -> ClassificationOutput {
+    ClassificationOutput::new(loss(&logits, &labels), logits, labels)
 }
 
 impl TrainStep for Classifier {
@@ -47,7 +46,8 @@ impl TrainStep for Classifier {
     type Output = ClassificationOutput;
 
     fn step(&self, batch: Batch) -> TrainOutput<ClassificationOutput> {
-        let output = self.classify(batch);
+        let logits = self.network.forward_training(batch.images, self.seed, batch.number);
+        let output = output(logits, batch.labels);
         TrainOutput::new(self, output.loss.backward(), output)
     }
 }
@@ -57,7 +57,7 @@ impl InferenceStep for Classifier {
     type Output = ClassificationOutput;
 
     fn step(&self, batch: Batch) -> ClassificationOutput {
-        self.classify(batch)
+        output(self.network.forward(batch.images), batch.labels)
     }
 }
 
@@ -73,6 +73,8 @@ fn measure(output: &ClassificationOutput) -> Measured {
 /// What a training has come to.
 #[derive(Default)]
 pub(crate) struct Session {
+    /// Where it starts from, if not from initial weights.
+    pub(crate) network: Option<Network>,
     pub(crate) progress: Progress,
     pub(crate) rows: Vec<Row>,
     pub(crate) curve: Vec<f32>,
@@ -112,7 +114,7 @@ pub(crate) fn train(
     device: &Device,
     stop: StopFlag,
     directory: Option<RunDir>,
-    session: Session,
+    mut session: Session,
     observer: Observer,
 ) -> (Network, Session, Option<TrainError>) {
     let device = device.clone().autodiff();
@@ -122,17 +124,32 @@ pub(crate) fn train(
     let valid: Arc<dyn DataLoader<Batch>> =
         Arc::new(Loader::new(dataset.test.clone(), config.batch_size, &device.clone().inner()));
     let warm = Warm::default();
-    let scheduler = Scheduler {
+    let scheduler = |factor| Scheduler {
         schedule: config.schedule.clone(),
         total: config.epochs * loader.batches_per_epoch(),
         warm: warm.clone(),
         iteration: 0,
+        factor,
     };
-    let optimizer = SgdConfig::new()
-        .with_momentum(Some(MomentumConfig::new().with_momentum(config.optimizer.momentum).with_dampening(0.0)))
-        .with_weight_decay(Some(WeightDecayConfig::new(config.optimizer.weight_decay as f32)));
-    let model = Classifier { network: config.init(&device) };
-    let learner = Learner::new(model, optimizer.init(), ModuleLrScheduler::new(scheduler));
+    let network = session.network.take().unwrap_or_else(|| config.init(&device)).unfreeze().train();
+    let network = network.freeze_parts(&config.freeze).expect("the configuration was validated");
+    let mut schedulers = ModuleLrScheduler::new(scheduler(1.0));
+    for &(part, factor) in &config.optimizer.rates {
+        schedulers = schedulers.with_group(group(&network, |path| part.contains(path)), scheduler(factor));
+    }
+    let sgd = |weight_decay: f64| {
+        let momentum = MomentumConfig::new().with_momentum(config.optimizer.momentum).with_dampening(0.0);
+        let decay = WeightDecayConfig::new(weight_decay as f32);
+        SgdConfig::new().with_momentum(Some(momentum)).with_weight_decay(Some(decay))
+    };
+    let mut optimizer = sgd(config.optimizer.weight_decay).init();
+    if !config.optimizer.decay_all {
+        let norms_and_biases =
+            group(&network, |path| [".gamma", ".beta", ".bias"].iter().any(|end| path.ends_with(end)));
+        optimizer = optimizer.with_group(norms_and_biases, sgd(0.0).build(), None);
+    }
+    let model = Classifier { network, seed: config.seed };
+    let learner = Learner::new(model, optimizer, schedulers);
 
     let resumed = session.progress.iteration;
     #[expect(clippy::arc_with_non_send_sync, reason = "Burn takes a strategy in an Arc, and calls it on this thread")]
@@ -169,6 +186,27 @@ pub(crate) fn train(
     let session = training_loop.session.take();
     let error = training_loop.error.take().or(error.map(|e| TrainError::Learner(e.to_string())));
     (model.network, session, error)
+}
+
+/// The parameters whose paths in the network satisfy a condition.
+fn group(network: &Network, holds: impl Fn(&str) -> bool) -> ParamGroup {
+    struct Ids<F>(Vec<String>, F, Vec<ParamId>);
+    impl<F: Fn(&str) -> bool> ModuleVisitor for Ids<F> {
+        fn enter_module(&mut self, name: &str, _container_type: &str) {
+            self.0.push(name.into());
+        }
+        fn exit_module(&mut self, _name: &str, _container_type: &str) {
+            self.0.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if (self.1)(&self.0.join(".")) {
+                self.2.push(param.id);
+            }
+        }
+    }
+    let mut ids = Ids(Vec::new(), holds, Vec::new());
+    network.visit(&mut ids);
+    ParamGroup::from_ids(ids.2)
 }
 
 impl SupervisedLearningStrategy<Classifier> for Loop {

@@ -30,7 +30,7 @@ pub use config::{Evaluate, Optimizer, TrainConfig};
 pub use directory::{Checkpoint, RunDir};
 pub use environment::Environment;
 pub use error::TrainError;
-pub use evaluate::{Evaluation, evaluate};
+pub use evaluate::{Evaluation, Predictions, evaluate, predict};
 pub use metrics::{Row, Split};
 pub use residual_data::DataName;
 pub use schedule::{Decay, Schedule, Warmup};

@@ -118,11 +118,13 @@ pub(crate) struct Scheduler {
     pub(crate) total: usize,
     pub(crate) warm: Warm,
     pub(crate) iteration: usize,
+    /// What the schedule's rate is multiplied by.
+    pub(crate) factor: f64,
 }
 
 impl LrScheduler for Scheduler {
     fn step(&mut self) -> LearningRate {
-        let rate = self.schedule.rate(self.iteration, self.total, self.warm.get());
+        let rate = self.factor * self.schedule.rate(self.iteration, self.total, self.warm.get());
         self.iteration += 1;
         rate
     }
@@ -171,7 +173,7 @@ mod tests {
         let warmup = Warmup::UntilError { lr: 0.01, threshold: 0.8 };
         let schedule = Schedule { lr: 0.1, decay: Decay::Constant, warmup };
         let warm = Warm::default();
-        let mut scheduler = Scheduler { schedule, total: 10, warm: warm.clone(), iteration: 0 };
+        let mut scheduler = Scheduler { schedule, total: 10, warm: warm.clone(), iteration: 0, factor: 1.0 };
         close(scheduler.step(), 0.01);
         warm.set(true);
         close(scheduler.step(), 0.1);
@@ -189,7 +191,8 @@ mod tests {
     #[test]
     fn a_scheduler_goes_on_where_its_record_stopped() {
         let warm = Warm::default();
-        let new = |warm: Warm| Scheduler { schedule: Schedule::cosine(1.0), total: 10, warm, iteration: 0 };
+        let new =
+            |warm: Warm| Scheduler { schedule: Schedule::cosine(1.0), total: 10, warm, iteration: 0, factor: 1.0 };
         let mut first = new(warm.clone());
         for _ in 0..4 {
             first.step();

@@ -165,6 +165,13 @@ impl Training {
         self
     }
 
+    /// Starts from this network, such as one with weights that were loaded, instead of initial weights.
+    /// It must be the one the configuration describes; what is frozen is for the configuration to say.
+    pub fn with_network(mut self, network: Network) -> Self {
+        self.session.network = Some(network);
+        self
+    }
+
     /// Goes on from a checkpoint of the folder.
     ///
     /// Burn restores the optimizer's state on `Device::default()` before it moves to this training's

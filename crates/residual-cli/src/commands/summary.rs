@@ -1,14 +1,16 @@
 use crate::{args::SummaryArgs, output};
 use anyhow::anyhow;
-use residual_model::{InitConfig, ModelError, NetworkConfig};
+use residual_model::{Family, InitConfig, ModelError, NetName, NetworkConfig};
 use std::fmt::Write;
 
 /// Shows a network's layers.
 pub(crate) fn summary(args: &SummaryArgs) -> anyhow::Result<()> {
-    let image = parse_image(&args.image)?;
-    let network = NetworkConfig::new(args.net, image, args.network.classes.unwrap_or(10));
-    let network = args.network.apply(network, InitConfig::default());
-    network.validate()?;
+    let (usual, classes) = usual(args.net);
+    let image = match &args.image {
+        Some(text) => parse_image(text)?,
+        None => usual,
+    };
+    let network = args.network.apply(NetworkConfig::new(args.net, image, classes), InitConfig::default())?;
     let summary = network.summary();
     if args.json {
         return output::print_json(&serde_json::json!({
@@ -19,9 +21,18 @@ pub(crate) fn summary(args: &SummaryArgs) -> anyhow::Result<()> {
         }));
     }
     let mut text = String::new();
-    let _ = writeln!(text, "{}, images {}, {} classes\n", args.net, args.image, network.classes());
+    let [channels, height, width] = image;
+    let _ = writeln!(text, "{}, images {channels}x{height}x{width}, {} classes\n", args.net, network.classes());
     let _ = write!(text, "{summary}");
     output::print(&text)
+}
+
+/// The images and classes a network was published for: CIFAR-10's or ImageNet's.
+pub(crate) fn usual(net: NetName) -> ([usize; 3], usize) {
+    match net.family {
+        Family::Dense | Family::Conv | Family::Preact | Family::Custom => ([3, 32, 32], 10),
+        _ => ([3, 224, 224], 1000),
+    }
 }
 
 fn parse_image(text: &str) -> anyhow::Result<[usize; 3]> {

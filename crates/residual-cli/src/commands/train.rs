@@ -30,7 +30,12 @@ fn start(args: &TrainArgs, stop: &StopFlag) -> anyhow::Result<()> {
         return output::print_json(&config);
     }
     let (backend, hardware) = args.backend.open()?;
-    let training = Training::new(config.clone(), hardware.device.clone())?;
+    let mut training = Training::new(config.clone(), hardware.device.clone())?;
+    if let Some(weights) = args.start.open()? {
+        let mut network = config.init(&hardware.device.clone().autodiff());
+        weights.put_into(&mut network)?;
+        training = training.with_network(network);
+    }
     let path = args.out.clone().unwrap_or_else(|| default_path(&config));
     let run = RunDir::create(&path, &config, &Environment::here(backend, &hardware), args.force)?;
     announce(&config, backend, &hardware, &path);
@@ -204,6 +209,16 @@ fn resolve(args: &TrainArgs) -> Result<TrainConfig, TrainError> {
     config.patience = args.patience.or(config.patience);
     config.optimizer.momentum = args.momentum.unwrap_or(config.optimizer.momentum);
     config.optimizer.weight_decay = args.weight_decay.unwrap_or(config.optimizer.weight_decay);
+    config.optimizer.decay_all &= !args.no_norm_decay;
+    if let Some(rates) = &args.part_lr {
+        config.optimizer.rates.clone_from(rates);
+    }
+    if let Some(parts) = &args.freeze {
+        config.freeze.clone_from(parts);
+    }
+    if let Some(start) = args.start.describe() {
+        config.start = Some(start);
+    }
     config.evaluate = match args.evaluate {
         Some(EvaluateChoice::EveryEpoch) => Evaluate::EveryEpoch,
         Some(EvaluateChoice::AtEnd) => Evaluate::AtEnd,
@@ -215,7 +230,7 @@ fn resolve(args: &TrainArgs) -> Result<TrainConfig, TrainError> {
         None => config,
     };
     let init = *config.network.init_config();
-    let network = args.network.apply(config.network.clone(), init);
+    let network = args.network.apply(config.network.clone(), init)?;
     Ok(config.with_network(network))
 }
 

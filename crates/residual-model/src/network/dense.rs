@@ -1,10 +1,12 @@
-use super::{BlockOptions, at_least_one, panic_unless_valid};
+use super::{BlockOptions, Part, at_least_one, panic_unless_valid};
 use crate::{
     DenseBlock, DensePathConfig, Family, ModelError, Norm, Summary,
     dense::linear,
-    init::{InitConfig, he_normal},
+    init::{InitConfig, he_normal, he_normal_field},
     norm::normalize,
+    stochastic_depth::survivors,
 };
+use alloc::{format, vec::Vec};
 use burn::{
     config::Config,
     module::Module,
@@ -71,7 +73,7 @@ impl DenseConfig {
         let network = DenseNetwork {
             linear1: linear([self.features, self.width], norm, device),
             bn1: norm.init(self.width, device),
-            blocks: (0..blocks).map(|_| self.blocks.block(path.clone(), blocks, device)).collect(),
+            blocks: (1..=blocks).map(|i| self.blocks.block(path.clone(), i, blocks, device)).collect(),
             fc: linear([self.width, self.classes], Norm::None, device),
         };
         let network = he_normal(network, self.init.seed);
@@ -110,11 +112,61 @@ impl DenseNetwork {
     /// - x: `[batch, features]`
     /// - output: `[batch, classes]`
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let mut a = relu(normalize(&self.bn1, self.linear1.forward(x)));
-        for block in &self.blocks {
-            a = block.forward(a);
+        self.fc.forward(self.embed(x))
+    }
+
+    /// Class scores of a training step: as [`Self::forward`], but with stochastic depth the blocks
+    /// that take part are drawn from the seed and the step.
+    ///
+    /// # Shapes
+    /// As [`Self::forward`]'s.
+    pub fn forward_training(&self, x: Tensor<2>, seed: u64, step: u64) -> Tensor<2> {
+        let probabilities: Vec<f64> = self.blocks.iter().map(DenseBlock::survival).collect();
+        if probabilities.iter().all(|&p| p == 1.0) {
+            return self.forward(x);
         }
-        self.fc.forward(a)
+        let survivors = survivors(seed, step, &probabilities);
+        let blocks = self.blocks.iter().zip(survivors);
+        self.fc.forward(blocks.fold(self.stem(x), |a, (block, survives)| block.forward_sampled(a, survives)))
+    }
+
+    /// What the head takes: the last block's output.
+    ///
+    /// # Shapes
+    /// - x: `[batch, features]`
+    /// - output: `[batch, width]`
+    pub fn embed(&self, x: Tensor<2>) -> Tensor<2> {
+        self.blocks.iter().fold(self.stem(x), |a, block| block.forward(a))
+    }
+
+    fn stem(&self, x: Tensor<2>) -> Tensor<2> {
+        relu(normalize(&self.bn1, self.linear1.forward(x)))
+    }
+
+    /// Replaces the head by a new one with this many classes.
+    pub fn with_head(self, classes: usize, seed: u64) -> Self {
+        let [features, _] = self.fc.weight.dims();
+        let fc = linear([features, classes], Norm::None, &self.fc.weight.device());
+        Self { fc: he_normal_field(fc, "fc", seed), ..self }
+    }
+
+    /// Freezes parts of the network; its blocks are stage 1.
+    ///
+    /// # Errors
+    /// If there is no such stage.
+    pub fn freeze_parts(mut self, parts: &[Part]) -> Result<Self, ModelError> {
+        for part in parts {
+            match part {
+                Part::Stem => {
+                    self.linear1 = self.linear1.freeze();
+                    self.bn1 = self.bn1.map(Module::freeze);
+                }
+                Part::Stage(1) => self.blocks = self.blocks.into_iter().map(Module::freeze).collect(),
+                Part::Stage(stage) => return Err(ModelError::NoStage { stage: *stage, stages: 1 }),
+                Part::Head => self.fc = self.fc.freeze(),
+            }
+        }
+        Ok(self)
     }
 
     fn zero_last_layers(self) -> Self {

@@ -1,14 +1,20 @@
 //! Whole networks, and what all of them have in common.
 
-mod cifar;
+mod conv;
 mod dense;
+mod part;
 
-pub use cifar::{CifarConfig, CifarNetwork};
+pub use conv::{Activation, BlockShape, ConvConfig, ConvNetwork, NetworkBlock, Stem};
 pub use dense::{DenseConfig, DenseNetwork};
+pub use part::Part;
 
 use crate::{
     BlockKind, BranchScale, Family, ModelError, NetName, Norm, ResidualBlockConfig, ShortcutOption, Summary,
-    block::MainPathConfig, init::InitConfig, transparent::transparent_module,
+    block::MainPathConfig, init::InitConfig, stochastic_depth, transparent::transparent_module,
+};
+use alloc::{
+    string::{String, ToString},
+    vec::Vec,
 };
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -26,10 +32,13 @@ pub struct BlockOptions {
     pub branch_scale: BranchScale,
     /// The norm after each layer.
     pub norm: Norm,
+    /// Stochastic depth: the probability that the last block takes part in a training step; 1 is
+    /// without. Earlier blocks take part more often, see [`stochastic_depth::survival`].
+    pub last_survival: f64,
 }
 
 impl Default for BlockOptions {
-    /// Residual, option A, `α = s = 1`, batch norm.
+    /// Residual, option A, `α = s = 1`, batch norm, no stochastic depth.
     fn default() -> Self {
         Self {
             kind: BlockKind::Residual,
@@ -37,6 +46,7 @@ impl Default for BlockOptions {
             skip_strength: 1.0,
             branch_scale: BranchScale::One,
             norm: Norm::Batch,
+            last_survival: 1.0,
         }
     }
 }
@@ -48,14 +58,19 @@ impl BlockOptions {
     }
 
     fn validate(&self) -> Result<(), ModelError> {
-        if self.skip_strength.is_finite() && self.skip_strength >= 0.0 {
-            return Ok(());
+        let range = |name, expected, value: f64| Err(ModelError::Range { name, expected, value: value.to_string() });
+        if !(self.skip_strength.is_finite() && self.skip_strength >= 0.0) {
+            return range("the skip strength", "a finite number of at least 0", self.skip_strength);
         }
-        Err(ModelError::Range {
-            name: "the skip strength",
-            expected: "a finite number of at least 0",
-            value: self.skip_strength.to_string(),
-        })
+        if !(self.last_survival > 0.0 && self.last_survival <= 1.0) {
+            return range("the survival probability", "above 0 and at most 1", self.last_survival);
+        }
+        Ok(())
+    }
+
+    /// The survival probability of a block, counted from 1.
+    fn survival(&self, block: usize, blocks: usize) -> f64 {
+        stochastic_depth::survival(block, blocks, self.last_survival)
     }
 
     /// Whether blocks whose shapes differ, or do not, have a projection.
@@ -63,11 +78,19 @@ impl BlockOptions {
         self.kind == BlockKind::Residual && self.shortcut.projects(shapes_differ)
     }
 
-    fn block<C: MainPathConfig>(&self, path: C, blocks: usize, device: &Device) -> crate::Block<C::Path, C::Shortcut> {
+    /// Builds a block, counted from 1.
+    fn block<C: MainPathConfig>(
+        &self,
+        path: C,
+        block: usize,
+        blocks: usize,
+        device: &Device,
+    ) -> crate::Block<C::Path, C::Shortcut> {
         ResidualBlockConfig::new(path)
             .with_shortcut(self.shortcut)
             .with_skip_strength(self.skip_strength)
             .with_branch_scale(self.branch_scale.factor(blocks))
+            .with_survival(self.survival(block, blocks))
             .build_kind(self.kind, device)
     }
 }
@@ -79,20 +102,24 @@ pub enum NetworkConfig {
     /// Fully connected.
     Dense(DenseConfig),
     /// Convolutional.
-    Conv(CifarConfig),
+    Conv(ConvConfig),
 }
 
 impl NetworkConfig {
     /// The network of this name for images `[channels, height, width]`, everything else at its
-    /// default (dense width 64, convolutional width 16, option A, batch norm, seed 0).
+    /// default: dense width 64, option A for basic blocks on small images and option B for others,
+    /// batch norm, seed 0.
+    ///
+    /// # Panics
+    /// If the family has no network of this depth.
     pub fn new(name: NetName, image: [usize; 3], classes: usize) -> Self {
-        let blocks = BlockOptions::of_kind(name.kind);
         match name.family {
             Family::Dense => {
                 let features = image.iter().product();
+                let blocks = BlockOptions::of_kind(name.kind);
                 Self::Dense(DenseConfig::new(name.depth, features, classes).with_blocks(blocks))
             }
-            Family::Conv => Self::Conv(CifarConfig::new(name.depth, image, classes).with_blocks(blocks)),
+            _ => Self::Conv(ConvConfig::named(name, image, classes)),
         }
     }
 
@@ -124,17 +151,25 @@ impl NetworkConfig {
     pub fn with_classes(self, classes: usize) -> Self {
         match self {
             Self::Dense(config) => Self::Dense(DenseConfig { classes, ..config }),
-            Self::Conv(config) => Self::Conv(CifarConfig { classes, ..config }),
+            Self::Conv(config) => Self::Conv(ConvConfig { classes, ..config }),
         }
     }
 
-    /// The network's name.
+    /// The network's name. Options that a name does not say, such as widths and shortcuts, may differ.
     pub fn name(&self) -> NetName {
-        let (family, depth) = match self {
-            Self::Dense(config) => (Family::Dense, config.depth),
-            Self::Conv(config) => (Family::Conv, config.depth),
+        match self {
+            Self::Dense(config) => NetName { family: Family::Dense, kind: config.blocks.kind, depth: config.depth },
+            Self::Conv(config) => config.name(),
+        }
+    }
+
+    /// The parts it has, from the first to the last.
+    pub fn parts(&self) -> Vec<Part> {
+        let stages = match self {
+            Self::Dense(_) => 1,
+            Self::Conv(config) => config.stages.len(),
         };
-        NetName { family, kind: self.blocks().kind, depth }
+        core::iter::once(Part::Stem).chain((1..=stages).map(Part::Stage)).chain([Part::Head]).collect()
     }
 
     /// What the blocks are like.
@@ -213,14 +248,37 @@ impl NetworkConfig {
 
 /// Any of the networks. Parameter paths are those of the network inside.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "the tensors behind it are far larger")]
 pub enum Network {
     /// Fully connected.
     Dense(DenseNetwork),
     /// Convolutional.
-    Conv(CifarNetwork),
+    Conv(ConvNetwork),
 }
 
 transparent_module!(Network { Dense, Conv });
+
+/// What a network computes on its way.
+#[derive(Clone, Debug)]
+pub struct Features {
+    /// The output of each stage: `[batch, channels, height, width]`.
+    pub stages: Vec<Tensor<4>>,
+    /// What the head takes: `[batch, features]`.
+    pub embedding: Tensor<2>,
+    /// Class scores before the softmax: `[batch, classes]`.
+    pub logits: Tensor<2>,
+}
+
+/// A stage of a convolutional network, as those need it who build on its output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Stage {
+    /// The field's name: `layer1` …
+    pub name: String,
+    /// Channels of its output.
+    pub channels: usize,
+    /// The image's size over its output's.
+    pub stride: usize,
+}
 
 impl Network {
     /// Class scores before the softmax.
@@ -232,6 +290,50 @@ impl Network {
         match self {
             Self::Dense(network) => network.forward(images.flatten(1, 3)),
             Self::Conv(network) => network.forward(images),
+        }
+    }
+
+    /// Class scores of a training step: with stochastic depth the blocks that take part are a pure
+    /// function of the seed and the step.
+    ///
+    /// # Shapes
+    /// As [`Self::forward`]'s.
+    pub fn forward_training(&self, images: Tensor<4>, seed: u64, step: u64) -> Tensor<2> {
+        match self {
+            Self::Dense(network) => network.forward_training(images.flatten(1, 3), seed, step),
+            Self::Conv(network) => network.forward_training(images, seed, step),
+        }
+    }
+
+    /// What the head takes.
+    ///
+    /// # Shapes
+    /// - images: `[batch, channels, height, width]`
+    /// - output: `[batch, features]`
+    pub fn embed(&self, images: Tensor<4>) -> Tensor<2> {
+        match self {
+            Self::Dense(network) => network.embed(images.flatten(1, 3)),
+            Self::Conv(network) => network.embed(images),
+        }
+    }
+
+    /// Replaces the head by a new one with this many classes.
+    pub fn with_head(self, classes: usize, seed: u64) -> Self {
+        match self {
+            Self::Dense(network) => Self::Dense(network.with_head(classes, seed)),
+            Self::Conv(network) => Self::Conv(network.with_head(classes, seed)),
+        }
+    }
+
+    /// Freezes parts of the network: their parameters get no gradients, their batch norms use and
+    /// keep their running statistics.
+    ///
+    /// # Errors
+    /// If there is no such stage. The blocks of a dense net are its stage 1.
+    pub fn freeze_parts(self, parts: &[Part]) -> Result<Self, ModelError> {
+        match self {
+            Self::Dense(network) => network.freeze_parts(parts).map(Self::Dense),
+            Self::Conv(network) => network.freeze_parts(parts).map(Self::Conv),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The binary as its users meet it.
 
+mod weights;
+
 use std::{
     fs,
     process::{Command, Output},
@@ -34,9 +36,16 @@ fn refuses(args: &[&str], code: i32, expected: &str) {
 
 #[test]
 fn wrong_requests_exit_with_2_and_say_what_would_be_right() {
-    let cases: [(&[&str], &str); 19] = [
+    let cases: [(&[&str], &str); 26] = [
         (&["train", "--net", "resnet21"], "the nearest are 20 and 26"),
-        (&["train", "--net", "resnet50"], "write `cifar-resnet50`"),
+        (&["train", "--net", "wide_resnet34_2"], "the nearest are 50 and 101"),
+        (&["train", "--net", "dense-resnet8", "--stem", "small"], "dense networks have no stem"),
+        (&["train", "--net", "resnet18", "--output-stride", "8"], "left alone for basic blocks"),
+        (&["train", "--net", "resnet20", "--last-survival", "0"], "the survival probability must be above 0"),
+        (&["train", "--net", "resnet20", "--freeze", "layer4"], "resnet20 has no part layer4, only stem, layer1"),
+        (&["train", "--net", "resnet20", "--freeze", "stem,layer1,layer2,layer3,head"], "nothing is left to train"),
+        (&["train", "--net", "resnet20", "--part-lr", "head=fast"], "`fast` is not a number"),
+        (&["train", "--net", "resnet20", "--part-lr", "neck=2"], "unknown part of a network `neck`"),
         (&["train", "--net", "vgg16"], "unknown network `vgg16`"),
         (&["train", "--net", "resnet20", "--classes", "0"], "classes must be at least 1"),
         (&["train", "--net", "resnet20", "--classes", "5"], "the data have 10 classes, the network only 5"),
@@ -134,7 +143,7 @@ fn devices_lists_every_backend_and_the_default() {
 
 #[test]
 fn help_exists_for_every_command() {
-    for command in ["sweep", "train", "summary", "devices"] {
+    for command in ["sweep", "train", "predict", "eval", "models", "summary", "weights", "convert", "devices"] {
         assert!(succeeds(&[command, "--help"]).0.contains("Usage: residual"));
     }
 }

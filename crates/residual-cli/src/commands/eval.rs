@@ -1,0 +1,80 @@
+use super::percent;
+use crate::{
+    Usage,
+    args::{EvalArgs, SplitChoice},
+    output,
+};
+use residual_train::{Predictions, files, predict};
+use std::fmt::Write;
+
+/// Measures the error of weights on a dataset.
+pub(crate) fn eval(args: &EvalArgs) -> anyhow::Result<()> {
+    if args.batch_size == 0 {
+        return Err(Usage("the batch size must be at least 1".into()).into());
+    }
+    let model = args.model.open()?;
+    let data = args.data.or(model.data).unwrap_or_default();
+    let dataset = match (&args.model.mean, &args.model.std) {
+        (Some(mean), Some(std)) => data.load_normalized(mean, std)?,
+        _ => data.load()?,
+    };
+    let network = &model.card.network;
+    model.check_image(dataset.shape())?;
+    if network.classes() < dataset.classes() {
+        let (have, known) = (dataset.classes(), network.classes());
+        return Err(Usage(format!("the data have {have} classes, the network only {known}")).into());
+    }
+    let (source, split) = match args.split {
+        SplitChoice::Train => (&dataset.train, "training"),
+        SplitChoice::Test => (&dataset.test, "test"),
+    };
+    let predictions = predict(&model.network, source, args.batch_size, &model.hardware.device)?;
+    if let Some(path) = &args.predictions {
+        let lines: String = predictions.predicted.iter().map(|class| format!("{class}\n")).collect();
+        files::write(path, lines.as_bytes())?;
+    }
+    let name = network.name().to_string();
+    if args.json {
+        return output::print_json(&serde_json::json!({
+            "network": name,
+            "data": data.to_string(),
+            "split": split,
+            "samples": predictions.labels.len(),
+            "loss": predictions.loss,
+            "error": predictions.top_k_error(1),
+            "top5_error": predictions.top_k_error(5),
+            "confusion": predictions.confusion(),
+        }));
+    }
+    let mut text = format!(
+        "{split} error {}\ntop-5 error {}\nloss {:.4} over {} images of {data}, {name}\n",
+        percent(predictions.top_k_error(1)),
+        percent(predictions.top_k_error(5)),
+        predictions.loss,
+        predictions.labels.len()
+    );
+    confusion(&mut text, &predictions);
+    output::print(&text)
+}
+
+/// The table of true against predicted classes, or where there are too many the pairs most often confused.
+fn confusion(text: &mut String, predictions: &Predictions) {
+    const WIDEST: usize = 20;
+    let table = predictions.confusion();
+    if table.len() <= WIDEST {
+        *text += "\ntrue class (row) against predicted class (column)\n";
+        let _ = writeln!(text, "{:>6}{}", "", (0..table.len()).map(|c| format!("{c:>6}")).collect::<String>());
+        for (label, row) in table.iter().enumerate() {
+            let _ = writeln!(text, "{label:>6}{}", row.iter().map(|n| format!("{n:>6}")).collect::<String>());
+        }
+        return;
+    }
+    let pairs =
+        table.iter().enumerate().flat_map(|(label, row)| row.iter().enumerate().map(move |(c, &n)| (n, label, c)));
+    let mut pairs: Vec<_> = pairs.filter(|&(n, label, c)| n > 0 && label != c).collect();
+    pairs.sort_by(|a, b| b.cmp(a));
+    *text += "\nmost often confused: times, true class, predicted class\n";
+    for (n, label, c) in pairs.into_iter().take(10) {
+        let _ = writeln!(text, "{n:>6}{label:>6}{c:>6}");
+    }
+}

@@ -1,0 +1,72 @@
+use super::percent;
+use crate::{Usage, args::PredictArgs, output};
+use anyhow::Context;
+use burn::tensor::{Tensor, TensorData, activation::softmax};
+use std::{fmt::Write, fs, path::Path};
+
+/// Classifies image files. Those that cannot be read are named, and the others go on.
+pub(crate) fn predict(args: &PredictArgs) -> anyhow::Result<()> {
+    if args.top == 0 {
+        return Err(Usage("--top must be at least 1".into()).into());
+    }
+    let model = args.model.open()?;
+    let mut preprocessing = model.card.preprocessing.clone();
+    preprocessing.crop = args.crop.unwrap_or(preprocessing.crop);
+    preprocessing.resize = args.resize.unwrap_or(preprocessing.resize.max(preprocessing.crop));
+    preprocessing.validate().map_err(Usage)?;
+    if !model.preprocessing_known {
+        let text = "how images were prepared for these weights is not known; say it with --mean and --std";
+        return Err(Usage(text.into()).into());
+    }
+    model.check_image(preprocessing.shape())?;
+    let labels = match &args.labels {
+        Some(path) => Some(read_labels(path, model.card.network.classes())?),
+        None => model.card.labels.clone(),
+    };
+    let label = |class: usize| labels.as_ref().map_or_else(|| format!("class {class}"), |names| names[class].clone());
+
+    let (mut rows, mut text, mut failed) = (Vec::new(), String::new(), 0);
+    for path in &args.images {
+        let pixels = match preprocessing.read(path) {
+            Ok(pixels) => pixels,
+            Err(error) => {
+                eprintln!("error: {error}");
+                rows.push(serde_json::json!({ "image": path, "error": error.to_string() }));
+                failed += 1;
+                continue;
+            }
+        };
+        let [channels, height, width] = preprocessing.shape();
+        let image = TensorData::new(pixels, [1, channels, height, width]);
+        let image = Tensor::<4>::from_data(image, &model.hardware.device.clone().inner());
+        let probabilities: Vec<f32> = softmax(model.network.forward(image), 1).into_data().iter::<f32>().collect();
+        let mut classes: Vec<usize> = (0..probabilities.len()).collect();
+        classes.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]));
+        classes.truncate(args.top);
+        let _ = writeln!(text, "{}", path.display());
+        for &class in &classes {
+            let _ = writeln!(text, "  {:>9}  {}", percent(f64::from(probabilities[class])), label(class));
+        }
+        let top = |&class: &usize| serde_json::json!({ "class": class, "label": label(class), "probability": probabilities[class] });
+        rows.push(serde_json::json!({ "image": path, "top": classes.iter().map(top).collect::<Vec<_>>() }));
+    }
+    if args.json {
+        output::print_json(&rows)?;
+    } else {
+        output::print(&text)?;
+    }
+    match failed {
+        0 => Ok(()),
+        _ => anyhow::bail!("{failed} of {} images could not be classified", args.images.len()),
+    }
+}
+
+fn read_labels(path: &Path, classes: usize) -> anyhow::Result<Vec<String>> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let labels: Vec<String> = text.lines().map(|line| line.trim().to_string()).collect();
+    if labels.len() != classes {
+        let text = format!("{} has {} lines, but the network has {classes} classes", path.display(), labels.len());
+        return Err(Usage(text).into());
+    }
+    Ok(labels)
+}

@@ -1,0 +1,215 @@
+//! Weights: predicting, evaluating, converting, fetching, fine-tuning.
+
+use super::{command, refuses, succeeds, text};
+use image::{GrayImage, Luma};
+use residual_data::{DataName, Source};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpListener,
+    path::Path,
+    sync::OnceLock,
+};
+use tempfile::TempDir;
+
+/// A finished training of `dense-resnet8` on digits.
+fn run() -> String {
+    static RUN: OnceLock<TempDir> = OnceLock::new();
+    let dir = RUN.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("run").display().to_string();
+        succeeds(&["train", "--net", "dense-resnet8", "--epochs", "4", "--out", &out]);
+        dir
+    });
+    dir.path().join("run").display().to_string()
+}
+
+/// Held-out digit `index` as a PNG file.
+fn write_digit(index: usize, path: &Path) -> usize {
+    let (_, test) = DataName::Digits.images().unwrap();
+    let mut pixels = vec![0.0; 64];
+    let label = test.read(index, &mut pixels).unwrap();
+    let at = |x: u32, y: u32| Luma([(pixels[(y * 8 + x) as usize] * 255.0).round() as u8]);
+    GrayImage::from_fn(8, 8, at).save(path).unwrap();
+    label
+}
+
+fn json(args: &[&str]) -> serde_json::Value {
+    serde_json::from_str(&succeeds(args).0).unwrap()
+}
+
+#[test]
+fn models_are_listed_with_published_numbers() {
+    let (table, _) = succeeds(&["models"]);
+    let line =
+        |name: &str| table.lines().find(|line| line.split_whitespace().next() == Some(name)).unwrap().to_string();
+    assert!(line("resnet50").contains("25,557,032") && line("resnet50").contains("4,089,184,256"));
+    assert!(line("resnet20").contains("269,722") && line("preact_resnet1001").contains(" 1001 "));
+    assert!(line("wide_resnet50_2").ends_with("wide_resnet50_2 wide_resnet50_2.v2"));
+    let models = json(&["models", "--json"]);
+    assert!(models.as_array().unwrap().iter().any(|m| m["name"] == "resnet18" && m["parameters"] == 11_689_512));
+}
+
+#[test]
+fn a_prediction_is_what_the_evaluation_says_of_the_same_image() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (report, _) = succeeds(&["eval", "--weights", &run(), "--predictions", &path("all.txt")]);
+    let predicted: Vec<usize> =
+        fs::read_to_string(path("all.txt")).unwrap().lines().map(|line| line.parse().unwrap()).collect();
+    assert_eq!(predicted.len(), 360);
+    let labels = DataName::Digits.images().unwrap().1;
+    let wrong = predicted.iter().zip(labels.labels()).filter(|(p, l)| **p != usize::from(**l)).count();
+    assert!(report.starts_with(&format!("test error {:.2} %\n", 100.0 * wrong as f64 / 360.0)), "{report}");
+    assert!(report.contains("top-5 error 0.") && report.contains("true class (row)"));
+    let same = json(&["eval", "--weights", &run(), "--json"]);
+    assert!((same["error"].as_f64().unwrap() - wrong as f64 / 360.0).abs() < 1e-12);
+    let diagonal: u64 = (0..10).map(|c| same["confusion"][c][c].as_u64().unwrap()).sum();
+    assert_eq!(diagonal as usize, 360 - wrong);
+
+    let images: Vec<String> = (0..8).map(|i| path(&format!("{i}.png"))).collect();
+    for (i, image) in images.iter().enumerate() {
+        write_digit(i, Path::new(image));
+    }
+    let mut args = vec!["predict", "--json", "--top", "3", "--weights"];
+    let run = run();
+    args.push(&run);
+    args.extend(images.iter().map(String::as_str));
+    let predictions = json(&args);
+    for (prediction, class) in predictions.as_array().unwrap().iter().zip(&predicted) {
+        let top = prediction["top"].as_array().unwrap();
+        assert_eq!((top.len(), top[0]["class"].as_u64()), (3, Some(*class as u64)));
+        assert!(top[0]["probability"].as_f64() >= top[1]["probability"].as_f64());
+    }
+}
+
+#[test]
+fn a_corrupt_image_is_named_and_the_others_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let label = write_digit(3, Path::new(&path("good.png")));
+    fs::write(path("bad.png"), &fs::read(path("good.png")).unwrap()[..40]).unwrap();
+    fs::write(path("text.png"), "not an image").unwrap();
+    let names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
+    fs::write(path("labels.txt"), names.join("\n")).unwrap();
+    let args = ["predict", "--weights", &run(), "--labels", &path("labels.txt"), "--top", "1"];
+    let images = [path("bad.png"), path("text.png"), path("good.png"), path("missing.png")];
+    let output = command(&args).args(&images).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert!(stdout.contains("good.png") && stdout.trim_end().ends_with(names[label]), "{stdout}");
+    for expected in ["bad.png is not a whole image", "text.png is not an image", "missing.png cannot be read", "3 of 4"]
+    {
+        assert!(stderr.contains(expected), "{stderr}");
+    }
+    fs::write(path("labels.txt"), "one\n").unwrap();
+    refuses(&["predict", "--weights", &run(), "--labels", &path("labels.txt"), &images[2]], 2, "has 1 lines");
+}
+
+#[test]
+fn converted_weights_are_the_same_network() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (a, b, c) = (path("a.safetensors"), path("b.bpk"), path("c.safetensors"));
+    succeeds(&["convert", &run(), &a]);
+    succeeds(&["convert", &a, &b]);
+    succeeds(&["convert", &b, &c]);
+    assert_eq!(fs::read(&a).unwrap(), fs::read(&c).unwrap());
+    let eval = |weights: &str| succeeds(&["eval", "--weights", weights, "--mean", "0.3", "--std", "0.4"]).0;
+    assert_eq!(eval(&b), eval(&run()));
+    refuses(&["convert", &a, &b], 2, "exists; --force replaces it");
+    refuses(&["convert", &a, &path("d.pth")], 2, "a name that ends in .safetensors or .bpk");
+    // Without its card a file needs the network's name, and nothing else.
+    fs::copy(&a, path("bare.safetensors")).unwrap();
+    refuses(&["eval", "--weights", &path("bare.safetensors")], 2, "name it with --net");
+    let bare = succeeds(&["eval", "--weights", &path("bare.safetensors"), "--net", "dense-resnet8"]).0;
+    assert_eq!(bare, succeeds(&["eval", "--weights", &run()]).0);
+    refuses(&["eval", "--weights", &a, "--net", "dense-resnet6"], 1, "unknown: blocks.2.bn1.bias");
+    refuses(&["eval", "--weights", &path("missing.bpk"), "--net", "resnet8"], 1, "cannot read");
+    refuses(&["eval"], 2, "which weights?");
+}
+
+#[test]
+fn fine_tuning_starts_from_weights_and_keeps_what_is_frozen() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let start = path("start.safetensors");
+    succeeds(&["convert", &run(), &start]);
+    let tune = ["train", "--net", "dense-resnet8", "--data", "synthetic", "--epochs", "1", "--weights", &start];
+    let tuned = path("tuned");
+    let frozen =
+        ["--freeze", "stem,layer1", "--part-lr", "head=2", "--no-norm-decay", "--ignore-head", "--out", &tuned];
+    succeeds(&[&tune[..], &frozen].concat());
+    let end = path("end.safetensors");
+    succeeds(&["convert", &tuned, &end]);
+    let tensors = |path: &str| fs::read(path).unwrap();
+    let (start_bytes, end_bytes) = (tensors(&start), tensors(&end));
+    let values = |bytes: &[u8], name: &str| {
+        let file = safetensors::SafeTensors::deserialize(bytes).unwrap();
+        file.tensor(name).unwrap().data().to_vec()
+    };
+    for name in ["linear1.weight", "bn1.running_mean", "blocks.2.bn2.weight", "blocks.0.bn1.running_var"] {
+        assert_eq!(values(&start_bytes, name), values(&end_bytes, name), "{name}");
+    }
+    assert_ne!(values(&start_bytes, "fc.weight"), values(&end_bytes, "fc.weight"));
+    let config: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(path("tuned/config.json")).unwrap()).unwrap();
+    assert_eq!(config["start"], start.as_str());
+    assert_eq!(config["freeze"], serde_json::json!(["stem", "layer1"]));
+    let other = ["train", "--net", "dense-resnet6", "--weights", &start, "--out", &path("other")];
+    refuses(&other, 1, "does not fit the network");
+    assert!(!Path::new(&path("other")).exists());
+}
+
+/// Serves each connection one of the answers, in turn.
+fn serve(answers: Vec<Vec<u8>>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for answer in answers {
+            let Ok((mut stream, _)) = listener.accept() else { return };
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(&answer);
+        }
+    });
+    format!("http://{address}")
+}
+
+#[test]
+fn fetching_says_what_went_wrong_and_where_to_put_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let fetch = |mirror: &str, name: &str| {
+        let output = command(&["weights", "fetch", name])
+            .env("RESIDUAL_MIRROR", mirror)
+            .env("RESIDUAL_CACHE", dir.path())
+            .output()
+            .unwrap();
+        (output.status.code(), text(&output.stderr))
+    };
+    let file = dir.path().join("weights/resnet18-f37072fd.pth");
+    let body = |status: &str, length: usize, body: &str| {
+        format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}").into_bytes()
+    };
+    let (code, stderr) = fetch(&serve(vec![body("200 OK", 5, "wrong")]), "resnet18");
+    assert!(code == Some(1) && stderr.contains("is not the file expected") && stderr.contains("f37072fd"), "{stderr}");
+    assert!(!file.exists());
+    let (code, stderr) = fetch(&serve(vec![body("200 OK", 50, "cut"); 8]), "resnet18");
+    assert!(code == Some(1) && stderr.contains("the same command goes on"), "{stderr}");
+    assert!(!file.exists());
+    let (code, stderr) = fetch(&serve(vec![body("404 Not Found", 0, "")]), "resnet50.v2");
+    assert!(code == Some(1) && stderr.contains("status 404") && stderr.contains("resnet50-11ad3fa6.pth"), "{stderr}");
+    let (code, stderr) = fetch("http://127.0.0.1:9", "resnet34");
+    assert!(code == Some(1) && stderr.contains("cannot reach http://127.0.0.1:9/resnet34-b627a593.pth"), "{stderr}");
+    assert!(stderr.contains(&format!("put it at {}", dir.path().join("weights").display())), "{stderr}");
+    let (code, stderr) = fetch("http://127.0.0.1:9", "resnet19");
+    assert!(code == Some(2) && stderr.contains("no published weights are called `resnet19`"), "{stderr}");
+    // `--pretrained` takes the same way.
+    let output = command(&["predict", "--pretrained", "resnet18", "some.png"])
+        .env("RESIDUAL_MIRROR", "http://127.0.0.1:9")
+        .env("RESIDUAL_CACHE", dir.path().join("empty"))
+        .output()
+        .unwrap();
+    assert!(output.status.code() == Some(1) && text(&output.stderr).contains("cannot reach"));
+    let (list, _) = succeeds(&["weights", "list"]);
+    assert!(list.contains("resnet18-f37072fd.pth") && list.contains("BSD-3-Clause"));
+}

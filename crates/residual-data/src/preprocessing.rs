@@ -1,0 +1,143 @@
+use crate::DataError;
+use image::{DynamicImage, ImageReader, imageops::FilterType};
+use serde::{Deserialize, Serialize};
+use std::{fs::File, io::BufReader, path::Path};
+
+/// What is done to an image file before a network sees it: the shorter side is resized, the middle
+/// cropped, and each channel c of the pixels in 0 … 1 becomes `(x - mean[c]) / std[c]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Preprocessing {
+    /// The shorter side after resizing, in pixels.
+    pub resize: usize,
+    /// The side of the square crop.
+    pub crop: usize,
+    /// The mean of each channel: three for colour, one for grey.
+    pub mean: Vec<f32>,
+    /// The standard deviation of each channel.
+    pub std: Vec<f32>,
+}
+
+impl Preprocessing {
+    /// With ImageNet's mean and standard deviation.
+    pub fn imagenet(resize: usize, crop: usize) -> Self {
+        Self { resize, crop, mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] }
+    }
+
+    /// Colour channels.
+    pub fn channels(&self) -> usize {
+        self.mean.len()
+    }
+
+    /// `[channels, height, width]` of what comes out.
+    pub fn shape(&self) -> [usize; 3] {
+        [self.channels(), self.crop, self.crop]
+    }
+
+    /// Fails unless an image can be treated so.
+    ///
+    /// # Errors
+    /// What is wrong, and what would be right.
+    pub fn validate(&self) -> Result<(), String> {
+        const LARGEST: usize = 8192;
+        if !(1..=LARGEST).contains(&self.resize) || self.crop == 0 || self.crop > self.resize {
+            return Err(format!(
+                "an image resized to {} cannot be cropped to {}; resize must be 1 to {LARGEST}, crop 1 to resize",
+                self.resize, self.crop
+            ));
+        }
+        if ![1, 3].contains(&self.mean.len()) || self.std.len() != self.mean.len() {
+            let (means, stds) = (self.mean.len(), self.std.len());
+            return Err(format!("mean and std must have 3 values each, or 1 for grey, not {means} and {stds}"));
+        }
+        if !self.mean.iter().all(|x| x.is_finite()) || !self.std.iter().all(|x| x.is_finite() && *x > 0.0) {
+            return Err("mean must be finite and std positive".into());
+        }
+        Ok(())
+    }
+
+    /// Reads and treats a PNG or JPEG file: `channels · crop · crop` values in that order.
+    ///
+    /// Resizing is bilinear with the filter widened when shrinking, as Pillow and torchvision do.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is no whole image, or has a side of 0.
+    pub fn read(&self, path: &Path) -> Result<Vec<f32>, DataError> {
+        let bad = |reason: String| DataError::Image { path: path.into(), reason };
+        // The content says what it is; the name may be wrong.
+        let reader = File::open(path).and_then(|file| ImageReader::new(BufReader::new(file)).with_guessed_format());
+        let mut reader = reader.map_err(|error| bad(format!("cannot be read: {error}")))?;
+        if reader.format().is_none() {
+            return Err(bad("is not an image; expected PNG or JPEG".into()));
+        }
+        let mut limits = image::Limits::default();
+        limits.max_image_width = Some(1 << 16);
+        limits.max_image_height = Some(1 << 16);
+        reader.limits(limits);
+        let image = reader.decode().map_err(|error| bad(format!("is not a whole image: {error}")))?;
+        Ok(self.treat(&image))
+    }
+
+    fn treat(&self, image: &DynamicImage) -> Vec<f32> {
+        let (width, height) = (image.width() as usize, image.height() as usize);
+        let short = width.min(height).max(1);
+        let scaled = |side: usize| ((side * self.resize) as f64 / short as f64) as usize;
+        let (new_width, new_height) =
+            if width <= height { (self.resize, scaled(height)) } else { (scaled(width), self.resize) };
+        let resized = if (width, height) == (new_width, new_height) {
+            image.clone()
+        } else {
+            image.resize_exact(new_width as u32, new_height as u32, FilterType::Triangle)
+        };
+        let offset = |side: usize| ((side - self.crop) as f64 / 2.0).round_ties_even() as usize;
+        let (left, top) = (offset(new_width), offset(new_height));
+        let cropped = resized.crop_imm(left as u32, top as u32, self.crop as u32, self.crop as u32);
+        let pixels = match self.channels() {
+            1 => cropped.to_luma8().into_raw(),
+            _ => cropped.to_rgb8().into_raw(),
+        };
+        let channels = self.channels();
+        let value = |c: usize, i: usize| (f32::from(pixels[i * channels + c]) / 255.0 - self.mean[c]) / self.std[c];
+        (0..channels).flat_map(|c| (0..self.crop * self.crop).map(move |i| (c, i))).map(|(c, i)| value(c, i)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::{GrayImage, Luma, Rgb, RgbImage};
+
+    #[test]
+    fn a_crop_is_the_middle_and_pixels_are_normalised_by_channel() {
+        let image = RgbImage::from_fn(6, 4, |x, y| Rgb([x as u8 * 10, y as u8 * 10, 255]));
+        let preprocessing = Preprocessing { resize: 4, crop: 2, mean: vec![0.0, 0.1, 0.5], std: vec![1.0, 1.0, 0.5] };
+        let values = preprocessing.treat(&DynamicImage::ImageRgb8(image));
+        let byte = |x: f32| x / 255.0;
+        let expected = [
+            [byte(20.0), byte(30.0), byte(20.0), byte(30.0)],
+            [byte(10.0) - 0.1, byte(10.0) - 0.1, byte(20.0) - 0.1, byte(20.0) - 0.1],
+            [1.0; 4],
+        ];
+        assert!(values.iter().zip(expected.as_flattened()).all(|(a, b)| (a - b).abs() < 1e-6), "{values:?}");
+    }
+
+    #[test]
+    fn the_shorter_side_is_resized_and_a_constant_stays_constant() {
+        let image = GrayImage::from_pixel(30, 90, Luma([51]));
+        let preprocessing = Preprocessing { resize: 10, crop: 10, mean: vec![0.0], std: vec![1.0] };
+        let values = preprocessing.treat(&DynamicImage::ImageLuma8(image));
+        assert_eq!(values.len(), 100);
+        assert!(values.iter().all(|x| (x - 0.2).abs() < 1e-6));
+    }
+
+    #[test]
+    fn settings_that_cannot_be_are_refused() {
+        let with = |resize, crop, mean: &[f32], std: &[f32]| {
+            Preprocessing { resize, crop, mean: mean.into(), std: std.into() }.validate()
+        };
+        assert!(with(8, 8, &[0.0], &[1.0]).is_ok());
+        assert!(with(8, 9, &[0.0], &[1.0]).unwrap_err().contains("cannot be cropped to 9"));
+        assert!(with(8, 8, &[0.0; 2], &[1.0; 2]).unwrap_err().contains("not 2 and 2"));
+        assert!(with(8, 8, &[0.0], &[0.0]).unwrap_err().contains("std positive"));
+    }
+}

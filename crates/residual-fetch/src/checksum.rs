@@ -1,0 +1,80 @@
+use crate::FetchError;
+use sha2::{Digest, Sha256};
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
+
+/// The fewest digits that tell files apart.
+const SHORTEST: usize = 8;
+
+/// What the SHA-256 checksum of a file must be, in hexadecimal digits of either case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Checksum {
+    /// All 64 digits.
+    Full(String),
+    /// The first digits, at least 8, as in the name `resnet18-f37072fd.pth`.
+    Prefix(String),
+}
+
+impl Checksum {
+    /// The digits.
+    #[must_use]
+    pub fn digits(&self) -> &str {
+        match self {
+            Self::Full(digits) | Self::Prefix(digits) => digits,
+        }
+    }
+
+    /// Refuses digits that would accept no file, or nearly any.
+    pub(crate) fn check(&self) -> Result<(), FetchError> {
+        let (lengths, expected) = match self {
+            Self::Full(_) => (64..=64, "64"),
+            Self::Prefix(_) => (SHORTEST..=64, "8 to 64"),
+        };
+        let digits = self.digits();
+        if lengths.contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Ok(());
+        }
+        Err(FetchError::Digits { digits: digits.into(), expected })
+    }
+
+    /// The digits that a file has instead of these, if it is another one.
+    pub(crate) fn mismatch(&self, path: &Path) -> Result<Option<String>, FetchError> {
+        self.check()?;
+        let mut found = sha256_file(path).map_err(FetchError::io("read", path))?;
+        found.truncate(self.digits().len());
+        Ok((!found.eq_ignore_ascii_case(self.digits())).then_some(found))
+    }
+}
+
+/// The SHA-256 checksum of a file, as 64 lower-case hexadecimal digits.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn sha256_file(path: impl AsRef<Path>) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            Ok(read) => hash.update(&buffer[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Checks that a file is the one published.
+///
+/// # Errors
+/// If it cannot be read or has another checksum, or if the digits are no checksum.
+pub fn verify(path: impl AsRef<Path>, checksum: &Checksum) -> Result<(), FetchError> {
+    let path = path.as_ref();
+    match checksum.mismatch(path)? {
+        None => Ok(()),
+        Some(found) => Err(FetchError::Damaged { path: path.into(), expected: checksum.digits().into(), found }),
+    }
+}

@@ -1,0 +1,117 @@
+//! Downloads published files, such as weights and datasets: resumable, verified, whole or not at all.
+//!
+//! ```no_run
+//! use residual_fetch::{Checksum, Source, cache_dir, fetch};
+//!
+//! let weights = Source {
+//!     url: "https://download.pytorch.org/models/resnet18-f37072fd.pth".into(),
+//!     sha256: Checksum::Prefix("f37072fd".into()),
+//! };
+//! let to = cache_dir()?.join("resnet18-f37072fd.pth");
+//! fetch(&weights, &to, &mut |progress| println!("{} of {:?} bytes", progress.done, progress.total))?;
+//! # Ok::<(), residual_fetch::FetchError>(())
+//! ```
+
+mod cache;
+mod checksum;
+mod download;
+mod error;
+#[cfg(test)]
+mod tests;
+
+pub use cache::cache_dir;
+pub use checksum::{Checksum, sha256_file, verify};
+pub use error::FetchError;
+
+use std::{
+    ffi::OsString,
+    fs::{self, File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+};
+
+/// A published file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Where it is, by HTTP or HTTPS.
+    pub url: String,
+    /// What its SHA-256 checksum is.
+    pub sha256: Checksum,
+}
+
+/// How far a download is. It falls back to 0 where a server cannot go on from the middle of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes that are there, those of an earlier attempt included.
+    pub done: u64,
+    /// Bytes there will be, if the server says so.
+    pub total: Option<u64>,
+}
+
+/// What a fetch found or did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The file was there and is the one published.
+    Present,
+    /// The file was downloaded.
+    Downloaded,
+}
+
+/// Makes sure that a published file is at `to`, whose folder is created if need be.
+///
+/// What comes is kept beside the target under the ending `.part` and takes its name once it is whole and its checksum
+/// holds. A transfer that breaks off is taken up a few times, and again by the next call. The environment's
+/// `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` are respected, except for this machine itself.
+///
+/// # Errors
+/// If the file is not to be had or is not the one expected, if a file at `to` is another one (which stays), if another
+/// process is downloading it (the ending `.lock` marks that), or if it cannot be written.
+pub fn fetch(source: &Source, to: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Outcome, FetchError> {
+    source.sha256.check()?;
+    if present(to, &source.sha256)? {
+        return Ok(Outcome::Present);
+    }
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder).map_err(FetchError::io("create", folder))?;
+    }
+    let lock = beside(to, ".lock");
+    let _held = hold(&lock, to)?;
+    // Another process may have been done just before the lock was free.
+    let outcome = if present(to, &source.sha256)? {
+        Outcome::Present
+    } else {
+        download::download(source, to, progress)?;
+        Outcome::Downloaded
+    };
+    // Only now does nobody need the lock any more: whoever still gets it finds the file.
+    let _ = fs::remove_file(&lock);
+    Ok(outcome)
+}
+
+fn present(path: &Path, checksum: &Checksum) -> Result<bool, FetchError> {
+    let there = path.try_exists().map_err(FetchError::io("read", path))?;
+    if there {
+        verify(path, checksum)?;
+    }
+    Ok(there)
+}
+
+/// Holds the lock as long as the result lives. A file system without locks lets everyone in.
+fn hold(lock: &Path, to: &Path) -> Result<File, FetchError> {
+    let file = File::options().write(true).create(true).truncate(false).open(lock);
+    let file = file.map_err(FetchError::io("create", lock))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(FetchError::Busy { path: to.into() }),
+        Err(TryLockError::Error(error)) if error.kind() != io::ErrorKind::Unsupported => {
+            Err(FetchError::io("lock", lock)(error))
+        }
+        _ => Ok(file),
+    }
+}
+
+/// The path with an ending added to its name.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(ending);
+    name.into()
+}

@@ -1,0 +1,546 @@
+//! Against a server on this machine whose every answer is prescribed.
+
+use super::*;
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::{TcpListener, TcpStream},
+    sync::{Arc, Mutex},
+    thread,
+};
+use tempfile::TempDir;
+
+/// One answer of the server, on a connection of its own.
+#[derive(Clone, Copy, Debug)]
+enum Answer {
+    /// The rest the client asked for.
+    Rest,
+    /// As many bytes of it, then the connection is closed.
+    Cut(usize),
+    /// As many bytes of it, then nothing until the client hangs up.
+    Stall(usize),
+    /// All of it from the start, whatever the client asked for.
+    Whole,
+    /// The same, but as many bytes only.
+    WholeCut(usize),
+    /// All of it, its length not told.
+    Unannounced,
+    /// All of it in chunks, the last of them missing or not.
+    Chunked(bool),
+    /// A part the client did not ask for.
+    WrongPart,
+    /// No more than a status.
+    Status(u16),
+    /// Another path.
+    Redirect,
+    /// The connection is closed at once.
+    Nothing,
+}
+
+struct Server {
+    address: String,
+    /// Per connection, the path and where the client wanted to begin.
+    asked: Arc<Mutex<Vec<(String, u64)>>>,
+}
+
+impl Server {
+    fn start(content: &[u8], answers: &[Answer]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (log, content, answers) = (asked.clone(), content.to_vec(), answers.to_vec());
+        thread::spawn(move || {
+            for answer in answers {
+                let Ok((stream, _)) = listener.accept() else { return };
+                let request = request(&stream);
+                let start = request.1;
+                log.lock().unwrap().push(request);
+                // The client may have gone.
+                let _ = reply(&stream, answer, &content, start as usize);
+            }
+        });
+        Self { address, asked }
+    }
+
+    fn starts(&self) -> Vec<u64> {
+        self.asked.lock().unwrap().iter().map(|(_, start)| *start).collect()
+    }
+}
+
+fn request(stream: &TcpStream) -> (String, u64) {
+    let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
+    let path = lines.next().unwrap().split(' ').nth(1).unwrap().to_owned();
+    let mut start = 0;
+    for line in lines.take_while(|line| !line.is_empty()) {
+        let (name, value) = line.split_once(": ").unwrap();
+        match name.to_lowercase().as_str() {
+            "range" => start = value.trim_start_matches("bytes=").trim_end_matches('-').parse().unwrap(),
+            "accept-encoding" => assert_eq!(value, "identity"),
+            _ => {}
+        }
+    }
+    (path, start)
+}
+
+fn reply(mut stream: &TcpStream, answer: Answer, content: &[u8], start: usize) -> io::Result<()> {
+    let total = content.len();
+    let start = if matches!(answer, Answer::Whole | Answer::WholeCut(_)) { 0 } else { start };
+    let mut head =
+        |status: &str, headers: String| write!(stream, "HTTP/1.1 {status}\r\nconnection: close\r\n{headers}\r\n");
+    let rest = match start {
+        0 => content,
+        _ if start < total => &content[start..],
+        _ => {
+            return head(
+                "416 Range Not Satisfiable",
+                format!("content-range: bytes */{total}\r\ncontent-length: 0\r\n"),
+            );
+        }
+    };
+    match answer {
+        Answer::Rest | Answer::Cut(_) | Answer::Stall(_) | Answer::Whole | Answer::WholeCut(_) => {
+            let mut headers = format!("content-length: {}\r\n", rest.len());
+            if start > 0 {
+                headers += &format!("content-range: bytes {start}-{}/{total}\r\n", total - 1);
+            }
+            head(if start > 0 { "206 Partial Content" } else { "200 OK" }, headers)?;
+            match answer {
+                Answer::Cut(bytes) | Answer::WholeCut(bytes) => stream.write_all(&rest[..bytes])?,
+                Answer::Stall(bytes) => {
+                    stream.write_all(&rest[..bytes])?;
+                    io::copy(&mut stream, &mut io::sink())?;
+                }
+                _ => stream.write_all(rest)?,
+            }
+        }
+        Answer::Unannounced => {
+            head("200 OK", String::new())?;
+            stream.write_all(content)?;
+        }
+        Answer::Chunked(ended) => {
+            head("200 OK", "transfer-encoding: chunked\r\n".into())?;
+            for chunk in content.chunks(1000) {
+                write!(stream, "{:x}\r\n", chunk.len())?;
+                stream.write_all(chunk)?;
+                stream.write_all(b"\r\n")?;
+            }
+            stream.write_all(if ended { b"0\r\n\r\n" } else { b"" })?;
+        }
+        Answer::WrongPart => {
+            head("206 Partial Content", format!("content-length: 1\r\ncontent-range: bytes 0-0/{total}\r\n"))?;
+            stream.write_all(&content[..1])?;
+        }
+        Answer::Status(status) => head(&format!("{status} Some Words"), "content-length: 0\r\n".into())?,
+        Answer::Redirect => head("302 Found", "content-length: 0\r\nlocation: /elsewhere\r\n".into())?,
+        Answer::Nothing => {}
+    }
+    Ok(())
+}
+
+/// Numbers that look random: those of Knuth's MMIX.
+fn next(state: &mut u64) -> usize {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*state >> 33) as usize
+}
+
+fn content(bytes: usize) -> Vec<u8> {
+    let mut state = bytes as u64;
+    (0..bytes).map(|_| next(&mut state) as u8).collect()
+}
+
+/// A folder, the content of a published file, its digits and its place in the folder.
+struct Case {
+    dir: TempDir,
+    content: Vec<u8>,
+    digits: String,
+    to: PathBuf,
+}
+
+impl Case {
+    fn new(bytes: usize) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let content = content(bytes);
+        let other = dir.path().join("copy");
+        fs::write(&other, &content).unwrap();
+        let digits = sha256_file(&other).unwrap();
+        fs::remove_file(other).unwrap();
+        let to = dir.path().join("weights.pth");
+        Self { dir, content, digits, to }
+    }
+
+    fn source(&self, server: &Server) -> Source {
+        let sha256 = Checksum::Full(self.digits.clone());
+        Source { url: format!("{}/weights.pth", server.address), sha256 }
+    }
+
+    fn server(&self, answers: &[Answer]) -> (Server, Source) {
+        let server = Server::start(&self.content, answers);
+        let source = self.source(&server);
+        (server, source)
+    }
+
+    fn fetch(&self, source: &Source) -> Result<Outcome, FetchError> {
+        fetch(source, &self.to, &mut |_| {})
+    }
+
+    fn error(&self, source: &Source) -> String {
+        let error = self.fetch(source).unwrap_err().to_string();
+        assert!(!error.contains('\n'), "{error}");
+        error
+    }
+
+    /// The names in the folder.
+    fn names(&self) -> Vec<String> {
+        let names = fs::read_dir(self.dir.path()).unwrap();
+        let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// The file is there, and nothing else.
+    fn assert_whole(&self) {
+        assert_eq!(self.names(), ["weights.pth"]);
+        assert!(fs::read(&self.to).unwrap() == self.content);
+    }
+}
+
+#[test]
+fn a_whole_download_shows_its_progress() {
+    let mut case = Case::new(300_000);
+    case.to = case.dir.path().join("new/folder/weights.pth");
+    let (server, source) = case.server(&[Answer::Rest]);
+    let mut seen = Vec::new();
+    assert_eq!(fetch(&source, &case.to, &mut |progress| seen.push(progress)).unwrap(), Outcome::Downloaded);
+    assert!(fs::read(&case.to).unwrap() == case.content);
+    assert_eq!(server.starts(), [0]);
+    assert!(seen.iter().all(|progress| progress.total == Some(300_000)));
+    assert!(seen.windows(2).all(|pair| pair[0].done < pair[1].done), "{seen:?}");
+    assert_eq!((seen[0].done, seen.last().unwrap().done), (0, 300_000));
+}
+
+#[test]
+fn one_call_takes_up_what_breaks_off_anywhere() {
+    for seed in 0..40 {
+        let mut state = seed;
+        let case = Case::new(1 + next(&mut state) % 200_000);
+        let mut left = case.content.len();
+        let mut starts = vec![0];
+        let mut answers = Vec::new();
+        for _ in 0..3.min(left - 1) {
+            let bytes = 1 + next(&mut state) % (left / 2);
+            answers.push(Answer::Cut(bytes));
+            left -= bytes;
+            starts.push((case.content.len() - left) as u64);
+            if left < 2 {
+                break;
+            }
+        }
+        answers.push(Answer::Rest);
+        let (server, source) = case.server(&answers);
+        assert_eq!(case.fetch(&source).unwrap(), Outcome::Downloaded, "{answers:?}");
+        assert_eq!(server.starts(), starts);
+        case.assert_whole();
+    }
+}
+
+#[test]
+fn the_next_call_goes_on_where_the_last_one_gave_up() {
+    let case = Case::new(100_000);
+    let cuts = [Answer::Cut(10_000), Answer::Cut(1), Answer::Cut(20_000), Answer::Cut(5)];
+    let (server, source) = case.server(&cuts);
+    let error = case.error(&source);
+    let told = "broke off after 30006 of 100000 bytes: the connection was closed; the same command goes on from there";
+    assert!(error.ends_with(told), "{error}");
+    assert_eq!(server.starts(), [0, 10_000, 10_001, 30_001]);
+    assert!(!case.to.exists());
+
+    let (server, source) = case.server(&[Answer::Rest]);
+    let mut first = None;
+    fetch(&source, &case.to, &mut |progress| first = first.or(Some(progress))).unwrap();
+    assert_eq!(first, Some(Progress { done: 30_006, total: Some(100_000) }));
+    assert_eq!(server.starts(), [30_006]);
+    case.assert_whole();
+}
+
+#[test]
+fn a_transfer_that_brings_nothing_is_not_taken_up_again() {
+    let case = Case::new(5_000);
+    let (server, source) = case.server(&[Answer::Cut(1_000), Answer::Cut(0), Answer::Rest]);
+    assert!(case.error(&source).contains("broke off after 1000 of 5000 bytes"));
+    assert_eq!(server.starts(), [0, 1_000]);
+}
+
+#[test]
+fn a_silent_server_is_left() {
+    let case = Case::new(5_000);
+    let (server, source) = case.server(&[Answer::Stall(1_000), Answer::Rest]);
+    assert_eq!(case.fetch(&source).unwrap(), Outcome::Downloaded);
+    assert_eq!(server.starts(), [0, 1_000]);
+    case.assert_whole();
+
+    let case = Case::new(5_000);
+    let (_server, source) = case.server(&[Answer::Stall(0)]);
+    assert!(case.error(&source).contains("broke off after 0 of 5000 bytes: no answer for 2 seconds"));
+}
+
+#[test]
+fn a_server_that_ignores_ranges_starts_over() {
+    let case = Case::new(50_000);
+    let (server, source) = case.server(&[Answer::Whole, Answer::Whole]);
+    fs::write(case.dir.path().join("weights.pth.part"), &case.content[..49_000]).unwrap();
+    assert_eq!(case.fetch(&source).unwrap(), Outcome::Downloaded);
+    assert_eq!(server.starts(), [49_000]);
+    case.assert_whole();
+
+    let case = Case::new(50_000);
+    let (server, source) = case.server(&[Answer::WholeCut(20_000), Answer::WholeCut(10_000), Answer::Whole]);
+    assert_eq!(case.fetch(&source).unwrap(), Outcome::Downloaded);
+    assert_eq!(server.starts(), [0, 20_000, 10_000]);
+    case.assert_whole();
+}
+
+#[test]
+fn a_part_that_nothing_continues_is_whole_or_dropped() {
+    let case = Case::new(9_000);
+    let part = case.dir.path().join("weights.pth.part");
+    let wrong = content(9_500);
+    // What is there, what the server answers, where the client begins.
+    let cases: [(&[u8], &[Answer], &[u64]); 4] = [
+        (&case.content, &[Answer::Rest], &[9_000]),
+        (&case.content, &[Answer::WrongPart], &[9_000]),
+        (&wrong, &[Answer::Rest, Answer::Rest], &[9_500, 0]),
+        (&wrong[..100], &[Answer::WrongPart, Answer::Rest], &[100, 0]),
+    ];
+    for (there, answers, starts) in cases {
+        let (server, source) = case.server(answers);
+        fs::write(&part, there).unwrap();
+        assert_eq!(case.fetch(&source).unwrap(), Outcome::Downloaded, "{answers:?}");
+        assert_eq!(server.starts(), starts);
+        case.assert_whole();
+        fs::remove_file(&case.to).unwrap();
+    }
+}
+
+#[test]
+fn a_length_need_not_be_told() {
+    for answer in [Answer::Unannounced, Answer::Chunked(true)] {
+        let case = Case::new(70_000);
+        let (_server, source) = case.server(&[answer]);
+        let mut totals = Vec::new();
+        fetch(&source, &case.to, &mut |progress| totals.push(progress.total)).unwrap();
+        assert!(totals.iter().all(Option::is_none));
+        case.assert_whole();
+    }
+    let case = Case::new(70_000);
+    let (server, source) = case.server(&[Answer::Chunked(false), Answer::Rest]);
+    case.fetch(&source).unwrap();
+    assert_eq!(server.starts(), [0, 70_000]);
+    case.assert_whole();
+}
+
+#[test]
+fn another_file_than_expected_is_removed() {
+    let digits = "0123456789abcdef".repeat(4);
+    for sha256 in [Checksum::Full(digits.clone()), Checksum::Prefix(digits[..8].into())] {
+        let case = Case::new(5_000);
+        let (_server, mut source) = case.server(&[Answer::Rest]);
+        source.sha256 = sha256;
+        let error = case.error(&source);
+        let expected = source.sha256.digits();
+        let found = &case.digits[..expected.len()];
+        let told = format!("its SHA-256 checksum is {found}, not {expected}; the download was removed");
+        assert!(error.starts_with(&source.url) && error.ends_with(&told), "{error}");
+        assert_eq!(case.names(), ["weights.pth.lock"]);
+    }
+}
+
+#[test]
+fn a_part_of_another_file_is_found_out() {
+    let case = Case::new(5_000);
+    let (server, source) = case.server(&[Answer::Rest, Answer::Rest]);
+    fs::write(case.dir.path().join("weights.pth.part"), [0; 100]).unwrap();
+    assert!(case.error(&source).contains("not the file expected"));
+    assert_eq!(case.fetch(&source).unwrap(), Outcome::Downloaded);
+    assert_eq!(server.starts(), [100, 0]);
+    case.assert_whole();
+}
+
+#[test]
+fn a_file_that_is_there_is_not_downloaded_again() {
+    let case = Case::new(5_000);
+    let (server, mut source) = case.server(&[Answer::Rest]);
+    fs::write(&case.to, &case.content).unwrap();
+    let forms = [
+        Checksum::Full(case.digits.clone()),
+        Checksum::Full(case.digits.to_uppercase()),
+        Checksum::Prefix(case.digits[..8].into()),
+    ];
+    for sha256 in forms {
+        source.sha256 = sha256;
+        let outcome = fetch(&source, &case.to, &mut |_| panic!("nothing is downloaded")).unwrap();
+        assert_eq!(outcome, Outcome::Present);
+    }
+    assert_eq!(server.starts(), [0; 0]);
+    case.assert_whole();
+}
+
+#[test]
+fn a_damaged_file_is_named_and_stays() {
+    let case = Case::new(5_000);
+    let (server, source) = case.server(&[Answer::Rest]);
+    fs::write(&case.to, b"something else").unwrap();
+    let error = case.error(&source);
+    assert!(error.starts_with(&format!("{} is damaged: ", case.to.display())), "{error}");
+    assert!(error.ends_with("; remove it to download it again"), "{error}");
+    assert_eq!(fs::read(&case.to).unwrap(), b"something else");
+    assert_eq!(server.starts(), [0; 0]);
+    assert_eq!(error, verify(&case.to, &source.sha256).unwrap_err().to_string());
+}
+
+#[test]
+fn redirects_are_followed_from_any_start() {
+    let case = Case::new(5_000);
+    let (server, source) = case.server(&[Answer::Redirect, Answer::Cut(10), Answer::Redirect, Answer::Rest]);
+    assert_eq!(case.fetch(&source).unwrap(), Outcome::Downloaded);
+    let asked = server.asked.lock().unwrap().clone();
+    let paths: Vec<_> = asked.iter().map(|(path, start)| (path.as_str(), *start)).collect();
+    assert_eq!(paths, [("/weights.pth", 0), ("/elsewhere", 0), ("/weights.pth", 10), ("/elsewhere", 10)]);
+    case.assert_whole();
+}
+
+#[test]
+fn a_refusal_names_address_status_and_place() {
+    for status in [404, 403, 503] {
+        let case = Case::new(5_000);
+        let (_server, source) = case.server(&[Answer::Status(status)]);
+        let (url, to) = (&source.url, case.to.display());
+        let told = format!(
+            "cannot download {url}: the server answered with status {status}; download it elsewhere and put it at {to}"
+        );
+        assert_eq!(case.error(&source), told);
+        assert!(!case.to.exists());
+    }
+}
+
+#[test]
+fn an_unreachable_server_is_named() {
+    let case = Case::new(5_000);
+    let (_server, closing) = case.server(&[Answer::Nothing]);
+    // A port nobody listens on, a server that says nothing, and words that are no address.
+    let urls = ["http://127.0.0.1:1/weights.pth", &closing.url, "no address", "ftp://127.0.0.1/weights.pth"];
+    for url in urls {
+        let source = Source { url: url.into(), sha256: closing.sha256.clone() };
+        let error = case.error(&source);
+        assert!(error.starts_with(&format!("cannot reach {url}: ")), "{error}");
+        assert!(error.ends_with(&format!("download it elsewhere and put it at {}", case.to.display())), "{error}");
+    }
+    assert_eq!(case.names(), ["weights.pth.lock"]);
+}
+
+#[test]
+fn what_came_survives_a_lost_network() {
+    let case = Case::new(5_000);
+    let (_server, source) = case.server(&[Answer::Cut(3_000), Answer::Nothing]);
+    assert!(case.error(&source).starts_with("cannot reach http://127.0.0.1:"));
+    let (server, source) = case.server(&[Answer::Rest]);
+    case.fetch(&source).unwrap();
+    assert_eq!(server.starts(), [3_000]);
+    case.assert_whole();
+}
+
+#[test]
+fn one_of_two_at_once_is_refused() {
+    let case = Case::new(5_000);
+    let (server, source) = case.server(&[Answer::Rest]);
+    let mut refused = 0;
+    let mut second = |_: Progress| {
+        let error = case.error(&source);
+        assert_eq!(
+            error,
+            format!("{} is being downloaded by another process; wait until that is done", case.to.display())
+        );
+        refused += 1;
+    };
+    assert_eq!(fetch(&source, &case.to, &mut second).unwrap(), Outcome::Downloaded);
+    assert!(refused > 0);
+    assert_eq!(server.starts(), [0]);
+    case.assert_whole();
+}
+
+#[test]
+fn a_lock_left_behind_locks_nobody_out() {
+    let case = Case::new(5_000);
+    let (_server, source) = case.server(&[Answer::Rest]);
+    fs::write(case.dir.path().join("weights.pth.lock"), b"").unwrap();
+    assert_eq!(case.fetch(&source).unwrap(), Outcome::Downloaded);
+    case.assert_whole();
+}
+
+#[test]
+fn many_at_once_leave_one_whole_file() {
+    let case = Case::new(400_000);
+    let (_server, source) = case.server(&[Answer::Rest; 8]);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while let Err(error) = case.fetch(&source) {
+                    assert!(matches!(error, FetchError::Busy { .. }), "{error}");
+                    thread::yield_now();
+                }
+            });
+        }
+    });
+    case.assert_whole();
+}
+
+#[test]
+fn digits_that_check_nothing_are_refused() {
+    let hex = "0123456789abcdef".repeat(4);
+    let bad = [
+        (Checksum::Full(hex[1..].into()), "64"),
+        (Checksum::Full(hex.replace('a', "g")), "64"),
+        (Checksum::Prefix(String::new()), "8 to 64"),
+        (Checksum::Prefix(hex[..7].into()), "8 to 64"),
+        (Checksum::Prefix(format!("{hex}0")), "8 to 64"),
+        (Checksum::Prefix("ff37072é".into()), "8 to 64"),
+    ];
+    let case = Case::new(10);
+    for (sha256, expected) in bad {
+        let told = format!("`{}` is not a SHA-256 checksum; expected {expected} hexadecimal digits", sha256.digits());
+        let source = Source { url: "http://127.0.0.1/".into(), sha256 };
+        assert_eq!(case.error(&source), told);
+    }
+    assert!(case.names().is_empty());
+}
+
+#[test]
+fn what_cannot_be_written_is_named() {
+    let mut case = Case::new(5_000);
+    let (_server, source) = case.server(&[Answer::Rest]);
+    let file = case.dir.path().join("file");
+    fs::write(&file, b"").unwrap();
+    case.to = file.join("sub/weights.pth");
+    let error = case.error(&source);
+    assert!(error.starts_with("cannot ") && error.contains(&*file.to_string_lossy()), "{error}");
+    // A folder in the place of the part.
+    case.to = case.dir.path().join("weights.pth");
+    let part = case.dir.path().join("weights.pth.part");
+    fs::create_dir(&part).unwrap();
+    let error = case.error(&source);
+    assert!(error.starts_with("cannot ") && error.contains(&*part.to_string_lossy()), "{error}");
+}
+
+#[test]
+fn checksums_are_the_standard_ones() {
+    let case = Case::new(0);
+    for (text, digits) in [
+        ("", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
+        ("abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+    ] {
+        fs::write(&case.to, text).unwrap();
+        assert_eq!(sha256_file(&case.to).unwrap(), digits);
+        verify(&case.to, &Checksum::Prefix(digits[..8].into())).unwrap();
+    }
+    assert!(sha256_file(case.dir.path().join("missing")).is_err());
+    let error = verify(case.dir.path().join("missing"), &Checksum::Full(case.digits.clone())).unwrap_err().to_string();
+    assert!(error.starts_with("cannot read ") && error.contains("missing"), "{error}");
+}

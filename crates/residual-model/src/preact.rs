@@ -1,0 +1,205 @@
+//! Pre-activation blocks: norm and ReLU before each convolution, nothing after the addition (He et
+//! al. 2016, "Identity Mappings in Deep Residual Networks", Fig. 4e).
+
+use crate::{
+    ConvPathConfig, ConvShortcut, Layer, Norm, ShortcutOption,
+    block::scale,
+    conv::conv,
+    init::zeroed,
+    norm::{fold, normalize},
+};
+use burn::{
+    module::Module,
+    nn::{BatchNorm, conv::Conv2d},
+    tensor::{Device, Tensor, activation::relu},
+};
+
+/// `F(p) = W2 * g(norm(W1 * p))`, or with a third convolution `W3 * g(norm(W2 * g(norm(W1 * p))))`,
+/// where `p = g(norm(a))` is the block's pre-activated input.
+#[derive(Module, Debug)]
+pub struct PreactPath {
+    /// The norm of the block's input.
+    pub bn1: Option<BatchNorm>,
+    /// `W1`.
+    pub conv1: Conv2d,
+    /// The norm of `W1 * p`.
+    pub bn2: Option<BatchNorm>,
+    /// `W2`.
+    pub conv2: Conv2d,
+    /// The norm of what `W3` takes, in a bottleneck.
+    pub bn3: Option<BatchNorm>,
+    /// `W3`, in a bottleneck.
+    pub conv3: Option<Conv2d>,
+}
+
+/// A pre-activation block without a shortcut: `a_out = F(g(norm(a)))`.
+#[derive(Module, Debug)]
+pub struct PreactPlainBlock {
+    /// `F` and the norm before it.
+    pub main_path: PreactPath,
+}
+
+/// A pre-activation block: `a_out = s · F(p) + α · shortcut(a)`, with `p = g(norm(a))`.
+///
+/// The shortcut is the identity on `a`, so that the signal passes through the whole net unchanged.
+/// Where shapes differ it bridges from `p`, which both ways then share.
+#[derive(Module, Debug)]
+pub struct PreactResidualBlock {
+    /// `F` and the norm before it.
+    pub main_path: PreactPath,
+    /// The way around it.
+    pub shortcut: ConvShortcut,
+    /// α.
+    pub skip_strength: f64,
+    /// s.
+    pub branch_scale: f64,
+    /// The probability that the main path takes part in a training step.
+    pub survival: f64,
+}
+
+impl PreactPath {
+    pub(crate) fn new(config: &ConvPathConfig, device: &Device) -> Self {
+        let shapes = config.convolutions();
+        let layer = |i: usize| {
+            let shape = *shapes.get(i)?;
+            Some((config.norm.init(shape.channels[0], device), conv(shape, config.norm, device)))
+        };
+        let two = "a main path has at least two convolutions";
+        let ((bn1, conv1), (bn2, conv2)) = (layer(0).expect(two), layer(1).expect(two));
+        let (bn3, conv3) = layer(2).unzip();
+        Self { bn1, conv1, bn2, conv2, bn3: bn3.flatten(), conv3 }
+    }
+
+    /// `p = g(norm(a))`
+    ///
+    /// # Shapes
+    /// - a and output: `[batch, in_channels, height, width]`
+    pub fn preactivate(&self, a: Tensor<4>) -> Tensor<4> {
+        relu(normalize(&self.bn1, a))
+    }
+
+    /// `F(p)`
+    ///
+    /// # Shapes
+    /// - p: `[batch, in_channels, height, width]`
+    /// - output: `[batch, out_channels, ⌈height / stride⌉, ⌈width / stride⌉]`
+    pub fn forward(&self, p: Tensor<4>) -> Tensor<4> {
+        let z2 = self.conv2.forward(relu(normalize(&self.bn2, self.conv1.forward(p))));
+        match &self.conv3 {
+            None => z2,
+            Some(conv3) => conv3.forward(relu(normalize(&self.bn3, z2))),
+        }
+    }
+
+    fn folded(mut self) -> Self {
+        self.conv1 = fold(self.conv1, self.bn2.take());
+        if self.conv3.is_some() {
+            self.conv2 = fold(self.conv2, self.bn3.take());
+        }
+        self
+    }
+
+    fn zero_last_layer(mut self) -> Self {
+        let last = self.conv3.as_mut().unwrap_or(&mut self.conv2);
+        last.weight = zeroed(last.weight.clone());
+        self
+    }
+}
+
+impl PreactPlainBlock {
+    /// `F(g(norm(a)))`
+    ///
+    /// # Shapes
+    /// As [`PreactPath::forward`]'s.
+    pub fn forward(&self, a: Tensor<4>) -> Tensor<4> {
+        self.main_path.forward(self.main_path.preactivate(a))
+    }
+}
+
+impl PreactResidualBlock {
+    /// `p · s · F(g(norm(a))) + α · shortcut(a)`, with the survival probability p.
+    ///
+    /// # Shapes
+    /// As [`PreactPath::forward`]'s.
+    pub fn forward(&self, a: Tensor<4>) -> Tensor<4> {
+        let (p, shortcut) = self.ways(a);
+        scale(self.main_path.forward(p), self.survival * self.branch_scale) + shortcut
+    }
+
+    /// A training step with stochastic depth: without the main path unless it survives.
+    ///
+    /// # Shapes
+    /// As [`PreactPath::forward`]'s.
+    pub fn forward_sampled(&self, a: Tensor<4>, survives: bool) -> Tensor<4> {
+        let (p, shortcut) = self.ways(a);
+        if !survives {
+            return shortcut;
+        }
+        scale(self.main_path.forward(p), self.branch_scale) + shortcut
+    }
+
+    /// The pre-activated input, and what goes around the main path.
+    fn ways(&self, a: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
+        let p = self.main_path.preactivate(a.clone());
+        let shortcut = if self.shortcut.is_identity(a.dims()[1]) { a } else { self.shortcut.forward(p.clone()) };
+        (p, scale(shortcut, self.skip_strength))
+    }
+}
+
+/// Either pre-activation block, chosen at run time. Parameter paths are the same for both.
+#[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "the tensors behind it are far larger")]
+pub enum PreactBlock {
+    /// Without a shortcut.
+    Plain(PreactPlainBlock),
+    /// With one.
+    Residual(PreactResidualBlock),
+}
+
+crate::transparent::transparent_module!(PreactBlock { Plain, Residual });
+
+impl PreactBlock {
+    /// The projection of a pre-activation shortcut has no norm.
+    pub(crate) fn shortcut(config: &ConvPathConfig, option: ShortcutOption, device: &Device) -> ConvShortcut {
+        config.shortcut(option, Norm::None, device)
+    }
+
+    /// [`PreactPlainBlock::forward`] or [`PreactResidualBlock::forward`].
+    pub fn forward(&self, a: Tensor<4>) -> Tensor<4> {
+        match self {
+            Self::Plain(block) => block.forward(a),
+            Self::Residual(block) => block.forward(a),
+        }
+    }
+
+    /// [`PreactPlainBlock::forward`] or [`PreactResidualBlock::forward_sampled`].
+    pub fn forward_sampled(&self, a: Tensor<4>, survives: bool) -> Tensor<4> {
+        match self {
+            Self::Plain(block) => block.forward(a),
+            Self::Residual(block) => block.forward_sampled(a, survives),
+        }
+    }
+
+    /// The survival probability: 1 in a plain block.
+    pub fn survival(&self) -> f64 {
+        match self {
+            Self::Plain(_) => 1.0,
+            Self::Residual(block) => block.survival,
+        }
+    }
+
+    pub(crate) fn map_path(self, f: impl FnOnce(PreactPath) -> PreactPath) -> Self {
+        match self {
+            Self::Plain(block) => Self::Plain(PreactPlainBlock { main_path: f(block.main_path) }),
+            Self::Residual(block) => Self::Residual(PreactResidualBlock { main_path: f(block.main_path), ..block }),
+        }
+    }
+
+    pub(crate) fn zero_last_layer(self) -> Self {
+        self.map_path(PreactPath::zero_last_layer)
+    }
+
+    pub(crate) fn folded(self) -> Self {
+        self.map_path(PreactPath::folded)
+    }
+}

@@ -1,0 +1,314 @@
+//! The ImageNet, bottleneck, pre-activation, grouped and wide networks, and what all networks can do.
+
+use super::{Double, check_gradients, device, double, gradients, non_negative, parameters};
+use crate::{stochastic_depth::survivors, *};
+use burn::{
+    module::{Module, ModuleMapper, Param},
+    tensor::{Distribution, Tensor},
+};
+
+fn config(name: &str) -> ConvConfig {
+    let name: NetName = name.parse().unwrap();
+    let (image, classes) = if name.family.is_for_small_images() { ([3, 32, 32], 10) } else { ([3, 224, 224], 1000) };
+    ConvConfig::named(name, image, classes)
+}
+
+fn small(name: &str) -> ConvConfig {
+    ConvConfig::named(name.parse().unwrap(), [3, 16, 16], 10).with_width(4)
+}
+
+/// He et al. 2015 and 2016, Xie et al. 2017, Zagoruyko & Komodakis 2016; counts as torchvision has them.
+#[test]
+fn parameters_are_the_published_ones() {
+    let published = [
+        ("resnet18", 11_689_512),
+        ("resnet34", 21_797_672),
+        ("resnet50", 25_557_032),
+        ("resnet101", 44_549_160),
+        ("resnet152", 60_192_808),
+        ("resnet50_v1", 25_557_032),
+        ("resnext50_32x4d", 25_028_904),
+        ("resnext101_32x8d", 88_791_336),
+        ("wide_resnet50_2", 68_883_240),
+        ("wide_resnet101_2", 126_886_696),
+    ];
+    for (name, parameters) in published {
+        assert_eq!(config(name).summary().parameters(), parameters, "{name}");
+    }
+    let modules = [("resnet18", 11_689_512), ("resnet50", 25_557_032), ("resnext50_32x4d", 25_028_904)];
+    for (name, parameters) in modules {
+        assert_eq!(summary::trainable_parameters(&config(name).init(&device())), parameters, "{name}");
+    }
+    // He et al. 2016 say 1.7M and, in table 4, 10.2M.
+    let millions = |name: &str| (config(name).summary().parameters() as f64 / 1e5).round() / 10.0;
+    assert_eq!([millions("preact_resnet164"), millions("preact_resnet1001")], [1.7, 10.3]);
+}
+
+/// torchvision's GFLOPS, which are multiply-adds.
+#[test]
+fn multiply_adds_are_the_published_ones() {
+    let published = [
+        ("resnet18", 1.81),
+        ("resnet34", 3.66),
+        ("resnet50", 4.09),
+        ("resnet101", 7.80),
+        ("resnet152", 11.51),
+        ("resnext50_32x4d", 4.23),
+        ("wide_resnet50_2", 11.40),
+    ];
+    for (name, giga) in published {
+        let ours = config(name).summary().multiply_adds() as f64 / 1e9;
+        assert!((ours - giga).abs() < 0.006, "{name}: {ours}");
+    }
+    // The stride in the first 1x1 makes it cheaper (He et al. 2015, table 1: 3.8 billion).
+    assert!((config("resnet50_v1").summary().multiply_adds() as f64 / 1e9 - 3.8).abs() < 0.06);
+}
+
+#[test]
+fn every_published_name_builds_its_depth() {
+    for name in PUBLISHED {
+        let config = config(name);
+        assert_eq!(config.name().to_string(), *name);
+        let plain = ConvConfig { blocks: BlockOptions { kind: BlockKind::Plain, ..config.blocks }, ..config };
+        let weighted = plain.summary().rows().iter().filter(|row| row.multiply_adds > 0).count();
+        assert_eq!(weighted, plain.name().depth, "{name}");
+    }
+}
+
+#[test]
+fn summaries_count_what_the_modules_hold() {
+    let names = [
+        "resnet18",
+        "plain34",
+        "resnet50_v1",
+        "plain50",
+        "preact_resnet18",
+        "preact_resnet50",
+        "preact_plain20",
+        "preact_resnet29",
+        "resnext50_32x4d",
+        "wide_resnet50_2",
+    ];
+    for name in names {
+        for shortcut in [ShortcutOption::Projection, ShortcutOption::ProjectAll, ShortcutOption::ZeroPad] {
+            for norm in [Norm::Batch, Norm::None] {
+                let config = ConvConfig::named(name.parse().unwrap(), [2, 16, 16], 7).with_width(16);
+                let config = ConvConfig { blocks: BlockOptions { shortcut, norm, ..config.blocks }, ..config };
+                let counted = summary::trainable_parameters(&config.init(&device())) as u64;
+                assert_eq!(config.summary().parameters(), counted, "{name} {shortcut} {norm}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_plain_net_has_its_twins_weights() {
+    for [plain, residual] in [["plain50", "resnet50"], ["preact_plain29", "preact_resnet29"], ["plain18", "resnet18"]] {
+        let [plain, mut residual] = [plain, residual].map(|name| parameters(&small(name).init(&device())));
+        residual.retain(|path, _| !path.contains(".shortcut."));
+        assert!(plain.len() > 20 && plain == residual);
+    }
+}
+
+#[test]
+fn a_pre_activation_block_with_a_zero_last_layer_is_the_identity() {
+    let blocks = BlockOptions { shortcut: ShortcutOption::ZeroPad, ..BlockOptions::default() };
+    for name in ["preact_resnet20", "preact_resnet29"] {
+        let config = small(name).with_blocks(blocks).with_init(InitConfig { seed: 1, zero_init: true });
+        let network = config.init(&device());
+        let block = &network.layer1[1];
+        let channels = config.stage_list()[0].channels;
+        // Negative values pass too: nothing comes after the addition.
+        let a = non_negative([2, channels, 5, 5]) - 1.0;
+        block.forward(a.clone()).into_data().assert_eq(&a.into_data(), true);
+        let plain = ConvConfig { blocks: BlockOptions { kind: BlockKind::Plain, ..blocks }, ..config };
+        let a = non_negative([2, channels, 5, 5]);
+        plain.init(&device()).layer1[1].forward(a.clone()).into_data().assert_eq(&a.zeros_like().into_data(), true);
+    }
+}
+
+#[test]
+fn gradients_of_bottlenecks_and_pre_activation_agree_with_finite_differences() {
+    let device = device().autodiff();
+    let bottleneck = |stride, groups| Bottleneck { channels: 4, groups, stride };
+    for (stride, groups) in [(StrideAt::First, 1), (StrideAt::Middle, 2)] {
+        let path = ConvPathConfig::new(2, 6).with_stride(2).bottleneck(bottleneck(stride, groups));
+        check_gradients(
+            || ResidualBlockConfig::new(path.clone()).init(&device).map(&mut Double),
+            |block| {
+                let out = block.forward(double([3, 2, 5, 5], 0));
+                (out.clone() * double(out.dims(), 3)).sum()
+            },
+        );
+    }
+    let blocks = BlockOptions { skip_strength: 0.7, ..BlockOptions::default() };
+    for shortcut in [ShortcutOption::ZeroPad, ShortcutOption::Projection] {
+        let config = ConvConfig::new([2, 5, 5], 3, vec![1, 1])
+            .with_width(3)
+            .with_activation(Activation::Pre)
+            .with_blocks(BlockOptions { shortcut, ..blocks });
+        check_gradients(
+            || config.init(&device).map(&mut Double),
+            |network| {
+                let out = network.forward(double([4, 2, 5, 5], 0));
+                (out.clone() * double(out.dims(), 3)).sum()
+            },
+        );
+    }
+}
+
+#[test]
+fn dilation_keeps_the_resolution_and_the_parameters() {
+    let image = Tensor::<4>::ones([1, 3, 64, 64], &device());
+    for (output_stride, sizes) in [(None, [16, 8, 4, 2]), (Some(16), [16, 8, 4, 4]), (Some(8), [16, 8, 8, 8])] {
+        let config = ConvConfig::named("resnet50".parse().unwrap(), [3, 64, 64], 10).with_width(4);
+        let parameters = config.summary().parameters();
+        let config = config.with_output_stride(output_stride);
+        assert_eq!(config.summary().parameters(), parameters);
+        let features = config.init(&device()).forward_features(image.clone());
+        for ((stage, size), listed) in features.stages.iter().zip(sizes).zip(config.stage_list()) {
+            assert_eq!(stage.dims(), [1, listed.channels, size, size]);
+            assert_eq!(64 / listed.stride, size);
+        }
+        let rows = config.summary();
+        let last = rows.rows().iter().rfind(|row| row.output.len() == 3).unwrap();
+        assert_eq!(last.output[1..], [sizes[3], sizes[3]]);
+    }
+}
+
+#[test]
+fn features_agree_with_the_forward_pass() {
+    for name in ["resnet20", "preact_resnet20", "resnet18"] {
+        let network = small(name).init(&device());
+        let images = non_negative([2, 3, 16, 16]);
+        let Features { stages, embedding, logits } = network.forward_features(images.clone());
+        assert_eq!(stages.len(), small(name).stages.len());
+        logits.into_data().assert_eq(&network.forward(images.clone()).into_data(), true);
+        embedding.into_data().assert_eq(&network.embed(images).into_data(), true);
+    }
+}
+
+#[test]
+fn blocks_survive_by_the_linear_rule_and_the_same_ones_every_time() {
+    assert_eq!(survivors(1, 7, &[0.5; 64]), survivors(1, 7, &[0.5; 64]));
+    assert_ne!(survivors(1, 7, &[0.5; 64]), survivors(1, 8, &[0.5; 64]));
+    assert_ne!(survivors(1, 7, &[0.5; 64]), survivors(2, 7, &[0.5; 64]));
+    let probabilities: Vec<f64> = (1..=9).map(|l| stochastic_depth::survival(l, 9, 0.5)).collect();
+    let mut counts = [0.0; 9];
+    for step in 0..4000 {
+        for (count, survives) in counts.iter_mut().zip(survivors(3, step, &probabilities)) {
+            *count += f64::from(u8::from(survives));
+        }
+    }
+    // The standard error of a fraction of 4000 is below 0.008.
+    for (count, p) in counts.iter().zip(probabilities) {
+        assert!((count / 4000.0 - p).abs() < 0.035, "{count} of 4000 at {p}");
+    }
+}
+
+/// With one block of survival probability ½: training is with or without it, inference in between.
+#[test]
+fn stochastic_depth_drops_blocks_in_training_and_scales_them_in_inference() {
+    let blocks = BlockOptions { last_survival: 0.5, ..BlockOptions::default() };
+    for activation in [Activation::Post, Activation::Pre] {
+        let config =
+            ConvConfig::new([3, 6, 6], 4, vec![1]).with_width(3).with_blocks(blocks).with_activation(activation);
+        let with = |last_survival, skip: f64| {
+            let blocks = BlockOptions { last_survival, branch_scale: BranchScale::One, skip_strength: skip, ..blocks };
+            config.clone().with_blocks(blocks).init(&device())
+        };
+        let images = non_negative([2, 3, 6, 6]);
+        let network = with(0.5, 1.0);
+        let whole = with(1.0, 1.0).forward(images.clone());
+        let mut seen = [false; 2];
+        for step in 0..20 {
+            let survives = survivors(5, step, &[0.5])[0];
+            seen[usize::from(survives)] = true;
+            let logits = network.forward_training(images.clone(), 5, step);
+            let same = logits.into_data() == whole.to_data();
+            assert_eq!(same, survives);
+        }
+        assert_eq!(seen, [true, true]);
+        let NetworkBlock::Post(Block::Residual(block)) = &network.layer1[0] else { continue };
+        let a = non_negative([2, 3, 6, 6]);
+        let expected = burn::tensor::activation::relu(block.main_path.forward(a.clone()) * 0.5 + a.clone());
+        block.forward(a).into_data().assert_eq(&expected.into_data(), true);
+    }
+}
+
+#[test]
+fn frozen_parts_get_no_gradients_and_keep_their_statistics() {
+    let device = device().autodiff();
+    for name in ["resnet8", "preact_resnet8"] {
+        let network = small(name).init(&device).freeze_parts(&[Part::Stem, Part::Stage(1)]).unwrap();
+        let before = parameters(&network);
+        let images = Tensor::random([4, 3, 16, 16], Distribution::Default, &device);
+        let grads = network.forward(images).powi_scalar(2).sum().backward();
+        let with_gradient = gradients(&network, &grads);
+        assert!(with_gradient.keys().all(|path| !Part::Stem.contains(path) && !Part::Stage(1).contains(path)));
+        assert!(
+            with_gradient.keys().any(|path| path.starts_with("layer2.")) && with_gradient.contains_key("fc.weight")
+        );
+        let after = parameters(&network.valid());
+        let moved: Vec<&String> = before.keys().filter(|path| before[*path] != after[*path]).collect();
+        assert!(!moved.is_empty() && moved.iter().all(|path| path.contains("running_") && !path.starts_with("layer1")));
+    }
+    let error = small("resnet8").init(&device).freeze_parts(&[Part::Stage(4)]).unwrap_err();
+    assert_eq!(error.to_string(), "the network has no layer4, only 3 stage(s)");
+}
+
+/// Gives every tensor random values, running statistics too.
+struct Shake;
+
+impl ModuleMapper for Shake {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let (id, tensor, mapper) = param.consume();
+        let noise = tensor.random_like(Distribution::Uniform(0.5, 1.5));
+        let shaken = if D == 1 { noise } else { tensor * noise };
+        Param::from_mapped_value(id, shaken, mapper)
+    }
+}
+
+#[test]
+fn folded_batch_norms_compute_the_same() {
+    for name in ["resnet20", "preact_resnet20", "preact_resnet29", "resnet50", "plain34", "resnext50_32x4d"] {
+        let network = small(name).with_width(16).init(&device()).map(&mut Shake);
+        let images = Tensor::random([2, 3, 16, 16], Distribution::Normal(0.0, 1.0), &device());
+        let whole: Vec<f32> = network.forward(images.clone()).into_data().iter::<f32>().collect();
+        let folded_network = network.fold_batch_norm();
+        let folded: Vec<f32> = folded_network.forward(images).into_data().iter::<f32>().collect();
+        let largest = whole.iter().fold(0.0f32, |a, b| a.max(b.abs()));
+        let worst = whole.iter().zip(&folded).map(|(a, b)| (a - b).abs()).fold(0.0f32, f32::max);
+        assert!(worst <= 1e-5 * largest, "{name}: {worst} of {largest}");
+        let norms = |network: &ConvNetwork| parameters(network).keys().filter(|path| path.ends_with("gamma")).count();
+        let preact_blocks = if network.preact { network.stages().flatten().count() + 1 } else { 0 };
+        assert_eq!(norms(&folded_network), preact_blocks, "{name}");
+    }
+}
+
+#[test]
+fn a_new_head_has_the_new_classes_and_leaves_the_rest() {
+    for name in ["resnet8", "dense-resnet8"] {
+        let config = NetworkConfig::new(name.parse().unwrap(), [3, 8, 8], 10);
+        let network = config.init(&device());
+        let before = parameters(&network);
+        let network = network.with_head(3, 7);
+        assert_eq!(network.forward(non_negative([2, 3, 8, 8])).dims(), [2, 3]);
+        let after = parameters(&network);
+        assert!(before.iter().all(|(path, values)| path.starts_with("fc.") || after[path] == *values));
+        assert_eq!(parameters(&config.init(&device()).with_head(3, 7)), after);
+        assert_ne!(parameters(&config.init(&device()).with_head(3, 8)), after);
+    }
+}
+
+#[test]
+fn networks_that_cannot_be_are_refused() {
+    let error = |config: ConvConfig| config.validate().unwrap_err().to_string();
+    assert!(error(config("resnet18").with_output_stride(Some(8))).contains("left alone for basic blocks"));
+    assert!(error(config("resnet50").with_output_stride(Some(12))).contains("one of [4, 8, 16, 32], not 12"));
+    assert!(error(ConvConfig::new([3, 8, 8], 10, vec![])).contains("the number of stages must be 1 to 4"));
+    assert!(error(ConvConfig::new([3, 8, 8], 10, vec![1, 0])).contains("blocks in a stage must be at least 1"));
+    let blocks = BlockOptions { last_survival: 0.0, ..BlockOptions::default() };
+    assert!(error(config("resnet20").with_blocks(blocks)).contains("the survival probability must be above 0"));
+    assert!(error(config("resnet50").with_width(0)).contains("width must be at least 1"));
+}

@@ -1,0 +1,188 @@
+//! What parameters are called.
+//!
+//! The common language is torchvision's: `conv1.weight`, `bn1.running_mean`,
+//! `layer1.0.downsample.0.weight`, `fc.bias`. Pre-activation nets add `bn.weight` for their last norm.
+//!
+//! | here | torchvision | timm `resnetv2` | public CIFAR checkpoints |
+//! |---|---|---|---|
+//! | `layer1.0.main_path.conv1.weight` | `layer1.0.conv1.weight` | `stages.0.blocks.0.conv1.weight` | `layer1.0.conv1.weight` |
+//! | `layer1.0.main_path.bn1.gamma` | `layer1.0.bn1.weight` | `stages.0.blocks.0.norm1.weight` | `layer1.0.bn1.weight` |
+//! | `layer1.0.shortcut.conv.weight` | `layer1.0.downsample.0.weight` | `stages.0.blocks.0.downsample.conv.weight` | `layer1.0.shortcut.0.weight` |
+//! | `bn.gamma` | | `norm.weight` | `bn.weight` |
+//! | `fc.weight` | `fc.weight` | `head.fc.weight` | `linear.weight` |
+
+use crate::WeightsError;
+use regex::Regex;
+use std::{
+    collections::{BTreeMap, HashSet},
+    fs,
+    path::Path,
+    sync::LazyLock,
+};
+
+/// Torchvision's name of one of our parameters.
+///
+/// ```
+/// use residual_weights::names::torchvision;
+///
+/// assert_eq!(torchvision("layer1.0.main_path.bn1.gamma"), "layer1.0.bn1.weight");
+/// assert_eq!(torchvision("layer2.0.shortcut.conv.weight"), "layer2.0.downsample.0.weight");
+/// ```
+pub fn torchvision(path: &str) -> String {
+    let parts = path.split('.').filter(|part| *part != "main_path").collect::<Vec<_>>();
+    let mut name = Vec::with_capacity(parts.len());
+    for (i, part) in parts.iter().enumerate() {
+        let after_shortcut = i > 0 && parts[i - 1] == "shortcut";
+        name.push(match *part {
+            "shortcut" => "downsample",
+            "conv" | "linear" if after_shortcut => "0",
+            "bn" if after_shortcut => "1",
+            "gamma" => "weight",
+            "beta" => "bias",
+            other => other,
+        });
+    }
+    name.join(".")
+}
+
+/// Torchvision's name of a parameter in a checkpoint that may use any of the namings above.
+pub fn canonical(name: &str) -> String {
+    static RULES: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
+        let rules = [
+            (r"^stem\.conv\.", "conv1."),
+            (r"^stem\.norm\.", "bn1."),
+            (r"^stages\.(\d+)\.blocks\.(\d+)\.", "layer{$1}.$2."),
+            (r"\.norm(\d)\.", ".bn$1."),
+            (r"\.downsample\.conv\.", ".downsample.0."),
+            (r"\.downsample\.norm\.", ".downsample.1."),
+            (r"\.shortcut\.(\d)\.", ".downsample.$1."),
+            (r"^norm\.", "bn."),
+            (r"^head\.fc\.", "fc."),
+            (r"^linear\.", "fc."),
+        ];
+        rules.map(|(pattern, new)| (Regex::new(pattern).expect("a constant"), new)).into()
+    });
+    let mut name = torchvision(name);
+    for (pattern, new) in RULES.iter() {
+        name = pattern.replace(&name, *new).into_owned();
+    }
+    // timm counts stages from 0.
+    match name.strip_prefix("layer{").and_then(|rest| rest.split_once('}')) {
+        Some((stage, rest)) => format!("layer{}{rest}", stage.parse::<usize>().unwrap_or(0).saturating_add(1)),
+        None => name,
+    }
+}
+
+/// Whether a tensor has no counterpart in any network here, and need not have one.
+pub fn is_counter(name: &str) -> bool {
+    name == "num_batches_tracked" || name.ends_with(".num_batches_tracked")
+}
+
+/// Takes the tensors out of the dictionary that a training script put them in, and out of the wrapper
+/// that `DataParallel` and our own checkpoints put around a network.
+pub(crate) fn unnest<T>(mut entries: BTreeMap<String, T>) -> BTreeMap<String, T> {
+    for key in ["state_dict.", "model_state_dict.", "model.", "net."] {
+        if entries.keys().any(|name| name.starts_with(key)) {
+            entries = strip(entries.into_iter().filter(|(name, _)| name.starts_with(key)).collect(), key);
+            break;
+        }
+    }
+    for wrapper in ["module.", "network."] {
+        if entries.keys().all(|name| name.starts_with(wrapper)) {
+            entries = strip(entries, wrapper);
+        }
+    }
+    entries
+}
+
+fn strip<T>(entries: BTreeMap<String, T>, prefix: &str) -> BTreeMap<String, T> {
+    entries.into_iter().map(|(name, entry)| (name[prefix.len()..].to_string(), entry)).collect()
+}
+
+/// Renames tensors by regular expressions, for checkpoints of any other naming.
+///
+/// A JSON object of patterns and replacements, applied one after another in the file's order to the
+/// names as they are in the checkpoint; `$1` is what the first group matched:
+///
+/// ```json
+/// { "^backbone\\.": "", "^classifier\\.1\\.": "fc." }
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct NameMap(Vec<(Regex, String)>);
+
+impl NameMap {
+    /// Reads a map from a JSON file.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is no object of strings, or has a pattern that is no regular
+    /// expression.
+    pub fn read(path: &Path) -> Result<Self, WeightsError> {
+        let text = fs::read_to_string(path).map_err(WeightsError::io("read", path))?;
+        let rules: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).map_err(|error| {
+            WeightsError::bad_file(path, format!("is not a JSON object of patterns and replacements: {error}"))
+        })?;
+        let rule = |(pattern, new): (String, serde_json::Value)| {
+            let serde_json::Value::String(new) = new else {
+                return Err(WeightsError::bad_file(path, format!("maps `{pattern}` to something other than a string")));
+            };
+            match Regex::new(&pattern) {
+                Ok(regex) => Ok((regex, new)),
+                Err(error) => {
+                    let reason = error.to_string().lines().last().unwrap_or_default().trim().to_string();
+                    Err(WeightsError::Pattern { path: path.into(), pattern, reason })
+                }
+            }
+        };
+        rules.into_iter().map(rule).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The new name.
+    pub fn apply(&self, name: &str) -> String {
+        self.0
+            .iter()
+            .fold(name.to_string(), |name, (pattern, new)| pattern.replace_all(&name, new.as_str()).into_owned())
+    }
+}
+
+/// The names that two tensors of a checkpoint came to share.
+pub(crate) fn duplicates<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut seen = HashSet::new();
+    names.filter(|name| !seen.insert(*name)).map(str::to_string).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_naming_comes_to_torchvisions() {
+        let cases = [
+            ("layer1.0.main_path.conv1.weight", "layer1.0.conv1.weight"),
+            ("layer3.5.shortcut.bn.running_var", "layer3.5.downsample.1.running_var"),
+            ("stages.0.blocks.2.norm3.bias", "layer1.2.bn3.bias"),
+            ("stages.3.blocks.0.downsample.conv.weight", "layer4.0.downsample.0.weight"),
+            ("stem.conv.weight", "conv1.weight"),
+            ("norm.running_mean", "bn.running_mean"),
+            ("head.fc.weight", "fc.weight"),
+            ("linear.bias", "fc.bias"),
+            ("layer2.0.shortcut.1.weight", "layer2.0.downsample.1.weight"),
+            ("linear1.weight", "linear1.weight"),
+            ("blocks.0.main_path.linear2.bias", "blocks.0.linear2.bias"),
+        ];
+        for (name, expected) in cases {
+            assert_eq!(canonical(name), expected);
+            assert_eq!(canonical(expected), expected);
+        }
+    }
+
+    #[test]
+    fn dictionaries_and_wrappers_are_taken_off() {
+        let unnested = |names: &[&str]| {
+            unnest(names.iter().map(|n| (n.to_string(), ())).collect()).into_keys().collect::<Vec<_>>()
+        };
+        assert_eq!(unnested(&["state_dict.module.fc.bias", "optimizer.state.0"]), ["fc.bias"]);
+        assert_eq!(unnested(&["model.fc.bias"]), ["fc.bias"]);
+        assert_eq!(unnested(&["module.fc.bias", "module.fc.weight"]), ["fc.bias", "fc.weight"]);
+        assert_eq!(unnested(&["fc.bias"]), ["fc.bias"]);
+    }
+}

@@ -1,0 +1,86 @@
+use crate::{WeightsError, load::transpose, names::torchvision};
+use burn::{
+    module::{Module, ModuleVisitor, Param},
+    tensor::{Tensor, TensorData},
+};
+use safetensors::{Dtype, tensor::TensorView};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::{self, File},
+    io::Write,
+    path::Path,
+};
+
+/// A network's tensors as PyTorch has them, by torchvision's names: shape and values. Weights of
+/// linear layers are `[out, in]`.
+pub fn tensors<M: Module>(network: &M) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
+    struct Collect(Vec<String>, BTreeMap<String, (Vec<usize>, Vec<f32>)>);
+    impl ModuleVisitor for Collect {
+        fn enter_module(&mut self, name: &str, _container_type: &str) {
+            self.0.push(name.into());
+        }
+        fn exit_module(&mut self, _name: &str, _container_type: &str) {
+            self.0.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let data: TensorData = param.val().into_data();
+            let values: Vec<f32> = data.iter::<f32>().collect();
+            let shape = data.shape().to_vec();
+            let entry = match shape[..] {
+                [input, output] => (vec![output, input], transpose(&values, input, output)),
+                _ => (shape, values),
+            };
+            self.1.insert(torchvision(&self.0.join(".")), entry);
+        }
+    }
+    let mut collect = Collect(Vec::new(), BTreeMap::new());
+    // `valid` folds the last step's running statistics into what is read.
+    network.valid().visit(&mut collect);
+    collect.1
+}
+
+/// Writes a network's weights: `.safetensors` with torchvision's names and layouts, which PyTorch loads,
+/// or `.bpk`, Burn's own format. The file appears whole or not at all.
+///
+/// # Errors
+/// If the name ends in neither, or the file cannot be written.
+pub fn save<M: Module>(network: &M, path: &Path) -> Result<(), WeightsError> {
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("safetensors") => save_safetensors(network, path),
+        Some("bpk") => {
+            let record = network.valid().into_record();
+            record.save(path).map_err(|error| WeightsError::bad_file(path, format!("cannot be written: {error}")))
+        }
+        _ => Err(WeightsError::Extension { path: path.into() }),
+    }
+}
+
+fn save_safetensors<M: Module>(network: &M, path: &Path) -> Result<(), WeightsError> {
+    let tensors = tensors(network);
+    let bytes: BTreeMap<&String, (Vec<usize>, Vec<u8>)> = tensors
+        .iter()
+        .map(|(name, (shape, values))| (name, (shape.clone(), values.iter().flat_map(|x| x.to_le_bytes()).collect())))
+        .collect();
+    let views: Result<Vec<_>, _> = bytes
+        .iter()
+        .map(|(name, (shape, data))| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), data)?)))
+        .collect();
+    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    let file = views
+        .and_then(|views| safetensors::serialize(views, Some(metadata)))
+        .map_err(|error| WeightsError::bad_file(path, format!("cannot be written: {error}")))?;
+    write_whole(path, &file).map_err(WeightsError::io("write", path))
+}
+
+/// Writes a file that appears under its name only when it is whole.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let written = File::create(&temporary).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    written.and_then(|()| fs::rename(&temporary, path)).inspect_err(|_| {
+        let _ = fs::remove_file(&temporary);
+    })
+}

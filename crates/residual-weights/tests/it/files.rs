@@ -1,0 +1,184 @@
+//! Files of every format and naming, and files that are broken.
+
+use burn::tensor::{Device, Tensor};
+use residual_model::{InitConfig, Network, NetworkConfig};
+use residual_weights::{Checkpoint, Format, LoadOptions, NameMap, WeightsError, load, save, tensors};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+fn file(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/files").join(name)
+}
+
+/// The network of the files: `resnet8` of width 4.
+fn config() -> NetworkConfig {
+    NetworkConfig::new("resnet8".parse().unwrap(), [3, 16, 16], 10).with_width(4)
+}
+
+fn network(seed: u64) -> Network {
+    config().with_init(InitConfig { seed, zero_init: false }).init(&Device::flex())
+}
+
+fn loaded(name: &str) -> Network {
+    let mut network = network(1);
+    load(&mut network, &Checkpoint::read(&file(name)).unwrap(), &LoadOptions::default()).unwrap();
+    network
+}
+
+fn refused(path: &Path) -> String {
+    let mut ours = network(1);
+    let error = Checkpoint::read(path).and_then(|checkpoint| load(&mut ours, &checkpoint, &LoadOptions::default()));
+    assert_eq!(tensors(&ours), tensors(&network(1)), "the network is untouched");
+    let text = error.expect_err("it is refused").to_string();
+    assert!(!text.contains('\n') && text.contains(path.file_name().unwrap().to_str().unwrap()), "{text}");
+    text
+}
+
+#[test]
+fn every_format_and_naming_gives_the_same_network() {
+    let expected = tensors(&loaded("tiny.safetensors"));
+    assert_ne!(expected, tensors(&network(1)));
+    for name in ["tiny.pth", "tiny-legacy.pth", "tiny-module-nested.th"] {
+        assert_eq!(Checkpoint::read(&file(name)).unwrap().format(), Format::PyTorch);
+        assert!(tensors(&loaded(name)) == expected, "{name}");
+    }
+}
+
+#[test]
+fn what_is_saved_loads_back_and_gives_the_same_scores() {
+    let folder = tempfile::tempdir().unwrap();
+    let images = Tensor::<4>::ones([2, 3, 16, 16], &Device::flex());
+    for name in ["resnet8", "plain8", "preact_resnet20", "dense-resnet6", "resnet18", "resnext50_32x4d"] {
+        let config = NetworkConfig::new(name.parse().unwrap(), [3, 16, 16], 10);
+        let ours = config.init(&Device::flex());
+        for extension in ["safetensors", "bpk"] {
+            let path = folder.path().join(format!("net.{extension}"));
+            save(&ours, &path).unwrap();
+            let mut theirs = config.clone().with_init(InitConfig { seed: 9, zero_init: false }).init(&Device::flex());
+            load(&mut theirs, &Checkpoint::read(&path).unwrap(), &LoadOptions::default()).unwrap();
+            theirs.forward(images.clone()).into_data().assert_eq(&ours.forward(images.clone()).into_data(), true);
+        }
+    }
+    assert!(matches!(save(&network(0), &folder.path().join("net.pth")), Err(WeightsError::Extension { .. })));
+}
+
+#[test]
+fn a_file_of_another_network_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("other.safetensors");
+    let write = |name: &str, classes: usize, width: usize| {
+        let config = NetworkConfig::new(name.parse().unwrap(), [3, 16, 16], classes).with_width(width);
+        save(&config.init(&Device::flex()), &path).unwrap();
+    };
+    write("resnet14", 10, 4);
+    let text = refused(&path);
+    assert!(
+        text.contains("unknown: layer1.1.bn1.bias, ") && text.contains(" and ") && text.contains(" more"),
+        "{text}"
+    );
+    write("resnet8", 10, 5);
+    assert!(refused(&path).contains("wrong shape: bn1.bias is [5], not [4]"));
+    write("resnet8", 7, 4);
+    let text = refused(&path);
+    assert!(text.contains("fc.weight is [7, 16], not [10, 16]") && text.contains("--ignore-head"), "{text}");
+    let mut ours = network(1);
+    let options = LoadOptions { ignore_head: true, ..LoadOptions::default() };
+    load(&mut ours, &Checkpoint::read(&path).unwrap(), &options).unwrap();
+    assert_eq!(tensors(&ours)["fc.weight"], tensors(&network(1))["fc.weight"]);
+    assert_ne!(tensors(&ours)["conv1.weight"], tensors(&network(1))["conv1.weight"]);
+}
+
+#[test]
+fn a_missing_tensor_is_named() {
+    let ours = loaded("tiny.safetensors");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("short.safetensors");
+    save(&ours, &path).unwrap();
+    let map = folder.path().join("map.json");
+    fs::write(&map, r#"{ "^layer1\\.0\\.conv1\\.": "elsewhere." }"#).unwrap();
+    let options = LoadOptions { names: NameMap::read(&map).unwrap(), ..LoadOptions::default() };
+    let error = load(&mut network(1), &Checkpoint::read(&path).unwrap(), &options).unwrap_err().to_string();
+    assert!(error.contains("missing: layer1.0.conv1.weight; unknown: elsewhere.weight"), "{error}");
+}
+
+#[test]
+fn a_name_map_renames_by_regular_expressions() {
+    let folder = tempfile::tempdir().unwrap();
+    let (odd, map) = (folder.path().join("odd.safetensors"), folder.path().join("map.json"));
+    // The file is renamed by reading it through a map and back.
+    let ours = loaded("tiny.safetensors");
+    let values: Vec<(String, Vec<usize>, Vec<u8>)> = tensors(&ours)
+        .into_iter()
+        .map(|(name, (shape, values))| {
+            (format!("backbone/{name}"), shape, values.iter().flat_map(|x| x.to_le_bytes()).collect())
+        })
+        .collect();
+    let views = values.iter().map(|(name, shape, data)| {
+        (name.clone(), safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), data).unwrap())
+    });
+    fs::write(&odd, safetensors::serialize(views, None).unwrap()).unwrap();
+    assert!(refused(&odd).contains("unknown: backbone/bn1.bias"));
+    fs::write(&map, r#"{ "^backbone/": "" }"#).unwrap();
+    let options = LoadOptions { names: NameMap::read(&map).unwrap(), ..LoadOptions::default() };
+    let mut theirs = network(1);
+    load(&mut theirs, &Checkpoint::read(&odd).unwrap(), &options).unwrap();
+    assert_eq!(tensors(&theirs), tensors(&ours));
+
+    for (text, expected) in [("[1]", "is not a JSON object"), (r#"{"(": ""}"#, "`(` is not a regular expression")] {
+        fs::write(&map, text).unwrap();
+        assert!(NameMap::read(&map).unwrap_err().to_string().contains(expected));
+    }
+}
+
+#[test]
+fn broken_files_are_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("broken");
+    let check = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        refused(&path)
+    };
+    assert!(check(b"").contains("is empty"));
+    assert!(check(b"hello, this is no checkpoint at all").contains("is not a checkpoint"));
+    assert!(check(&[0; 64]).contains("is not"));
+    // A safetensors header that claims to be larger than memory.
+    let huge = [&u64::MAX.to_le_bytes()[..], b"{\"a\":1}"].concat();
+    assert!(check(&huge).contains("is not a whole safetensors file"));
+    let huge = [&(1u64 << 40).to_le_bytes()[..], b"{\"a\":1}"].concat();
+    assert!(check(&huge).contains("is not a whole safetensors file"));
+    // Each format cut at every length class, and with bytes flipped: an error, or what was there.
+    let bpk = folder.path().join("tiny.bpk");
+    save(&loaded("tiny.safetensors"), &bpk).unwrap();
+    let formats = [file("tiny.pth"), file("tiny-legacy.pth"), file("tiny.safetensors"), bpk];
+    for whole in formats.map(|path| fs::read(path).unwrap()) {
+        for cut in [1, 7, 8, 9, 100, 1000, whole.len() / 2, whole.len() - 1] {
+            check(&whole[..cut]);
+        }
+    }
+}
+
+#[test]
+fn flipped_bytes_never_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("flipped");
+    for name in ["tiny.pth", "tiny-legacy.pth", "tiny.safetensors"] {
+        let whole = fs::read(file(name)).unwrap();
+        for i in 0..300 {
+            let mut bytes = whole.clone();
+            let at = (i * 7919) % 4000.min(bytes.len());
+            bytes[at] ^= 1 << (i % 8);
+            fs::write(&path, &bytes).unwrap();
+            let _ = Checkpoint::read(&path).and_then(|c| load(&mut network(1), &c, &LoadOptions::default()));
+        }
+    }
+}
+
+#[test]
+fn nothing_in_a_pickle_is_run() {
+    let trace = Path::new("/tmp/residual-evil-ran");
+    assert!(!trace.exists(), "remove {} first", trace.display());
+    refused(&file("evil.pth"));
+    assert!(!trace.exists());
+}

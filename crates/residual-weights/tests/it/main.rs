@@ -1,0 +1,4 @@
+//! Weights in and out, against PyTorch.
+
+mod files;
+mod parity;

@@ -1,0 +1,660 @@
+#!/usr/bin/env python3
+"""Writes what PyTorch computes for a set of residual networks, so that the Rust networks can be held against it.
+
+Needs:  pip install torch torchvision timm safetensors        (Python 3.9 or newer, no GPU; timm is optional)
+
+usage:
+  python scripts/parity.py [fixtures] [--out DIR] [--net NAME ...] [--batch N] [--side N] [--norm-bias C] [--dry]
+      runs every net of NETS in inference and in training mode and writes DIR/NAME.json
+      (default DIR: crates/residual-weights/tests/parity), then prints the noise floor of each net: how far the same
+      computation in 32-bit floats (the worse of two convolution kernels) lies from the one in 64-bit floats
+  python scripts/parity.py load FILE.safetensors --net NAME [--classes N] [--width N]
+      loads a safetensors file strictly into the net and prints the logits of the formula's "input"
+  python scripts/parity.py save FILE --net NAME [--classes N] [--width N] [--format pth|legacy|safetensors]
+                                [--prefix module.] [--nest state_dict] [--rename fc=linear ...]
+      writes a checkpoint filled by the formula
+  python scripts/parity.py files [--out DIR]
+      writes the small checkpoints the tests read (default DIR: crates/residual-weights/tests/files)
+
+No file holds weights for the fixtures: both sides fill every tensor from one closed formula. For the tensor named n
+and its element i, counted in row-major order of PyTorch's layout (NCHW images, OIHW convolutions, [out, in] linears):
+
+  h = FNV-1a (32 bits) of n;  x = i * 2654435761 + h;  x ^= x >> 16;  x *= 0x7feb352d;  x ^= x >> 15;
+  x *= 0x846ca68b;  x ^= x >> 16   (all modulo 2^32);   u = (x >> 8) / 2^24
+
+  weight of a convolution or linear   (2u - 1) * sqrt(6 / fan_in), fan_in the product of all dimensions but the first
+  weight of a norm                    0.75 + 0.5u
+  bias of a norm                      norm_bias + 0.2u - 0.1
+  any other bias, running_mean        0.2u - 0.1
+  running_var                         0.5 + u
+  "input", "cotangent"                2u - 1
+
+computed in 64-bit floats and rounded to 32. norm_bias is 0, except in the training mode of the ImageNet nets; each
+fixture says for each mode what it is. With norms that average over the batch and biases about 0, a deep random net
+amplifies rounding errors until 32-bit floats no longer determine the result (resnet101: 6e-4 of a feature; plain50:
+8e-3), whatever the batch, and the few ReLU inputs that change sign move the gradient by per cents. About 2.5, rounding
+stays rounding. The price is that few ReLU inputs are negative then, after an add almost none: that every ReLU is in its
+place is for the inference mode to show. There an input that changes sign still moves the gradient, but only that of its
+own image. The name that is hashed is always the canonical one below, whatever
+prefix or other name a checkpoint gives the tensor.
+
+Names are torchvision's: conv1, bn1, layer1.0.conv1, layer1.0.bn1, ..., layer2.0.downsample.0 (convolution) and .1
+(norm), fc. CIFAR nets have three stages. Pre-activation nets have no bn1 in the stem, no norm in the shortcut, and a
+last norm called bn.
+
+A fixture holds, for each mode, the logits, each stage's output, the pooled embedding and the gradient of
+sum(logits * cotangent) with respect to the input; of all but the logits the shape, the norm and at most 128 values,
+those at the flat indices floor(k * n / 128). In training mode it also holds the running statistics of the first and the
+last norm of the main path after that one forward pass (momentum 0.1), with the number of values per channel: PyTorch
+normalises with the biased variance but averages the unbiased one into running_var.
+
+The same versions on the same machine with the same --threads give the same fixtures, byte for byte. Of the
+checkpoints, tiny-legacy.pth differs from run to run: that format names its storages by their addresses.
+"""
+
+import argparse
+import collections
+import importlib.util
+import json
+import math
+import os
+import pathlib
+import re
+import sys
+import time
+import warnings
+
+import numpy as np
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+import torchvision
+from torchvision.models import resnet as tv
+
+TESTS = pathlib.Path(__file__).resolve().parent.parent / "crates/residual-weights/tests"
+SAMPLES = 128
+
+# ---------------------------------------------------------------------------------------------------- the formula
+
+
+def fnv1a(name):
+    h = 2166136261
+    for byte in name.encode("utf-8"):
+        h = ((h ^ byte) * 16777619) & 0xFFFFFFFF
+    return h
+
+
+def uniform(name, shape):
+    """u of every element of the tensor `name`, as 64-bit floats in [0, 1)."""
+    i = np.arange(math.prod(shape), dtype=np.uint64)
+    x = ((i * np.uint64(2654435761) + np.uint64(fnv1a(name))) & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+    x ^= x >> np.uint32(16)
+    x *= np.uint32(0x7FEB352D)
+    x ^= x >> np.uint32(15)
+    x *= np.uint32(0x846CA68B)
+    x ^= x >> np.uint32(16)
+    return ((x >> np.uint32(8)).astype(np.float64) / 2.0**24).reshape(shape)
+
+
+def as_tensor(values):
+    return torch.from_numpy(values.astype(np.float32))
+
+
+def signed(name, shape):
+    return as_tensor(2.0 * uniform(name, shape) - 1.0)
+
+
+def value_of(module, name, leaf, shape, norm_bias):
+    u = uniform(name, shape)
+    if leaf == "weight":
+        if isinstance(module, nn.BatchNorm2d):
+            return as_tensor(0.75 + 0.5 * u)
+        return as_tensor((2.0 * u - 1.0) * math.sqrt(6.0 / math.prod(shape[1:])))
+    if leaf == "running_var":
+        return as_tensor(0.5 + u)
+    assert leaf in ("bias", "running_mean"), name
+    if leaf == "bias" and isinstance(module, nn.BatchNorm2d):
+        return as_tensor(norm_bias + (0.2 * u - 0.1))
+    return as_tensor(0.2 * u - 0.1)
+
+
+@torch.no_grad()
+def fill(model, norm_bias=0.0):
+    """Fills every tensor of `model` (num_batches_tracked becomes 0)."""
+    for path, module in model.named_modules():
+        own = list(module.named_parameters(path, recurse=False)) + list(module.named_buffers(path, recurse=False))
+        for name, tensor in own:
+            leaf = name.rsplit(".", 1)[-1]
+            if leaf == "num_batches_tracked":
+                tensor.zero_()
+                continue
+            assert isinstance(module, (nn.Conv2d, nn.Linear, nn.BatchNorm2d)), name
+            tensor.copy_(value_of(module, name, leaf, tuple(tensor.shape), norm_bias))
+    return model
+
+
+# ------------------------------------------------------------------------------------------------------- the nets
+
+
+def conv(c_in, c_out, size, stride=1, bias=False):
+    return nn.Conv2d(c_in, c_out, size, stride, size // 2, bias=bias)
+
+
+def pad_shortcut(x, stride, grow):
+    """He et al.'s option A: every stride-th pixel, zeros for the channels that x lacks."""
+    return F.pad(x[:, :, ::stride, ::stride], (0, 0, 0, 0, grow // 2, grow - grow // 2))
+
+
+class PlainBasic(tv.BasicBlock):
+    def forward(self, x):
+        return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
+
+
+class PlainBottleneck(tv.Bottleneck):
+    def forward(self, x):
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.relu(self.bn2(self.conv2(x)))
+        return F.relu(self.bn3(self.conv3(x)))
+
+
+def plain_imagenet(block, layers, classes):
+    model = tv.ResNet(block, layers, num_classes=classes)
+    for module in model.modules():
+        if isinstance(module, block):
+            module.downsample = None
+    return model
+
+
+def resnet50_v1(classes):
+    model = tv.resnet50(num_classes=classes)
+    for stage in (model.layer2, model.layer3, model.layer4):
+        stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
+    return model
+
+
+def resnet18_small(classes):
+    model = tv.resnet18(num_classes=classes)
+    model.conv1, model.maxpool = conv(3, 64, 3), nn.Identity()
+    return model
+
+
+class CifarBlock(nn.Module):
+    """option: a, b or c (the paper's shortcuts), plain (no shortcut) or none (a, without norms)."""
+
+    def __init__(self, c_in, c_out, stride, option):
+        super().__init__()
+        norms = option != "none"
+        self.conv1 = conv(c_in, c_out, 3, stride, bias=not norms)
+        self.bn1 = nn.BatchNorm2d(c_out) if norms else nn.Identity()
+        self.conv2 = conv(c_out, c_out, 3, bias=not norms)
+        self.bn2 = nn.BatchNorm2d(c_out) if norms else nn.Identity()
+        self.option, self.stride, self.grow, self.downsample = option, stride, c_out - c_in, None
+        if option == "c" or (option == "b" and (stride > 1 or self.grow)):
+            self.downsample = nn.Sequential(conv(c_in, c_out, 1, stride), nn.BatchNorm2d(c_out))
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        if self.option == "plain":
+            return F.relu(y)
+        if self.downsample is not None:
+            x = self.downsample(x)
+        elif self.stride > 1 or self.grow:
+            x = pad_shortcut(x, self.stride, self.grow)
+        return F.relu(y + x)
+
+
+class CifarNet(nn.Module):
+    """The CIFAR nets of depth 6n+2."""
+
+    def __init__(self, n, option, classes, width):
+        super().__init__()
+        norms = option != "none"
+        self.conv1 = conv(3, width, 3, bias=not norms)
+        self.bn1 = nn.BatchNorm2d(width) if norms else nn.Identity()
+        c_in = width
+        for stage in range(3):
+            blocks = []
+            for i in range(n):
+                blocks.append(CifarBlock(c_in, width << stage, 2 if stage and i == 0 else 1, option))
+                c_in = width << stage
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+        self.avgpool, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(c_in, classes)
+
+    def forward(self, x):
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.fc(self.avgpool(x).flatten(1))
+
+
+class PreactBlock(nn.Module):
+    """shortcut: project (a 1x1 convolution where the shapes differ), pad (option A there) or plain (none at all).
+
+    Both shortcuts that change the shape read relu(bn1(x)), as the main path does; the identity reads x.
+    """
+
+    def __init__(self, c_in, c_out, stride, bottleneck, first_strides, shortcut):
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(c_in)
+        if bottleneck:
+            inner = c_out // 4
+            self.conv1 = conv(c_in, inner, 1, stride if first_strides else 1)
+            self.bn2 = nn.BatchNorm2d(inner)
+            self.conv2 = conv(inner, inner, 3, 1 if first_strides else stride)
+            self.bn3 = nn.BatchNorm2d(inner)
+            self.conv3 = conv(inner, c_out, 1)
+        else:
+            self.conv1 = conv(c_in, c_out, 3, stride)
+            self.bn2 = nn.BatchNorm2d(c_out)
+            self.conv2 = conv(c_out, c_out, 3)
+        self.bottleneck, self.shortcut = bottleneck, shortcut
+        self.stride, self.grow, self.downsample = stride, c_out - c_in, None
+        self.reshapes = stride > 1 or c_in != c_out
+        if shortcut == "project" and self.reshapes:
+            self.downsample = nn.Sequential(conv(c_in, c_out, 1, stride))
+
+    def forward(self, x):
+        p = F.relu(self.bn1(x))
+        y = self.conv2(F.relu(self.bn2(self.conv1(p))))
+        if self.bottleneck:
+            y = self.conv3(F.relu(self.bn3(y)))
+        if self.shortcut == "plain":
+            return y
+        if self.downsample is not None:
+            return y + self.downsample(p)
+        return y + (pad_shortcut(p, self.stride, self.grow) if self.reshapes else x)
+
+
+class PreactNet(nn.Module):
+    """The pre-activation nets of He et al. 2016; the stem is a bare convolution, in ImageNet nets with a max-pool."""
+
+    def __init__(self, layers, widths, stem, bottleneck, shortcut, classes, imagenet):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, stem, 7, 2, 3, bias=False) if imagenet else conv(3, stem, 3)
+        self.maxpool = nn.MaxPool2d(3, 2, 1) if imagenet else nn.Identity()
+        c_in, self.stages = stem, len(layers)
+        for stage, (count, width) in enumerate(zip(layers, widths)):
+            blocks = []
+            for i in range(count):
+                stride = 2 if stage and i == 0 else 1
+                blocks.append(PreactBlock(c_in, width, stride, bottleneck, not imagenet, shortcut))
+                c_in = width
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+        self.bn = nn.BatchNorm2d(c_in)
+        self.avgpool, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(c_in, classes)
+
+    def forward(self, x):
+        x = self.maxpool(self.conv1(x))
+        for stage in range(self.stages):
+            x = getattr(self, f"layer{stage + 1}")(x)
+        return self.fc(self.avgpool(F.relu(self.bn(x))).flatten(1))
+
+
+def preact_cifar(depth, bottleneck, shortcut, classes, width):
+    n, rest = divmod(depth - 2, 9 if bottleneck else 6)
+    assert rest == 0 and n > 0, depth
+    widths = [(width * 4 if bottleneck else width) << stage for stage in range(3)]
+    return PreactNet([n] * 3, widths, width, bottleneck, shortcut, classes, False)
+
+
+PLAIN = {"plain18": (PlainBasic, [2, 2, 2, 2]), "plain34": (PlainBasic, [3, 4, 6, 3]),
+         "plain50": (PlainBottleneck, [3, 4, 6, 3])}
+PREACT = {"preact_resnet18": ([2, 2, 2, 2], [64, 128, 256, 512], False),
+          "preact_resnet50": ([3, 4, 6, 3], [256, 512, 1024, 2048], True)}
+TIMM = {"preact_resnet18": "resnetv2_18", "preact_resnet50": "resnetv2_50"}
+DILATED = {"resnet50_os16": [False, False, True], "resnet50_os8": [False, True, True]}
+NETS = ["resnet18", "resnet34", "resnet50", "resnet101", "resnext50_32x4d", "wide_resnet50_2", "resnet50_os16",
+        "resnet50_os8", "resnet50_v1", "plain18", "plain34", "plain50", "resnet18_small",
+        "resnet20_a", "resnet20_b", "resnet20_c", "plain20", "resnet20_none",
+        "preact_resnet20", "preact_resnet29", "preact_plain20", "preact_resnet18", "preact_resnet50"]
+
+
+def build(name, classes=10, width=16):
+    """The net `name`, not filled. `width` is the stem's width of the CIFAR nets."""
+    if name in DILATED:
+        return tv.resnet50(num_classes=classes, replace_stride_with_dilation=DILATED[name])
+    if name == "resnet50_v1":
+        return resnet50_v1(classes)
+    if name == "resnet18_small":
+        return resnet18_small(classes)
+    if name in PLAIN:
+        return plain_imagenet(*PLAIN[name], classes)
+    if name in PREACT:
+        layers, widths, bottleneck = PREACT[name]
+        return PreactNet(layers, widths, 64, bottleneck, "project", classes, True)
+    match = re.fullmatch(r"preact_(resnet|plain)(\d+)", name)
+    if match:
+        depth = int(match[2])
+        bottleneck = depth in (29, 164, 1001)
+        shortcut = "plain" if match[1] == "plain" else "project" if bottleneck else "pad"
+        return preact_cifar(depth, bottleneck, shortcut, classes, width)
+    match = re.fullmatch(r"resnet(\d+)_(a|b|c|none)|plain(\d+)", name)
+    if match:
+        n, rest = divmod(int(match[1] or match[3]) - 2, 6)
+        if rest == 0 and n > 0:
+            return CifarNet(n, match[2] or "plain", classes, width)
+    if re.fullmatch(r"(wide_)?resnet\d+(_2)?|resnext\w+", name) and hasattr(tv, name):
+        return getattr(tv, name)(num_classes=classes)
+    sys.exit(f"no net is called {name}")
+
+
+def is_imagenet(model):
+    return model.conv1.stride == (2, 2)
+
+
+def batch_and_side(model):
+    """How many images of which side the fixtures of `model` use."""
+    return 4, 64 if is_imagenet(model) else 16
+
+
+# ------------------------------------------------------------------------------------------------------- one run
+
+Run = collections.namedtuple("Run", "logits stages embedding gradient running")
+
+
+def main_norms(model):
+    """The first and the last norm on the main path."""
+    norms = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.BatchNorm2d) and "downsample" not in n]
+    last = [pair for pair in norms if pair[0] == "bn"] or norms[-1:]
+    return norms[:1] + last
+
+
+def run(name, training, batch, side, norm_bias, dtype):
+    """One forward and backward pass of a freshly filled net, everything as 64-bit copies of what was computed."""
+    model = fill(build(name), norm_bias).to(dtype)
+    model.train(training)
+    seen, counts, handles = {}, {}, []
+    for key, module in model.named_children():
+        if key.startswith("layer") or key == "avgpool":
+            handles.append(module.register_forward_hook(
+                lambda _m, _i, out, key=key: seen.__setitem__(key, out.detach().double().clone())))
+    norms = main_norms(model)
+    for key, module in norms:
+        handles.append(module.register_forward_hook(
+            lambda _m, i, _o, key=key: counts.__setitem__(key, i[0].numel() // i[0].shape[1])))
+    images = signed("input", (batch, 3, side, side)).to(dtype).requires_grad_()
+    logits = model(images)
+    (logits * signed("cotangent", tuple(logits.shape)).to(dtype)).sum().backward()
+    for handle in handles:
+        handle.remove()
+    running = {key: (counts[key], m.running_mean.double(), m.running_var.double()) for key, m in norms}
+    stages = [seen[key] for key in sorted(seen) if key.startswith("layer")]
+    return Run(logits.detach().double(), stages, seen["avgpool"].flatten(1), images.grad.double(),
+               running if training else {})
+
+
+def far(a, b):
+    """The largest difference, relative to the largest value."""
+    return ((a - b).abs().max() / b.abs().max()).item()
+
+
+def far_l2(a, b):
+    return ((a - b).norm() / b.norm()).item()
+
+
+def distances(single, double):
+    features = zip(single.stages + [single.embedding], double.stages + [double.embedding])
+    return {"logits": far(single.logits, double.logits),
+            "features": max(far(a, b) for a, b in features),
+            "gradient": far(single.gradient, double.gradient),
+            "gradient-l2": far_l2(single.gradient, double.gradient),
+            "running": max((far(a, b) for key in double.running
+                            for a, b in zip(single.running[key][1:], double.running[key][1:])), default=0.0)}
+
+
+def clean(a, b):
+    """How many images have a gradient within 2e-5: a ReLU input that changes sign spoils the one image it is in."""
+    return sum(far(x, y) < 2e-5 for x, y in zip(a, b))
+
+
+def floor(single, arguments):
+    """The distances of `single`, and of a 32-bit run on PyTorch's other convolutions, from the 64-bit run."""
+    double = run(*arguments, torch.float64)
+    with warnings.catch_warnings(), torch.backends.mkldnn.flags(enabled=False):
+        warnings.simplefilter("ignore")
+        other = run(*arguments, torch.float32)
+    found = [distances(single, double), distances(other, double)]
+    worst = {key: max(f[key] for f in found) for key in found[0]}
+    return {**worst, "clean": min(clean(r.gradient, double.gradient) for r in (single, other))}
+
+
+# ------------------------------------------------------------------------------------------------------ fixtures
+
+
+def sample(flat, limit):
+    n = flat.numel()
+    if limit is None or n <= limit:
+        return flat
+    return flat[torch.tensor([k * n // limit for k in range(limit)])]
+
+
+def numbers(values):
+    """Nine significant digits, which give back the 32-bit float exactly."""
+    return [Digits(f"{v:.9g}") for v in values.tolist()]
+
+
+class Digits(str):
+    """A number as it is to be written."""
+
+
+def write_json(value, indent=""):
+    """JSON with one line for each list of numbers and each key of an object that holds one."""
+    if isinstance(value, Digits):
+        return str(value)
+    if isinstance(value, dict):
+        inner = indent + " "
+        rows = [f"{inner}{json.dumps(k)}: {write_json(v, inner)}" for k, v in value.items()]
+        return "{\n" + ",\n".join(rows) + f"\n{indent}}}"
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        inner = indent + " "
+        return "[\n" + ",\n".join(inner + write_json(v, inner) for v in value) + f"\n{indent}]"
+    if isinstance(value, list):
+        return "[" + ",".join(write_json(v) for v in value) + "]"
+    return json.dumps(value)
+
+
+def describe(tensor, limit=SAMPLES):
+    assert torch.isfinite(tensor).all()
+    values = numbers(sample(tensor.flatten(), limit))
+    return {"shape": list(tensor.shape), "norm": tensor.norm().item(), "values": values}
+
+
+def describe_run(result):
+    out = {"logits": describe(result.logits, None), "stages": [describe(s) for s in result.stages],
+           "embedding": describe(result.embedding), "input_gradient": describe(result.gradient)}
+    if result.running:
+        out["running"] = {key: {"count": count, "mean": numbers(sample(mean, SAMPLES)),
+                                "var": numbers(sample(var, SAMPLES))}
+                          for key, (count, mean, var) in result.running.items()}
+    return out
+
+
+def timm_name(key):
+    """The canonical name of a tensor of timm's ResNetV2."""
+    key = re.sub(r"^stem\.conv\.", "conv1.", key)
+    key = re.sub(r"^stages\.(\d+)\.blocks\.", lambda m: f"layer{int(m[1]) + 1}.", key)
+    key = re.sub(r"\.norm(\d)\.", r".bn\1.", key)
+    key = key.replace(".downsample.conv.", ".downsample.0.")
+    return re.sub(r"^head\.fc\.", "fc.", re.sub(r"^norm\.", "bn.", key))
+
+
+def check_against_timm(name, batch, side):
+    """How far this script's net lies from timm's of the same weights, in both modes and in 64-bit floats."""
+    import timm
+
+    ours = fill(build(name)).double()
+    theirs = timm.create_model(TIMM[name], pretrained=False, num_classes=10).double()
+    source, target = ours.state_dict(), theirs.state_dict()
+    assert {timm_name(k) for k in target} == set(source)
+    theirs.load_state_dict({k: source[timm_name(k)].reshape(v.shape) for k, v in target.items()}, strict=True)
+    images, worst = signed("input", (batch, 3, side, side)).double(), 0.0
+    with torch.no_grad():
+        for training in (False, True):
+            worst = max(worst, far(ours.train(training)(images), theirs.train(training)(images)))
+    return worst
+
+
+def versions(with_timm):
+    out = {"torch": torch.__version__, "torchvision": torchvision.__version__}
+    if with_timm:
+        import timm
+
+        out["timm"] = timm.__version__
+    return out
+
+
+def fixtures(args):
+    if not args.dry:
+        args.out.mkdir(parents=True, exist_ok=True)
+    table, size = [], 0
+    for name in args.net or NETS:
+        model = build(name)
+        batch, side = batch_and_side(model)
+        batch, side = args.batch or batch, args.side or side
+        against = name in TIMM and importlib.util.find_spec("timm") is not None
+        out = {"net": name, "made_by": versions(against)}
+        if against:
+            difference = check_against_timm(name, batch, side)
+            print(f"{name}: differs from timm's {TIMM[name]} by {difference:.1e} of the largest logit (64-bit floats)")
+            if difference > 1e-12:
+                sys.exit(f"{name} is not timm's {TIMM[name]}")
+            out["checked_against"] = f"timm {TIMM[name]}"
+        out.update(batch=batch, image=[3, side, side], classes=10,
+                   parameters=sum(p.numel() for p in model.parameters()))
+        row, seconds = [name, f"{batch}x{side}"], 0.0
+        for mode, training in (("inference", False), ("training", True)):
+            norm_bias = 0.0
+            if training and is_imagenet(model):
+                default = 3.5 if name == "resnet101" else 2.5  # 33 blocks have more ReLUs near 0
+                norm_bias = default if args.norm_bias is None else args.norm_bias
+            arguments = (name, training, batch, side, norm_bias)
+            start = time.perf_counter()
+            single = run(*arguments, torch.float32)
+            seconds = max(seconds, time.perf_counter() - start)
+            row.append(floor(single, arguments))
+            out[mode] = {"norm_bias": norm_bias, **describe_run(single)}
+        text = write_json(out) + "\n"
+        size += len(text)
+        if not args.dry:
+            (args.out / f"{name}.json").write_text(text)
+        table.append(row + [seconds])
+        print(f"{name}: {len(text)} bytes, {seconds:.1f} s", file=sys.stderr)
+    print(f"\nmade by {versions('preact_resnet50' in [r[0] for r in table])}, {size} bytes in all")
+    print("\nnoise floor: largest |32-bit - 64-bit| / largest |64-bit| (gradient-l2: the same of L2 norms;\n"
+          "clean: the images whose gradient differs by less than 2e-5)\n")
+    columns = ["logits", "features", "gradient", "gradient-l2"]
+    head = "".join(f"{c:>12}" for c in columns)
+    print(f"{'':28}|{'inference':^55}|{'training':^60}|")
+    print(f"{'net':<18}{'images':>9} |{head}  clean|{head}{'running':>12}| seconds")
+    for name, images, inference, training, seconds in table:
+        print(f"{name:<18}{images:>9} |" + "".join(f"{inference[c]:>12.1e}" for c in columns)
+              + f"{inference['clean']:>5}/{images.split('x')[0]}|"
+              + "".join(f"{training[c]:>12.1e}" for c in columns + ["running"]) + f"| {seconds:.1f}")
+
+
+# --------------------------------------------------------------------------------------------------- checkpoints
+
+
+def load(args):
+    from safetensors.torch import load_file
+
+    tensors = load_file(args.file)
+    model = build(args.net, args.classes, args.width)
+    counters = {k: v for k, v in model.state_dict().items() if k.endswith(".num_batches_tracked")}
+    model.load_state_dict({**counters, **tensors}, strict=True)
+    print(f"loaded: {len(tensors)} tensors")
+    side = 64 if is_imagenet(model) else 16
+    with torch.no_grad():
+        for row in model.eval()(signed("input", (2, 3, side, side))).tolist():
+            print(" ".join(f"{v:.9g}" for v in row))
+
+
+def write_checkpoint(path, net, classes=10, width=16, format="pth", prefix="", nest=None, rename=()):
+    state = fill(build(net, classes, width)).state_dict()
+    renames = dict(pair.split("=", 1) for pair in rename)
+    named = collections.OrderedDict()
+    for key, tensor in state.items():
+        if format == "safetensors" and key.endswith(".num_batches_tracked"):
+            continue
+        module, leaf = key.rsplit(".", 1)
+        named[f"{prefix}{renames.get(module, module)}.{leaf}"] = tensor
+    if format == "safetensors":
+        if nest:
+            sys.exit("a safetensors file holds tensors only: --nest is for pth and legacy")
+        from safetensors.torch import save_file
+
+        save_file(named, path)
+        return
+    content = {"epoch": 200, nest: named, "best_prec1": 91.25} if nest else named
+    torch.save(content, path, _use_new_zipfile_serialization=format == "pth")
+
+
+def save(args):
+    write_checkpoint(args.file, args.net, args.classes, args.width, args.format, args.prefix, args.nest, args.rename)
+
+
+class Evil:
+    """Pickled, this is a call of os.system: a reader that runs what a pickle asks for makes the file."""
+
+    def __reduce__(self):
+        return os.system, ("touch /tmp/residual-evil-ran",)
+
+
+def files(args):
+    args.out.mkdir(parents=True, exist_ok=True)
+    tiny = dict(net="resnet8_a", width=4)
+    write_checkpoint(args.out / "tiny.pth", **tiny)
+    write_checkpoint(args.out / "tiny-legacy.pth", **tiny, format="legacy")
+    write_checkpoint(args.out / "tiny.safetensors", **tiny, format="safetensors")
+    write_checkpoint(args.out / "tiny-module-nested.th", **tiny, prefix="module.", nest="state_dict",
+                     rename=["fc=linear"])
+    weight = fill(build("resnet8_a", width=4)).conv1.weight.detach()
+    torch.save(collections.OrderedDict([("conv1.weight", weight), ("fc.bias", Evil())]), args.out / "evil.pth")
+    for path in sorted(args.out.iterdir()):
+        print(f"{path.name}: {path.stat().st_size} bytes")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2, help="threads that PyTorch computes with (default 2)")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    p = commands.add_parser("fixtures", help="write the fixtures (the default)")
+    p.add_argument("--out", type=pathlib.Path, default=TESTS / "parity")
+    p.add_argument("--net", action="append", help="only this net (may be given more than once)")
+    p.add_argument("--batch", type=int, help="images (default: by the net)")
+    p.add_argument("--side", type=int, help="pixels of an image's side (default: by the net)")
+    p.add_argument("--norm-bias", type=float, help="of the ImageNet nets in training mode (default 2.5, for resnet101 3.5)")
+    p.add_argument("--dry", action="store_true", help="write nothing, only measure")
+    p.set_defaults(call=fixtures)
+
+    p = commands.add_parser("load", help="load a safetensors file and print its logits")
+    p.set_defaults(call=load)
+    q = commands.add_parser("save", help="write a checkpoint")
+    q.add_argument("--format", choices=["pth", "legacy", "safetensors"], default="pth")
+    q.add_argument("--prefix", default="", help="put before every name, such as module.")
+    q.add_argument("--nest", help="put the tensors under this key, beside epoch and best_prec1")
+    q.add_argument("--rename", action="append", default=[], metavar="OLD=NEW",
+                   help="rename a module, such as fc=linear")
+    q.set_defaults(call=save)
+    for sub in (p, q):
+        sub.add_argument("file")
+        sub.add_argument("--net", required=True)
+        sub.add_argument("--classes", type=int, default=10)
+        sub.add_argument("--width", type=int, default=16, help="the stem's width of the CIFAR nets (default 16)")
+
+    p = commands.add_parser("files", help="write the tests' small checkpoints")
+    p.add_argument("--out", type=pathlib.Path, default=TESTS / "files")
+    p.set_defaults(call=files)
+
+    argv = sys.argv[1:]
+    if not any(a in ("-h", "--help", *commands.choices) for a in argv):
+        argv = ["fixtures"] + argv
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    torch.use_deterministic_algorithms(True)
+    args.call(args)
+
+
+if __name__ == "__main__":
+    main()

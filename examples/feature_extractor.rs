@@ -1,0 +1,66 @@
+//! A trained network as a feature extractor: every stage's output, and the embedding before the head, by
+//! which unseen images are classified without the head.
+//!
+//!     cargo run --release --example feature_extractor
+//!
+//! You should see the stages' shapes, and an error by nearest class mean close to the head's own.
+//! Takes about three seconds on two cores.
+
+#![allow(clippy::print_stdout)]
+
+use residual::{
+    backend::Backend,
+    burn::tensor::Tensor,
+    data::{DataName, Loader, Source},
+    model::{Network, NetworkConfig},
+    train::{Device, TrainConfig, Training},
+};
+use std::sync::Arc;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let device = Backend::Flex.probe()?.device;
+    let config = TrainConfig::new("resnet14".parse()?, DataName::Digits)?.with_epochs(5);
+    let NetworkConfig::Conv(described) = config.network.clone() else { unreachable!("resnet14 is convolutional") };
+    let outcome = Training::new(config, device.clone())?.run()?;
+    let digits = DataName::Digits.load()?;
+
+    let Network::Conv(network) = &outcome.network else { unreachable!("resnet14 is convolutional") };
+    let batch = Loader::new(digits.test.clone(), 4, &device).batches().next().expect("there are images")?;
+    let features = network.forward_features(batch.images);
+    for (stage, output) in described.stage_list().iter().zip(&features.stages) {
+        println!("{}: {:?}, 1/{} of the image's size", stage.name, output.dims(), stage.stride);
+    }
+    println!("embedding: {:?}", features.embedding.dims());
+
+    let train = embed(&outcome.network, &digits.train, &device)?;
+    let means: Vec<Vec<f32>> = (0..10)
+        .map(|class| {
+            let members: Vec<&Vec<f32>> = train.iter().filter(|(_, label)| *label == class).map(|(e, _)| e).collect();
+            (0..members[0].len()).map(|i| members.iter().map(|e| e[i]).sum::<f32>() / members.len() as f32).collect()
+        })
+        .collect();
+    let distance = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f32>();
+    let test = embed(&outcome.network, &digits.test, &device)?;
+    let nearest = |e: &[f32]| (0..10).min_by(|&a, &b| distance(e, &means[a]).total_cmp(&distance(e, &means[b])));
+    let wrong = test.iter().filter(|(e, label)| nearest(e) != Some(*label)).count();
+    println!("test error by the head: {:.1} %", 100.0 * outcome.test.error);
+    println!("test error by the nearest class mean: {:.1} %", 100.0 * wrong as f64 / test.len() as f64);
+    Ok(())
+}
+
+/// Embeddings and labels.
+type Embedded = Vec<(Vec<f32>, usize)>;
+
+/// Every image's embedding and label.
+fn embed(network: &Network, source: &Arc<dyn Source>, device: &Device) -> Result<Embedded, Box<dyn std::error::Error>> {
+    let mut embedded = Vec::new();
+    for batch in Loader::new(source.clone(), 128, device).batches() {
+        let batch = batch?;
+        let embedding: Tensor<2> = network.embed(batch.images);
+        let width = embedding.dims()[1];
+        let values: Vec<f32> = embedding.into_data().iter::<f32>().collect();
+        let labels = batch.labels.into_data().iter::<i64>().map(|label| label as usize).collect::<Vec<_>>();
+        embedded.extend(values.chunks_exact(width).map(<[f32]>::to_vec).zip(labels));
+    }
+    Ok(embedded)
+}

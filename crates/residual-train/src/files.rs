@@ -32,7 +32,7 @@ pub fn write(path: &Path, content: &[u8]) -> Result<(), TrainError> {
 /// Writes a value as indented JSON.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), TrainError> {
     let mut json = serde_json::to_string_pretty(value)
         .map_err(|error| TrainError::bad_file(path, format!("cannot be written as JSON: {error}")))?;

@@ -14,9 +14,10 @@ pub(crate) fn eval(args: &EvalArgs) -> anyhow::Result<()> {
     }
     let model = args.model.open()?;
     let data = args.data.or(model.data).unwrap_or_default();
-    let dataset = match (&args.model.mean, &args.model.std) {
-        (Some(mean), Some(std)) => data.load_normalized(mean, std)?,
-        _ => data.load()?,
+    // Pixels as the weights know them; where that is not known, as the dataset's own trainings do.
+    let dataset = match model.preprocessing_known {
+        true => data.load_normalized(&model.card.preprocessing.mean, &model.card.preprocessing.std)?,
+        false => data.load()?,
     };
     let network = &model.card.network;
     model.check_image(dataset.shape())?;

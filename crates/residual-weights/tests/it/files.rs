@@ -132,6 +132,44 @@ fn a_name_map_renames_by_regular_expressions() {
     }
 }
 
+/// timm's `resnetv2` counts stages from 0, calls norms `norm` and has a convolution for a head.
+#[test]
+fn timms_pre_activation_names_are_known() {
+    let config = NetworkConfig::new("preact_resnet18".parse().unwrap(), [3, 32, 32], 10).with_width(4);
+    let ours = config.init(&Device::flex());
+    let timm = |name: &str| {
+        let name = match name.strip_prefix("layer").and_then(|rest| rest.split_once('.')) {
+            Some((stage, rest)) => {
+                let stage = stage.parse::<usize>().unwrap() - 1;
+                let (block, rest) = rest.split_once('.').unwrap();
+                let rest = rest.replace("downsample.0", "downsample.conv").replace("bn", "norm");
+                format!("stages.{stage}.blocks.{block}.{rest}")
+            }
+            None => name.replace("conv1.", "stem.conv.").replace("bn.", "norm.").replace("fc.", "head.fc."),
+        };
+        assert!(!name.contains("bn"));
+        name
+    };
+    let files: Vec<(String, Vec<usize>, Vec<u8>)> = tensors(&ours)
+        .into_iter()
+        .map(|(name, (mut shape, values))| {
+            if name == "fc.weight" {
+                shape.extend([1, 1]);
+            }
+            (timm(&name), shape, values.iter().flat_map(|x| x.to_le_bytes()).collect())
+        })
+        .collect();
+    let views = files.iter().map(|(name, shape, data)| {
+        (name.clone(), safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), data).unwrap())
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("timm.safetensors");
+    fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
+    let mut theirs = config.with_init(InitConfig { seed: 9, zero_init: false }).init(&Device::flex());
+    load(&mut theirs, &Checkpoint::read(&path).unwrap(), &LoadOptions::default()).unwrap();
+    assert_eq!(tensors(&theirs), tensors(&ours));
+}
+
 #[test]
 fn broken_files_are_errors() {
     let folder = tempfile::tempdir().unwrap();

@@ -12,7 +12,7 @@ use residual::{
     backend::Backend,
     data::{DataName, Dataset, Images, Source},
     model::Part,
-    train::{Schedule, TrainConfig, Training},
+    train::{TrainConfig, Training},
     weights::{Checkpoint, LoadOptions, load, save},
 };
 
@@ -30,21 +30,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let scratch = Training::with_data(config.clone().with_epochs(40), new.clone(), device.clone())?.run()?;
     println!("digits 5 to 9 from 40 images, from scratch: test error {:.1} %", 100.0 * scratch.test.error);
 
-    // Phase 1: the pretrained layers stay as they are, batch norm's statistics included.
+    // Phase 1: a new head on the pretrained layers, which stay as they are, batch norm's statistics included. Five
+    // digits do not teach all that five others need, but what phase 2 starts from no longer has a random head.
     let mut network = config.init(&device.clone().autodiff());
-    let options = LoadOptions { ignore_head: true, ..LoadOptions::default() };
-    load(&mut network, &Checkpoint::read(&file)?, &options)?;
+    load(&mut network, &Checkpoint::read(&file)?, &LoadOptions::default())?;
     let mut first = config.clone().with_epochs(20);
     first.freeze = vec![Part::Stem, Part::Stage(1), Part::Stage(2), Part::Stage(3)];
-    let head = Training::with_data(first, new.clone(), device.clone())?.with_network(network).run()?;
+    let head = Training::with_data(first, new.clone(), device.clone())?.with_network(network.with_head(5, 1)).run()?;
     println!("the same from the pretrained network, head alone: test error {:.1} %", 100.0 * head.test.error);
 
-    // Phase 2: everything, gently, the stem most of all; norms and biases do not decay.
-    let mut second = config.with_epochs(20).with_schedule(Schedule::cosine(0.05));
+    // Phase 2: everything, the stem more slowly; norms and biases do not decay.
+    let mut second = config.with_epochs(20);
     second.optimizer.rates = vec![(Part::Stem, 0.1)];
     second.optimizer.decay_all = false;
-    let network = head.network.freeze_parts(&[])?;
-    let tuned = Training::with_data(second, new, device)?.with_network(network).run()?;
+    let tuned = Training::with_data(second, new, device)?.with_network(head.network).run()?;
     println!("then everything: test error {:.1} %", 100.0 * tuned.test.error);
     std::fs::remove_file(file)?;
     Ok(())

@@ -609,6 +609,12 @@ def files(args):
                      rename=["fc=linear"])
     weight = fill(build("resnet8_a", width=4)).conv1.weight.detach()
     torch.save(collections.OrderedDict([("conv1.weight", weight), ("fc.bias", Evil())]), args.out / "evil.pth")
+    # What torchvision's own load_state_dict(strict=True) wants, to hold what is saved against.
+    nets = {name: getattr(torchvision.models, name)(weights=None).state_dict()
+            for name in ("resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2")}
+    keys = {name: {key: list(value.shape) for key, value in tensors.items() if not key.endswith("num_batches_tracked")}
+            for name, tensors in nets.items()}
+    (args.out / "torchvision.json").write_text(json.dumps(keys) + "\n")
     for path in sorted(args.out.iterdir()):
         print(f"{path.name}: {path.stat().st_size} bytes")
 

@@ -121,7 +121,7 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "DIR", conflicts_with_all = [
         "net", "config", "data", "out", "epochs", "batch_size", "seed", "lr", "schedule", "milestones", "factor",
         "warmup", "warmup_lr", "warmup_error", "momentum", "weight_decay", "patience", "evaluate", "force", "network",
-        "start", "freeze", "part_lr", "no_norm_decay", "print_config"])]
+        "start", "ignore_head", "freeze", "part_lr", "no_norm_decay", "print_config"])]
     pub(crate) resume: Option<PathBuf>,
     /// Start from a config.json; other flags override it
     #[arg(long, value_name = "FILE")]
@@ -191,6 +191,9 @@ pub(crate) struct TrainArgs {
     pub(crate) print_config: bool,
     #[command(flatten)]
     pub(crate) start: StartArgs,
+    /// Start with a new head, as for another number of classes than the weights'
+    #[arg(long)]
+    pub(crate) ignore_head: bool,
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
     #[command(flatten)]
@@ -230,9 +233,6 @@ pub(crate) struct StartArgs {
     /// Published weights by name, downloaded if need be: see `residual weights list`
     #[arg(long, value_name = "NAME")]
     pub(crate) pretrained: Option<String>,
-    /// Leave out the weights' head, as for another number of classes
-    #[arg(long)]
-    pub(crate) ignore_head: bool,
     /// JSON file that renames the weights' tensors: an object of regular expressions and replacements
     #[arg(long, value_name = "FILE")]
     pub(crate) name_map: Option<PathBuf>,

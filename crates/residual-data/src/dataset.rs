@@ -71,13 +71,16 @@ impl Images {
     /// `(x - mean[c]) / std[c]` for every pixel of channel c; one value serves all channels.
     ///
     /// # Errors
-    /// If there are neither as many values as channels nor one.
+    /// If there are neither as many values as channels nor one, or a value makes no sense.
     pub fn normalized(mut self, mean: &[f32], std: &[f32]) -> Result<Self, DataError> {
         let [channels, height, width] = self.shape;
         for values in [mean, std] {
             if values.len() != channels && values.len() != 1 {
                 return Err(DataError::Channels { channels, values: values.len() });
             }
+        }
+        if !mean.iter().all(|x| x.is_finite()) || !std.iter().all(|x| x.is_finite() && *x > 0.0) {
+            return Err(DataError::Statistics);
         }
         for (i, x) in self.pixels.iter_mut().enumerate() {
             let c = i / (height * width) % channels;

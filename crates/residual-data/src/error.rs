@@ -28,13 +28,16 @@ pub enum DataError {
         reason: String,
     },
     /// Means or standard deviations for another number of channels.
-    #[error("images of {channels} channel(s) cannot be normalised by {values} values; give {channels}, or 1")]
+    #[error("images of {channels} channel(s) cannot be normalised by {values} values; give one for each channel")]
     Channels {
         /// Channels of the images.
         channels: usize,
         /// Values given.
         values: usize,
     },
+    /// Means or standard deviations that are no such thing.
+    #[error("means must be finite and standard deviations positive")]
+    Statistics,
     /// A label without a class.
     #[error("sample {index} has label {label}, but there are {classes} classes")]
     Label {
@@ -61,6 +64,6 @@ pub enum DataError {
 impl DataError {
     /// Whether something asked for is wrong, rather than a failure on the way.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::UnknownDataset { .. } | Self::Classes { .. } | Self::Channels { .. })
+        matches!(self, Self::UnknownDataset { .. } | Self::Classes { .. } | Self::Channels { .. } | Self::Statistics)
     }
 }

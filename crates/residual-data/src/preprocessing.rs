@@ -1,5 +1,5 @@
 use crate::DataError;
-use image::{DynamicImage, ImageReader, imageops::FilterType};
+use image::{DynamicImage, ImageFormat, ImageReader, imageops::FilterType};
 use serde::{Deserialize, Serialize};
 use std::{fs::File, io::BufReader, path::Path};
 
@@ -61,20 +61,27 @@ impl Preprocessing {
     /// Resizing is bilinear with the filter widened when shrinking, as Pillow and torchvision do.
     ///
     /// # Errors
-    /// If the file cannot be read, is no whole image, or has a side of 0.
+    /// If the file cannot be read, is no whole image, or is more than 50 times as long as wide.
     pub fn read(&self, path: &Path) -> Result<Vec<f32>, DataError> {
         let bad = |reason: String| DataError::Image { path: path.into(), reason };
         // The content says what it is; the name may be wrong.
         let reader = File::open(path).and_then(|file| ImageReader::new(BufReader::new(file)).with_guessed_format());
         let mut reader = reader.map_err(|error| bad(format!("cannot be read: {error}")))?;
-        if reader.format().is_none() {
-            return Err(bad("is not an image; expected PNG or JPEG".into()));
+        if !matches!(reader.format(), Some(ImageFormat::Png | ImageFormat::Jpeg)) {
+            return Err(bad("is neither PNG nor JPEG".into()));
         }
         let mut limits = image::Limits::default();
         limits.max_image_width = Some(1 << 16);
         limits.max_image_height = Some(1 << 16);
         reader.limits(limits);
         let image = reader.decode().map_err(|error| bad(format!("is not a whole image: {error}")))?;
+        let (long, short) = (image.width().max(image.height()), image.width().min(image.height()).max(1));
+        if long / short > 50 {
+            let (width, height) = (image.width(), image.height());
+            return Err(bad(format!(
+                "is {width}x{height} pixels; the longer side may be 50 times the shorter at most"
+            )));
+        }
         Ok(self.treat(&image))
     }
 

@@ -1,7 +1,7 @@
 //! Names of networks, the same in the API and on the command line.
 
 use crate::{BlockKind, ModelError, StrideAt};
-use alloc::{format, string::ToString};
+use alloc::{collections::BTreeSet, format, string::ToString};
 use core::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
@@ -53,24 +53,26 @@ impl Family {
     /// # Errors
     /// [`ModelError::Depth`], which names the nearest depths that exist.
     pub fn check_depth(self, depth: usize) -> Result<(), ModelError> {
-        let (holds, least, rule): (fn(usize) -> bool, _, _) = match self {
-            Self::Dense => (|d| fits(d, 2, 2), 2, "depths are even"),
-            Self::Conv => (|d| fits(d, 6, 8), 8, "depths are 6n+2"),
-            Self::Preact => (|d| fits(d, 6, 8) || fits(d, 9, 11), 8, "depths are 6n+2 or 9n+2"),
+        let (holds, rule): (fn(usize) -> bool, _) = match self {
+            Self::Dense => (|d| fits(d, 2, 2), "depths are even"),
+            Self::Conv => (|d| fits(d, 6, 8), "depths are 6n+2"),
+            Self::Preact => (|d| fits(d, 6, 8) || fits(d, 9, 11), "depths are 6n+2 or 9n+2"),
             Self::ImageNet(StrideAt::Middle) | Self::PreactImageNet => {
-                (|d| imagenet_stages(d).is_some(), 18, "depths are 18, 34, 50, 101 and 152")
+                (|d| imagenet_stages(d).is_some(), "depths are 18, 34, 50, 101 and 152")
             }
             Self::ImageNet(StrideAt::First) | Self::Grouped(..) | Self::Wide(_) => {
-                (|d| d >= 50 && imagenet_stages(d).is_some(), 50, "depths are 50, 101 and 152")
+                (|d| d >= 50 && imagenet_stages(d).is_some(), "depths are 50, 101 and 152")
             }
-            Self::Custom => (|_| true, 0, ""),
+            Self::Custom => (|_| true, ""),
         };
         if holds(depth) {
             return Ok(());
         }
-        let below = (least..depth).rev().find(|&d| holds(d));
-        let above = (depth.max(least)..depth.max(least) + 200).filter(|&d| holds(d));
-        let mut nearest = below.into_iter().chain(above).take(2).map(|d| d.to_string());
+        // A window that holds a depth on either side, and the ImageNet depths.
+        let window = (depth.saturating_sub(10)..=depth.saturating_add(10)).chain(0..20).chain(IMAGENET.map(|(d, _)| d));
+        let possible: BTreeSet<usize> = window.filter(|&d| holds(d)).collect();
+        let (below, above) = (possible.range(..depth).next_back(), possible.range(depth..).take(2));
+        let mut nearest = below.into_iter().chain(above).take(2).map(ToString::to_string);
         let nearest = match (nearest.next(), nearest.next()) {
             (Some(a), Some(b)) => format!("{a} and {b}"),
             (a, _) => a.unwrap_or_default(),
@@ -245,10 +247,10 @@ fn parse(name: &str) -> Option<NetName> {
     Some(NetName { family, kind, depth })
 }
 
-/// A number without a sign or leading zeros, so that a name has one spelling.
+/// A number without a sign or leading zeros, so that a name has one spelling, and of at most six digits.
 fn number(digits: &str) -> Option<usize> {
     let plain = digits.bytes().all(|b| b.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
-    if plain { digits.parse().ok() } else { None }
+    if plain && digits.len() <= 6 { digits.parse().ok() } else { None }
 }
 
 #[cfg(test)]

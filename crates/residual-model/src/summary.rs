@@ -54,7 +54,7 @@ impl Summary {
     /// A convolution with an output of this size, and the norm that belongs to it, if any, on so many channels.
     pub(crate) fn conv(&mut self, layer: &str, shape: ConvShape, norm: Option<usize>, size: [usize; 2]) {
         let ConvShape { channels, kernel, groups, .. } = shape;
-        let weights = channels[0] / groups * channels[1] * kernel * kernel;
+        let weights = (channels[0] / groups).saturating_mul(channels[1]).saturating_mul(kernel * kernel);
         let grouped = if groups == 1 { String::new() } else { format!(", {groups} groups") };
         let affine = match self.norm {
             Norm::Batch => 2 * norm.unwrap_or(0),
@@ -64,8 +64,8 @@ impl Summary {
             layer,
             format!("conv {kernel}x{kernel}, {} to {}{grouped}", channels[0], channels[1]),
             vec![channels[1], size[0], size[1]],
-            weights + affine,
-            weights as u64 * (size[0] * size[1]) as u64,
+            weights.saturating_add(affine),
+            (weights as u64).saturating_mul(size[0] as u64).saturating_mul(size[1] as u64),
         );
     }
 
@@ -107,12 +107,12 @@ impl Summary {
 
     /// All trainable parameters.
     pub fn parameters(&self) -> u64 {
-        self.rows.iter().map(|row| row.parameters).sum()
+        self.rows.iter().fold(0, |sum, row| sum.saturating_add(row.parameters))
     }
 
     /// All multiply-adds of one sample's forward pass, those of projection shortcuts included.
     pub fn multiply_adds(&self) -> u64 {
-        self.rows.iter().map(|row| row.multiply_adds).sum()
+        self.rows.iter().fold(0, |sum, row| sum.saturating_add(row.multiply_adds))
     }
 }
 

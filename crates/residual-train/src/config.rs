@@ -2,7 +2,7 @@ use crate::{Decay, Schedule, TrainError, Warmup, files};
 use residual_data::DataName;
 use residual_model::{InitConfig, NetName, Network, NetworkConfig, Part};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// All that determines a training's result.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -12,9 +12,9 @@ pub struct TrainConfig {
     pub version: u32,
     /// The network and its initial weights.
     pub network: NetworkConfig,
-    /// The weights it starts from instead, as a record: a file or a published name. Whoever trains
-    /// loads them, see [`Training::with_network`](crate::Training::with_network).
-    pub start: Option<String>,
+    /// The weights it starts from instead. Whoever trains loads them, see
+    /// [`Training::with_network`](crate::Training::with_network).
+    pub start: Option<Start>,
     /// Parts that are not trained. Their batch norms keep their running statistics.
     pub freeze: Vec<Part>,
     /// The dataset.
@@ -67,6 +67,20 @@ pub enum Evaluate {
     EveryEpoch,
     /// After the last.
     AtEnd,
+}
+
+/// Weights to start from, for whoever loads them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Start {
+    /// A file of weights or the folder of a finished training, or else
+    pub weights: Option<PathBuf>,
+    /// published weights by name.
+    pub pretrained: Option<String>,
+    /// Whether the network keeps its own head.
+    pub ignore_head: bool,
+    /// A file that renames the weights' tensors.
+    pub name_map: Option<PathBuf>,
 }
 
 impl TrainConfig {

@@ -24,6 +24,12 @@ pub enum TrainError {
     /// Two settings that exclude each other.
     #[error("{0}")]
     Conflict(String),
+    /// Scores that are not numbers.
+    #[error("the network's scores for sample {sample} are not finite; are the weights and the normalisation right?")]
+    Scores {
+        /// Which sample, from 0.
+        sample: usize,
+    },
     /// The network does not fit the data.
     #[error("network and data do not fit: {0}")]
     Mismatch(String),
@@ -67,6 +73,7 @@ impl TrainError {
     /// Whether what was asked for is wrong, rather than something that happened on the way.
     pub fn is_usage(&self) -> bool {
         match self {
+            Self::Scores { .. } => false,
             Self::Model(_) | Self::Setting { .. } | Self::Conflict(_) | Self::Mismatch(_) => true,
             Self::Data(error) => error.is_usage(),
             Self::Diverged { .. } | Self::Learner(_) | Self::Io { .. } | Self::BadFile { .. } => false,

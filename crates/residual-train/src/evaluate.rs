@@ -1,3 +1,4 @@
+use crate::TrainError;
 use burn::{
     nn::loss::CrossEntropyLossConfig,
     tensor::{Device, Int, Tensor},
@@ -75,13 +76,13 @@ impl Predictions {
 /// Predicts every sample, in order, in inference mode.
 ///
 /// # Errors
-/// If a sample cannot be read.
+/// If a sample cannot be read, or its scores are not finite.
 pub fn predict(
     network: &Network,
     source: &Arc<dyn Source>,
     batch_size: usize,
     device: &Device,
-) -> Result<Predictions, DataError> {
+) -> Result<Predictions, TrainError> {
     let device = device.clone().inner();
     let mut sums = Sums::default();
     let (mut predicted, mut labels, mut rank, mut classes) = (Vec::new(), Vec::new(), Vec::new(), source.classes());
@@ -94,6 +95,9 @@ pub fn predict(
         let truth = batch.labels.into_data().iter::<i64>().collect::<Vec<_>>();
         for (scores, truth) in scores.chunks_exact(classes).zip(truth) {
             let truth = truth as usize;
+            if !scores.iter().all(|score| score.is_finite()) {
+                return Err(TrainError::Scores { sample: labels.len() });
+            }
             let best = (0..classes).fold(0, |best, c| if scores[c] > scores[best] { c } else { best });
             let above = |c: usize| scores[c] > scores[truth] || (scores[c] == scores[truth] && c < truth);
             predicted.push(best);

@@ -26,7 +26,7 @@ mod schedule;
 mod training;
 
 pub use burn::tensor::Device;
-pub use config::{Evaluate, Optimizer, TrainConfig};
+pub use config::{Evaluate, Optimizer, Start, TrainConfig};
 pub use directory::{Checkpoint, RunDir};
 pub use environment::Environment;
 pub use error::TrainError;

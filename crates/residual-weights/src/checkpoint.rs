@@ -1,4 +1,5 @@
 use crate::{WeightsError, names};
+use burn::tensor::TensorData;
 use burn_pack::Reader;
 use half::{bf16, f16};
 use pytorch_reader::{DType, PytorchReader};
@@ -106,6 +107,11 @@ impl Checkpoint {
         self.entries.iter().map(|(name, entry)| (name.as_str(), entry))
     }
 
+    /// The tensor of this name.
+    pub fn get(&self, name: &str) -> Option<&Entry> {
+        self.entries.get(name)
+    }
+
     /// Reads a tensor's values, converted to f32.
     ///
     /// # Errors
@@ -182,15 +188,17 @@ fn read_safetensors(path: &Path) -> Result<BTreeMap<String, Entry>, WeightsError
 
 fn read_burnpack(path: &Path) -> Result<BTreeMap<String, Entry>, WeightsError> {
     let bad = |reason: String| WeightsError::bad_file(path, format!("is not a whole burnpack file: {reason}"));
-    let tensors = guarded(|| Reader::from_file(path).and_then(Reader::into_tensors).map_err(|e| e.to_string()));
-    let mut entries = BTreeMap::new();
-    for tensor in tensors.map_err(bad)? {
-        let (name, dtype, shape, _, bytes) = tensor.into_parts().map_err(|e| bad(e.to_string()))?;
-        let data = burn::tensor::TensorData::from_bytes(bytes, shape.clone(), dtype);
-        let values = data.convert::<f32>().try_to_vec::<f32>().map_err(|e| bad(format!("{name}: {e:?}")))?;
-        entries.insert(name, Entry { shape: shape.to_vec(), source: Source::Values(Arc::new(values)) });
-    }
-    Ok(names::unnest(entries))
+    let read = || {
+        let mut entries = BTreeMap::new();
+        for tensor in Reader::from_file(path).and_then(Reader::into_tensors).map_err(|e| e.to_string())? {
+            let (name, dtype, shape, _, bytes) = tensor.into_parts().map_err(|e| e.to_string())?;
+            let data = TensorData::from_bytes(bytes, shape.clone(), dtype);
+            let values = data.convert::<f32>().try_to_vec::<f32>().map_err(|e| format!("{name}: {e:?}"))?;
+            entries.insert(name, Entry { shape: shape.to_vec(), source: Source::Values(Arc::new(values)) });
+        }
+        Ok(entries)
+    };
+    guarded(read).map(names::unnest).map_err(bad)
 }
 
 /// Runs what reads untrusted bytes; should it panic, that is an error too.

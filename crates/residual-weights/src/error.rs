@@ -94,9 +94,9 @@ impl Differences {
     }
 
     /// Whether the head alone has another number of classes.
-    fn is_the_head_alone(&self) -> bool {
+    pub fn is_the_head_alone(&self) -> bool {
         let of_head = |(name, ..): &(String, _, _)| name.starts_with("fc.");
-        self.missing.is_empty() && self.unknown.is_empty() && self.shapes.iter().all(of_head)
+        self.missing.is_empty() && self.unknown.is_empty() && self.shapes.iter().all(of_head) && !self.is_empty()
     }
 }
 
@@ -109,7 +109,7 @@ impl fmt::Display for Differences {
         let text: Vec<String> = parts.map(|(what, names)| format!("{what}: {}", some(names))).collect();
         f.write_str(&text.join("; "))?;
         if self.is_the_head_alone() {
-            f.write_str(" (the head has another number of classes; it can be left out with `--ignore-head`)")?;
+            f.write_str(" (the head alone differs: it has another number of classes)")?;
         }
         Ok(())
     }
@@ -118,7 +118,8 @@ impl fmt::Display for Differences {
 /// The first names of a list, and how many more there are.
 fn some(names: &[String]) -> String {
     const SHOWN: usize = 5;
-    let text = names[..names.len().min(SHOWN)].join(", ");
+    let shown: Vec<String> = names.iter().take(SHOWN).map(|name| name.escape_debug().to_string()).collect();
+    let text = shown.join(", ");
     match names.len().checked_sub(SHOWN) {
         Some(more) if more > 0 => format!("{text} and {more} more"),
         _ => text,

@@ -28,7 +28,7 @@ pub mod names;
 pub mod published;
 mod save;
 
-pub use card::{Card, Preprocessing};
+pub use card::Card;
 pub use checkpoint::{Checkpoint, Entry, Format};
 pub use error::WeightsError;
 pub use load::{LoadOptions, Loaded, load};

@@ -59,11 +59,18 @@ pub fn load<M: Module>(
             differences.missing.push(name.clone());
             continue;
         };
-        let entry = checkpoint.entries().find(|(name, _)| name == source).expect("it is one of them").1;
+        let entry = checkpoint.get(source).expect("it is one of them");
         let transposed = checkpoint.format() != Format::Burnpack && shape.len() == 2;
         let ours = if transposed { vec![shape[1], shape[0]] } else { shape.clone() };
         if !same_shape(&ours, entry.shape()) {
-            differences.shapes.push((name.clone(), ours, entry.shape().to_vec()));
+            // Torchvision's order of a linear layer's sizes, whatever the file's.
+            let torchvisions = |mut shape: Vec<usize>| {
+                if shape.len() == 2 && !transposed {
+                    shape.reverse();
+                }
+                shape
+            };
+            differences.shapes.push((name.clone(), torchvisions(ours), torchvisions(entry.shape().to_vec())));
             continue;
         }
         let read = checkpoint.values(source)?;

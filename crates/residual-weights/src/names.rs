@@ -13,9 +13,13 @@
 
 use crate::WeightsError;
 use regex::Regex;
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
 use std::{
     collections::{BTreeMap, HashSet},
-    fs,
+    fmt, fs,
     path::Path,
     sync::LazyLock,
 };
@@ -78,19 +82,22 @@ pub fn is_counter(name: &str) -> bool {
     name == "num_batches_tracked" || name.ends_with(".num_batches_tracked")
 }
 
-/// Takes the tensors out of the dictionary that a training script put them in, and out of the wrapper
-/// that `DataParallel` and our own checkpoints put around a network.
-pub(crate) fn unnest<T>(mut entries: BTreeMap<String, T>) -> BTreeMap<String, T> {
-    for key in ["state_dict.", "model_state_dict.", "model.", "net."] {
-        if entries.keys().any(|name| name.starts_with(key)) {
-            entries = strip(entries.into_iter().filter(|(name, _)| name.starts_with(key)).collect(), key);
-            break;
-        }
-    }
-    for wrapper in ["module.", "network."] {
-        if entries.keys().all(|name| name.starts_with(wrapper)) {
-            entries = strip(entries, wrapper);
-        }
+/// What training scripts keep beside the weights.
+const TRAINING_STATE: [&str; 9] =
+    ["optimizer", "optim", "scheduler", "lr_scheduler", "scaler", "state_dict_ema", "ema", "callbacks", "loops"];
+
+/// Takes the tensors out of the dictionaries that a training script put them in, and out of the wrappers
+/// that `DataParallel`, Lightning and our own checkpoints put around a network.
+///
+/// Only where every tensor is in the dictionary, but for training state: others are for the reader to name.
+pub(crate) fn unnest<T>(entries: BTreeMap<String, T>) -> BTreeMap<String, T> {
+    let is_state = |name: &str| name.split_once('.').is_some_and(|(first, _)| TRAINING_STATE.contains(&first));
+    let mut entries: BTreeMap<String, T> = entries.into_iter().filter(|(name, _)| !is_state(name)).collect();
+    let wrappers = ["state_dict.", "model_state_dict.", "model.", "net.", "module.", "network."];
+    while let Some(wrapper) = wrappers.iter().find(|w| entries.keys().all(|name| name.starts_with(**w)))
+        && !entries.is_empty()
+    {
+        entries = strip(entries, wrapper);
     }
     entries
 }
@@ -101,14 +108,40 @@ fn strip<T>(entries: BTreeMap<String, T>, prefix: &str) -> BTreeMap<String, T> {
 
 /// Renames tensors by regular expressions, for checkpoints of any other naming.
 ///
-/// A JSON object of patterns and replacements, applied one after another in the file's order to the
-/// names as they are in the checkpoint; `$1` is what the first group matched:
+/// A JSON object of patterns and replacements, applied one after another in the file's order. They see the
+/// names without dictionaries and wrappers such as `state_dict.` and `module.`; `$1` is what the first group
+/// matched:
 ///
 /// ```json
 /// { "^backbone\\.": "", "^classifier\\.1\\.": "fc." }
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct NameMap(Vec<(Regex, String)>);
+
+/// A JSON object of strings, in its order.
+struct Rules(Vec<(String, String)>);
+
+impl<'de> Deserialize<'de> for Rules {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder;
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Rules;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of strings")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Rules, A::Error> {
+                let mut rules = Vec::new();
+                while let Some(rule) = map.next_entry()? {
+                    rules.push(rule);
+                }
+                Ok(Rules(rules))
+            }
+        }
+        deserializer.deserialize_map(InOrder)
+    }
+}
 
 impl NameMap {
     /// Reads a map from a JSON file.
@@ -118,19 +151,14 @@ impl NameMap {
     /// expression.
     pub fn read(path: &Path) -> Result<Self, WeightsError> {
         let text = fs::read_to_string(path).map_err(WeightsError::io("read", path))?;
-        let rules: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).map_err(|error| {
+        let Rules(rules) = serde_json::from_str(&text).map_err(|error| {
             WeightsError::bad_file(path, format!("is not a JSON object of patterns and replacements: {error}"))
         })?;
-        let rule = |(pattern, new): (String, serde_json::Value)| {
-            let serde_json::Value::String(new) = new else {
-                return Err(WeightsError::bad_file(path, format!("maps `{pattern}` to something other than a string")));
-            };
-            match Regex::new(&pattern) {
-                Ok(regex) => Ok((regex, new)),
-                Err(error) => {
-                    let reason = error.to_string().lines().last().unwrap_or_default().trim().to_string();
-                    Err(WeightsError::Pattern { path: path.into(), pattern, reason })
-                }
+        let rule = |(pattern, new): (String, String)| match Regex::new(&pattern) {
+            Ok(regex) => Ok((regex, new)),
+            Err(error) => {
+                let reason = error.to_string().lines().last().unwrap_or_default().trim().to_string();
+                Err(WeightsError::Pattern { path: path.into(), pattern, reason })
             }
         };
         rules.into_iter().map(rule).collect::<Result<_, _>>().map(Self)
@@ -184,5 +212,9 @@ mod tests {
         assert_eq!(unnested(&["model.fc.bias"]), ["fc.bias"]);
         assert_eq!(unnested(&["module.fc.bias", "module.fc.weight"]), ["fc.bias", "fc.weight"]);
         assert_eq!(unnested(&["fc.bias"]), ["fc.bias"]);
+        assert_eq!(unnested(&["state_dict.model.fc.bias", "callbacks.best"]), ["fc.bias"]);
+        // What is beside the dictionary is not dropped.
+        assert_eq!(unnested(&["state_dict.fc.bias", "stray"]), ["state_dict.fc.bias", "stray"]);
+        assert_eq!(unnested(&["fc.bias", "net.extra"]), ["fc.bias", "net.extra"]);
     }
 }

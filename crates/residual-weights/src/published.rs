@@ -3,7 +3,8 @@
 //! The files are torchvision's (BSD-3-Clause), trained on ImageNet-1k; they are downloaded from its
 //! servers and not part of this project.
 
-use crate::{Card, Preprocessing, WeightsError};
+use crate::{Card, WeightsError};
+use residual_data::Preprocessing;
 use residual_fetch::{Checksum, Outcome, Progress, Source, cache_dir, fetch};
 use residual_model::{NetName, NetworkConfig};
 use std::path::PathBuf;
@@ -95,7 +96,7 @@ impl Published {
         let name: NetName = name.parse().expect("published weights are those of a known network");
         Card {
             network: NetworkConfig::new(name, [3, 224, 224], 1000),
-            preprocessing: Preprocessing::imagenet(self.resize, 224),
+            preprocessing: Some(Preprocessing::imagenet(self.resize, 224)),
             labels: None,
         }
     }

@@ -1,8 +1,8 @@
 use super::model::Weights;
 use crate::{Usage, args::ConvertArgs, output};
-use residual_model::summary::trainable_parameters;
-use residual_train::Device;
-use residual_weights::{LoadOptions, NameMap, save};
+use residual_backend::Backend;
+use residual_model::summary::{thousands, trainable_parameters};
+use residual_weights::{Card, LoadOptions, NameMap, save};
 
 /// Converts weights.
 pub(crate) fn convert(args: &ConvertArgs) -> anyhow::Result<()> {
@@ -13,22 +13,17 @@ pub(crate) fn convert(args: &ConvertArgs) -> anyhow::Result<()> {
     if !matches!(extension, Some("safetensors" | "bpk")) {
         return Err(residual_weights::WeightsError::Extension { path: args.to.clone() }.into());
     }
-    let names = match &args.name_map {
-        Some(path) => NameMap::read(path)?,
-        None => NameMap::default(),
-    };
+    let names = args.name_map.as_deref().map(NameMap::read).transpose()?.unwrap_or_default();
     let weights = Weights::open(&args.from, LoadOptions { ignore_head: false, names })?;
-    let (_, hardware) = crate::args::BackendArgs { backend: None }.open()?;
-    let device: Device = hardware.device.inner();
-    let (network, card, known) = weights.network(args.net, &args.network, &device)?;
+    let (network, card) = weights.network(args.net, &args.network, &Backend::Flex.open()?)?;
+    // The old card must not come to describe the new weights.
+    Card::remove(&args.to)?;
     save(&network, &args.to)?;
-    if known {
-        card.write(&args.to)?;
-    }
+    card.write(&args.to)?;
     output::print(&format!(
         "{}: {} with {} parameters\n",
         args.to.display(),
         card.network.name(),
-        residual_model::summary::thousands(trainable_parameters(&network) as u64)
+        thousands(trainable_parameters(&network) as u64)
     ))
 }

@@ -15,9 +15,9 @@ pub(crate) fn eval(args: &EvalArgs) -> anyhow::Result<()> {
     let model = args.model.open()?;
     let data = args.data.or(model.data).unwrap_or_default();
     // Pixels as the weights know them; where that is not known, as the dataset's own trainings do.
-    let dataset = match model.preprocessing_known {
-        true => data.load_normalized(&model.card.preprocessing.mean, &model.card.preprocessing.std)?,
-        false => data.load()?,
+    let dataset = match &model.card.preprocessing {
+        Some(known) => data.load_normalized(&known.mean, &known.std)?,
+        None => data.load()?,
     };
     let network = &model.card.network;
     model.check_image(dataset.shape())?;

@@ -8,9 +8,9 @@ use crate::{
 };
 use residual_backend::Hardware;
 use residual_data::{DataName, Preprocessing};
-use residual_model::{NetName, Network, NetworkConfig};
-use residual_train::RunDir;
-use residual_weights::{Card, Checkpoint, Format, LoadOptions, NameMap, Published, load};
+use residual_model::{NetName, Network, NetworkConfig, summary::thousands};
+use residual_train::{Device, RunDir, Start};
+use residual_weights::{Card, Checkpoint, Format, LoadOptions, NameMap, Published, WeightsError, load};
 use std::path::{Path, PathBuf};
 
 /// A file of weights, and what is known about them.
@@ -18,7 +18,7 @@ pub(crate) struct Weights {
     path: PathBuf,
     card: Option<Card>,
     /// The dataset of the training they come from.
-    pub(crate) data: Option<DataName>,
+    data: Option<DataName>,
     options: LoadOptions,
 }
 
@@ -27,33 +27,21 @@ pub(crate) struct Model {
     pub(crate) network: Network,
     pub(crate) card: Card,
     pub(crate) data: Option<DataName>,
-    /// Whether the card's preprocessing is the weights' own, rather than a guess.
-    pub(crate) preprocessing_known: bool,
     pub(crate) hardware: Hardware,
 }
 
 impl StartArgs {
-    /// What a configuration says about the weights a training starts from.
-    pub(crate) fn describe(&self) -> Option<String> {
-        self.pretrained.clone().or(self.weights.as_ref().map(|path| path.display().to_string()))
-    }
-
-    /// The weights that were asked for, if any; published ones are downloaded if need be.
-    pub(crate) fn open(&self) -> anyhow::Result<Option<Weights>> {
-        let names = match &self.name_map {
-            Some(path) => NameMap::read(path)?,
-            None => NameMap::default(),
-        };
-        let options = LoadOptions { ignore_head: self.ignore_head, names };
-        match (&self.pretrained, &self.weights) {
-            (Some(name), _) => {
-                let published = Published::find(name)?;
-                let path = fetch(&published)?;
-                Ok(Some(Weights { path, card: Some(published.card()), data: None, options }))
-            }
-            (None, Some(path)) => Weights::open(path, options).map(Some),
-            (None, None) => Ok(None),
+    /// The weights that were asked for, if any, by absolute paths.
+    pub(crate) fn resolve(&self, ignore_head: bool) -> anyhow::Result<Option<Start>> {
+        if self.weights.is_none() && self.pretrained.is_none() {
+            return match ignore_head || self.name_map.is_some() {
+                true => Err(Usage("--ignore-head and --name-map need --weights or --pretrained".into()).into()),
+                false => Ok(None),
+            };
         }
+        let absolute = |path: &Option<PathBuf>| path.as_ref().map(std::path::absolute).transpose();
+        let (weights, name_map) = (absolute(&self.weights)?, absolute(&self.name_map)?);
+        Ok(Some(Start { weights, pretrained: self.pretrained.clone(), ignore_head, name_map }))
     }
 }
 
@@ -76,6 +64,20 @@ pub(crate) fn fetch(published: &Published) -> anyhow::Result<PathBuf> {
 }
 
 impl Weights {
+    /// What was asked for; published weights are downloaded if need be.
+    pub(crate) fn of(start: &Start) -> anyhow::Result<Self> {
+        let names = start.name_map.as_deref().map(NameMap::read).transpose()?.unwrap_or_default();
+        let options = LoadOptions { ignore_head: start.ignore_head, names };
+        match (&start.pretrained, &start.weights) {
+            (Some(name), _) => {
+                let published = Published::find(name)?;
+                Ok(Self { path: fetch(&published)?, card: Some(published.card()), data: None, options })
+            }
+            (None, Some(path)) => Self::open(path, options),
+            (None, None) => Err(Usage("which weights? name a file with --weights, or --pretrained NAME".into()).into()),
+        }
+    }
+
     /// A file, or the folder of a finished training.
     pub(crate) fn open(path: &Path, options: LoadOptions) -> anyhow::Result<Self> {
         if !path.is_dir() {
@@ -83,36 +85,53 @@ impl Weights {
         }
         let run = RunDir::open(path)?;
         let config = run.config()?;
-        let card = Card { network: config.network, preprocessing: config.data.preprocessing()?, labels: None };
+        let card = Card { network: config.network, preprocessing: Some(config.data.preprocessing()?), labels: None };
         Ok(Self { path: run.model()?, card: Some(card), data: Some(config.data), options })
     }
 
     /// Puts them into a network.
-    pub(crate) fn put_into(&self, network: &mut Network) -> anyhow::Result<()> {
-        load(network, &Checkpoint::read(&self.path)?, &self.options)?;
-        Ok(())
+    pub(crate) fn put_into(&self, network: &mut Network) -> Result<(), WeightsError> {
+        load(network, &Checkpoint::read(&self.path)?, &self.options).map(|_| ())
     }
 
-    /// The card: what is known, with what was asked for changed. Classes that are neither known nor
-    /// asked for are those of the file's head.
-    fn card(&self, net: Option<NetName>, args: &NetworkArgs, checkpoint: &Checkpoint) -> anyhow::Result<(Card, bool)> {
-        let known = self.card.as_ref().filter(|card| net.is_none_or(|net| net == card.network.name()));
-        let (mut card, is_known) = match (known, net) {
-            (Some(card), _) => (card.clone(), true),
-            (None, Some(net)) => (self.guess(net, checkpoint), usual(net).0[1] == 224),
+    /// The network with these weights, and its card: what is known, with what was asked for changed.
+    pub(crate) fn network(
+        &self,
+        net: Option<NetName>,
+        args: &NetworkArgs,
+        device: &Device,
+    ) -> anyhow::Result<(Network, Card)> {
+        let file = self.path.display();
+        let checkpoint = Checkpoint::read(&self.path)?;
+        let mut card = match (&self.card, net) {
+            (Some(card), Some(net)) if card.network.name() != net => {
+                return Err(Usage(format!("{file} holds a {}, not a {net}", card.network.name())).into());
+            }
+            (Some(card), _) => card.clone(),
+            (None, Some(net)) => self.guess(net, &checkpoint),
             (None, None) => {
-                let text =
-                    format!("which network's weights {} holds is not known; name it with --net", self.path.display());
-                return Err(Usage(text).into());
+                return Err(
+                    Usage(format!("which network's weights {file} holds is not known; name it with --net")).into()
+                );
             }
         };
         let init = *card.network.init_config();
         card.network = args.apply(card.network, init)?;
-        Ok((card, is_known))
+        // A network far larger than its file is not allocated to find that out.
+        let elements = |shape: &[usize]| shape.iter().fold(1u64, |n, &d| n.saturating_mul(d as u64));
+        let held = checkpoint.entries().fold(0u64, |sum, (_, entry)| sum.saturating_add(elements(entry.shape())));
+        let parameters = card.network.summary().parameters();
+        if held.saturating_mul(16) < parameters {
+            let (held, parameters) = (thousands(held), thousands(parameters));
+            anyhow::bail!("{file} holds {held} values, but {} has {parameters} parameters", card.network.name());
+        }
+        let mut network = card.network.init(device);
+        load(&mut network, &checkpoint, &self.options)?;
+        Ok((network, card))
     }
 
     /// The network of this name with the channels, width and classes that the file's first and last
-    /// layers have, and ImageNet's preprocessing.
+    /// layers have. ImageNet nets with ImageNet's classes are taken to know its preprocessing.
     fn guess(&self, net: NetName, checkpoint: &Checkpoint) -> Card {
         let canonical = |name: &str| residual_weights::names::canonical(&self.options.names.apply(name));
         let shape = |wanted: &str| {
@@ -133,44 +152,45 @@ impl Weights {
             Some(width) => network.with_width(width),
             None => network,
         };
-        let resize = if side == 224 { 256 } else { side };
-        Card { network, preprocessing: Preprocessing::imagenet(resize, side), labels: None }
-    }
-
-    /// The network with these weights, and its card.
-    pub(crate) fn network(
-        &self,
-        net: Option<NetName>,
-        args: &NetworkArgs,
-        device: &residual_train::Device,
-    ) -> anyhow::Result<(Network, Card, bool)> {
-        let checkpoint = Checkpoint::read(&self.path)?;
-        let (card, known) = self.card(net, args, &checkpoint)?;
-        let mut network = card.network.init(device);
-        load(&mut network, &checkpoint, &self.options)?;
-        Ok((network, card, known))
+        let is_imagenet = (image, classes) == ([3, 224, 224], 1000);
+        Card { network, preprocessing: is_imagenet.then(|| Preprocessing::imagenet(256, 224)), labels: None }
     }
 }
 
 impl ModelArgs {
     /// The network with its weights.
     pub(crate) fn open(&self) -> anyhow::Result<Model> {
-        let Some(weights) = self.start.open()? else {
-            return Err(
-                Usage("which weights? name a file with --weights, or published ones with --pretrained".into()).into()
-            );
+        let Some(start) = self.start.resolve(false)? else {
+            return Err(Usage("which weights? name a file with --weights, or --pretrained NAME".into()).into());
         };
+        let weights = Weights::of(&start)?;
         let (_, hardware) = self.backend.open()?;
-        let device = hardware.device.clone().inner();
-        let (network, mut card, mut preprocessing_known) = weights.network(self.net, &self.network, &device)?;
-        if let (Some(mean), Some(std)) = (&self.mean, &self.std) {
-            card.preprocessing.mean.clone_from(mean);
-            card.preprocessing.std.clone_from(std);
-            preprocessing_known = true;
-        } else if self.mean.is_some() != self.std.is_some() {
-            return Err(Usage("--mean and --std go together".into()).into());
+        let (network, mut card) = weights.network(self.net, &self.network, &hardware.device.clone().inner())?;
+        match (&self.mean, &self.std) {
+            (Some(mean), Some(std)) => {
+                let (mean, std) = (mean.clone(), std.clone());
+                let [_, side, _] = image(&card.network);
+                let known = card.preprocessing.unwrap_or_else(|| Preprocessing::imagenet(side, side));
+                card.preprocessing = Some(Preprocessing { mean, std, ..known });
+            }
+            (None, None) => {}
+            _ => return Err(Usage("--mean and --std go together".into()).into()),
         }
-        Ok(Model { network, card, data: weights.data, preprocessing_known, hardware })
+        if let Some(preprocessing) = &card.preprocessing {
+            preprocessing.validate().map_err(Usage)?;
+        }
+        Ok(Model { network, card, data: weights.data, hardware })
+    }
+}
+
+/// The image a network is described for.
+fn image(network: &NetworkConfig) -> [usize; 3] {
+    match network {
+        NetworkConfig::Conv(config) => config.image,
+        NetworkConfig::Dense(config) => {
+            let side = config.features.isqrt();
+            [1, side.max(1), side.max(1)]
+        }
     }
 }
 

@@ -1,7 +1,8 @@
-use super::percent;
+use super::{model::Model, percent};
 use crate::{Usage, args::PredictArgs, output};
 use anyhow::Context;
 use burn::tensor::{Tensor, TensorData, activation::softmax};
+use residual_data::Preprocessing;
 use std::{fmt::Write, fs, path::Path};
 
 /// Classifies image files. Those that cannot be read are named, and the others go on.
@@ -10,14 +11,13 @@ pub(crate) fn predict(args: &PredictArgs) -> anyhow::Result<()> {
         return Err(Usage("--top must be at least 1".into()).into());
     }
     let model = args.model.open()?;
-    let mut preprocessing = model.card.preprocessing.clone();
+    let Some(mut preprocessing) = model.card.preprocessing.clone() else {
+        let text = "how images were prepared for these weights is not known; say it with --mean and --std";
+        return Err(Usage(text.into()).into());
+    };
     preprocessing.crop = args.crop.unwrap_or(preprocessing.crop);
     preprocessing.resize = args.resize.unwrap_or(preprocessing.resize.max(preprocessing.crop));
     preprocessing.validate().map_err(Usage)?;
-    if !model.preprocessing_known {
-        let text = "how images were prepared for these weights is not known; say it with --mean and --std";
-        return Err(Usage(text.into()).into());
-    }
     model.check_image(preprocessing.shape())?;
     let labels = match &args.labels {
         Some(path) => Some(read_labels(path, model.card.network.classes())?),
@@ -27,28 +27,25 @@ pub(crate) fn predict(args: &PredictArgs) -> anyhow::Result<()> {
 
     let (mut rows, mut text, mut failed) = (Vec::new(), String::new(), 0);
     for path in &args.images {
-        let pixels = match preprocessing.read(path) {
-            Ok(pixels) => pixels,
+        let name = path.display().to_string();
+        let probabilities = match classify(&model, &preprocessing, path) {
+            Ok(probabilities) => probabilities,
             Err(error) => {
                 eprintln!("error: {error}");
-                rows.push(serde_json::json!({ "image": path, "error": error.to_string() }));
+                rows.push(serde_json::json!({ "image": name, "error": error.to_string() }));
                 failed += 1;
                 continue;
             }
         };
-        let [channels, height, width] = preprocessing.shape();
-        let image = TensorData::new(pixels, [1, channels, height, width]);
-        let image = Tensor::<4>::from_data(image, &model.hardware.device.clone().inner());
-        let probabilities: Vec<f32> = softmax(model.network.forward(image), 1).into_data().iter::<f32>().collect();
         let mut classes: Vec<usize> = (0..probabilities.len()).collect();
         classes.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]));
         classes.truncate(args.top);
-        let _ = writeln!(text, "{}", path.display());
+        let _ = writeln!(text, "{name}");
         for &class in &classes {
             let _ = writeln!(text, "  {:>9}  {}", percent(f64::from(probabilities[class])), label(class));
         }
         let top = |&class: &usize| serde_json::json!({ "class": class, "label": label(class), "probability": probabilities[class] });
-        rows.push(serde_json::json!({ "image": path, "top": classes.iter().map(top).collect::<Vec<_>>() }));
+        rows.push(serde_json::json!({ "image": name, "top": classes.iter().map(top).collect::<Vec<_>>() }));
     }
     if args.json {
         output::print_json(&rows)?;
@@ -59,6 +56,19 @@ pub(crate) fn predict(args: &PredictArgs) -> anyhow::Result<()> {
         0 => Ok(()),
         _ => anyhow::bail!("{failed} of {} images could not be classified", args.images.len()),
     }
+}
+
+/// The probability of each class.
+fn classify(model: &Model, preprocessing: &Preprocessing, path: &Path) -> anyhow::Result<Vec<f32>> {
+    let pixels = preprocessing.read(path)?;
+    let [channels, height, width] = preprocessing.shape();
+    let image = TensorData::new(pixels, [1, channels, height, width]);
+    let image = Tensor::<4>::from_data(image, &model.hardware.device.clone().inner());
+    let probabilities: Vec<f32> = softmax(model.network.forward(image), 1).into_data().iter::<f32>().collect();
+    if !probabilities.iter().all(|p| p.is_finite()) {
+        anyhow::bail!("{}: the network's scores are not finite; are the weights right?", path.display());
+    }
+    Ok(probabilities)
 }
 
 fn read_labels(path: &Path, classes: usize) -> anyhow::Result<Vec<String>> {

@@ -1,15 +1,16 @@
-use super::percent;
+use super::{model::Weights, percent};
 use crate::{
     Interrupted,
     args::{EvaluateChoice, ScheduleChoice, TrainArgs},
     output::{self, Progress},
 };
 use residual_backend::{Backend, Hardware};
-use residual_model::{BlockOptions, summary::thousands};
+use residual_model::{BlockOptions, Network, summary::thousands};
 use residual_train::{
-    Decay, Environment, Evaluate, Event, Outcome, Row, RunDir, Split, Status, StopFlag, TrainConfig, TrainError,
-    Training, Warmup,
+    Decay, Environment, Evaluate, Event, Outcome, Row, RunDir, Split, Start, Status, StopFlag, TrainConfig, Training,
+    Warmup,
 };
+use residual_weights::WeightsError;
 use std::{
     path::{Path, PathBuf},
     process::Command,
@@ -31,15 +32,24 @@ fn start(args: &TrainArgs, stop: &StopFlag) -> anyhow::Result<()> {
     }
     let (backend, hardware) = args.backend.open()?;
     let mut training = Training::new(config.clone(), hardware.device.clone())?;
-    if let Some(weights) = args.start.open()? {
-        let mut network = config.init(&hardware.device.clone().autodiff());
-        weights.put_into(&mut network)?;
-        training = training.with_network(network);
+    if let Some(start) = &config.start {
+        training = training.with_network(started(&config, start, &hardware)?);
     }
     let path = args.out.clone().unwrap_or_else(|| default_path(&config));
     let run = RunDir::create(&path, &config, &Environment::here(backend, &hardware), args.force)?;
     announce(&config, backend, &hardware, &path);
     finish(training, &config, run, stop, args.json)
+}
+
+/// The network with the weights it starts from.
+fn started(config: &TrainConfig, start: &Start, hardware: &Hardware) -> anyhow::Result<Network> {
+    let mut network = config.init(&hardware.device.clone().autodiff());
+    match Weights::of(start)?.put_into(&mut network) {
+        Err(WeightsError::Mismatch { differences, .. }) if differences.is_the_head_alone() => {
+            anyhow::bail!("the weights' head has another number of classes; --ignore-head starts with a new one")
+        }
+        result => result.map(|()| network).map_err(Into::into),
+    }
 }
 
 fn resume(args: &TrainArgs, path: &Path, stop: &StopFlag) -> anyhow::Result<()> {
@@ -48,7 +58,8 @@ fn resume(args: &TrainArgs, path: &Path, stop: &StopFlag) -> anyhow::Result<()> 
     if run.is_finished() {
         eprintln!("{} is finished; nothing to do", path.display());
         let network = config.network.name().to_string();
-        let value = serde_json::json!({ "run": path, "network": network, "status": Status::Finished });
+        let value =
+            serde_json::json!({ "run": path.display().to_string(), "network": network, "status": Status::Finished });
         return if args.json { output::print_json(&value) } else { Ok(()) };
     }
     let (backend, hardware) = match &args.backend.backend {
@@ -66,7 +77,12 @@ fn resume(args: &TrainArgs, path: &Path, stop: &StopFlag) -> anyhow::Result<()> 
             eprintln!("resumes after epoch {}, iteration {}", checkpoint.epoch(), checkpoint.iteration());
             training = training.from_checkpoint(checkpoint);
         }
-        None => eprintln!("no checkpoint yet: starts anew"),
+        None => {
+            eprintln!("no checkpoint yet: starts anew");
+            if let Some(start) = &config.start {
+                training = training.with_network(started(&config, start, &hardware)?);
+            }
+        }
     }
     finish(training, &config, run, stop, args.json)
 }
@@ -101,7 +117,7 @@ fn finish(training: Training, config: &TrainConfig, run: RunDir, stop: &StopFlag
     }
     if json {
         return output::print_json(&serde_json::json!({
-            "run": path,
+            "run": path.display().to_string(),
             "network": config.network.name().to_string(),
             "status": outcome.status,
             "epochs": outcome.epochs,
@@ -185,7 +201,7 @@ fn default_path(config: &TrainConfig) -> PathBuf {
 }
 
 /// The configuration file, if any, with the flags on top.
-fn resolve(args: &TrainArgs) -> Result<TrainConfig, TrainError> {
+fn resolve(args: &TrainArgs) -> anyhow::Result<TrainConfig> {
     let mut config = match (&args.config, args.net) {
         (Some(path), _) => TrainConfig::read(path)?,
         (None, Some(net)) => TrainConfig::new(net, args.data.unwrap_or_default())?,
@@ -216,7 +232,7 @@ fn resolve(args: &TrainArgs) -> Result<TrainConfig, TrainError> {
     if let Some(parts) = &args.freeze {
         config.freeze.clone_from(parts);
     }
-    if let Some(start) = args.start.describe() {
+    if let Some(start) = args.start.resolve(args.ignore_head)? {
         config.start = Some(start);
     }
     config.evaluate = match args.evaluate {

@@ -28,7 +28,7 @@ fn list(json: bool) -> anyhow::Result<()> {
             rows.push(serde_json::json!({
                 "name": weights.name, "file": weights.file, "url": weights.source().url,
                 "megabytes": weights.megabytes, "top1_accuracy": weights.accuracy,
-                "path": path, "present": path.is_file(),
+                "path": path.display().to_string(), "present": path.is_file(),
             }));
         }
         return output::print_json(&rows);

@@ -36,7 +36,7 @@ fn refuses(args: &[&str], code: i32, expected: &str) {
 
 #[test]
 fn wrong_requests_exit_with_2_and_say_what_would_be_right() {
-    let cases: [(&[&str], &str); 26] = [
+    let cases: [(&[&str], &str); 34] = [
         (&["train", "--net", "resnet21"], "the nearest are 20 and 26"),
         (&["train", "--net", "wide_resnet34_2"], "the nearest are 50 and 101"),
         (&["train", "--net", "dense-resnet8", "--stem", "small"], "dense networks have no stem"),
@@ -44,6 +44,14 @@ fn wrong_requests_exit_with_2_and_say_what_would_be_right() {
         (&["train", "--net", "resnet20", "--last-survival", "0"], "the survival probability must be above 0"),
         (&["train", "--net", "resnet20", "--freeze", "layer4"], "resnet20 has no part layer4, only stem, layer1"),
         (&["train", "--net", "resnet20", "--freeze", "stem,layer1,layer2,layer3,head"], "nothing is left to train"),
+        (&["summary", "resnext999999999_32x4d"], "unknown network"),
+        (&["summary", "resnext999999_32x4d"], "depths are 50, 101 and 152; the nearest are 152"),
+        (&["summary", "resnet999998"], "the number of parameters must be at most 10 billion"),
+        (&["summary", "wide_resnet50_999999"], "must be at most"),
+        (&["train", "--net", "resnet20", "--width", "99999999"], "width must be at most 1048576, not 99999999"),
+        (&["summary", "resnet20", "--image", "3x99999999999x32"], "image height must be at most"),
+        (&["train", "--net", "plain8", "--last-survival", "0.5"], "the survival probability must be 1 in a plain net"),
+        (&["train", "--net", "resnet8", "--ignore-head"], "need --weights or --pretrained"),
         (&["train", "--net", "resnet20", "--part-lr", "head=fast"], "`fast` is not a number"),
         (&["train", "--net", "resnet20", "--part-lr", "neck=2"], "unknown part of a network `neck`"),
         (&["train", "--net", "vgg16"], "unknown network `vgg16`"),

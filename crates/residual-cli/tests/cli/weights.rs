@@ -93,17 +93,52 @@ fn a_corrupt_image_is_named_and_the_others_go_on() {
     let names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
     fs::write(path("labels.txt"), names.join("\n")).unwrap();
     let args = ["predict", "--weights", &run(), "--labels", &path("labels.txt"), "--top", "1"];
-    let images = [path("bad.png"), path("text.png"), path("good.png"), path("missing.png")];
+    GrayImage::new(1, 60_000).save(path("long.png")).unwrap();
+    let images = [path("bad.png"), path("text.png"), path("long.png"), path("good.png"), path("missing.png")];
     let output = command(&args).args(&images).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
     assert!(stdout.contains("good.png") && stdout.trim_end().ends_with(names[label]), "{stdout}");
-    for expected in ["bad.png is not a whole image", "text.png is not an image", "missing.png cannot be read", "3 of 4"]
-    {
+    for expected in [
+        "bad.png is not a whole image",
+        "text.png is neither PNG nor JPEG",
+        "missing.png cannot be read",
+        "long.png is 1x60000 pixels",
+        "4 of 5",
+    ] {
         assert!(stderr.contains(expected), "{stderr}");
     }
     fs::write(path("labels.txt"), "one\n").unwrap();
-    refuses(&["predict", "--weights", &run(), "--labels", &path("labels.txt"), &images[2]], 2, "has 1 lines");
+    refuses(&["predict", "--weights", &run(), "--labels", &path("labels.txt"), &images[3]], 2, "has 1 lines");
+}
+
+/// Weights that give no numbers are no success.
+#[test]
+fn scores_that_are_not_finite_are_failures() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (good, nan, image) = (path("good.safetensors"), path("nan.safetensors"), path("0.png"));
+    succeeds(&["convert", &run(), &good]);
+    let mut bytes = fs::read(&good).unwrap();
+    let end = bytes.len();
+    // The last tensor of the file is `linear1.weight`.
+    bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    fs::write(&nan, bytes).unwrap();
+    fs::copy(format!("{good}.json"), format!("{nan}.json")).unwrap();
+    write_digit(0, Path::new(&image));
+    refuses(&["eval", "--weights", &nan], 1, "the network's scores for sample 0 are not finite");
+    let output = command(&["predict", "--weights", &nan, "--json", &image]).output().unwrap();
+    assert!(output.status.code() == Some(1) && text(&output.stderr).contains("scores are not finite"));
+}
+
+#[cfg(unix)]
+#[test]
+fn names_of_images_need_not_be_utf8() {
+    use std::os::unix::ffi::OsStrExt;
+    let name = std::ffi::OsStr::from_bytes(b"caf\xe9.png");
+    let output = command(&["predict", "--json", "--weights", &run()]).arg(name).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stdout).contains("cannot be read"), "{}", text(&output.stderr));
 }
 
 #[test]
@@ -124,7 +159,18 @@ fn converted_weights_are_the_same_network() {
     refuses(&["eval", "--weights", &path("bare.safetensors")], 2, "name it with --net");
     let bare = succeeds(&["eval", "--weights", &path("bare.safetensors"), "--net", "dense-resnet8"]).0;
     assert_eq!(bare, succeeds(&["eval", "--weights", &run()]).0);
-    refuses(&["eval", "--weights", &a, "--net", "dense-resnet6"], 1, "unknown: blocks.2.bn1.bias");
+    refuses(&["eval", "--weights", &a, "--net", "dense-resnet6"], 2, "holds a dense-resnet8, not a dense-resnet6");
+    let bare_as =
+        |net: &str| ["eval".into(), "--weights".into(), path("bare.safetensors"), "--net".into(), net.to_string()];
+    refuses(&bare_as("dense-resnet6").each_ref().map(String::as_str), 1, "unknown: blocks.2.bn1.bias");
+    refuses(&bare_as("dense-resnet10").each_ref().map(String::as_str), 1, "missing: blocks.3.bn1.bias");
+    refuses(&bare_as("resnet1202").each_ref().map(String::as_str), 1, "values, but resnet1202 has");
+    refuses(&["eval", "--weights", &a, "--mean", "0", "--std", "0"], 2, "std positive");
+    refuses(&["eval", "--weights", &a, "--mean", "0"], 2, "--mean and --std go together");
+    // A file of another network does not keep the card of the one before.
+    succeeds(&["train", "--net", "dense-plain4", "--epochs", "1", "--out", &path("other")]);
+    succeeds(&["convert", &path("other"), &a, "--force"]);
+    assert!(succeeds(&["eval", "--weights", &a]).0.contains("dense-plain4"));
     refuses(&["eval", "--weights", &path("missing.bpk"), "--net", "resnet8"], 1, "cannot read");
     refuses(&["eval"], 2, "which weights?");
 }
@@ -154,7 +200,14 @@ fn fine_tuning_starts_from_weights_and_keeps_what_is_frozen() {
     assert_ne!(values(&start_bytes, "fc.weight"), values(&end_bytes, "fc.weight"));
     let config: serde_json::Value =
         serde_json::from_str(&fs::read_to_string(path("tuned/config.json")).unwrap()).unwrap();
-    assert_eq!(config["start"], start.as_str());
+    assert_eq!(config["start"]["weights"], start.as_str());
+    assert_eq!(config["start"]["ignore_head"], true);
+    // The configuration alone does it again.
+    let again = path("again");
+    succeeds(&["train", "--config", &path("tuned/config.json"), "--out", &again]);
+    let end_again = path("end-again.safetensors");
+    succeeds(&["convert", &again, &end_again]);
+    assert_eq!(fs::read(&end_again).unwrap(), fs::read(&end).unwrap());
     assert_eq!(config["freeze"], serde_json::json!(["stem", "layer1"]));
     let other = ["train", "--net", "dense-resnet6", "--weights", &start, "--out", &path("other")];
     refuses(&other, 1, "does not fit the network");

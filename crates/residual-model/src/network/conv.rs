@@ -1,4 +1,4 @@
-use super::{BlockOptions, Features, Part, Stage, at_least_one, panic_unless_valid};
+use super::{BlockOptions, Features, Part, Stage, at_least_one, at_most_largest, panic_unless_valid, small_enough};
 use crate::{
     BlockKind, Bottleneck, ConvBlock, ConvPathConfig, Family, ModelError, NetName, Norm, PreactBlock, ShortcutOption,
     StrideAt, Summary,
@@ -316,16 +316,18 @@ impl ConvConfig {
     /// Fails unless there is such a network.
     ///
     /// # Errors
-    /// A number of stages other than one to four, a size of zero, groups that do not divide the
-    /// channels, an output stride the net cannot have, or options out of range.
+    /// A number of stages other than one to four, a size of zero or beyond reason, an output stride the
+    /// net cannot have, or options out of range.
     pub fn validate(&self) -> Result<(), ModelError> {
-        at_least_one(&[
+        let sizes = [
             ("image channels", self.image[0]),
             ("image height", self.image[1]),
             ("image width", self.image[2]),
             ("classes", self.classes),
             ("width", self.width),
-        ])?;
+        ];
+        at_least_one(&sizes)?;
+        at_most_largest(&sizes)?;
         let range = |name, expected, value: String| Err(ModelError::Range { name, expected, value });
         if !(1..=4).contains(&self.stages.len()) {
             return range("the number of stages", "1 to 4", self.stages.len().to_string());
@@ -333,8 +335,13 @@ impl ConvConfig {
         if self.stages.contains(&0) {
             return Err(ModelError::Zero("the number of blocks in a stage"));
         }
+        let blocks = self.stages.iter().fold(0usize, |sum, &n| sum.saturating_add(n));
+        at_most_largest(&[("the number of blocks", blocks)])?;
         if let BlockShape::Bottleneck { groups, base_width, .. } = self.shape {
-            at_least_one(&[("groups", groups), ("the width of a group", base_width)])?;
+            let sizes = [("groups", groups), ("the width of a group", base_width)];
+            at_least_one(&sizes)?;
+            at_most_largest(&sizes)?;
+            at_most_largest(&[("the width of a bottleneck", (self.width << 3) * base_width / 64 * groups)])?;
             if self.width * base_width < 64 {
                 return range("the width of a bottleneck", "at least 1 channel", "0".to_string());
             }
@@ -349,7 +356,8 @@ impl ConvConfig {
                 return range("the output stride", "left alone for basic blocks", stride.to_string());
             }
         }
-        self.blocks.validate()
+        self.blocks.validate()?;
+        small_enough(&self.count())
     }
 
     /// Builds the network on the device.
@@ -473,6 +481,10 @@ impl ConvConfig {
     /// If [`Self::validate`] fails.
     pub fn summary(&self) -> Summary {
         panic_unless_valid(self.validate());
+        self.count()
+    }
+
+    fn count(&self) -> Summary {
         let preact = self.activation == Activation::Pre;
         let mut summary = Summary::new(self.blocks.norm);
         let [channels, height, width] = self.image;

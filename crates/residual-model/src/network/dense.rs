@@ -1,4 +1,4 @@
-use super::{BlockOptions, Part, at_least_one, panic_unless_valid};
+use super::{BlockOptions, Part, at_least_one, at_most_largest, panic_unless_valid, small_enough};
 use crate::{
     DenseBlock, DensePathConfig, Family, ModelError, Norm, Summary,
     dense::linear,
@@ -57,8 +57,12 @@ impl DenseConfig {
     /// An odd depth, a size of zero, or a skip strength out of range.
     pub fn validate(&self) -> Result<(), ModelError> {
         Family::Dense.check_depth(self.depth)?;
-        at_least_one(&[("features", self.features), ("classes", self.classes), ("width", self.width)])?;
-        self.blocks.validate()
+        let sizes = [("features", self.features), ("classes", self.classes), ("width", self.width)];
+        at_least_one(&sizes)?;
+        at_most_largest(&sizes)?;
+        at_most_largest(&[("the depth", self.depth)])?;
+        self.blocks.validate()?;
+        small_enough(&self.count())
     }
 
     /// Builds the network on the device.
@@ -90,6 +94,10 @@ impl DenseConfig {
     /// If [`Self::validate`] fails.
     pub fn summary(&self) -> Summary {
         panic_unless_valid(self.validate());
+        self.count()
+    }
+
+    fn count(&self) -> Summary {
         let mut summary = Summary::new(self.blocks.norm);
         summary.linear("linear1", [self.features, self.width]);
         for i in 0..self.block_count() {

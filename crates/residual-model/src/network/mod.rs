@@ -65,6 +65,9 @@ impl BlockOptions {
         if !(self.last_survival > 0.0 && self.last_survival <= 1.0) {
             return range("the survival probability", "above 0 and at most 1", self.last_survival);
         }
+        if self.kind == BlockKind::Plain && self.last_survival < 1.0 {
+            return range("the survival probability", "1 in a plain net, whose blocks all count", self.last_survival);
+        }
         Ok(())
     }
 
@@ -342,6 +345,30 @@ fn at_least_one(sizes: &[(&'static str, usize)]) -> Result<(), ModelError> {
     match sizes.iter().find(|(_, size)| *size == 0) {
         Some((name, _)) => Err(ModelError::Zero(name)),
         None => Ok(()),
+    }
+}
+
+/// Larger than any network one would build, small enough for its sizes to be multiplied.
+const LARGEST_SIZE: usize = 1 << 20;
+
+/// 40 GB of weights.
+const MOST_PARAMETERS: u64 = 10_000_000_000;
+
+fn at_most_largest(sizes: &[(&'static str, usize)]) -> Result<(), ModelError> {
+    match sizes.iter().find(|(_, size)| *size > LARGEST_SIZE) {
+        Some((name, size)) => Err(ModelError::Range { name, expected: "at most 1048576", value: size.to_string() }),
+        None => Ok(()),
+    }
+}
+
+fn small_enough(summary: &Summary) -> Result<(), ModelError> {
+    match summary.parameters() {
+        n if n > MOST_PARAMETERS => Err(ModelError::Range {
+            name: "the number of parameters",
+            expected: "at most 10 billion",
+            value: crate::summary::thousands(n),
+        }),
+        _ => Ok(()),
     }
 }
 

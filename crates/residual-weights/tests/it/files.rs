@@ -4,6 +4,7 @@ use burn::tensor::{Device, Tensor};
 use residual_model::{InitConfig, Network, NetworkConfig};
 use residual_weights::{Checkpoint, Format, LoadOptions, NameMap, WeightsError, load, save, tensors};
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
@@ -64,6 +65,23 @@ fn what_is_saved_loads_back_and_gives_the_same_scores() {
     assert!(matches!(save(&network(0), &folder.path().join("net.pth")), Err(WeightsError::Extension { .. })));
 }
 
+/// Names and shapes that torchvision's `load_state_dict(strict=True)` wants.
+#[test]
+fn saved_files_have_torchvisions_names_and_shapes() {
+    type Shapes = BTreeMap<String, Vec<usize>>;
+    let text = fs::read_to_string(file("torchvision.json")).unwrap();
+    let expected: BTreeMap<String, Shapes> = serde_json::from_str(&text).unwrap();
+    assert_eq!(expected.len(), 4);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("net.safetensors");
+    for (name, expected) in expected {
+        save(&NetworkConfig::new(name.parse().unwrap(), [3, 224, 224], 1000).init(&Device::flex()), &path).unwrap();
+        let checkpoint = Checkpoint::read(&path).unwrap();
+        let saved: Shapes = checkpoint.entries().map(|(name, entry)| (name.into(), entry.shape().to_vec())).collect();
+        assert_eq!(saved, expected, "{name}");
+    }
+}
+
 #[test]
 fn a_file_of_another_network_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
@@ -82,7 +100,7 @@ fn a_file_of_another_network_is_refused_by_name() {
     assert!(refused(&path).contains("wrong shape: bn1.bias is [5], not [4]"));
     write("resnet8", 7, 4);
     let text = refused(&path);
-    assert!(text.contains("fc.weight is [7, 16], not [10, 16]") && text.contains("--ignore-head"), "{text}");
+    assert!(text.contains("fc.weight is [7, 16], not [10, 16]") && text.contains("the head alone differs"), "{text}");
     let mut ours = network(1);
     let options = LoadOptions { ignore_head: true, ..LoadOptions::default() };
     load(&mut ours, &Checkpoint::read(&path).unwrap(), &options).unwrap();
@@ -120,7 +138,8 @@ fn a_name_map_renames_by_regular_expressions() {
     });
     fs::write(&odd, safetensors::serialize(views, None).unwrap()).unwrap();
     assert!(refused(&odd).contains("unknown: backbone/bn1.bias"));
-    fs::write(&map, r#"{ "^backbone/": "" }"#).unwrap();
+    // In the file's order, not the alphabet's.
+    fs::write(&map, r#"{ "^backbone/": "a.", "^a\\.": "" }"#).unwrap();
     let options = LoadOptions { names: NameMap::read(&map).unwrap(), ..LoadOptions::default() };
     let mut theirs = network(1);
     load(&mut theirs, &Checkpoint::read(&odd).unwrap(), &options).unwrap();
@@ -201,8 +220,10 @@ fn broken_files_are_errors() {
 fn flipped_bytes_never_panic() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("flipped");
-    for name in ["tiny.pth", "tiny-legacy.pth", "tiny.safetensors"] {
-        let whole = fs::read(file(name)).unwrap();
+    let bpk = folder.path().join("tiny.bpk");
+    save(&loaded("tiny.safetensors"), &bpk).unwrap();
+    for whole in [file("tiny.pth"), file("tiny-legacy.pth"), file("tiny.safetensors"), bpk] {
+        let whole = fs::read(whole).unwrap();
         for i in 0..300 {
             let mut bytes = whole.clone();
             let at = (i * 7919) % 4000.min(bytes.len());

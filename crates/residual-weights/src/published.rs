@@ -65,11 +65,22 @@ impl Published {
 
     /// Where the file is: on PyTorch's server, or on the mirror that `RESIDUAL_MIRROR` names, a URL
     /// under which the same file names are found.
-    pub fn source(&self) -> Source {
-        let mirror = std::env::var("RESIDUAL_MIRROR").ok().filter(|mirror| !mirror.is_empty());
-        let server = mirror.map_or(SERVER.to_string(), |mirror| format!("{}/", mirror.trim_end_matches('/')));
+    ///
+    /// # Errors
+    /// If that is no URL.
+    pub fn source(&self) -> Result<Source, WeightsError> {
+        let server = match std::env::var("RESIDUAL_MIRROR") {
+            Ok(mirror) if !mirror.is_empty() => {
+                if !mirror.starts_with("http://") && !mirror.starts_with("https://") {
+                    return Err(WeightsError::Mirror(mirror));
+                }
+                format!("{}/", mirror.trim_end_matches('/'))
+            }
+            _ => SERVER.to_string(),
+        };
         let digits = self.file.rsplit_once('-').and_then(|(_, end)| end.strip_suffix(".pth"));
-        Source { url: format!("{server}{}", self.file), sha256: Checksum::Prefix(digits.unwrap_or_default().into()) }
+        let sha256 = Checksum::Prefix(digits.unwrap_or_default().into());
+        Ok(Source { url: format!("{server}{}", self.file), sha256 })
     }
 
     /// Where the file is kept.
@@ -86,7 +97,7 @@ impl Published {
     /// As [`residual_fetch::fetch`]'s.
     pub fn fetch(&self, progress: &mut dyn FnMut(Progress)) -> Result<(PathBuf, Outcome), WeightsError> {
         let path = self.path()?;
-        let outcome = fetch(&self.source(), &path, progress)?;
+        let outcome = fetch(&self.source()?, &path, progress)?;
         Ok((path, outcome))
     }
 
@@ -110,7 +121,7 @@ mod tests {
     fn every_name_is_a_networks_and_every_file_has_its_checksum() {
         for weights in PUBLISHED {
             assert!(weights.card().network.validate().is_ok());
-            let Checksum::Prefix(digits) = weights.source().sha256 else { panic!("a prefix") };
+            let Checksum::Prefix(digits) = weights.source().unwrap().sha256 else { panic!("a prefix") };
             assert!(digits.len() == 8 && digits.bytes().all(|b| b.is_ascii_hexdigit()), "{}", weights.file);
             assert!(weights.file.starts_with(&weights.card().network.name().to_string()));
         }

@@ -26,7 +26,7 @@ fn list(json: bool) -> anyhow::Result<()> {
         for weights in PUBLISHED {
             let path = weights.path()?;
             rows.push(serde_json::json!({
-                "name": weights.name, "file": weights.file, "url": weights.source().url,
+                "name": weights.name, "file": weights.file, "url": weights.source()?.url,
                 "megabytes": weights.megabytes, "top1_accuracy": weights.accuracy,
                 "path": path.display().to_string(), "present": path.is_file(),
             }));

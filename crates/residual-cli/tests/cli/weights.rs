@@ -256,6 +256,8 @@ fn fetching_says_what_went_wrong_and_where_to_put_the_file() {
     assert!(stderr.contains(&format!("put it at {}", dir.path().join("weights").display())), "{stderr}");
     let (code, stderr) = fetch("http://127.0.0.1:9", "resnet19");
     assert!(code == Some(2) && stderr.contains("no published weights are called `resnet19`"), "{stderr}");
+    let (code, stderr) = fetch("example.org", "resnet18");
+    assert!(code == Some(2) && stderr.contains("expected a URL that begins with http://"), "{stderr}");
     // `--pretrained` takes the same way.
     let output = command(&["predict", "--pretrained", "resnet18", "some.png"])
         .env("RESIDUAL_MIRROR", "http://127.0.0.1:9")

@@ -392,14 +392,6 @@ pub(crate) struct SummaryArgs {
     pub(crate) json: bool,
 }
 
-fn stem(word: &str) -> Result<Stem, String> {
-    match word {
-        "small" => Ok(Stem::Small),
-        "large" => Ok(Stem::Large),
-        _ => Err("expected small or large".into()),
-    }
-}
-
 /// What a network is like beside its name.
 #[derive(clap::Args)]
 #[group(id = "network", multiple = true)]
@@ -429,7 +421,7 @@ pub(crate) struct NetworkArgs {
     pub(crate) zero_init: bool,
     /// Before the first stage: small is a 3x3 convolution, large a 7x7 of stride 2 and a max-pool
     /// [default: large for ImageNet nets]
-    #[arg(long, value_parser = stem)]
+    #[arg(long)]
     pub(crate) stem: Option<Stem>,
     /// Input size over the last stage's output size, kept by dilation instead of stride
     #[arg(long, value_name = "STRIDE")]

@@ -57,28 +57,14 @@ fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// A run that was asked to stop; the text says how to go on.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 pub(crate) struct Interrupted(pub(crate) String);
 
-impl std::fmt::Display for Interrupted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Interrupted {}
-
 /// A request that cannot be granted as it is; the text says what would be right.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 pub(crate) struct Usage(pub(crate) String);
-
-impl std::fmt::Display for Usage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Usage {}
 
 /// The first Ctrl-C (or SIGTERM) asks to stop, the second stops at once.
 fn stop_on_ctrl_c() -> anyhow::Result<StopFlag> {

@@ -61,19 +61,16 @@ impl Images {
     }
 
     /// `(x - mean) / std` for every pixel.
-    pub fn standardized(mut self, (mean, std): (f32, f32)) -> Self {
-        for x in &mut self.pixels {
-            *x = (*x - mean) / std;
-        }
-        self
+    pub fn standardized(self, (mean, std): (f32, f32)) -> Self {
+        self.scaled(&[mean], &[std])
     }
 
     /// `(x - mean[c]) / std[c]` for every pixel of channel c; one value serves all channels.
     ///
     /// # Errors
     /// If there are neither as many values as channels nor one, or a value makes no sense.
-    pub fn normalized(mut self, mean: &[f32], std: &[f32]) -> Result<Self, DataError> {
-        let [channels, height, width] = self.shape;
+    pub fn normalized(self, mean: &[f32], std: &[f32]) -> Result<Self, DataError> {
+        let channels = self.shape[0];
         for values in [mean, std] {
             if values.len() != channels && values.len() != 1 {
                 return Err(DataError::Channels { channels, values: values.len() });
@@ -82,11 +79,18 @@ impl Images {
         if !mean.iter().all(|x| x.is_finite()) || !std.iter().all(|x| x.is_finite() && *x > 0.0) {
             return Err(DataError::Statistics);
         }
-        for (i, x) in self.pixels.iter_mut().enumerate() {
-            let c = i / (height * width) % channels;
-            *x = (*x - mean[c % mean.len()]) / std[c % std.len()];
+        Ok(self.scaled(mean, std))
+    }
+
+    /// By one value for each channel, or one for all.
+    fn scaled(mut self, mean: &[f32], std: &[f32]) -> Self {
+        let [channels, height, width] = self.shape;
+        for (i, plane) in self.pixels.chunks_exact_mut((height * width).max(1)).enumerate() {
+            let c = i % channels;
+            let (mean, std) = (mean[c % mean.len()], std[c % std.len()]);
+            plane.iter_mut().for_each(|x| *x = (*x - mean) / std);
         }
-        Ok(self)
+        self
     }
 
     /// The labels.

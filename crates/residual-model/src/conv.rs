@@ -65,6 +65,8 @@ pub enum StrideAt {
     Middle,
 }
 
+pub(crate) const AT_LEAST_TWO: &str = "a main path has at least two convolutions";
+
 /// One convolution, "same" padded at stride 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ConvShape {
@@ -148,6 +150,19 @@ impl ConvPathConfig {
         ]
     }
 
+    /// The convolutions with their norms, over as many channels as `normed` says; the third is a bottleneck's.
+    pub(crate) fn layers(
+        &self,
+        normed: impl Fn(ConvShape) -> usize,
+        device: &Device,
+    ) -> [(Option<Conv2d>, Option<BatchNorm>); 3] {
+        let shapes = self.convolutions();
+        [0, 1, 2].map(|i| match shapes.get(i) {
+            Some(&shape) => (Some(conv(shape, self.norm, device)), self.norm.init(normed(shape), device)),
+            None => (None, None),
+        })
+    }
+
     /// The convolution of a projecting shortcut.
     pub(crate) fn projection(&self) -> ConvShape {
         ConvShape::new([self.in_channels, self.out_channels], 1, self.stride)
@@ -174,15 +189,9 @@ impl MainPathConfig for ConvPathConfig {
     type Shortcut = ConvShortcut;
 
     fn build_path(&self, device: &Device) -> ConvPath {
-        let shapes = self.convolutions();
-        let layer = |i: usize| {
-            let shape = *shapes.get(i)?;
-            Some((conv(shape, self.norm, device), self.norm.init(shape.channels[1], device)))
-        };
-        let two = "a main path has at least two convolutions";
-        let ((conv1, bn1), (conv2, bn2)) = (layer(0).expect(two), layer(1).expect(two));
-        let (conv3, bn3) = layer(2).unzip();
-        ConvPath { conv1, bn1, conv2, bn2, conv3, bn3: bn3.flatten() }
+        let [(conv1, bn1), (conv2, bn2), (conv3, bn3)] = self.layers(|shape| shape.channels[1], device);
+        let (conv1, conv2) = (conv1.expect(AT_LEAST_TWO), conv2.expect(AT_LEAST_TWO));
+        ConvPath { conv1, bn1, conv2, bn2, conv3, bn3 }
     }
 
     fn build_shortcut(&self, option: ShortcutOption, device: &Device) -> ConvShortcut {

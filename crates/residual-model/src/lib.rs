@@ -14,6 +14,7 @@
 //! | [`name`] | names such as `resnet20`, `plain34`, `resnext50_32x4d` and `dense-plain56` |
 //! | [`stochastic_depth`] | which blocks take part in a training step |
 //! | [`init`] | initial weights, a pure function of (seed, parameter path) |
+//! | [`parameters`] | a module's tensors by path |
 //! | [`summary`] | layers, output shapes, parameters, multiply-adds |
 //!
 //! # Which claim holds under which choice
@@ -56,6 +57,7 @@ pub mod init;
 pub mod name;
 pub mod network;
 mod norm;
+pub mod parameters;
 pub mod preact;
 mod shortcut;
 pub mod stochastic_depth;

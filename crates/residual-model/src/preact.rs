@@ -4,7 +4,7 @@
 use crate::{
     ConvPathConfig, ConvShortcut, Layer, Norm, ShortcutOption,
     block::scale,
-    conv::conv,
+    conv::AT_LEAST_TWO,
     init::zeroed,
     norm::{fold, normalize},
 };
@@ -59,15 +59,9 @@ pub struct PreactResidualBlock {
 
 impl PreactPath {
     pub(crate) fn new(config: &ConvPathConfig, device: &Device) -> Self {
-        let shapes = config.convolutions();
-        let layer = |i: usize| {
-            let shape = *shapes.get(i)?;
-            Some((config.norm.init(shape.channels[0], device), conv(shape, config.norm, device)))
-        };
-        let two = "a main path has at least two convolutions";
-        let ((bn1, conv1), (bn2, conv2)) = (layer(0).expect(two), layer(1).expect(two));
-        let (bn3, conv3) = layer(2).unzip();
-        Self { bn1, conv1, bn2, conv2, bn3: bn3.flatten(), conv3 }
+        let [(conv1, bn1), (conv2, bn2), (conv3, bn3)] = config.layers(|shape| shape.channels[0], device);
+        let (conv1, conv2) = (conv1.expect(AT_LEAST_TWO), conv2.expect(AT_LEAST_TWO));
+        Self { bn1, conv1, bn2, conv2, bn3, conv3 }
     }
 
     /// `p = g(norm(a))`

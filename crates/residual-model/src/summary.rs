@@ -1,16 +1,13 @@
 //! What a network consists of: layers, output shapes, parameters, multiply-adds.
 
-use crate::{Norm, conv::ConvShape};
+use crate::{Norm, conv::ConvShape, parameters::for_each_parameter};
 use alloc::{
     format,
     string::{String, ToString},
     vec,
     vec::Vec,
 };
-use burn::{
-    module::{Module, ModuleVisitor, Param},
-    tensor::Tensor,
-};
+use burn::module::Module;
 use core::fmt;
 use serde::Serialize;
 
@@ -156,24 +153,11 @@ pub fn thousands(n: u64) -> String {
 /// The trainable parameters of a module: everything but the running statistics of batch norm,
 /// which [`Module::num_params`] counts too.
 pub fn trainable_parameters<M: Module>(module: &M) -> usize {
-    struct Counter {
-        path: Vec<String>,
-        count: usize,
-    }
-    impl ModuleVisitor for Counter {
-        fn enter_module(&mut self, name: &str, _container_type: &str) {
-            self.path.push(name.to_string());
+    let mut count = 0;
+    for_each_parameter(module, |parameter| {
+        if parameter.path.rsplit('.').next().is_some_and(|name| !name.starts_with("running_")) {
+            count += parameter.shape.iter().product::<usize>();
         }
-        fn exit_module(&mut self, _name: &str, _container_type: &str) {
-            self.path.pop();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if self.path.last().is_some_and(|name| !name.starts_with("running_")) {
-                self.count += param.lazy_shape().num_elements();
-            }
-        }
-    }
-    let mut counter = Counter { path: Vec::new(), count: 0 };
-    module.visit(&mut counter);
-    counter.count
+    });
+    count
 }

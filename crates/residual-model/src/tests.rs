@@ -15,21 +15,11 @@ fn device() -> Device {
 
 /// Every parameter by path.
 fn parameters<M: Module>(module: &M) -> BTreeMap<String, Vec<f64>> {
-    struct Collect(Vec<String>, BTreeMap<String, Vec<f64>>);
-    impl ModuleVisitor for Collect {
-        fn enter_module(&mut self, name: &str, _: &str) {
-            self.0.push(name.into());
-        }
-        fn exit_module(&mut self, _: &str, _: &str) {
-            self.0.pop();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            self.1.insert(self.0.join("."), param.val().into_data().iter::<f64>().collect());
-        }
-    }
-    let mut collect = Collect(Vec::new(), BTreeMap::new());
-    module.visit(&mut collect);
-    collect.1
+    let mut all = BTreeMap::new();
+    parameters::for_each_parameter(module, |parameter| {
+        all.insert(parameter.path.into(), parameter.data().iter::<f64>().collect());
+    });
+    all
 }
 
 fn zero_init() -> InitConfig {

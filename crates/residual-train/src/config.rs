@@ -70,7 +70,7 @@ pub enum Evaluate {
 }
 
 /// Weights to start from, for whoever loads them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Start {
     /// A file of weights or the folder of a finished training, or else

@@ -80,6 +80,14 @@ impl TrainError {
         }
     }
 
+    /// Fails if the data have more classes than the network knows.
+    pub(crate) fn unless_classes_suffice(data: usize, network: usize) -> Result<(), Self> {
+        match data > network {
+            true => Err(Self::Mismatch(format!("the data have {data} classes, the network only {network}"))),
+            false => Ok(()),
+        }
+    }
+
     pub(crate) fn bad_file(path: &Path, reason: impl Into<String>) -> Self {
         Self::BadFile { path: path.into(), reason: reason.into() }
     }

@@ -76,7 +76,8 @@ impl Predictions {
 /// Predicts every sample, in order, in inference mode.
 ///
 /// # Errors
-/// If a sample cannot be read, or its scores are not finite.
+/// If the network knows fewer classes than the samples have, a sample cannot be read, or its scores are
+/// not finite.
 pub fn predict(
     network: &Network,
     source: &Arc<dyn Source>,
@@ -89,8 +90,9 @@ pub fn predict(
     for batch in Loader::new(source.clone(), batch_size, &device).batches() {
         let batch = batch?;
         let logits = network.forward(batch.images);
-        sums.add(&Measured::new(loss(&logits, &batch.labels), logits.clone(), batch.labels.clone()));
         classes = logits.dims()[1];
+        TrainError::unless_classes_suffice(source.classes(), classes)?;
+        sums.add(&Measured::new(loss(&logits, &batch.labels), logits.clone(), batch.labels.clone()));
         let scores: Vec<f32> = logits.into_data().iter::<f32>().collect();
         let truth = batch.labels.into_data().iter::<i64>().collect::<Vec<_>>();
         for (scores, truth) in scores.chunks_exact(classes).zip(truth) {

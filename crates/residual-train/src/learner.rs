@@ -9,7 +9,7 @@ use crate::{
 };
 use burn::{
     data::dataloader::DataLoader,
-    module::{Module, ModuleVisitor, Param, ParamGroup, ParamId},
+    module::{Module, ParamGroup},
     optim::{
         SgdConfig, decay::WeightDecayConfig, lr_scheduler::module_lr_scheduler::ModuleLrScheduler,
         momentum::MomentumConfig,
@@ -26,7 +26,7 @@ use burn::{
     },
 };
 use residual_data::{Batch, Dataset, Loader, Order};
-use residual_model::Network;
+use residual_model::{Network, parameters::for_each_parameter};
 use std::{cell::RefCell, sync::Arc, time::Instant};
 
 /// A network with its loss, as Burn's learner wants it.
@@ -190,23 +190,13 @@ pub(crate) fn train(
 
 /// The parameters whose paths in the network satisfy a condition.
 fn group(network: &Network, holds: impl Fn(&str) -> bool) -> ParamGroup {
-    struct Ids<F>(Vec<String>, F, Vec<ParamId>);
-    impl<F: Fn(&str) -> bool> ModuleVisitor for Ids<F> {
-        fn enter_module(&mut self, name: &str, _container_type: &str) {
-            self.0.push(name.into());
+    let mut ids = Vec::new();
+    for_each_parameter(network, |parameter| {
+        if holds(parameter.path) {
+            ids.push(parameter.id);
         }
-        fn exit_module(&mut self, _name: &str, _container_type: &str) {
-            self.0.pop();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if (self.1)(&self.0.join(".")) {
-                self.2.push(param.id);
-            }
-        }
-    }
-    let mut ids = Ids(Vec::new(), holds, Vec::new());
-    network.visit(&mut ids);
-    ParamGroup::from_ids(ids.2)
+    });
+    ParamGroup::from_ids(ids)
 }
 
 impl SupervisedLearningStrategy<Classifier> for Loop {

@@ -129,13 +129,7 @@ impl Training {
                 config.network.features()
             )));
         }
-        if config.network.classes() < dataset.classes() {
-            return Err(TrainError::Mismatch(format!(
-                "the data have {} classes, the network only {}",
-                dataset.classes(),
-                config.network.classes()
-            )));
-        }
+        TrainError::unless_classes_suffice(dataset.classes(), config.network.classes())?;
         Ok(Self {
             config,
             dataset,

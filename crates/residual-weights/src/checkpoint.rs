@@ -32,6 +32,20 @@ pub enum Format {
     Burnpack,
 }
 
+impl Format {
+    /// What a file of this name is written as: safetensors or burnpack.
+    ///
+    /// # Errors
+    /// If its name ends in neither `.safetensors` nor `.bpk`.
+    pub fn to_write(path: &Path) -> Result<Self, WeightsError> {
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("safetensors") => Ok(Self::Safetensors),
+            Some("bpk") => Ok(Self::Burnpack),
+            _ => Err(WeightsError::Extension { path: path.into() }),
+        }
+    }
+}
+
 /// One tensor of a file. Its values are read when they are asked for.
 #[derive(Clone)]
 pub struct Entry {

@@ -4,9 +4,10 @@ use crate::{
     names::{canonical, duplicates, is_counter, torchvision},
 };
 use burn::{
-    module::{Module, ModuleMapper, ModuleVisitor, Param},
+    module::{Module, ModuleMapper, Param},
     tensor::{Tensor, TensorData},
 };
+use residual_model::parameters::for_each_parameter;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How a checkpoint is put into a network.
@@ -98,21 +99,11 @@ pub(crate) fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32>
 
 /// The shape of every tensor, by torchvision's name.
 fn shapes<M: Module>(network: &M) -> BTreeMap<String, Vec<usize>> {
-    struct Shapes(Vec<String>, BTreeMap<String, Vec<usize>>);
-    impl ModuleVisitor for Shapes {
-        fn enter_module(&mut self, name: &str, _container_type: &str) {
-            self.0.push(name.into());
-        }
-        fn exit_module(&mut self, _name: &str, _container_type: &str) {
-            self.0.pop();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            self.1.insert(torchvision(&self.0.join(".")), param.lazy_shape().to_vec());
-        }
-    }
-    let mut shapes = Shapes(Vec::new(), BTreeMap::new());
-    network.visit(&mut shapes);
-    shapes.1
+    let mut shapes = BTreeMap::new();
+    for_each_parameter(network, |parameter| {
+        shapes.insert(torchvision(parameter.path), parameter.shape);
+    });
+    shapes
 }
 
 /// Replaces every tensor that there are values for.

@@ -101,10 +101,14 @@ impl Published {
         Ok((path, outcome))
     }
 
+    /// The name of the network.
+    pub fn net(&self) -> &'static str {
+        self.name.strip_suffix(".v2").unwrap_or(self.name)
+    }
+
     /// The network, and the preprocessing it was trained with.
     pub fn card(&self) -> Card {
-        let name = self.name.strip_suffix(".v2").unwrap_or(self.name);
-        let name: NetName = name.parse().expect("published weights are those of a known network");
+        let name: NetName = self.net().parse().expect("published weights are those of a known network");
         Card {
             network: NetworkConfig::new(name, [3, 224, 224], 1000),
             preprocessing: Some(Preprocessing::imagenet(self.resize, 224)),

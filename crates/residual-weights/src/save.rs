@@ -1,8 +1,6 @@
-use crate::{WeightsError, load::transpose, names::torchvision};
-use burn::{
-    module::{Module, ModuleVisitor, Param},
-    tensor::{Tensor, TensorData},
-};
+use crate::{Format, WeightsError, load::transpose, names::torchvision};
+use burn::module::Module;
+use residual_model::parameters::for_each_parameter;
 use safetensors::{Dtype, tensor::TensorView};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -14,29 +12,17 @@ use std::{
 /// A network's tensors as PyTorch has them, by torchvision's names: shape and values. Weights of
 /// linear layers are `[out, in]`.
 pub fn tensors<M: Module>(network: &M) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
-    struct Collect(Vec<String>, BTreeMap<String, (Vec<usize>, Vec<f32>)>);
-    impl ModuleVisitor for Collect {
-        fn enter_module(&mut self, name: &str, _container_type: &str) {
-            self.0.push(name.into());
-        }
-        fn exit_module(&mut self, _name: &str, _container_type: &str) {
-            self.0.pop();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let data: TensorData = param.val().into_data();
-            let values: Vec<f32> = data.iter::<f32>().collect();
-            let shape = data.shape().to_vec();
-            let entry = match shape[..] {
-                [input, output] => (vec![output, input], transpose(&values, input, output)),
-                _ => (shape, values),
-            };
-            self.1.insert(torchvision(&self.0.join(".")), entry);
-        }
-    }
-    let mut collect = Collect(Vec::new(), BTreeMap::new());
+    let mut tensors = BTreeMap::new();
     // `valid` folds the last step's running statistics into what is read.
-    network.valid().visit(&mut collect);
-    collect.1
+    for_each_parameter(&network.valid(), |parameter| {
+        let values: Vec<f32> = parameter.data().iter::<f32>().collect();
+        let entry = match parameter.shape[..] {
+            [input, output] => (vec![output, input], transpose(&values, input, output)),
+            _ => (parameter.shape.clone(), values),
+        };
+        tensors.insert(torchvision(parameter.path), entry);
+    });
+    tensors
 }
 
 /// Writes a network's weights: `.safetensors` with torchvision's names and layouts, which PyTorch loads,
@@ -45,13 +31,12 @@ pub fn tensors<M: Module>(network: &M) -> BTreeMap<String, (Vec<usize>, Vec<f32>
 /// # Errors
 /// If the name ends in neither, or the file cannot be written.
 pub fn save<M: Module>(network: &M, path: &Path) -> Result<(), WeightsError> {
-    match path.extension().and_then(|extension| extension.to_str()) {
-        Some("safetensors") => save_safetensors(network, path),
-        Some("bpk") => {
+    match Format::to_write(path)? {
+        Format::Safetensors => save_safetensors(network, path),
+        _ => {
             let record = network.valid().into_record();
             record.save(path).map_err(|error| WeightsError::bad_file(path, format!("cannot be written: {error}")))
         }
-        _ => Err(WeightsError::Extension { path: path.into() }),
     }
 }
 

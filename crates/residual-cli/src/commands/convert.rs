@@ -2,19 +2,17 @@ use super::model::Weights;
 use crate::{Usage, args::ConvertArgs, output};
 use residual_backend::Backend;
 use residual_model::summary::{thousands, trainable_parameters};
-use residual_weights::{Card, LoadOptions, NameMap, save};
+use residual_train::Start;
+use residual_weights::{Card, Format, save};
 
 /// Converts weights.
 pub(crate) fn convert(args: &ConvertArgs) -> anyhow::Result<()> {
     if args.to.exists() && !args.force {
         return Err(Usage(format!("{} exists; --force replaces it", args.to.display())).into());
     }
-    let extension = args.to.extension().and_then(|extension| extension.to_str());
-    if !matches!(extension, Some("safetensors" | "bpk")) {
-        return Err(residual_weights::WeightsError::Extension { path: args.to.clone() }.into());
-    }
-    let names = args.name_map.as_deref().map(NameMap::read).transpose()?.unwrap_or_default();
-    let weights = Weights::open(&args.from, LoadOptions { ignore_head: false, names })?;
+    Format::to_write(&args.to)?;
+    let (weights, name_map) = (Some(args.from.clone()), args.name_map.clone());
+    let weights = Weights::of(&Start { weights, name_map, ..Start::default() })?;
     let (network, card) = weights.network(args.net, &args.network, &Backend::Flex.open()?)?;
     // The old card must not come to describe the new weights.
     Card::remove(&args.to)?;

@@ -21,10 +21,6 @@ pub(crate) fn eval(args: &EvalArgs) -> anyhow::Result<()> {
     };
     let network = &model.card.network;
     model.check_image(dataset.shape())?;
-    if network.classes() < dataset.classes() {
-        let (have, known) = (dataset.classes(), network.classes());
-        return Err(Usage(format!("the data have {have} classes, the network only {known}")).into());
-    }
     let (source, split) = match args.split {
         SplitChoice::Train => (&dataset.train, "training"),
         SplitChoice::Test => (&dataset.test, "test"),

@@ -79,7 +79,7 @@ impl Weights {
     }
 
     /// A file, or the folder of a finished training.
-    pub(crate) fn open(path: &Path, options: LoadOptions) -> anyhow::Result<Self> {
+    fn open(path: &Path, options: LoadOptions) -> anyhow::Result<Self> {
         if !path.is_dir() {
             return Ok(Self { path: path.into(), card: Card::of(path)?, data: None, options });
         }
@@ -160,10 +160,7 @@ impl Weights {
 impl ModelArgs {
     /// The network with its weights.
     pub(crate) fn open(&self) -> anyhow::Result<Model> {
-        let Some(start) = self.start.resolve(false)? else {
-            return Err(Usage("which weights? name a file with --weights, or --pretrained NAME".into()).into());
-        };
-        let weights = Weights::of(&start)?;
+        let weights = Weights::of(&self.start.resolve(false)?.unwrap_or_default())?;
         let (_, hardware) = self.backend.open()?;
         let (network, mut card) = weights.network(self.net, &self.network, &hardware.device.clone().inner())?;
         match (&self.mean, &self.std) {

@@ -12,8 +12,8 @@ pub(crate) fn models(args: &ModelsArgs) -> anyhow::Result<()> {
         let summary = NetworkConfig::new(net, image, classes).summary();
         let weights: Vec<&str> = residual_weights::published::PUBLISHED
             .iter()
+            .filter(|weights| weights.net() == *name)
             .map(|weights| weights.name)
-            .filter(|weights| weights.strip_suffix(".v2").unwrap_or(weights) == *name)
             .collect();
         rows.push((net, image, classes, summary.parameters(), summary.multiply_adds(), weights));
     }

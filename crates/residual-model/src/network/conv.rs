@@ -27,6 +27,7 @@ use burn::{
     },
     tensor::{Device, Tensor, activation::relu},
 };
+use core::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 /// Configuration of a [`ConvNetwork`].
@@ -88,6 +89,18 @@ impl Stem {
         match self {
             Self::Small => ConvShape::new([image_channels, width], 3, 1),
             Self::Large => ConvShape::new([image_channels, width], 7, 2),
+        }
+    }
+}
+
+impl FromStr for Stem {
+    type Err = ModelError;
+
+    fn from_str(word: &str) -> Result<Self, ModelError> {
+        match word {
+            "small" => Ok(Self::Small),
+            "large" => Ok(Self::Large),
+            _ => Err(ModelError::UnknownWord { what: "stem", word: word.into(), expected: "small or large" }),
         }
     }
 }
@@ -535,9 +548,6 @@ impl ConvNetwork {
     /// As [`Self::forward`]'s.
     pub fn forward_training(&self, images: Tensor<4>, seed: u64, step: u64) -> Tensor<2> {
         let probabilities: Vec<f64> = self.blocks().map(NetworkBlock::survival).collect();
-        if probabilities.iter().all(|&p| p == 1.0) {
-            return self.forward(images);
-        }
         let survivors = survivors(seed, step, &probabilities);
         let blocks = self.blocks().zip(survivors);
         let last = blocks.fold(self.stem(images), |a, (block, survives)| block.forward_sampled(a, survives));

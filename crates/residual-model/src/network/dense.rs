@@ -130,9 +130,6 @@ impl DenseNetwork {
     /// As [`Self::forward`]'s.
     pub fn forward_training(&self, x: Tensor<2>, seed: u64, step: u64) -> Tensor<2> {
         let probabilities: Vec<f64> = self.blocks.iter().map(DenseBlock::survival).collect();
-        if probabilities.iter().all(|&p| p == 1.0) {
-            return self.forward(x);
-        }
         let survivors = survivors(seed, step, &probabilities);
         let blocks = self.blocks.iter().zip(survivors);
         self.fc.forward(blocks.fold(self.stem(x), |a, (block, survives)| block.forward_sampled(a, survives)))

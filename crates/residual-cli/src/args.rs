@@ -25,6 +25,7 @@ pub(crate) enum Command {
     Summary(SummaryArgs),
     Weights(WeightsArgs),
     Convert(ConvertArgs),
+    Bench(BenchArgs),
     Devices(DevicesArgs),
 }
 
@@ -438,6 +439,54 @@ pub(crate) struct BackendArgs {
     /// [default: BURN_DEVICE, else flex]
     #[arg(long, value_name = "NAME")]
     pub(crate) backend: Option<String>,
+    /// What computes blocks on flex and ndarray: fused kernels, or reference for Burn's operations one by one
+    #[arg(long, value_name = "KIND", default_value = "fused")]
+    pub(crate) kernels: KernelsChoice,
+    /// Keep only each block's input for the backward pass, which computes the rest again: less memory, more
+    /// time, the same result; on flex and ndarray
+    #[arg(long)]
+    pub(crate) recompute: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KernelsChoice {
+    Fused,
+    Reference,
+}
+
+/// Time training and inference of a network
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  residual bench
+  residual bench resnet56 --kernels reference
+  residual bench resnet50 --batch 8 --inference
+  residual bench resnet1202 --recompute --steps 1")]
+pub(crate) struct BenchArgs {
+    /// Network, as `residual models` lists them, or of another depth
+    #[arg(default_value = "resnet20")]
+    pub(crate) net: NetName,
+    /// Images in a batch
+    #[arg(long, default_value_t = 128)]
+    pub(crate) batch: usize,
+    /// Channels, height and width of an image [default: 3x32x32 for small images, 3x224x224 for ImageNet]
+    #[arg(long, value_name = "CxHxW")]
+    pub(crate) image: Option<String>,
+    /// Timed steps, after two that are not
+    #[arg(long, default_value_t = 10)]
+    pub(crate) steps: usize,
+    /// Threads [default: the cores of this machine]
+    #[arg(long)]
+    pub(crate) threads: Option<usize>,
+    /// Inference alone
+    #[arg(long)]
+    pub(crate) inference: bool,
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+    #[command(flatten)]
+    pub(crate) backend: BackendArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// List backends, the devices that answer, and the default

@@ -1,3 +1,4 @@
+mod bench;
 mod convert;
 mod devices;
 mod eval;
@@ -9,6 +10,7 @@ mod sweep;
 mod train;
 mod weights;
 
+pub(crate) use bench::bench;
 pub(crate) use convert::convert;
 pub(crate) use devices::devices;
 pub(crate) use eval::eval;
@@ -19,9 +21,12 @@ pub(crate) use sweep::sweep;
 pub(crate) use train::train;
 pub(crate) use weights::weights;
 
-use crate::args::{BackendArgs, NetworkArgs};
+use crate::{
+    Usage,
+    args::{BackendArgs, KernelsChoice, NetworkArgs},
+};
 use residual_backend::{Backend, BackendError, Hardware};
-use residual_model::{BlockOptions, ConvConfig, InitConfig, ModelError, NetworkConfig};
+use residual_model::{BlockOptions, ConvConfig, InitConfig, Kernels, ModelError, NetworkConfig};
 
 impl BackendArgs {
     /// The flag, else `BURN_DEVICE`, else flex.
@@ -29,9 +34,23 @@ impl BackendArgs {
         Backend::choose(self.backend.as_deref(), std::env::var("BURN_DEVICE").ok().as_deref())
     }
 
-    fn open(&self) -> Result<(Backend, Hardware), BackendError> {
+    /// Opens the device and selects the kernels.
+    fn open(&self) -> anyhow::Result<(Backend, Hardware)> {
         let backend = self.choose()?;
-        Ok((backend, backend.probe()?))
+        let hardware = backend.probe()?;
+        let kernels = match (self.kernels, self.recompute) {
+            (KernelsChoice::Reference, true) => {
+                return Err(Usage("--recompute is for fused kernels; leave out --kernels reference".into()).into());
+            }
+            (KernelsChoice::Reference, false) => Kernels::Reference,
+            (KernelsChoice::Fused, true) => Kernels::Recompute,
+            (KernelsChoice::Fused, false) => Kernels::Fused,
+        };
+        kernels.select();
+        if self.recompute && Kernels::on(&hardware.device) == Kernels::Reference {
+            return Err(Usage(format!("--recompute needs the backend flex or ndarray, not {backend}")).into());
+        }
+        Ok((backend, hardware))
     }
 }
 

@@ -52,6 +52,7 @@ fn run(args: Args) -> anyhow::Result<()> {
         Command::Summary(args) => commands::summary(&args),
         Command::Weights(args) => commands::weights(&args),
         Command::Convert(args) => commands::convert(&args),
+        Command::Bench(args) => commands::bench(args),
         Command::Devices(args) => commands::devices(&args),
     }
 }

@@ -3,6 +3,7 @@
 use crate::{
     ModelError, ShortcutOption,
     init::{InitConfig, he_normal},
+    kernels::{Addend, End},
     transparent::transparent_module,
 };
 use burn::{
@@ -17,6 +18,16 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 pub trait Layer<const D: usize>: Module {
     /// Computes the layer's output.
     fn forward(&self, a: Tensor<D>) -> Tensor<D>;
+
+    /// A block with this main path and this end as one operation, where there is a kernel for it.
+    fn fused(&self, _a: &Tensor<D>, _end: impl FnOnce() -> End<D>) -> Option<Tensor<D>> {
+        None
+    }
+
+    /// What a block with this shortcut adds, α times the layer's output.
+    fn addend(&self, a: &Tensor<D>, strength: f64) -> Addend<D> {
+        Addend::Tensor(self.forward(a.clone()), strength)
+    }
 }
 
 /// A block without a shortcut.
@@ -41,7 +52,7 @@ impl<F: Module + ModuleDisplay> PlainBlock<F> {
     where
         F: Layer<D>,
     {
-        relu(self.main_path.forward(a))
+        self.main_path.fused(&a, End::relu).unwrap_or_else(|| relu(self.main_path.forward(a)))
     }
 }
 
@@ -82,8 +93,7 @@ impl<F: Module + ModuleDisplay, S: Module + ModuleDisplay> ResidualBlock<F, S> {
         F: Layer<D>,
         S: Layer<D>,
     {
-        let shortcut = scale(self.shortcut.forward(a.clone()), self.skip_strength);
-        relu(scale(self.main_path.forward(a), self.survival * self.branch_scale) + shortcut)
+        self.forward_scaled(a, self.survival * self.branch_scale)
     }
 
     /// A training step with stochastic depth: `g(s · F(a) + α · shortcut(a))` if the main path
@@ -96,11 +106,23 @@ impl<F: Module + ModuleDisplay, S: Module + ModuleDisplay> ResidualBlock<F, S> {
         F: Layer<D>,
         S: Layer<D>,
     {
-        let shortcut = scale(self.shortcut.forward(a.clone()), self.skip_strength);
         if !survives {
-            return relu(shortcut);
+            return relu(scale(self.shortcut.forward(a), self.skip_strength));
         }
-        relu(scale(self.main_path.forward(a), self.branch_scale) + shortcut)
+        self.forward_scaled(a, self.branch_scale)
+    }
+
+    fn forward_scaled<const D: usize>(&self, a: Tensor<D>, branch_scale: f64) -> Tensor<D>
+    where
+        F: Layer<D>,
+        S: Layer<D>,
+    {
+        let end = || End { scale: branch_scale, shortcut: self.shortcut.addend(&a, self.skip_strength), relu: true };
+        if let Some(output) = self.main_path.fused(&a, end) {
+            return output;
+        }
+        let shortcut = scale(self.shortcut.forward(a.clone()), self.skip_strength);
+        relu(scale(self.main_path.forward(a), branch_scale) + shortcut)
     }
 }
 

@@ -5,7 +5,8 @@ use crate::{
     Block, Layer, Norm, ShortcutOption,
     block::{MainPath, MainPathConfig},
     init::zeroed,
-    norm::{fold, normalize},
+    kernels::{Addend, End, fused, unit},
+    norm::fold,
     shortcut::pad_channels,
 };
 use alloc::{vec, vec::Vec};
@@ -16,7 +17,7 @@ use burn::{
         BatchNorm, PaddingConfig2d,
         conv::{Conv2d, Conv2dConfig},
     },
-    tensor::{Device, Tensor, activation::relu, s},
+    tensor::{Device, Tensor, s},
 };
 use serde::{Deserialize, Serialize};
 
@@ -219,11 +220,19 @@ impl Layer<4> for ConvPath {
     /// - a: `[batch, in_channels, height, width]`
     /// - output: `[batch, out_channels, ⌈height / stride⌉, ⌈width / stride⌉]`
     fn forward(&self, a: Tensor<4>) -> Tensor<4> {
-        let a1 = relu(normalize(&self.bn1, self.conv1.forward(a)));
-        let z2 = normalize(&self.bn2, self.conv2.forward(a1));
+        let a1 = unit(&self.conv1, &self.bn1).forward_relu(a);
+        let second = unit(&self.conv2, &self.bn2);
         match &self.conv3 {
-            None => z2,
-            Some(conv3) => normalize(&self.bn3, conv3.forward(relu(z2))),
+            None => second.forward(a1),
+            Some(conv3) => unit(conv3, &self.bn3).forward(second.forward_relu(a1)),
+        }
+    }
+
+    fn fused(&self, a: &Tensor<4>, end: impl FnOnce() -> End<4>) -> Option<Tensor<4>> {
+        let [first, second] = [unit(&self.conv1, &self.bn1), unit(&self.conv2, &self.bn2)];
+        match &self.conv3 {
+            None => fused(&[first, second], a, end),
+            Some(conv3) => fused(&[first, second, unit(conv3, &self.bn3)], a, end),
         }
     }
 }
@@ -245,13 +254,20 @@ impl Layer<4> for ConvShortcut {
     /// As [`ConvPath`]'s.
     fn forward(&self, a: Tensor<4>) -> Tensor<4> {
         if let Some(conv) = &self.conv {
-            return normalize(&self.bn, conv.forward(a));
+            return unit(conv, &self.bn).forward(a);
         }
         let a = match self.stride as isize {
             1 => a,
             stride => a.slice(s![.., .., ..;stride, ..;stride]),
         };
         pad_channels(a, self.out_channels)
+    }
+
+    fn addend(&self, a: &Tensor<4>, strength: f64) -> Addend<4> {
+        match &self.conv {
+            Some(_) => Addend::Tensor(self.forward(a.clone()), strength),
+            None => Addend::Input(strength),
+        }
     }
 }
 

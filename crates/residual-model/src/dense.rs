@@ -4,14 +4,14 @@ use crate::{
     Block, Layer, Norm, ShortcutOption,
     block::{MainPath, MainPathConfig},
     init::zeroed,
-    norm::normalize,
+    kernels::{Addend, End, fused, unit},
     shortcut::pad_channels,
 };
 use burn::{
     config::Config,
     module::{Initializer, Module},
     nn::{BatchNorm, Linear, LinearConfig},
-    tensor::{Device, Tensor, activation::relu},
+    tensor::{Device, Tensor},
 };
 
 /// A plain or residual block of two linear layers.
@@ -99,8 +99,11 @@ impl Layer<2> for DensePath {
     /// - a: `[batch, in_features]`
     /// - output: `[batch, out_features]`
     fn forward(&self, a: Tensor<2>) -> Tensor<2> {
-        let a1 = relu(normalize(&self.bn1, self.linear1.forward(a)));
-        normalize(&self.bn2, self.linear2.forward(a1))
+        unit(&self.linear2, &self.bn2).forward(unit(&self.linear1, &self.bn1).forward_relu(a))
+    }
+
+    fn fused(&self, a: &Tensor<2>, end: impl FnOnce() -> End<2>) -> Option<Tensor<2>> {
+        fused(&[unit(&self.linear1, &self.bn1), unit(&self.linear2, &self.bn2)], a, end)
     }
 }
 
@@ -109,8 +112,15 @@ impl Layer<2> for DenseShortcut {
     /// As [`DensePath`]'s.
     fn forward(&self, a: Tensor<2>) -> Tensor<2> {
         match &self.linear {
-            Some(linear) => normalize(&self.bn, linear.forward(a)),
+            Some(linear) => unit(linear, &self.bn).forward(a),
             None => pad_channels(a, self.out_features),
+        }
+    }
+
+    fn addend(&self, a: &Tensor<2>, strength: f64) -> Addend<2> {
+        match &self.linear {
+            Some(_) => Addend::Tensor(self.forward(a.clone()), strength),
+            None => Addend::Input(strength),
         }
     }
 }

@@ -13,6 +13,7 @@
 //! | [`network`] | whole networks: convolutional ones for small images and ImageNet's, dense ones |
 //! | [`name`] | names such as `resnet20`, `plain34`, `resnext50_32x4d` and `dense-plain56` |
 //! | [`stochastic_depth`] | which blocks take part in a training step |
+//! | [`kernels`] | which code computes a block |
 //! | [`init`] | initial weights, a pure function of (seed, parameter path) |
 //! | [`parameters`] | a module's tensors by path |
 //! | [`summary`] | layers, output shapes, parameters, multiply-adds |
@@ -54,6 +55,7 @@ pub mod conv;
 pub mod dense;
 mod error;
 pub mod init;
+pub mod kernels;
 pub mod name;
 pub mod network;
 mod norm;
@@ -74,6 +76,7 @@ pub use conv::{Bottleneck, ConvBlock, ConvPath, ConvPathConfig, ConvShortcut, St
 pub use dense::{DenseBlock, DensePath, DensePathConfig, DenseShortcut};
 pub use error::ModelError;
 pub use init::InitConfig;
+pub use kernels::Kernels;
 pub use name::{Family, NetName, PUBLISHED};
 pub use network::{
     Activation, BlockOptions, BlockShape, ConvConfig, ConvNetwork, DenseConfig, DenseNetwork, Features, Network,

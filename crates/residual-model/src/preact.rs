@@ -6,6 +6,7 @@ use crate::{
     block::scale,
     conv::AT_LEAST_TWO,
     init::zeroed,
+    kernels::{Addend, End, Unit, fused, unit},
     norm::{fold, normalize},
 };
 use burn::{
@@ -13,6 +14,8 @@ use burn::{
     nn::{BatchNorm, conv::Conv2d},
     tensor::{Device, Tensor, activation::relu},
 };
+
+type ConvUnit<'a> = Unit<'a, Conv2d>;
 
 /// `F(p) = W2 * g(norm(W1 * p))`, or with a third convolution `W3 * g(norm(W2 * g(norm(W1 * p))))`,
 /// where `p = g(norm(a))` is the block's pre-activated input.
@@ -78,10 +81,28 @@ impl PreactPath {
     /// - p: `[batch, in_channels, height, width]`
     /// - output: `[batch, out_channels, ⌈height / stride⌉, ⌈width / stride⌉]`
     pub fn forward(&self, p: Tensor<4>) -> Tensor<4> {
-        let z2 = self.conv2.forward(relu(normalize(&self.bn2, self.conv1.forward(p))));
-        match &self.conv3 {
-            None => z2,
-            Some(conv3) => conv3.forward(relu(normalize(&self.bn3, z2))),
+        if let Some(z) = self.fused(&p, End::identity) {
+            return z;
+        }
+        let (first, second, third) = self.units();
+        let p1 = first.forward_relu(p);
+        match third {
+            None => second.forward(p1),
+            Some(third) => third.forward(second.forward_relu(p1)),
+        }
+    }
+
+    /// The convolutions, each with the norm after it; the last has none.
+    fn units(&self) -> (ConvUnit<'_>, ConvUnit<'_>, Option<ConvUnit<'_>>) {
+        let third = self.conv3.as_ref().map(|conv3| unit(conv3, &None));
+        (unit(&self.conv1, &self.bn2), unit(&self.conv2, &self.bn3), third)
+    }
+
+    /// `F(p)` and what is done with it in one operation, where there is a kernel for it.
+    fn fused(&self, p: &Tensor<4>, end: impl FnOnce() -> End<4>) -> Option<Tensor<4>> {
+        match self.units() {
+            (first, second, None) => fused(&[first, second], p, end),
+            (first, second, Some(third)) => fused(&[first, second, third], p, end),
         }
     }
 
@@ -116,8 +137,7 @@ impl PreactResidualBlock {
     /// # Shapes
     /// As [`PreactPath::forward`]'s.
     pub fn forward(&self, a: Tensor<4>) -> Tensor<4> {
-        let (p, shortcut) = self.ways(a);
-        scale(self.main_path.forward(p), self.survival * self.branch_scale) + shortcut
+        self.forward_scaled(a, self.survival * self.branch_scale)
     }
 
     /// A training step with stochastic depth: without the main path unless it survives.
@@ -125,18 +145,27 @@ impl PreactResidualBlock {
     /// # Shapes
     /// As [`PreactPath::forward`]'s.
     pub fn forward_sampled(&self, a: Tensor<4>, survives: bool) -> Tensor<4> {
-        let (p, shortcut) = self.ways(a);
         if !survives {
-            return shortcut;
+            let (_, shortcut) = self.ways(a);
+            return scale(shortcut, self.skip_strength);
         }
-        scale(self.main_path.forward(p), self.branch_scale) + shortcut
+        self.forward_scaled(a, self.branch_scale)
     }
 
     /// The pre-activated input, and what goes around the main path.
     fn ways(&self, a: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
         let p = self.main_path.preactivate(a.clone());
         let shortcut = if self.shortcut.is_identity(a.dims()[1]) { a } else { self.shortcut.forward(p.clone()) };
-        (p, scale(shortcut, self.skip_strength))
+        (p, shortcut)
+    }
+
+    fn forward_scaled(&self, a: Tensor<4>, branch_scale: f64) -> Tensor<4> {
+        let (p, shortcut) = self.ways(a);
+        let around = || Addend::Tensor(shortcut.clone(), self.skip_strength);
+        let end = || End { scale: branch_scale, shortcut: around(), relu: false };
+        self.main_path.fused(&p, end).unwrap_or_else(|| {
+            scale(self.main_path.forward(p), branch_scale) + scale(shortcut.clone(), self.skip_strength)
+        })
     }
 }
 

@@ -1,4 +1,5 @@
 use residual_backend::{Backend, Hardware};
+use residual_model::Kernels;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -17,6 +18,9 @@ pub struct Environment {
     pub processor: Option<String>,
     /// Cores at hand.
     pub cores: usize,
+    /// Which code computes blocks.
+    #[serde(default = "reference")]
+    pub kernels: Kernels,
     /// Operating system and architecture.
     pub system: String,
 }
@@ -30,6 +34,7 @@ impl Environment {
             backend: backend.to_string(),
             device: hardware.name.clone(),
             processor: processor(),
+            kernels: Kernels::on(&hardware.device),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
         }
@@ -46,6 +51,11 @@ impl fmt::Display for Environment {
         };
         write!(f, "{backend} ({machine}, {cores} cores, {system})")
     }
+}
+
+/// What trainings ran on before there was a choice.
+fn reference() -> Kernels {
+    Kernels::Reference
 }
 
 /// The model name Linux gives of the first processor.

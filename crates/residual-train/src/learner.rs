@@ -1,7 +1,7 @@
 //! Every implementation of a burn-train trait, in one place: these change with Burn's versions.
 
 use crate::{
-    Evaluate, Evaluation, Event, Row, RunDir, Split, Status, StopFlag, TrainConfig, TrainError,
+    Evaluate, Evaluation, Event, Optimizer, Row, RunDir, Split, Status, StopFlag, TrainConfig, TrainError,
     directory::Progress,
     evaluate::{Measured, Sums, evaluate, loss},
     metrics,
@@ -137,16 +137,11 @@ pub(crate) fn train(
     for &(part, factor) in &config.optimizer.rates {
         schedulers = schedulers.with_group(group(&network, |path| part.contains(path)), scheduler(factor));
     }
-    let sgd = |weight_decay: f64| {
-        let momentum = MomentumConfig::new().with_momentum(config.optimizer.momentum).with_dampening(0.0);
-        let decay = WeightDecayConfig::new(weight_decay as f32);
-        SgdConfig::new().with_momentum(Some(momentum)).with_weight_decay(Some(decay))
-    };
-    let mut optimizer = sgd(config.optimizer.weight_decay).init();
+    let mut optimizer = sgd(&config.optimizer, config.optimizer.weight_decay).init();
     if !config.optimizer.decay_all {
         let norms_and_biases =
             group(&network, |path| [".gamma", ".beta", ".bias"].iter().any(|end| path.ends_with(end)));
-        optimizer = optimizer.with_group(norms_and_biases, sgd(0.0).build(), None);
+        optimizer = optimizer.with_group(norms_and_biases, sgd(&config.optimizer, 0.0).build(), None);
     }
     let model = Classifier { network, seed: config.seed };
     let learner = Learner::new(model, optimizer, schedulers);
@@ -186,6 +181,13 @@ pub(crate) fn train(
     let session = training_loop.session.take();
     let error = training_loop.error.take().or(error.map(|e| TrainError::Learner(e.to_string())));
     (model.network, session, error)
+}
+
+/// Stochastic gradient descent with the optimizer's momentum and this weight decay.
+pub(crate) fn sgd(optimizer: &Optimizer, weight_decay: f64) -> SgdConfig {
+    let momentum = MomentumConfig::new().with_momentum(optimizer.momentum).with_dampening(0.0);
+    let decay = WeightDecayConfig::new(weight_decay as f32);
+    SgdConfig::new().with_momentum(Some(momentum)).with_weight_decay(Some(decay))
 }
 
 /// The parameters whose paths in the network satisfy a condition.

@@ -1,7 +1,4 @@
-use crate::{
-    args::{BackendArgs, DevicesArgs},
-    output,
-};
+use crate::{args::DevicesArgs, output};
 use residual_backend::Backend;
 use serde::Serialize;
 use std::fmt::Write;
@@ -18,7 +15,7 @@ struct Line {
 
 /// Lists what is compiled in, what answers and what is the default.
 pub(crate) fn devices(args: &DevicesArgs) -> anyhow::Result<()> {
-    let default = BackendArgs { backend: None }.choose();
+    let default = Backend::choose(None, std::env::var("BURN_DEVICE").ok().as_deref());
     let lines: Vec<Line> = Backend::ALL.iter().map(|&backend| line(backend, default.as_ref().ok())).collect();
     if args.json {
         return output::print_json(&lines);

@@ -35,7 +35,7 @@ pub(crate) fn usual(net: NetName) -> ([usize; 3], usize) {
     }
 }
 
-fn parse_image(text: &str) -> anyhow::Result<[usize; 3]> {
+pub(crate) fn parse_image(text: &str) -> anyhow::Result<[usize; 3]> {
     let sizes: Option<Vec<usize>> = text.split('x').map(|size| size.parse().ok()).collect();
     sizes.and_then(|sizes| <[usize; 3]>::try_from(sizes).ok()).ok_or_else(|| {
         anyhow!(ModelError::UnknownWord {

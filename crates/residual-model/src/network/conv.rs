@@ -5,6 +5,7 @@ use crate::{
     conv::{ConvShape, conv},
     dense::linear,
     init::{InitConfig, he_normal, he_normal_field},
+    kernels::unit,
     name::{imagenet_stages, preact_has_bottlenecks},
     norm::{fold, normalize},
     preact::{PreactPath, PreactPlainBlock, PreactResidualBlock},
@@ -583,8 +584,8 @@ impl ConvNetwork {
 
     /// What the first stage takes.
     fn stem(&self, images: Tensor<4>) -> Tensor<4> {
-        let z = self.conv1.forward(images);
-        let a = if self.preact { z } else { relu(normalize(&self.bn1, z)) };
+        let stem = unit(&self.conv1, &self.bn1);
+        let a = if self.preact { stem.forward(images) } else { stem.forward_relu(images) };
         match &self.maxpool {
             Some(pool) => pool.forward(a),
             None => a,

@@ -3,7 +3,7 @@ use crate::{
     DenseBlock, DensePathConfig, Family, ModelError, Norm, Summary,
     dense::linear,
     init::{InitConfig, he_normal, he_normal_field},
-    norm::normalize,
+    kernels::unit,
     stochastic_depth::survivors,
 };
 use alloc::{format, vec::Vec};
@@ -11,7 +11,7 @@ use burn::{
     config::Config,
     module::Module,
     nn::{BatchNorm, Linear},
-    tensor::{Device, Tensor, activation::relu},
+    tensor::{Device, Tensor},
 };
 
 /// Configuration of a [`DenseNetwork`].
@@ -145,7 +145,7 @@ impl DenseNetwork {
     }
 
     fn stem(&self, x: Tensor<2>) -> Tensor<2> {
-        relu(normalize(&self.bn1, self.linear1.forward(x)))
+        unit(&self.linear1, &self.bn1).forward_relu(x)
     }
 
     /// Replaces the head by a new one with this many classes.

@@ -1,0 +1,114 @@
+use crate::{
+    Usage,
+    args::BenchArgs,
+    commands::summary::{parse_image, usual},
+    output::{self, Progress},
+};
+use residual_model::{InitConfig, Kernels, NetworkConfig};
+use residual_train::{Environment, Throughput, matmul_flops, throughput};
+use serde::Serialize;
+use std::fmt::Write;
+
+#[derive(Serialize)]
+struct Report {
+    net: String,
+    image: [usize; 3],
+    batch: usize,
+    threads: usize,
+    kernels: Kernels,
+    environment: Environment,
+    steps: usize,
+    train_images_per_s: Option<f64>,
+    infer_images_per_s: f64,
+    /// The slowest and the fastest step.
+    train_range: Option<[f64; 2]>,
+    infer_range: [f64; 2],
+    train_gflops: Option<f64>,
+    infer_gflops: f64,
+    matmul_gflops: f64,
+    train_share: Option<f64>,
+    infer_share: f64,
+    peak_mib: Option<f64>,
+}
+
+/// Images a second: median, slowest, fastest.
+fn rates(seconds: &[f64], batch: usize) -> Option<[f64; 3]> {
+    let mut rates: Vec<f64> = seconds.iter().map(|s| batch as f64 / s).collect();
+    rates.sort_by(f64::total_cmp);
+    let count = rates.len();
+    (count > 0).then(|| [(rates[(count - 1) / 2] + rates[count / 2]) / 2.0, rates[0], rates[count - 1]])
+}
+
+/// Times training and inference.
+pub(crate) fn bench(args: BenchArgs) -> anyhow::Result<()> {
+    if args.batch == 0 || args.steps == 0 || args.threads == Some(0) {
+        return Err(Usage("--batch, --steps and --threads must be at least 1".into()).into());
+    }
+    if let Some(threads) = args.threads {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+    }
+    let (image, classes) = usual(args.net);
+    let image = args.image.as_deref().map_or(Ok(image), parse_image)?;
+    let network = args.network.apply(NetworkConfig::new(args.net, image, classes), InitConfig::default())?;
+    let (backend, hardware) = args.backend.open()?;
+    let steps = (args.steps + 2) as u64;
+    let progress = Progress::new(steps * if args.inference { 1 } else { 2 }, 0);
+    let watch = |_| progress.inc(1);
+    let Throughput { train_seconds, infer_seconds, train_peak_bytes } =
+        throughput(&network, args.batch, args.steps, !args.inference, &hardware.device, watch)?;
+    progress.finish();
+    let matmul = matmul_flops(&hardware.device)? / 1e9;
+
+    let operations = 2e-9 * network.summary().multiply_adds() as f64;
+    let train = rates(&train_seconds, args.batch);
+    let infer = rates(&infer_seconds, args.batch).expect("at least one step");
+    // The backward pass computes two products for each of the forward pass.
+    let train_gflops = train.map(|rate| rate[0] * 3.0 * operations);
+    let infer_gflops = infer[0] * operations;
+    let report = Report {
+        net: args.net.to_string(),
+        image,
+        batch: args.batch,
+        threads: rayon::current_num_threads(),
+        kernels: Kernels::on(&hardware.device),
+        environment: Environment::here(backend, &hardware),
+        steps: args.steps,
+        train_images_per_s: train.map(|rate| rate[0]),
+        infer_images_per_s: infer[0],
+        train_range: train.map(|rate| [rate[1], rate[2]]),
+        infer_range: [infer[1], infer[2]],
+        train_gflops,
+        infer_gflops,
+        matmul_gflops: matmul,
+        train_share: train_gflops.map(|gflops| gflops / matmul),
+        infer_share: infer_gflops / matmul,
+        peak_mib: train_peak_bytes.filter(|_| !args.inference).map(|bytes| bytes as f64 / (1 << 20) as f64),
+    };
+    if args.json { output::print_json(&report) } else { output::print(&report.text()) }
+}
+
+impl Report {
+    fn text(&self) -> String {
+        let [channels, height, width] = self.image;
+        let mut text = format!(
+            "{}, images {channels}x{height}x{width}, batch {}, {}, {} kernels, {} threads, median of {} steps\n\n",
+            self.net, self.batch, self.environment, self.kernels, self.threads, self.steps
+        );
+        let _ = writeln!(text, "            images/s       slowest-fastest    GFLOP/s   of matmul");
+        let mut line = |name: &str, rate: f64, [slowest, fastest]: [f64; 2], gflops: f64, share: f64| {
+            let range = format!("{slowest:.1}-{fastest:.1}");
+            let _ = writeln!(text, "{name:<9} {rate:>10.1} {range:>21} {gflops:>10.1} {:>9.0} %", 100.0 * share);
+        };
+        if let (Some(rate), Some(range), Some(gflops), Some(share)) =
+            (self.train_images_per_s, self.train_range, self.train_gflops, self.train_share)
+        {
+            line("training", rate, range, gflops, share);
+        }
+        line("inference", self.infer_images_per_s, self.infer_range, self.infer_gflops, self.infer_share);
+        let _ = writeln!(text, "\nmatmul of 2048x2048 matrices: {:.1} GFLOP/s", self.matmul_gflops);
+        if let Some(peak) = self.peak_mib {
+            let _ = writeln!(text, "peak memory of training: {peak:.0} MiB");
+        }
+        text
+    }
+}

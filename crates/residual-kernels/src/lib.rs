@@ -1,0 +1,18 @@
+//! The residual block's arithmetic on a CPU, fused.
+
+#[cfg(feature = "burn")]
+pub mod bridge;
+mod buffer;
+mod conv;
+mod elementwise;
+mod path;
+mod simd;
+mod tile;
+
+#[cfg(test)]
+mod tests;
+
+pub use buffer::Buffer;
+pub use conv::Conv;
+pub use path::{Gradients, Layer, LayerGradients, Norm, Path, Saved, Shortcut, Statistics, Wanted};
+pub use simd::Level;

@@ -1,0 +1,361 @@
+//! The two loops where the time goes: sums held in registers for a tile of pixels or weights by
+//! [`BLOCK`] channels.
+
+#![allow(clippy::needless_range_loop, reason = "the indices are those of the formulas, and unroll")]
+
+use crate::simd::{Instructions, Level, Plain, Vector};
+use std::array;
+
+/// Output channels of a tile.
+pub(crate) const BLOCK: usize = 16;
+
+/// Where a pixel is in what a convolution reads and in what it writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pixel {
+    pub(crate) input: u32,
+    pub(crate) output: u32,
+}
+
+/// Numbers in a row that a pixel's sum runs over, from its `input` on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) offset: u32,
+    pub(crate) length: u32,
+}
+
+/// What becomes of a sum before it is written: `g(sum + bias + strength · other)`.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Epilogue<'a> {
+    /// One number a channel, rounded up to whole blocks.
+    pub(crate) bias: Option<&'a [f32]>,
+    pub(crate) add: Option<Add<'a>>,
+    pub(crate) relu: bool,
+}
+
+/// Numbers to add, at the places of the pixels' outputs.
+#[derive(Clone, Copy)]
+pub(crate) struct Add<'a> {
+    pub(crate) values: &'a [f32],
+    pub(crate) strength: f32,
+}
+
+/// Sums over runs of `x`: `y[pixel.output + c] = Σ_run Σ_k x[pixel.input + run.offset + k] · w[...][c]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Sums<'a> {
+    pub(crate) x: &'a [f32],
+    pub(crate) pixels: &'a [Pixel],
+    pub(crate) runs: &'a [Run],
+    /// `[blocks of channels][numbers of all runs][BLOCK]`
+    pub(crate) weights: &'a [f32],
+    /// Output channels.
+    pub(crate) channels: usize,
+    pub(crate) epilogue: Epilogue<'a>,
+}
+
+impl Sums<'_> {
+    pub(crate) fn depth(runs: &[Run]) -> usize {
+        runs.iter().map(|run| run.length as usize).sum()
+    }
+
+    /// Computes the sums of every pixel and writes them to `y`, `start` being subtracted from their places.
+    ///
+    /// # Panics
+    /// If a place is outside of its slice.
+    #[inline(always)]
+    pub(crate) fn compute(&self, level: Level, y: &mut [f32], start: usize) {
+        self.check(y.len(), start);
+        match level.0 {
+            // SAFETY: the level says that the processor has the instructions, and `check` that all places exist.
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => unsafe { sums_avx2(self, y, start) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512 => unsafe { sums_avx512(self, y, start) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Instructions::Neon => unsafe { sums::<std::arch::aarch64::float32x4_t, 4, 6>(self, y, start) },
+            // SAFETY: as above; `Plain` needs no instructions.
+            _ => unsafe { sums::<Plain, 4, 2>(self, y, start) },
+        }
+    }
+
+    fn check(&self, written: usize, start: usize) {
+        let reach = self.runs.iter().map(|run| (run.offset + run.length) as usize).max().unwrap_or(0);
+        let (mut input, mut first, mut last) = (0, u32::MAX, 0);
+        for pixel in self.pixels {
+            input = input.max(pixel.input);
+            first = first.min(pixel.output);
+            last = last.max(pixel.output);
+        }
+        if self.pixels.is_empty() {
+            return;
+        }
+        assert!(input as usize + reach <= self.x.len(), "a tile would read beyond its input");
+        assert!(start <= first as usize && last as usize + self.channels <= written + start, "beyond the output");
+        let blocks = self.channels.div_ceil(BLOCK);
+        assert!(blocks * Self::depth(self.runs) * BLOCK <= self.weights.len(), "too few weights");
+        if let Some(bias) = self.epilogue.bias {
+            assert!(blocks * BLOCK <= bias.len(), "too few biases");
+        }
+        if let Some(add) = self.epilogue.add {
+            assert!(last as usize + self.channels <= add.values.len(), "beyond the addend");
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn sums_avx2(sums_: &Sums, y: &mut [f32], start: usize) {
+    // SAFETY: the caller's.
+    unsafe { sums::<std::arch::x86_64::__m256, 2, 6>(sums_, y, start) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,avx512f")]
+unsafe fn sums_avx512(sums_: &Sums, y: &mut [f32], start: usize) {
+    // SAFETY: the caller's.
+    unsafe { sums::<std::arch::x86_64::__m512, 1, 12>(sums_, y, start) }
+}
+
+/// Calls a function of a constant, for a number up to another constant.
+macro_rules! with_constant {
+    ($number:expr, $most:expr, $call:ident $(, $generic:ty)* ; $lanes:expr ; $($argument:expr),*) => {
+        match $number {
+            1 => $call::<$($generic,)* $lanes, 1>($($argument),*),
+            2 => $call::<$($generic,)* $lanes, 2>($($argument),*),
+            3 if $most >= 3 => $call::<$($generic,)* $lanes, 3>($($argument),*),
+            4 if $most >= 4 => $call::<$($generic,)* $lanes, 4>($($argument),*),
+            5 if $most >= 5 => $call::<$($generic,)* $lanes, 5>($($argument),*),
+            6 if $most >= 6 => $call::<$($generic,)* $lanes, 6>($($argument),*),
+            7 if $most >= 7 => $call::<$($generic,)* $lanes, 7>($($argument),*),
+            8 if $most >= 8 => $call::<$($generic,)* $lanes, 8>($($argument),*),
+            9 if $most >= 9 => $call::<$($generic,)* $lanes, 9>($($argument),*),
+            10 if $most >= 10 => $call::<$($generic,)* $lanes, 10>($($argument),*),
+            11 if $most >= 11 => $call::<$($generic,)* $lanes, 11>($($argument),*),
+            12 if $most >= 12 => $call::<$($generic,)* $lanes, 12>($($argument),*),
+            _ => unreachable!("a tile of more than its most"),
+        }
+    };
+}
+
+/// Splits `count` into as few parts of at most `most` as there can be, of sizes that differ by one.
+#[inline(always)]
+fn balanced(count: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+    let parts = count.div_ceil(most);
+    (0..parts).map(move |i| {
+        let from = i * count / parts;
+        (from, (i + 1) * count / parts - from)
+    })
+}
+
+/// # Safety
+/// The processor has the vector's instructions, and [`Sums::check`] passed.
+#[inline(always)]
+unsafe fn sums<V: Vector, const N: usize, const MOST: usize>(sums: &Sums, y: &mut [f32], start: usize) {
+    let depth = Sums::depth(sums.runs);
+    for block in 0..sums.channels.div_ceil(BLOCK) {
+        let weights = sums.weights[block * depth * BLOCK..].as_ptr();
+        for (from, pixels) in balanced(sums.pixels.len(), MOST) {
+            // SAFETY: the caller's, and the tile lies within the pixels.
+            unsafe { with_constant!(pixels, MOST, tile, V ; N ; sums, block, weights, from, y, start) }
+        }
+    }
+}
+
+/// # Safety
+/// As for [`sums`]; pixels `from..from + P` exist, and the block's weights are at `weights`.
+#[inline(always)]
+unsafe fn tile<V: Vector, const N: usize, const P: usize>(
+    sums: &Sums,
+    block: usize,
+    weights: *const f32,
+    from: usize,
+    y: &mut [f32],
+    start: usize,
+) {
+    let x = sums.x.as_ptr();
+    let mut weights = weights;
+    // SAFETY: the caller's: every place was checked.
+    unsafe {
+        let pixels: [Pixel; P] = array::from_fn(|p| *sums.pixels.get_unchecked(from + p));
+        let mut acc = [[V::splat(0.0); N]; P];
+        for run in sums.runs {
+            let base: [*const f32; P] = array::from_fn(|p| x.add((pixels[p].input + run.offset) as usize));
+            for k in 0..run.length as usize {
+                let w: [V; N] = array::from_fn(|j| V::load(weights.add(j * V::LANES)));
+                weights = weights.add(BLOCK);
+                for p in 0..P {
+                    let v = V::splat(*base[p].add(k));
+                    for j in 0..N {
+                        acc[p][j] = acc[p][j].add_product(v, w[j]);
+                    }
+                }
+            }
+        }
+        let first = block * BLOCK;
+        let Epilogue { bias, add, relu } = sums.epilogue;
+        if first + BLOCK <= sums.channels {
+            if let Some(bias) = bias {
+                let b: [V; N] = array::from_fn(|j| V::load(bias.as_ptr().add(first + j * V::LANES)));
+                for sum in &mut acc {
+                    for j in 0..N {
+                        sum[j] = sum[j].add(b[j]);
+                    }
+                }
+            }
+            if let Some(add) = add {
+                let strength = V::splat(add.strength);
+                for p in 0..P {
+                    let from = add.values.as_ptr().add(pixels[p].output as usize + first);
+                    for j in 0..N {
+                        acc[p][j] = acc[p][j].add_product(strength, V::load(from.add(j * V::LANES)));
+                    }
+                }
+            }
+            for p in 0..P {
+                let to = y.as_mut_ptr().add(pixels[p].output as usize - start + first);
+                for j in 0..N {
+                    let value = if relu { acc[p][j].relu() } else { acc[p][j] };
+                    value.store(to.add(j * V::LANES));
+                }
+            }
+            return;
+        }
+        let mut values = [[0.0f32; BLOCK]; P];
+        for p in 0..P {
+            for j in 0..N {
+                acc[p][j].store(values[p].as_mut_ptr().add(j * V::LANES));
+            }
+        }
+        for p in 0..P {
+            let to = pixels[p].output as usize - start + first;
+            for lane in 0..BLOCK.min(sums.channels - first) {
+                let mut value = values[p][lane] + bias.map_or(0.0, |bias| bias[first + lane]);
+                if let Some(add) = add {
+                    value += add.strength * add.values[pixels[p].output as usize + first + lane];
+                }
+                y[to + lane] = if relu && value < 0.0 { 0.0 } else { value };
+            }
+        }
+    }
+}
+
+/// Sums over pixels: `w[...][c] += Σ_pixel x[pixel.input + run.offset + k] · d[pixel.output + c]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Products<'a> {
+    pub(crate) x: &'a [f32],
+    /// With [`BLOCK`] numbers behind the last pixel, since whole blocks are read.
+    pub(crate) d: &'a [f32],
+    pub(crate) pixels: &'a [Pixel],
+    pub(crate) runs: &'a [Run],
+    /// Channels of `d`.
+    pub(crate) channels: usize,
+}
+
+/// Pixels whose numbers stay in the first-level cache while every weight takes from them.
+const BAND: usize = 128;
+
+impl Products<'_> {
+    /// Adds the sums to `weights`, laid out as in [`Sums`].
+    ///
+    /// # Panics
+    /// If a place is outside of its slice.
+    #[inline(always)]
+    pub(crate) fn add_to(&self, level: Level, weights: &mut [f32]) {
+        self.check(weights.len());
+        match level.0 {
+            // SAFETY: the level says that the processor has the instructions, and `check` that all places exist.
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => unsafe { products_avx2(self, weights) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512 => unsafe { products_avx512(self, weights) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Instructions::Neon => unsafe { products::<std::arch::aarch64::float32x4_t, 4, 6>(self, weights) },
+            // SAFETY: as above; `Plain` needs no instructions.
+            _ => unsafe { products::<Plain, 4, 2>(self, weights) },
+        }
+    }
+
+    fn check(&self, weights: usize) {
+        let reach = self.runs.iter().map(|run| (run.offset + run.length) as usize).max().unwrap_or(0);
+        let blocks = self.channels.div_ceil(BLOCK);
+        assert!(blocks * Sums::depth(self.runs) * BLOCK <= weights, "too little room for weights");
+        let input = self.pixels.iter().map(|pixel| pixel.input).max().unwrap_or(0) as usize;
+        let output = self.pixels.iter().map(|pixel| pixel.output).max().unwrap_or(0) as usize;
+        if !self.pixels.is_empty() {
+            assert!(input + reach <= self.x.len(), "a tile would read beyond its input");
+            assert!(output + blocks * BLOCK <= self.d.len(), "a tile would read beyond its gradient");
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn products_avx2(products_: &Products, weights: &mut [f32]) {
+    // SAFETY: the caller's.
+    unsafe { products::<std::arch::x86_64::__m256, 2, 6>(products_, weights) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,avx512f")]
+unsafe fn products_avx512(products_: &Products, weights: &mut [f32]) {
+    // SAFETY: the caller's.
+    unsafe { products::<std::arch::x86_64::__m512, 1, 12>(products_, weights) }
+}
+
+/// # Safety
+/// The processor has the vector's instructions, and [`Products::check`] passed.
+#[inline(always)]
+unsafe fn products<V: Vector, const N: usize, const MOST: usize>(products: &Products, weights: &mut [f32]) {
+    let depth = Sums::depth(products.runs);
+    for pixels in products.pixels.chunks(BAND) {
+        for block in 0..products.channels.div_ceil(BLOCK) {
+            let mut weights = weights[block * depth * BLOCK..].as_mut_ptr();
+            // SAFETY: `check` saw every place that a tile reads, and the room for `depth` rows of weights.
+            unsafe {
+                let d = products.d.as_ptr().add(block * BLOCK);
+                for run in products.runs {
+                    for (from, rows) in balanced(run.length as usize, MOST) {
+                        let x = products.x.as_ptr().add(run.offset as usize + from);
+                        with_constant!(rows, MOST, product_tile, V ; N ; x, d, pixels, weights);
+                        weights = weights.add(rows * BLOCK);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As for [`products`]: `x` and `d` hold `K` numbers and a block at every pixel, `weights` holds `K` blocks.
+#[inline(always)]
+unsafe fn product_tile<V: Vector, const N: usize, const K: usize>(
+    x: *const f32,
+    d: *const f32,
+    pixels: &[Pixel],
+    weights: *mut f32,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut acc: [[V; N]; K] =
+            array::from_fn(|k| array::from_fn(|j| V::load(weights.add(k * BLOCK + j * V::LANES))));
+        for pixel in pixels {
+            let d = d.add(pixel.output as usize);
+            let d: [V; N] = array::from_fn(|j| V::load(d.add(j * V::LANES)));
+            let x = x.add(pixel.input as usize);
+            for k in 0..K {
+                let v = V::splat(*x.add(k));
+                for j in 0..N {
+                    acc[k][j] = acc[k][j].add_product(v, d[j]);
+                }
+            }
+        }
+        for k in 0..K {
+            for j in 0..N {
+                acc[k][j].store(weights.add(k * BLOCK + j * V::LANES));
+            }
+        }
+    }
+}

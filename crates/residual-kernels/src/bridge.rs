@@ -9,7 +9,9 @@
 
 mod host;
 
-use crate::{Buffer, Conv, Gradients, Layer, LayerGradients, Level, Norm, Path, Saved, Shortcut, Statistics, Wanted};
+use crate::{
+    Buffer, Conv, Gradients, Layer, LayerGradients, Level, MaxPool, Norm, Path, Saved, Shortcut, Statistics, Wanted,
+};
 use burn::{
     backend::{
         Autodiff, Backend, Dispatch, DispatchDevice, ExtensionType, TensorMetadata,
@@ -24,7 +26,7 @@ use burn::{
     tensor::{DType, Device, Tensor},
 };
 use host::{Host, Numbers};
-use std::fmt;
+use std::{fmt, marker::PhantomData};
 
 #[cfg(feature = "flex")]
 use burn::backend::Flex;
@@ -157,6 +159,16 @@ impl<const D: usize> TensorPath<D> {
     }
 }
 
+/// Max-pooling of `[batch, channels, height, width]`; see [`MaxPool`].
+///
+/// # Panics
+/// If the kernels do not run on the tensor's device or number type, or the window is larger than the
+/// padded image.
+pub fn max_pool(input: Tensor<4>, pool: MaxPool) -> Tensor<4> {
+    assert_eq!(input.dtype(), DType::F32, "the kernels compute in f32");
+    Tensor::from_dispatch(<Dispatch as Kernels>::max_pool(input.into_dispatch(), pool))
+}
+
 /// What of a path is not a tensor.
 #[derive(Clone, Debug)]
 #[doc(hidden)]
@@ -277,6 +289,7 @@ impl<B: Backend> Layers<B> {
 #[doc(hidden)]
 pub trait Kernels: Backend {
     fn path(#[extension_type] tensors: PathTensors<Self>, spec: Spec) -> PathOutput<Self>;
+    fn max_pool(input: FloatTensor<Self>, pool: MaxPool) -> FloatTensor<Self>;
 }
 
 #[cfg(feature = "flex")]
@@ -284,12 +297,20 @@ impl Kernels for Flex {
     fn path(tensors: PathTensors<Self>, spec: Spec) -> PathOutput<Self> {
         compute(tensors, spec)
     }
+
+    fn max_pool(input: FloatTensor<Self>, pool: MaxPool) -> FloatTensor<Self> {
+        Pooled::<Self>::new(input, pool).forward()
+    }
 }
 
 #[cfg(feature = "ndarray")]
 impl Kernels for NdArray {
     fn path(tensors: PathTensors<Self>, spec: Spec) -> PathOutput<Self> {
         compute(tensors, spec)
+    }
+
+    fn max_pool(input: FloatTensor<Self>, pool: MaxPool) -> FloatTensor<Self> {
+        Pooled::<Self>::new(input, pool).forward()
     }
 }
 
@@ -416,6 +437,59 @@ fn compute<B: Host>(tensors: PathTensors<B>, spec: Spec) -> PathOutput<B> {
     PathOutput { output: numbers.output::<B>(output), statistics }
 }
 
+/// A pooling and its input.
+struct Pooled<B> {
+    pool: MaxPool,
+    /// `[batch, height, width, channels]`
+    shape: [usize; 4],
+    numbers: Numbers,
+    backend: PhantomData<B>,
+}
+
+impl<B> Clone for Pooled<B> {
+    fn clone(&self) -> Self {
+        Self { numbers: self.numbers.clone(), ..*self }
+    }
+}
+
+impl<B> fmt::Debug for Pooled<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} of {:?}", self.pool, self.shape)
+    }
+}
+
+impl<B: Host> Pooled<B> {
+    fn new(input: FloatTensor<B>, pool: MaxPool) -> Self {
+        let shape = input.shape();
+        let shape = CHANNELS_LAST.map(|axis| shape[axis]);
+        Self { pool, shape, numbers: image_numbers::<B>(input), backend: PhantomData }
+    }
+
+    fn forward(&self) -> FloatTensor<B> {
+        let [batch, height, width, channels] = self.shape;
+        let output = self.pool.forward(Level::detect(), self.numbers.slice(), [height, width]);
+        let [height, width] = self.pool.output([height, width]);
+        B::float_permute(B::tensor(output, &[batch, height, width, channels]), &CHANNELS_SECOND)
+    }
+}
+
+/// The backward pass of a pooling.
+#[derive(Debug)]
+struct MaxPoolBackward;
+
+impl<B: Host> Backward<B, 1> for MaxPoolBackward {
+    type State = Pooled<B>;
+
+    fn backward(self, ops: Ops<Pooled<B>, 1>, grads: &mut Gradients_, _: &mut Checkpointer) {
+        let dy = image_numbers::<B>(grads.consume::<B>(&ops.node));
+        if let [Some(node)] = ops.parents {
+            let Pooled { pool, shape, numbers, .. } = ops.state;
+            let dx = pool.gradient(Level::detect(), numbers.slice(), [shape[1], shape[2]], dy.slice());
+            grads.register::<B>(node.id, B::float_permute(B::tensor(dx, &shape), &CHANNELS_SECOND));
+        }
+    }
+}
+
 /// The backward pass of a path.
 #[derive(Debug)]
 struct PathBackward;
@@ -467,6 +541,16 @@ impl<B: Host> Backward<B, PARENTS> for PathBackward {
 }
 
 impl<B: Host, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
+    fn max_pool(input: FloatTensor<Self>, pool: MaxPool) -> FloatTensor<Self> {
+        let prepared = MaxPoolBackward.prepare::<C>([input.node()]).compute_bound().stateful();
+        let pooled = Pooled::<B>::new(input.into_primitive(), pool);
+        let output = pooled.forward();
+        match prepared {
+            OpsKind::Tracked(prepared) => prepared.finish(pooled, output),
+            OpsKind::UnTracked(prepared) => prepared.finish(output),
+        }
+    }
+
     fn path(tensors: PathTensors<Self>, spec: Spec) -> PathOutput<Self> {
         let PathTensors { input, shortcut, layers } = tensors;
         let layers = layers.into_vec();

@@ -1,5 +1,6 @@
 //! Memory that is used again.
 
+use memmap2::MmapMut;
 use std::{
     fmt, mem,
     ops::{Deref, DerefMut},
@@ -11,17 +12,59 @@ use std::{
 #[repr(C, align(64))]
 struct Line([f32; 16]);
 
+/// Buffers of this many lines (1 MiB) are mapped: freed, they go back to the system whole, and do not leave
+/// holes between smaller ones.
+const MAPPED: usize = 1 << 14;
+
+enum Memory {
+    Lines(Vec<Line>),
+    Map(MmapMut),
+}
+
+impl Memory {
+    fn new(lines: usize) -> Self {
+        let map = (lines >= MAPPED).then(|| MmapMut::map_anon(lines * size_of::<Line>()).ok()).flatten();
+        #[cfg(target_os = "linux")]
+        if let Some(map) = &map {
+            // A hint that a system without huge pages may refuse.
+            let _ = map.advise(memmap2::Advice::HugePage);
+        }
+        map.map_or_else(|| Self::Lines(vec![Line([0.0; 16]); lines]), Self::Map)
+    }
+
+    fn lines(&self) -> usize {
+        match self {
+            Self::Lines(lines) => lines.len(),
+            Self::Map(map) => map.len() / size_of::<Line>(),
+        }
+    }
+
+    fn as_ptr(&self) -> *const f32 {
+        match self {
+            Self::Lines(lines) => lines.as_ptr().cast(),
+            Self::Map(map) => map.as_ptr().cast(),
+        }
+    }
+
+    fn as_mut_ptr(&mut self) -> *mut f32 {
+        match self {
+            Self::Lines(lines) => lines.as_mut_ptr().cast(),
+            Self::Map(map) => map.as_mut_ptr().cast(),
+        }
+    }
+}
+
 /// Numbers at the start of a cache line. A dropped buffer is kept for the next of its length, as
 /// long as all buffers together take no more memory than those in use at one time did.
 pub struct Buffer {
-    lines: Vec<Line>,
+    memory: Memory,
     len: usize,
 }
 
 #[derive(Default)]
 struct Idle {
     /// The oldest first.
-    buffers: Vec<Vec<Line>>,
+    buffers: Vec<Memory>,
     lines: usize,
     in_use: usize,
     most_in_use: usize,
@@ -44,7 +87,7 @@ impl Buffer {
             let mut idle = idle();
             idle.in_use += count;
             idle.most_in_use = idle.most_in_use.max(idle.in_use);
-            let found = idle.buffers.iter().rposition(|lines| lines.len() == count);
+            let found = idle.buffers.iter().rposition(|memory| memory.lines() == count);
             match found {
                 Some(at) => {
                     idle.lines -= count;
@@ -57,7 +100,7 @@ impl Buffer {
                 }
             }
         };
-        Self { lines: found.unwrap_or_else(|| vec![Line([0.0; 16]); count]), len }
+        Self { memory: found.unwrap_or_else(|| Memory::new(count)), len }
     }
 
     /// A buffer of `len` zeros.
@@ -74,7 +117,7 @@ impl Idle {
         let mut freed = 0;
         let mut count = 0;
         while self.lines - freed > keep {
-            freed += self.buffers[count].len();
+            freed += self.buffers[count].lines();
             count += 1;
         }
         self.lines -= freed;
@@ -84,11 +127,11 @@ impl Idle {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let lines = mem::take(&mut self.lines);
+        let memory = mem::replace(&mut self.memory, Memory::Lines(Vec::new()));
         let mut idle = idle();
-        idle.in_use -= lines.len();
-        idle.lines += lines.len();
-        idle.buffers.push(lines);
+        idle.in_use -= memory.lines();
+        idle.lines += memory.lines();
+        idle.buffers.push(memory);
     }
 }
 
@@ -96,15 +139,15 @@ impl Deref for Buffer {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        // SAFETY: a line is sixteen numbers without padding, and `len` is at most sixteen times the lines.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+        // SAFETY: the memory is initialised (a map with zeros), aligned for numbers, and has at least `len` of them.
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.len) }
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [f32] {
         // SAFETY: as in `deref`; the borrow is exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+        unsafe { std::slice::from_raw_parts_mut(self.memory.as_mut_ptr(), self.len) }
     }
 }
 

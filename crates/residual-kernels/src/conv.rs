@@ -7,7 +7,10 @@
 //! same taps of the kernel. So one loop computes all of it ([`Sums`]), and one the weight gradient
 //! ([`Products`]).
 
-use crate::tile::{BLOCK, Pixel, Run, Sums};
+use crate::{
+    Buffer,
+    tile::{BLOCK, Pixel, Run, Runs},
+};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -103,15 +106,16 @@ impl Padded {
         })
     }
 
-    /// Writes the zeros around the image and behind it.
-    #[inline(always)]
-    pub(crate) fn clear_margin(&self, image: &mut [f32]) {
+    /// Memory for such an image, with the zeros around and behind it.
+    pub(crate) fn workspace(&self) -> Buffer {
+        let mut image = Buffer::new(self.len());
         let mut from = 0;
         for row in self.rows() {
             image[from..row.start].fill(0.0);
             from = row.end;
         }
-        image[from..self.len()].fill(0.0);
+        image[from..].fill(0.0);
+        image
     }
 }
 
@@ -120,7 +124,7 @@ impl Padded {
 pub(crate) struct Taps {
     pub(crate) pixels: Vec<Pixel>,
     /// For the first group; the others are further on by their channels.
-    pub(crate) runs: Vec<Run>,
+    pub(crate) runs: Runs,
     order: Vec<[usize; 2]>,
 }
 
@@ -137,19 +141,6 @@ pub(crate) struct Plan {
     pub(crate) backward: Vec<Taps>,
     /// Each output pixel's place in the padded input and in the padded output gradient.
     pub(crate) products: Vec<Pixel>,
-}
-
-/// Merges runs that follow each other.
-fn merge(offsets: impl Iterator<Item = u32>, length: usize) -> Vec<Run> {
-    let mut runs: Vec<Run> = Vec::new();
-    let length = length as u32;
-    for offset in offsets {
-        match runs.last_mut() {
-            Some(run) if run.offset + run.length == offset => run.length += length,
-            _ => runs.push(Run { offset, length }),
-        }
-    }
-    runs
 }
 
 impl Plan {
@@ -171,7 +162,7 @@ impl Plan {
             pixels: pixels()
                 .map(|[y, x]| Pixel { input: corner(y, x), output: ((y * output[1] + x) * outputs) as u32 })
                 .collect(),
-            runs: merge(conv.taps().map(offset), group_inputs),
+            runs: Runs::new(conv.taps().map(|tap| Run { offset: offset(tap), length: group_inputs as u32 })),
             order: conv.taps().collect(),
         };
 
@@ -227,7 +218,9 @@ impl Plan {
                         .flat_map(|y| (0..columns).map(move |x| (y, x)))
                         .map(|(y, x)| pixel(y, x))
                         .collect(),
-                    runs: merge(taps.iter().map(|(_, shift)| offset(*shift)), group_outputs),
+                    runs: Runs::new(
+                        taps.iter().map(|(_, shift)| Run { offset: offset(*shift), length: group_outputs as u32 }),
+                    ),
                     order: taps.iter().map(|(tap, _)| *tap).collect(),
                 }
             })
@@ -337,7 +330,7 @@ impl Plan {
         let [inputs, _] = self.conv.group_channels();
         let mut from = 0;
         self.backward.iter().map(move |class| {
-            let len = self.conv.groups * inputs.div_ceil(BLOCK) * BLOCK * Sums::depth(&class.runs);
+            let len = self.conv.groups * inputs.div_ceil(BLOCK) * BLOCK * class.runs.depth();
             let weights = &packed[from..from + len];
             from += len;
             (class, weights)

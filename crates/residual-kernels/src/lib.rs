@@ -6,6 +6,7 @@ mod buffer;
 mod conv;
 mod elementwise;
 mod path;
+mod pool;
 mod simd;
 mod tile;
 
@@ -15,4 +16,5 @@ mod tests;
 pub use buffer::Buffer;
 pub use conv::Conv;
 pub use path::{Gradients, Layer, LayerGradients, Norm, Path, Saved, Shortcut, Statistics, Wanted};
+pub use pool::MaxPool;
 pub use simd::Level;

@@ -350,7 +350,7 @@ impl Path<'_> {
             let groups = batch.min(4 * rayon::current_num_threads()).max(1);
             let size = batch.div_ceil(groups);
             each(output.chunks_mut(output_len * size).enumerate(), alone, |(group, outputs)| {
-                let mut workspaces: Vec<_> = plans.iter().map(|plan| Buffer::zeros(plan.input.len())).collect();
+                let mut workspaces: Vec<_> = plans.iter().map(|plan| plan.input.workspace()).collect();
                 for (i, output) in outputs.chunks_mut(output_len).enumerate() {
                     let image = group * size + i;
                     level.run(|| {
@@ -569,8 +569,7 @@ impl Path<'_> {
             let mut z = Buffer::new(batch * len);
             let images = z.chunks_mut(len).zip(sums.chunks_mut(2 * channels)).enumerate();
             each(images, self.alone(plan), |(n, (z, sums))| {
-                let mut workspace = Buffer::new(plan.input.len());
-                plan.input.clear_margin(&mut workspace);
+                let mut workspace = plan.input.workspace();
                 level.run(|| {
                     let direct = source.image(plan, n, &mut workspace);
                     let x = direct.unwrap_or(&workspace);
@@ -764,10 +763,7 @@ impl BackwardLayer<'_> {
                 })
                 .collect();
             each(tasks.into_iter(), path.alone(plan), |(first, sums, z, mut below, mut weights)| {
-                let mut a = Buffer::new(plan.input.len());
-                plan.input.clear_margin(&mut a);
-                let mut dz = Buffer::new(plan.gradient.len());
-                plan.gradient.clear_margin(&mut dz);
+                let (mut a, mut dz) = (plan.input.workspace(), plan.gradient.workspace());
                 for (i, (z, sums)) in z.chunks_mut(out_len).zip(sums.chunks_mut(2 * inputs)).enumerate() {
                     let below = below.as_mut().map(|below| &mut below[i * in_len..][..in_len]);
                     self.level.run(|| {

@@ -23,6 +23,70 @@ pub(crate) struct Run {
     pub(crate) length: u32,
 }
 
+/// Weights of a block that stay in the first-level cache while every pixel of a band takes from them.
+const PART: usize = 256;
+
+/// Pixels whose numbers stay in the second-level cache while every weight takes from them.
+const BAND: usize = 192;
+
+/// Steps of the innermost loop that are written out.
+const UNROLL: usize = 4;
+
+/// The runs of a sum, in parts of at most [`PART`] numbers.
+#[derive(Clone, Debug)]
+pub(crate) struct Runs {
+    runs: Vec<Run>,
+    /// Where each part ends in `runs`, and the numbers up to there.
+    ends: Vec<(usize, usize)>,
+}
+
+impl Runs {
+    /// Merges runs that follow each other, and cuts them at the ends of parts.
+    pub(crate) fn new(runs: impl Iterator<Item = Run>) -> Self {
+        let mut merged: Vec<Run> = Vec::new();
+        for run in runs {
+            match merged.last_mut() {
+                Some(last) if last.offset + last.length == run.offset => last.length += run.length,
+                _ => merged.push(run),
+            }
+        }
+        let depth: usize = merged.iter().map(|run| run.length as usize).sum();
+        let part = depth.div_ceil(depth.div_ceil(PART).max(1));
+        let (mut runs, mut ends, mut done) = (Vec::new(), Vec::new(), 0);
+        for mut run in merged {
+            while run.length > 0 {
+                let length = run.length.min((part - done % part) as u32);
+                runs.push(Run { offset: run.offset, length });
+                run = Run { offset: run.offset + length, length: run.length - length };
+                done += length as usize;
+                if done.is_multiple_of(part) || done == depth {
+                    ends.push((runs.len(), done));
+                }
+            }
+        }
+        if ends.is_empty() {
+            ends.push((0, 0));
+        }
+        Self { runs, ends }
+    }
+
+    /// Numbers of all runs.
+    pub(crate) fn depth(&self) -> usize {
+        self.ends.last().map_or(0, |(_, depth)| *depth)
+    }
+
+    /// The runs of each part, and the numbers before it.
+    fn parts(&self) -> impl Iterator<Item = (&[Run], usize)> {
+        let starts = [(0, 0)].into_iter().chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|((from, depth), (to, _))| (&self.runs[from..*to], depth))
+    }
+
+    /// The numbers that a pixel's sum reaches.
+    fn reach(&self) -> usize {
+        self.runs.iter().map(|run| (run.offset + run.length) as usize).max().unwrap_or(0)
+    }
+}
+
 /// What becomes of a sum before it is written: `g(sum + bias + strength · other)`.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Epilogue<'a> {
@@ -44,7 +108,7 @@ pub(crate) struct Add<'a> {
 pub(crate) struct Sums<'a> {
     pub(crate) x: &'a [f32],
     pub(crate) pixels: &'a [Pixel],
-    pub(crate) runs: &'a [Run],
+    pub(crate) runs: &'a Runs,
     /// `[blocks of channels][numbers of all runs][BLOCK]`
     pub(crate) weights: &'a [f32],
     /// Output channels.
@@ -53,10 +117,6 @@ pub(crate) struct Sums<'a> {
 }
 
 impl Sums<'_> {
-    pub(crate) fn depth(runs: &[Run]) -> usize {
-        runs.iter().map(|run| run.length as usize).sum()
-    }
-
     /// Computes the sums of every pixel and writes them to `y`, `start` being subtracted from their places.
     ///
     /// # Panics
@@ -80,7 +140,7 @@ impl Sums<'_> {
     }
 
     fn check(&self, written: usize, start: usize) {
-        let reach = self.runs.iter().map(|run| (run.offset + run.length) as usize).max().unwrap_or(0);
+        let reach = self.runs.reach();
         let (mut input, mut first, mut last) = (0, u32::MAX, 0);
         for pixel in self.pixels {
             input = input.max(pixel.input);
@@ -93,7 +153,7 @@ impl Sums<'_> {
         assert!(input as usize + reach <= self.x.len(), "a tile would read beyond its input");
         assert!(start <= first as usize && last as usize + self.channels <= written + start, "beyond the output");
         let blocks = self.channels.div_ceil(BLOCK);
-        assert!(blocks * Self::depth(self.runs) * BLOCK <= self.weights.len(), "too few weights");
+        assert!(blocks * self.runs.depth() * BLOCK <= self.weights.len(), "too few weights");
         if let Some(bias) = self.epilogue.bias {
             assert!(blocks * BLOCK <= bias.len(), "too few biases");
         }
@@ -152,47 +212,123 @@ fn balanced(count: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
 /// The processor has the vector's instructions, and [`Sums::check`] passed.
 #[inline(always)]
 unsafe fn sums<V: Vector, const N: usize, const MOST: usize>(sums: &Sums, y: &mut [f32], start: usize) {
-    let depth = Sums::depth(sums.runs);
-    for block in 0..sums.channels.div_ceil(BLOCK) {
-        let weights = sums.weights[block * depth * BLOCK..].as_ptr();
-        for (from, pixels) in balanced(sums.pixels.len(), MOST) {
-            // SAFETY: the caller's, and the tile lies within the pixels.
-            unsafe { with_constant!(pixels, MOST, tile, V ; N ; sums, block, weights, from, y, start) }
+    let depth = sums.runs.depth();
+    let blocks = sums.channels.div_ceil(BLOCK);
+    let whole = sums.channels / BLOCK;
+    for pixels in sums.pixels.chunks(BAND) {
+        for (runs, done) in sums.runs.parts() {
+            let length: usize = runs.iter().map(|run| run.length as usize).sum();
+            let stage = (done == 0, done + length == depth);
+            for block in 0..whole {
+                let weights = sums.weights[(block * depth + done) * BLOCK..].as_ptr();
+                let mut pixels = pixels;
+                for (_, count) in balanced(pixels.len(), MOST) {
+                    let tile_pixels;
+                    (tile_pixels, pixels) = pixels.split_at(count);
+                    // SAFETY: the caller's; the weights of these runs begin there.
+                    unsafe {
+                        with_constant!(count, MOST, tile, V ; N ; sums, tile_pixels, runs, block, weights, stage, y, start)
+                    }
+                }
+            }
+        }
+        // The channels that do not fill a block are never stored in part.
+        for block in whole..blocks {
+            let weights = sums.weights[block * depth * BLOCK..].as_ptr();
+            let mut pixels = pixels;
+            for (_, count) in balanced(pixels.len(), MOST) {
+                let tile_pixels;
+                (tile_pixels, pixels) = pixels.split_at(count);
+                let (runs, stage) = (&sums.runs.runs[..], (true, true));
+                // SAFETY: the caller's.
+                unsafe {
+                    with_constant!(count, MOST, tile, V ; N ; sums, tile_pixels, runs, block, weights, stage, y, start)
+                }
+            }
         }
     }
 }
 
+/// Adds one number of each pixel times a block of weights.
+///
 /// # Safety
-/// As for [`sums`]; pixels `from..from + P` exist, and the block's weights are at `weights`.
+/// As for [`sums`]; each base has a number at `k`, and a block is at `weights`.
+#[inline(always)]
+unsafe fn step<V: Vector, const N: usize, const P: usize>(
+    acc: &mut [[V; N]; P],
+    base: &[*const f32; P],
+    k: usize,
+    weights: *const f32,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let w: [V; N] = array::from_fn(|j| V::load(weights.add(j * V::LANES)));
+        for p in 0..P {
+            let v = V::splat(*base[p].add(k));
+            for j in 0..N {
+                acc[p][j] = acc[p][j].add_product(v, w[j]);
+            }
+        }
+    }
+}
+
+/// One tile's sums over some of the runs. `stage` says whether these are the first, and the last, of a
+/// pixel's; between them the sums wait in `y`.
+///
+/// # Safety
+/// As for [`sums`]; there are `P` pixels, the weights of the runs are at `weights`, and the block is whole
+/// unless all runs are in one stage.
 #[inline(always)]
 unsafe fn tile<V: Vector, const N: usize, const P: usize>(
     sums: &Sums,
+    pixels: &[Pixel],
+    runs: &[Run],
     block: usize,
     weights: *const f32,
-    from: usize,
+    stage: (bool, bool),
     y: &mut [f32],
     start: usize,
 ) {
     let x = sums.x.as_ptr();
     let mut weights = weights;
+    let first = block * BLOCK;
     // SAFETY: the caller's: every place was checked.
     unsafe {
-        let pixels: [Pixel; P] = array::from_fn(|p| *sums.pixels.get_unchecked(from + p));
+        let pixels: [Pixel; P] = array::from_fn(|p| *pixels.get_unchecked(p));
         let mut acc = [[V::splat(0.0); N]; P];
-        for run in sums.runs {
-            let base: [*const f32; P] = array::from_fn(|p| x.add((pixels[p].input + run.offset) as usize));
-            for k in 0..run.length as usize {
-                let w: [V; N] = array::from_fn(|j| V::load(weights.add(j * V::LANES)));
-                weights = weights.add(BLOCK);
-                for p in 0..P {
-                    let v = V::splat(*base[p].add(k));
-                    for j in 0..N {
-                        acc[p][j] = acc[p][j].add_product(v, w[j]);
-                    }
-                }
+        if !stage.0 {
+            for p in 0..P {
+                let from = y.as_ptr().add(pixels[p].output as usize - start + first);
+                acc[p] = array::from_fn(|j| V::load(from.add(j * V::LANES)));
             }
         }
-        let first = block * BLOCK;
+        for run in runs {
+            let base: [*const f32; P] = array::from_fn(|p| x.add((pixels[p].input + run.offset) as usize));
+            let length = run.length as usize;
+            // Short loops end as predicted.
+            let mut k = 0;
+            while k + UNROLL <= length {
+                for i in 0..UNROLL {
+                    step(&mut acc, &base, k + i, weights.add(i * BLOCK));
+                }
+                weights = weights.add(UNROLL * BLOCK);
+                k += UNROLL;
+            }
+            while k < length {
+                step(&mut acc, &base, k, weights);
+                weights = weights.add(BLOCK);
+                k += 1;
+            }
+        }
+        if !stage.1 {
+            for p in 0..P {
+                let to = y.as_mut_ptr().add(pixels[p].output as usize - start + first);
+                for j in 0..N {
+                    acc[p][j].store(to.add(j * V::LANES));
+                }
+            }
+            return;
+        }
         let Epilogue { bias, add, relu } = sums.epilogue;
         if first + BLOCK <= sums.channels {
             if let Some(bias) = bias {
@@ -247,13 +383,13 @@ pub(crate) struct Products<'a> {
     /// With [`BLOCK`] numbers behind the last pixel, since whole blocks are read.
     pub(crate) d: &'a [f32],
     pub(crate) pixels: &'a [Pixel],
-    pub(crate) runs: &'a [Run],
+    pub(crate) runs: &'a Runs,
     /// Channels of `d`.
     pub(crate) channels: usize,
 }
 
 /// Pixels whose numbers stay in the first-level cache while every weight takes from them.
-const BAND: usize = 128;
+const PRODUCT_BAND: usize = 128;
 
 impl Products<'_> {
     /// Adds the sums to `weights`, laid out as in [`Sums`].
@@ -279,9 +415,9 @@ impl Products<'_> {
     }
 
     fn check(&self, weights: usize) {
-        let reach = self.runs.iter().map(|run| (run.offset + run.length) as usize).max().unwrap_or(0);
+        let reach = self.runs.reach();
         let blocks = self.channels.div_ceil(BLOCK);
-        assert!(blocks * Sums::depth(self.runs) * BLOCK <= weights, "too little room for weights");
+        assert!(blocks * self.runs.depth() * BLOCK <= weights, "too little room for weights");
         let input = self.pixels.iter().map(|pixel| pixel.input).max().unwrap_or(0) as usize;
         let output = self.pixels.iter().map(|pixel| pixel.output).max().unwrap_or(0) as usize;
         if !self.pixels.is_empty() {
@@ -309,14 +445,14 @@ unsafe fn products_avx512(products_: &Products, weights: &mut [f32]) {
 /// The processor has the vector's instructions, and [`Products::check`] passed.
 #[inline(always)]
 unsafe fn products<V: Vector, const N: usize, const MOST: usize>(products: &Products, weights: &mut [f32]) {
-    let depth = Sums::depth(products.runs);
-    for pixels in products.pixels.chunks(BAND) {
+    let depth = products.runs.depth();
+    for pixels in products.pixels.chunks(PRODUCT_BAND) {
         for block in 0..products.channels.div_ceil(BLOCK) {
             let mut weights = weights[block * depth * BLOCK..].as_mut_ptr();
             // SAFETY: `check` saw every place that a tile reads, and the room for `depth` rows of weights.
             unsafe {
                 let d = products.d.as_ptr().add(block * BLOCK);
-                for run in products.runs {
+                for run in &products.runs.runs {
                     for (from, rows) in balanced(run.length as usize, MOST) {
                         let x = products.x.as_ptr().add(run.offset as usize + from);
                         with_constant!(rows, MOST, product_tile, V ; N ; x, d, pixels, weights);

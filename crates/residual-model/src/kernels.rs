@@ -9,7 +9,7 @@ use crate::{ModelError, norm::normalize};
 use alloc::vec::Vec;
 use burn::{
     module::Module,
-    nn::{BatchNorm, Linear, PaddingConfig2d, conv::Conv2d},
+    nn::{BatchNorm, Linear, PaddingConfig2d, conv::Conv2d, pool::MaxPool2d},
     tensor::{Tensor, activation::relu},
 };
 use core::{fmt, str::FromStr};
@@ -155,6 +155,10 @@ mod choice {
 
     impl<const D: usize, L: Weighted<D>> FusedLayer<D> for L {}
 
+    pub(crate) fn max_pool(pool: &MaxPool2d, a: Tensor<4>) -> Tensor<4> {
+        pool.forward(a)
+    }
+
     pub(crate) fn fused<const D: usize, L>(
         _: &[Unit<L>],
         _: &Tensor<D>,
@@ -169,7 +173,7 @@ mod choice {
     use super::*;
     use burn::tensor::{DType, Device, TensorData};
     use residual_kernels::{
-        Conv,
+        Conv, MaxPool,
         bridge::{self, TensorLayer, TensorNorm, TensorPath, TensorShortcut},
     };
     use std::{
@@ -209,6 +213,19 @@ mod choice {
         pub fn on(device: &Device) -> Self {
             if bridge::runs_on(device) { Self::selected() } else { Self::Reference }
         }
+    }
+
+    /// The pooling's output.
+    pub(crate) fn max_pool(pool: &MaxPool2d, a: Tensor<4>) -> Tensor<4> {
+        let same = |[y, x]: [usize; 2]| y == x;
+        let PaddingConfig2d::Explicit(padding, left, below, right) = pool.padding else { return pool.forward(a) };
+        let square = same(pool.kernel_size) && same(pool.stride) && [left, below, right] == [padding; 3];
+        let plain = square && pool.dilation == [1, 1] && !pool.ceil_mode;
+        if !plain || Kernels::on(&a.device()) == Kernels::Reference || a.dtype() != DType::F32 {
+            return pool.forward(a);
+        }
+        let (window, stride) = (pool.kernel_size[0], pool.stride[0]);
+        bridge::max_pool(a.clone(), MaxPool { channels: a.dims()[1], window, stride, padding })
     }
 
     /// A layer that kernels can compute.
@@ -311,4 +328,4 @@ mod choice {
     }
 }
 
-pub(crate) use choice::{FusedLayer, fused};
+pub(crate) use choice::{FusedLayer, fused, max_pool};

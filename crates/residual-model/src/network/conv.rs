@@ -5,7 +5,7 @@ use crate::{
     conv::{ConvShape, conv},
     dense::linear,
     init::{InitConfig, he_normal, he_normal_field},
-    kernels::unit,
+    kernels::{max_pool, unit},
     name::{imagenet_stages, preact_has_bottlenecks},
     norm::{fold, normalize},
     preact::{PreactPath, PreactPlainBlock, PreactResidualBlock},
@@ -587,7 +587,7 @@ impl ConvNetwork {
         let stem = unit(&self.conv1, &self.bn1);
         let a = if self.preact { stem.forward(images) } else { stem.forward_relu(images) };
         match &self.maxpool {
-            Some(pool) => pool.forward(a),
+            Some(pool) => max_pool(pool, a),
             None => a,
         }
     }

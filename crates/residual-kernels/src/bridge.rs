@@ -275,6 +275,14 @@ impl<B: Backend> Slot<B> {
 }
 
 impl<B: Backend> Layers<B> {
+    fn iter(&self) -> impl Iterator<Item = &LayerTensors<B>> {
+        let some = |more| match more {
+            &More::Some(ref layer) => Some(layer),
+            More::None => None,
+        };
+        [&self.first, &self.second, &self.third].into_iter().filter_map(some)
+    }
+
     fn into_vec(self) -> Vec<LayerTensors<B>> {
         let some = |more| match more {
             More::Some(layer) => Some(layer),
@@ -426,15 +434,16 @@ impl fmt::Debug for PathNumbers {
 }
 
 fn compute<B: Host>(tensors: PathTensors<B>, spec: Spec) -> PathOutput<B> {
-    let numbers = PathNumbers::new(tensors, spec);
-    let batch_norms = numbers.spec.layers.iter().any(|(_, norm)| matches!(norm, NormKind::Batch(_)));
-    let (output, statistics) = if batch_norms {
+    if spec.layers.iter().any(|(_, norm)| matches!(norm, NormKind::Batch(_))) {
+        let numbers = PathNumbers::new(tensors, spec);
         let (output, saved) = numbers.path().train(Level::detect(), false);
-        (output, saved.statistics)
-    } else {
-        (numbers.path().infer(Level::detect()), vec![None; numbers.layers.len()])
-    };
-    PathOutput { output: numbers.output::<B>(output), statistics }
+        return PathOutput { output: numbers.output::<B>(output), statistics: saved.statistics };
+    }
+    let layers = tensors.layers.iter().zip(&spec.layers);
+    let prepared: Vec<_> = layers.map(|(layer, (conv, _))| B::prepared(&layer.weight, conv)).collect();
+    let numbers = PathNumbers::new(tensors, spec);
+    let output = numbers.path().infer(Level::detect(), &prepared);
+    PathOutput { output: numbers.output::<B>(output), statistics: vec![None; prepared.len()] }
 }
 
 /// A pooling and its input.

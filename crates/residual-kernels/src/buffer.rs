@@ -61,7 +61,9 @@ pub struct Buffer {
     len: usize,
 }
 
-#[derive(Default)]
+/// Lines that are kept however little is in use: 128 MiB.
+const ALWAYS_KEPT: usize = 1 << 21;
+
 struct Idle {
     /// The oldest first.
     buffers: Vec<Memory>,
@@ -94,7 +96,7 @@ impl Buffer {
                     Some(idle.buffers.remove(at))
                 }
                 None => {
-                    let keep = idle.most_in_use - idle.in_use;
+                    let keep = idle.most_in_use.max(ALWAYS_KEPT) - idle.in_use;
                     idle.shrink(keep);
                     None
                 }

@@ -8,11 +8,16 @@
 //! ([`Products`]).
 
 use crate::{
-    Buffer,
-    tile::{BLOCK, Pixel, Run, Runs},
+    Buffer, Level,
+    tile::{BLOCK, Epilogue, Pixel, Run, Runs, Sums},
+    winograd,
 };
 use rayon::prelude::*;
-use std::ops::Range;
+use std::{
+    collections::HashMap,
+    ops::Range,
+    sync::{Arc, LazyLock, Mutex, PoisonError},
+};
 
 /// A convolution of images: `z[o, y, x] = Σ W[o, i, ky, kx] · a[i, y·stride + ky·dilation - padding, …]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,6 +65,41 @@ impl Conv {
         self.channels.map(|c| c / self.groups)
     }
 
+    /// Numbers of a packed weight (or of a weight's gradient, packed).
+    pub(crate) fn packed_len(&self) -> usize {
+        let [inputs, outputs] = self.group_channels();
+        self.groups * outputs.div_ceil(BLOCK) * BLOCK * inputs * self.kernel[0] * self.kernel[1]
+    }
+
+    /// Packs a weight for [`Plan::forward`].
+    pub(crate) fn pack(&self, weight: &[f32], packed: &mut [f32]) {
+        let [inputs, outputs] = self.group_channels();
+        let taps = self.kernel[0] * self.kernel[1];
+        assert_eq!(weight.len(), self.weights(), "a weight's length");
+        let blocks = outputs.div_ceil(BLOCK);
+        let pack = |(index, packed): (usize, &mut [f32])| {
+            let (group, first) = (index / blocks, index % blocks * BLOCK);
+            for lane in 0..BLOCK {
+                if first + lane >= outputs {
+                    packed.iter_mut().skip(lane).step_by(BLOCK).for_each(|w| *w = 0.0);
+                    continue;
+                }
+                let weight = &weight[(group * outputs + first + lane) * inputs * taps..][..inputs * taps];
+                for tap in 0..taps {
+                    let packed = packed[tap * inputs * BLOCK + lane..].iter_mut().step_by(BLOCK);
+                    packed.zip(weight[tap..].iter().step_by(taps)).for_each(|(to, from)| *to = *from);
+                }
+            }
+        };
+        let packed = &mut packed[..self.packed_len()];
+        let block_len = taps * inputs * BLOCK;
+        if packed.len() < 1 << 16 {
+            packed.chunks_mut(block_len).enumerate().for_each(pack);
+        } else {
+            packed.par_chunks_mut(block_len).enumerate().for_each(pack);
+        }
+    }
+
     fn taps(&self) -> impl Iterator<Item = [usize; 2]> + Clone {
         let [rows, columns] = self.kernel;
         (0..rows).flat_map(move |y| (0..columns).map(move |x| [y, x]))
@@ -76,7 +116,8 @@ pub(crate) struct Padded {
 }
 
 impl Padded {
-    fn row(&self) -> usize {
+    /// Numbers of a row, margins included.
+    pub(crate) fn row(&self) -> usize {
         (self.margin[1] + self.size[1] + self.margin[3]) * self.channels
     }
 
@@ -90,7 +131,7 @@ impl Padded {
     }
 
     /// Where a pixel's channels begin.
-    fn at(&self, y: isize, x: isize) -> u32 {
+    pub(crate) fn at(&self, y: isize, x: isize) -> u32 {
         let (y, x) = (y + self.margin[0] as isize, x + self.margin[1] as isize);
         debug_assert!(y >= 0 && x >= 0);
         u32::try_from(y as usize * self.row() + x as usize * self.channels).expect("an image of more than 2³² numbers")
@@ -143,14 +184,33 @@ pub(crate) struct Plan {
     pub(crate) products: Vec<Pixel>,
 }
 
+/// Plans of convolutions seen so far; a net has a few dozen.
+static PLANS: LazyLock<Mutex<HashMap<(Conv, [usize; 2]), Arc<Plan>>>> = LazyLock::new(Mutex::default);
+
+/// Plans kept before all are forgotten.
+const MOST_PLANS: usize = 1024;
+
 impl Plan {
+    /// The plan for this convolution of images of this height and width.
+    ///
     /// # Panics
     /// If the kernel is larger than the padded image.
-    pub(crate) fn new(conv: Conv, image: [usize; 2]) -> Self {
+    pub(crate) fn of(conv: Conv, image: [usize; 2]) -> Arc<Self> {
+        let mut plans = PLANS.lock().unwrap_or_else(PoisonError::into_inner);
+        if plans.len() >= MOST_PLANS {
+            plans.clear();
+        }
+        plans.entry((conv, image)).or_insert_with(|| Arc::new(Self::new(conv, image))).clone()
+    }
+
+    fn new(conv: Conv, image: [usize; 2]) -> Self {
         let output = conv.output(image).expect("the kernel is larger than the padded image");
         let Conv { channels: [inputs, outputs], stride, padding, dilation, .. } = conv;
         let [group_inputs, group_outputs] = conv.group_channels();
-        let input = Padded { size: image, channels: inputs, margin: [padding; 4] };
+        // Two outputs at a time read one row and column more where their number is odd.
+        let more = if winograd::suits(&conv) { output.map(|side| side % 2) } else { [0, 0] };
+        let margin = [padding, padding, padding + more[0], padding + more[1]];
+        let input = Padded { size: image, channels: inputs, margin };
         // The kernel's first tap at an output pixel, in the coordinates of the padded image.
         let corner = |y: usize, x: usize| {
             let at = |v: usize| (v * stride) as isize - padding as isize;
@@ -240,48 +300,37 @@ impl Plan {
         self.output[0] * self.output[1] * self.conv.channels[1]
     }
 
-    /// Numbers of a packed weight (or of a weight's gradient, packed).
-    pub(crate) fn packed_len(&self) -> usize {
-        let [inputs, outputs] = self.conv.group_channels();
-        self.conv.groups * outputs.div_ceil(BLOCK) * BLOCK * inputs * self.conv.kernel[0] * self.conv.kernel[1]
-    }
-
     /// Numbers of a weight packed for the input gradient.
     pub(crate) fn packed_transposed_len(&self) -> usize {
         let [inputs, outputs] = self.conv.group_channels();
         self.conv.groups * inputs.div_ceil(BLOCK) * BLOCK * outputs * self.conv.kernel[0] * self.conv.kernel[1]
     }
 
-    /// Packs a weight for [`Self::forward`], each output channel's times its factor.
-    pub(crate) fn pack(&self, weight: &[f32], factor: Option<&[f32]>, packed: &mut [f32]) {
+    /// The sums at some pixels of an image, of every group of channels.
+    #[expect(clippy::too_many_arguments, reason = "a convolution and where it goes")]
+    #[inline(always)]
+    pub(crate) fn sums(
+        &self,
+        level: Level,
+        x: &[f32],
+        packed: &[f32],
+        pixels: &[Pixel],
+        epilogue: Epilogue,
+        out: &mut [f32],
+        start: usize,
+    ) {
         let [inputs, outputs] = self.conv.group_channels();
-        let taps = self.conv.kernel[0] * self.conv.kernel[1];
-        assert_eq!(weight.len(), self.conv.weights(), "a weight's length");
-        let block_len = taps * inputs * BLOCK;
-        let blocks = outputs.div_ceil(BLOCK);
-        let pack = |(index, packed): (usize, &mut [f32])| {
-            let (group, first) = (index / blocks, index % blocks * BLOCK);
-            for lane in 0..BLOCK {
-                let output = group * outputs + first + lane;
-                if first + lane >= outputs {
-                    packed.iter_mut().skip(lane).step_by(BLOCK).for_each(|w| *w = 0.0);
-                    continue;
-                }
-                let factor = factor.map_or(1.0, |factor| factor[output]);
-                let weight = &weight[output * inputs * taps..][..inputs * taps];
-                for tap in 0..taps {
-                    let packed = packed[tap * inputs * BLOCK + lane..].iter_mut().step_by(BLOCK);
-                    for (to, from) in packed.zip(weight[tap..].iter().step_by(taps)) {
-                        *to = from * factor;
-                    }
-                }
-            }
-        };
-        let packed = &mut packed[..self.packed_len()];
-        if packed.len() < 1 << 16 {
-            packed.chunks_mut(block_len).enumerate().for_each(pack);
-        } else {
-            packed.par_chunks_mut(block_len).enumerate().for_each(pack);
+        for (group, weights) in packed.chunks(self.conv.packed_len() / self.conv.groups).enumerate() {
+            let (from, to) = (group * inputs, group * outputs);
+            let sums = Sums {
+                x: &x[from..],
+                pixels,
+                runs: &self.forward.runs,
+                weights,
+                channels: outputs,
+                epilogue: epilogue.from_channel(to),
+            };
+            sums.compute(level, &mut out[to..], start);
         }
     }
 

@@ -12,14 +12,15 @@
 
 use crate::{
     Buffer, Conv, Level,
-    conv::{Padded, Plan},
+    conv::Plan,
     elementwise::{
         Affine, NormGradient, ZeroPad, add_gradient, copy_rows, finish, gradient_sums, moments, norm_gradient_rows,
         normalize_rows, rectified_gradient_sums, rectify,
     },
-    tile::{Add, BLOCK, Epilogue, Products, Sums},
+    tile::{Epilogue, Products, Sums},
 };
 use rayon::prelude::*;
+use std::sync::Arc;
 
 /// How the output of a convolution is normalised.
 #[derive(Clone, Copy, Debug)]
@@ -161,8 +162,13 @@ const ALONE: usize = 1 << 20;
 const GROUPS: usize = 32;
 const GROUP_MEMORY: usize = 16 << 20;
 
+/// Whether a convolution of so many images is.
+pub(crate) fn is_small(images: usize, plan: &Plan) -> bool {
+    images * plan.output_len() * plan.conv.weights() / plan.conv.channels[1] < ALONE
+}
+
 /// Calls `f` for each item, on all cores unless there is little to do.
-fn each<T: Send>(items: impl Iterator<Item = T>, alone: bool, f: impl Fn(T) + Sync + Send) {
+pub(crate) fn each<T: Send>(items: impl Iterator<Item = T>, alone: bool, f: impl Fn(T) + Sync + Send) {
     if alone {
         return items.for_each(f);
     }
@@ -175,7 +181,7 @@ impl Layer<'_> {
     }
 
     /// What the norm does, given the batch's statistics.
-    fn affine(&self, statistics: Option<&Statistics>) -> Affine {
+    pub(crate) fn affine(&self, statistics: Option<&Statistics>) -> Affine {
         let channels = self.channels();
         let gain = self.gain.map_or_else(|| vec![1.0; channels], <[f32]>::to_vec);
         let bias = self.bias.map_or_else(|| vec![0.0; channels], <[f32]>::to_vec);
@@ -221,7 +227,7 @@ fn combine(images: &[f32], channels: usize, pixels: usize) -> Statistics {
 
 /// What a layer reads.
 #[derive(Clone, Copy)]
-enum Source<'a> {
+pub(crate) enum Source<'a> {
     /// The path's input.
     Input(&'a [f32]),
     /// The output of the convolution before, still to be normalised.
@@ -231,7 +237,7 @@ enum Source<'a> {
 impl<'a> Source<'a> {
     /// Calls `f` with an image as the layer reads it: normalised and padded, in the workspace where need be.
     #[inline(always)]
-    fn image(self, plan: &Plan, index: usize, workspace: &mut [f32]) -> Option<&'a [f32]> {
+    pub(crate) fn image(self, plan: &Plan, index: usize, workspace: &mut [f32]) -> Option<&'a [f32]> {
         let len = plan.input_len();
         let image = index * len..(index + 1) * len;
         let padded = &plan.input;
@@ -245,17 +251,17 @@ impl<'a> Source<'a> {
 }
 
 impl Path<'_> {
-    fn plans(&self) -> Vec<Plan> {
+    pub(crate) fn plans(&self) -> Vec<Arc<Plan>> {
         let mut image = self.image;
         let plans = self.layers.iter().map(|layer| {
-            let plan = Plan::new(layer.conv, image);
+            let plan = Plan::of(layer.conv, image);
             image = plan.output;
             plan
         });
         plans.collect()
     }
 
-    fn batch(&self) -> usize {
+    pub(crate) fn batch(&self) -> usize {
         let channels = self.layers[0].conv.channels[0];
         self.input.len() / (self.image[0] * self.image[1] * channels)
     }
@@ -270,11 +276,11 @@ impl Path<'_> {
     }
 
     fn alone(&self, plan: &Plan) -> bool {
-        self.batch() * plan.output_len() * plan.conv.weights() / plan.conv.channels[1] < ALONE
+        is_small(self.batch(), plan)
     }
 
     /// The shortcut's zero padding, if it needs one.
-    fn zero_pad(&self, plans: &[Plan]) -> Option<ZeroPad> {
+    pub(crate) fn zero_pad(&self, plans: &[Arc<Plan>]) -> Option<ZeroPad> {
         let (first, last) = (&plans[0], &plans[plans.len() - 1]);
         let channels = [first.conv.channels[0], last.conv.channels[1]];
         let stride = plans.iter().map(|plan| plan.conv.stride).product();
@@ -291,7 +297,7 @@ impl Path<'_> {
     }
 
     /// The tensor of the output's shape that is added, if any.
-    fn addend(&self, zero_pad: Option<ZeroPad>) -> Option<(&[f32], f32)> {
+    pub(crate) fn addend(&self, zero_pad: Option<ZeroPad>) -> Option<(&[f32], f32)> {
         match self.shortcut {
             Shortcut::Input { strength } if zero_pad.is_none() => Some((self.input, strength)),
             Shortcut::Tensor { values, strength } => Some((values, strength)),
@@ -299,7 +305,7 @@ impl Path<'_> {
         }
     }
 
-    fn check(&self, plans: &[Plan]) {
+    pub(crate) fn check(&self, plans: &[Arc<Plan>]) {
         let first = &plans[0];
         assert!(self.input.len().is_multiple_of(first.input_len()), "the input has not the images' shape");
         for (one, next) in self.layers.iter().zip(&self.layers[1..]) {
@@ -310,208 +316,10 @@ impl Path<'_> {
         }
     }
 
-    /// The output, by norms that do not depend on the batch: `[batch, height, width, channels]`.
-    ///
-    /// Norms are folded into weights; every sum gets its bias, shortcut and ReLU before it is written.
-    ///
-    /// # Panics
-    /// If shapes do not agree, or a norm is [`Norm::Batch`].
-    pub fn infer(&self, level: Level) -> Buffer {
-        let plans = self.plans();
-        self.check(&plans);
-        let batch = self.batch();
-        let last = plans.len() - 1;
-        let folded: Vec<(Buffer, Vec<f32>)> = self
-            .layers
-            .iter()
-            .zip(&plans)
-            .enumerate()
-            .map(|(i, (layer, plan))| {
-                let scale = if i == last { self.scale } else { 1.0 };
-                let Affine { mean, gain, bias } = layer.affine(None);
-                let gain: Vec<f32> = gain.iter().map(|gain| scale * gain).collect();
-                let shifts = bias.iter().zip(&mean).zip(&gain).map(|((bias, mean), gain)| scale * bias - mean * gain);
-                let mut bias: Vec<f32> = shifts.collect();
-                bias.resize(bias.len() + BLOCK, 0.0);
-                let mut packed = Buffer::new(plan.packed_len());
-                plan.pack(layer.weight, Some(&gain), &mut packed);
-                (packed, bias)
-            })
-            .collect();
-
-        let zero_pad = self.zero_pad(&plans);
-        let addend = self.addend(zero_pad);
-        let alone = plans.iter().all(|plan| self.alone(plan));
-        let output_len = plans[last].output_len();
-        let mut output = Buffer::new(batch * output_len);
-
-        // One image after the other where there are images for all cores: then what is between layers stays in cache.
-        if alone || batch >= 2 * rayon::current_num_threads() {
-            let groups = batch.min(4 * rayon::current_num_threads()).max(1);
-            let size = batch.div_ceil(groups);
-            each(output.chunks_mut(output_len * size).enumerate(), alone, |(group, outputs)| {
-                let mut workspaces: Vec<_> = plans.iter().map(|plan| plan.input.workspace()).collect();
-                for (i, output) in outputs.chunks_mut(output_len).enumerate() {
-                    let image = group * size + i;
-                    level.run(|| {
-                        self.infer_image(level, &plans, &folded, zero_pad, addend, image, &mut workspaces, output)
-                    });
-                }
-            });
-            return output;
-        }
-        for image in 0..batch {
-            let output = &mut output[image * output_len..][..output_len];
-            self.infer_by_rows(level, &plans, &folded, zero_pad, addend, image, output);
-        }
-        output
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "one image's share of `infer`")]
+    /// A convolution's output for one image, of every group.
     #[inline(always)]
-    fn infer_image(
-        &self,
-        level: Level,
-        plans: &[Plan],
-        folded: &[(Buffer, Vec<f32>)],
-        zero_pad: Option<ZeroPad>,
-        addend: Option<(&[f32], f32)>,
-        image: usize,
-        workspaces: &mut [Buffer],
-        output: &mut [f32],
-    ) {
-        let direct = Source::Input(self.input).image(&plans[0], image, &mut workspaces[0]);
-        for (i, plan) in plans.iter().enumerate() {
-            let (packed, bias) = &folded[i];
-            let (before, after) = workspaces.split_at_mut(i + 1);
-            let x = if i == 0 { direct.unwrap_or(&before[0]) } else { &before[i] };
-            match plans.get(i + 1) {
-                // Into the middle of the next layer's padded image.
-                Some(next) => {
-                    let epilogue = Epilogue { bias: Some(bias), add: None, relu: true };
-                    self.sums(level, plan, x, packed, epilogue, Some(&next.input), &mut after[0], 0..plan.output[0]);
-                }
-                None => {
-                    let add = addend.map(|(values, strength)| Add {
-                        values: &values[image * output.len()..][..output.len()],
-                        strength,
-                    });
-                    let relu = self.relu && zero_pad.is_none();
-                    let epilogue = Epilogue { bias: Some(bias), add, relu };
-                    self.sums(level, plan, x, packed, epilogue, None, output, 0..plan.output[0]);
-                }
-            }
-        }
-        if let Some(zero_pad) = zero_pad {
-            let len = plans[0].input_len();
-            zero_pad.add(&self.input[image * len..][..len], self.shortcut.strength(), output);
-            if self.relu {
-                rectify(output);
-            }
-        }
-    }
-
-    /// As [`Self::infer_image`], each layer's rows on all cores.
-    #[expect(clippy::too_many_arguments, reason = "one image's share of `infer`")]
-    fn infer_by_rows(
-        &self,
-        level: Level,
-        plans: &[Plan],
-        folded: &[(Buffer, Vec<f32>)],
-        zero_pad: Option<ZeroPad>,
-        addend: Option<(&[f32], f32)>,
-        image: usize,
-        output: &mut [f32],
-    ) {
-        let mut padded = Buffer::zeros(plans[0].input.len());
-        let direct = Source::Input(self.input).image(&plans[0], image, &mut padded);
-        let mut x = direct.map_or(padded, |image| {
-            let mut copy = Buffer::zeros(plans[0].input.len());
-            copy[..image.len()].copy_from_slice(image);
-            copy
-        });
-        let strips = 2 * rayon::current_num_threads();
-        for (i, plan) in plans.iter().enumerate() {
-            let (packed, bias) = &folded[i];
-            let alone = plan.output_len() * plan.conv.weights() / plan.conv.channels[1] < ALONE;
-            let rows = plan.output[0].div_ceil(strips);
-            let add = (i + 1 == plans.len()).then_some(addend).flatten();
-            let add =
-                add.map(|(values, strength)| Add { values: &values[image * output.len()..][..output.len()], strength });
-            let relu = i + 1 < plans.len() || (self.relu && zero_pad.is_none());
-            let epilogue = Epilogue { bias: Some(bias), add, relu };
-            let mut compact = Buffer::new(if i + 1 < plans.len() { plan.output_len() } else { 0 });
-            let out = if i + 1 < plans.len() { &mut compact[..] } else { &mut *output };
-            let row = plan.output[1] * plan.conv.channels[1];
-            each(out.chunks_mut(rows * row).enumerate(), alone, |(strip, out)| {
-                let rows = strip * rows..(strip * rows + out.len() / row);
-                level.run(|| self.sums(level, plan, &x, packed, epilogue, None, out, rows));
-            });
-            if let Some(next) = plans.get(i + 1) {
-                let mut padded = Buffer::zeros(next.input.len());
-                copy_rows(&compact, next.input.rows(), &mut padded);
-                x = padded;
-            }
-        }
-        if let Some(zero_pad) = zero_pad {
-            let len = plans[0].input_len();
-            zero_pad.add(&self.input[image * len..][..len], self.shortcut.strength(), output);
-            if self.relu {
-                rectify(output);
-            }
-        }
-    }
-
-    /// A convolution's output at some rows, of every group; into the middle of a padded image if one is given.
-    #[expect(clippy::too_many_arguments, reason = "a convolution and where it goes")]
-    #[inline(always)]
-    fn sums(
-        &self,
-        level: Level,
-        plan: &Plan,
-        x: &[f32],
-        packed: &[f32],
-        epilogue: Epilogue,
-        into: Option<&Padded>,
-        out: &mut [f32],
-        rows: std::ops::Range<usize>,
-    ) {
-        let [inputs, outputs] = plan.conv.group_channels();
-        let columns = plan.output[1];
-        let group_len = plan.packed_len() / plan.conv.groups;
-        let compute = |pixels: &[_], start: usize, out: &mut [f32]| {
-            for group in 0..plan.conv.groups {
-                let (from, to) = (group * inputs, group * outputs);
-                let sums = Sums {
-                    x: &x[from..],
-                    pixels,
-                    runs: &plan.forward.runs,
-                    weights: &packed[group * group_len..][..group_len],
-                    channels: outputs,
-                    epilogue: Epilogue {
-                        bias: epilogue.bias.map(|bias| &bias[to..]),
-                        add: epilogue.add.map(|add| Add { values: &add.values[to..], ..add }),
-                        ..epilogue
-                    },
-                };
-                sums.compute(level, &mut out[to..], start);
-            }
-        };
-        let pixels = &plan.forward.pixels[rows.start * columns..rows.end * columns];
-        match into {
-            None => compute(pixels, rows.start * columns * plan.conv.channels[1], out),
-            Some(padded) => {
-                let mut strip = Vec::with_capacity(pixels.len());
-                for (pixels, row) in pixels.chunks(columns).zip(padded.rows().skip(rows.start)) {
-                    let place = |(x, pixel): (usize, &crate::tile::Pixel)| crate::tile::Pixel {
-                        output: (row.start + x * padded.channels) as u32,
-                        ..*pixel
-                    };
-                    strip.extend(pixels.iter().enumerate().map(place));
-                }
-                compute(&strip, 0, out);
-            }
-        }
+    fn sums(&self, level: Level, plan: &Plan, x: &[f32], packed: &[f32], out: &mut [f32]) {
+        plan.sums(level, x, packed, &plan.forward.pixels, Epilogue::default(), out, 0);
     }
 
     /// The output, and what [`Self::gradients`] needs: with `keep` the output of every convolution, without
@@ -550,15 +358,15 @@ impl Path<'_> {
     fn convolve(
         &self,
         level: Level,
-        plans: &[Plan],
+        plans: &[Arc<Plan>],
         known: Option<&[Option<Statistics>]>,
     ) -> (Vec<Buffer>, Vec<Option<Statistics>>, Vec<Affine>) {
         let batch = self.batch();
         let (mut outputs, mut statistics, mut affines) = (Vec::<Buffer>::new(), Vec::new(), Vec::<Affine>::new());
         for (i, (layer, plan)) in self.layers.iter().zip(plans).enumerate() {
             let channels = layer.channels();
-            let mut packed = Buffer::new(plan.packed_len());
-            plan.pack(layer.weight, None, &mut packed);
+            let mut packed = Buffer::new(plan.conv.packed_len());
+            plan.conv.pack(layer.weight, &mut packed);
             let source = match i {
                 0 => Source::Input(self.input),
                 _ => Source::Raw(&outputs[i - 1], &affines[i - 1]),
@@ -573,7 +381,7 @@ impl Path<'_> {
                 level.run(|| {
                     let direct = source.image(plan, n, &mut workspace);
                     let x = direct.unwrap_or(&workspace);
-                    self.sums(level, plan, x, &packed, Epilogue::default(), None, z, 0..plan.output[0]);
+                    self.sums(level, plan, x, &packed, z);
                     if measured {
                         let (mean, squares) = sums.split_at_mut(channels);
                         moments(z, channels, mean, squares);
@@ -737,7 +545,7 @@ impl BackwardLayer<'_> {
         let batch = path.batch();
         let (in_len, out_len) = (plan.input_len(), plan.output_len());
         let inputs = plan.conv.channels[0];
-        let packed_len = plan.packed_len();
+        let packed_len = plan.conv.packed_len();
         let mut transposed = Buffer::new(if self.through { plan.packed_transposed_len() } else { 0 });
         if self.through {
             plan.pack_transposed(weight, &mut transposed);
@@ -804,7 +612,7 @@ impl BackwardLayer<'_> {
         let direct = if self.weighted || raw { self.source.image(plan, n, a) } else { None };
         let x = direct.unwrap_or(a);
         if let Some(weights) = weights {
-            let group_len = plan.packed_len() / plan.conv.groups;
+            let group_len = plan.conv.packed_len() / plan.conv.groups;
             for (group, weights) in weights.chunks_mut(group_len).enumerate() {
                 let products = Products {
                     x: &x[group * inputs..],

@@ -97,8 +97,6 @@ pub(crate) trait Vector: Copy {
     unsafe fn store(self, to: *mut f32);
     /// `self + a · b`
     unsafe fn add_product(self, a: Self, b: Self) -> Self;
-    /// `self + a`
-    unsafe fn add(self, a: Self) -> Self;
     /// `max(self, 0)`, and NaN where it is NaN.
     unsafe fn relu(self) -> Self;
 }
@@ -126,10 +124,6 @@ impl Vector for Plain {
     #[inline(always)]
     unsafe fn add_product(self, a: Self, b: Self) -> Self {
         Self([0, 1, 2, 3].map(|i| self.0[i] + a.0[i] * b.0[i]))
-    }
-    #[inline(always)]
-    unsafe fn add(self, a: Self) -> Self {
-        Self([0, 1, 2, 3].map(|i| self.0[i] + a.0[i]))
     }
     #[inline(always)]
     unsafe fn relu(self) -> Self {
@@ -165,11 +159,6 @@ mod x86 {
             unsafe { _mm256_fmadd_ps(a, b, self) }
         }
         #[inline(always)]
-        unsafe fn add(self, a: Self) -> Self {
-            // SAFETY: the caller has AVX2 and FMA.
-            unsafe { _mm256_add_ps(self, a) }
-        }
-        #[inline(always)]
         unsafe fn relu(self) -> Self {
             // SAFETY: the caller has AVX2 and FMA. The second operand is the result where one is NaN.
             unsafe { _mm256_max_ps(_mm256_setzero_ps(), self) }
@@ -197,11 +186,6 @@ mod x86 {
         unsafe fn add_product(self, a: Self, b: Self) -> Self {
             // SAFETY: the caller has AVX-512F.
             unsafe { _mm512_fmadd_ps(a, b, self) }
-        }
-        #[inline(always)]
-        unsafe fn add(self, a: Self) -> Self {
-            // SAFETY: the caller has AVX-512F.
-            unsafe { _mm512_add_ps(self, a) }
         }
         #[inline(always)]
         unsafe fn relu(self) -> Self {
@@ -237,11 +221,6 @@ mod arm {
         unsafe fn add_product(self, a: Self, b: Self) -> Self {
             // SAFETY: NEON.
             unsafe { vfmaq_f32(self, a, b) }
-        }
-        #[inline(always)]
-        unsafe fn add(self, a: Self) -> Self {
-            // SAFETY: NEON.
-            unsafe { vaddq_f32(self, a) }
         }
         #[inline(always)]
         unsafe fn relu(self) -> Self {

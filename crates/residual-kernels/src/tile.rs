@@ -87,13 +87,24 @@ impl Runs {
     }
 }
 
-/// What becomes of a sum before it is written: `g(sum + bias + strength · other)`.
+/// What becomes of a sum before it is written: `g(gain · sum + bias + strength · other)`.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Epilogue<'a> {
-    /// One number a channel, rounded up to whole blocks.
-    pub(crate) bias: Option<&'a [f32]>,
+    /// Gain and bias of each channel.
+    pub(crate) affine: Option<(&'a [f32], &'a [f32])>,
     pub(crate) add: Option<Add<'a>>,
     pub(crate) relu: bool,
+}
+
+impl Epilogue<'_> {
+    /// The same for a group of channels that begins at this one.
+    pub(crate) fn from_channel(self, first: usize) -> Self {
+        Self {
+            affine: self.affine.map(|(gain, bias)| (&gain[first..], &bias[first..])),
+            add: self.add.map(|add| Add { values: &add.values[first..], ..add }),
+            ..self
+        }
+    }
 }
 
 /// Numbers to add, at the places of the pixels' outputs.
@@ -154,8 +165,8 @@ impl Sums<'_> {
         assert!(start <= first as usize && last as usize + self.channels <= written + start, "beyond the output");
         let blocks = self.channels.div_ceil(BLOCK);
         assert!(blocks * self.runs.depth() * BLOCK <= self.weights.len(), "too few weights");
-        if let Some(bias) = self.epilogue.bias {
-            assert!(blocks * BLOCK <= bias.len(), "too few biases");
+        if let Some((gain, bias)) = self.epilogue.affine {
+            assert!(self.channels <= gain.len() && self.channels <= bias.len(), "too few gains or biases");
         }
         if let Some(add) = self.epilogue.add {
             assert!(last as usize + self.channels <= add.values.len(), "beyond the addend");
@@ -329,13 +340,14 @@ unsafe fn tile<V: Vector, const N: usize, const P: usize>(
             }
             return;
         }
-        let Epilogue { bias, add, relu } = sums.epilogue;
+        let Epilogue { affine, add, relu } = sums.epilogue;
         if first + BLOCK <= sums.channels {
-            if let Some(bias) = bias {
-                let b: [V; N] = array::from_fn(|j| V::load(bias.as_ptr().add(first + j * V::LANES)));
+            if let Some((gain, bias)) = affine {
+                let gain: [V; N] = array::from_fn(|j| V::load(gain.as_ptr().add(first + j * V::LANES)));
+                let bias: [V; N] = array::from_fn(|j| V::load(bias.as_ptr().add(first + j * V::LANES)));
                 for sum in &mut acc {
                     for j in 0..N {
-                        sum[j] = sum[j].add(b[j]);
+                        sum[j] = bias[j].add_product(gain[j], sum[j]);
                     }
                 }
             }
@@ -366,7 +378,10 @@ unsafe fn tile<V: Vector, const N: usize, const P: usize>(
         for p in 0..P {
             let to = pixels[p].output as usize - start + first;
             for lane in 0..BLOCK.min(sums.channels - first) {
-                let mut value = values[p][lane] + bias.map_or(0.0, |bias| bias[first + lane]);
+                let mut value = values[p][lane];
+                if let Some((gain, bias)) = affine {
+                    value = bias[first + lane] + gain[first + lane] * value;
+                }
                 if let Some(add) = add {
                     value += add.strength * add.values[pixels[p].output as usize + first + lane];
                 }

@@ -1,6 +1,6 @@
 //! Backends whose tensors lie in the program's memory.
 
-use crate::Buffer;
+use crate::{Buffer, Conv, Prepared};
 use burn::{
     backend::{Backend, tensor::FloatTensor},
     tensor::TensorData,
@@ -35,6 +35,11 @@ pub(super) trait Host: Backend {
     /// A tensor of these numbers, row-major.
     fn tensor(buffer: Buffer, shape: &[usize]) -> FloatTensor<Self>;
 
+    /// A weight as inference reads it, kept for as long as the weight lives where the backend lets one know.
+    fn prepared(weight: &FloatTensor<Self>, conv: &Conv) -> Arc<Prepared> {
+        Arc::new(Prepared::new(conv, Self::numbers(weight.clone()).slice()))
+    }
+
     /// A tensor of a few numbers.
     fn small_tensor(values: Vec<f32>, shape: &[usize]) -> FloatTensor<Self> {
         Self::float_from_data(TensorData::new(values, shape.to_vec()), &Default::default())
@@ -44,14 +49,29 @@ pub(super) trait Host: Backend {
 #[cfg(feature = "flex")]
 mod flex {
     use super::{Host, Numbers};
-    use crate::Buffer;
+    use crate::{Buffer, Conv, Prepared};
     use burn::{
         backend::{Flex, tensor::FloatTensor},
         tensor::{DType, Shape},
     };
     use burn_flex::{FlexTensor, Layout};
     use burn_std::{AccessError, AccessPolicy, AllocationController, AllocationProperty, Bytes};
-    use std::mem::MaybeUninit;
+    use std::{
+        collections::HashMap,
+        mem::MaybeUninit,
+        sync::{Arc, LazyLock, Mutex, PoisonError, Weak},
+    };
+
+    /// Prepared weights by the place of their numbers. A place cannot be taken by others while a `Weak` holds
+    /// it, and Burn moves numbers to another before it changes them while one does: what is found is true.
+    static PREPARED: LazyLock<Mutex<HashMap<usize, Entry>>> = LazyLock::new(Mutex::default);
+
+    struct Entry {
+        weight: Weak<Bytes>,
+        layout: Layout,
+        conv: Conv,
+        prepared: Arc<Prepared>,
+    }
 
     /// A contiguous tensor.
     struct Contiguous(FlexTensor);
@@ -66,6 +86,24 @@ mod flex {
     impl Host for Flex {
         fn numbers(tensor: FloatTensor<Self>) -> Numbers {
             Numbers::new(Contiguous(if tensor.is_contiguous() { tensor } else { tensor.to_contiguous() }))
+        }
+
+        fn prepared(weight: &FloatTensor<Self>, conv: &Conv) -> Arc<Prepared> {
+            let data = weight.data_arc();
+            let mut entries = PREPARED.lock().unwrap_or_else(PoisonError::into_inner);
+            let place = Arc::as_ptr(&data) as usize;
+            if let Some(entry) = entries.get(&place)
+                && entry.weight.strong_count() > 0
+                && (&entry.layout, &entry.conv) == (weight.layout(), conv)
+            {
+                return entry.prepared.clone();
+            }
+            entries.retain(|_, entry| entry.weight.strong_count() > 0);
+            let prepared = Arc::new(Prepared::new(conv, Self::numbers(weight.clone()).slice()));
+            let (layout, conv) = (weight.layout().clone(), *conv);
+            let entry = Entry { weight: Arc::downgrade(&data), layout, conv, prepared: prepared.clone() };
+            entries.insert(place, entry);
+            prepared
         }
 
         fn tensor(buffer: Buffer, shape: &[usize]) -> FloatTensor<Self> {

@@ -1,0 +1,165 @@
+//! Paths whose norms do not depend on the batch.
+
+use crate::{
+    Buffer, Conv, Level, Path, Shortcut,
+    conv::{Padded, Plan},
+    elementwise::{Affine, rectify},
+    path::{Source, each, is_small},
+    tile::{Add, Epilogue, Pixel},
+    winograd,
+};
+use std::{ops::Range, sync::Arc};
+
+/// A weight as the kernels read it.
+#[derive(Debug)]
+pub struct Prepared {
+    winograd: bool,
+    packed: Buffer,
+}
+
+impl Prepared {
+    /// Prepares a weight `[out, in / groups, kernel height, kernel width]`.
+    ///
+    /// # Panics
+    /// If the weight is not of this convolution.
+    pub fn new(conv: &Conv, weight: &[f32]) -> Self {
+        assert_eq!(weight.len(), conv.weights(), "a weight's length");
+        if winograd::suits(conv) {
+            return Self { winograd: true, packed: winograd::prepare(conv, weight) };
+        }
+        let mut packed = Buffer::new(conv.packed_len());
+        conv.pack(weight, &mut packed);
+        Self { winograd: false, packed }
+    }
+}
+
+/// A layer, ready to run.
+struct Stage<'a> {
+    plan: Arc<Plan>,
+    weight: &'a Prepared,
+    gain: Vec<f32>,
+    bias: Vec<f32>,
+    relu: bool,
+    add: Option<(&'a [f32], f32)>,
+    /// Where the output goes: into the middle of the next layer's padded input, or the path's output.
+    target: Padded,
+    pixels: Vec<Pixel>,
+}
+
+impl Stage<'_> {
+    /// Some output rows of an image, of an even first one, into the target from its first of these rows on.
+    #[inline(always)]
+    fn rows(&self, level: Level, x: &[f32], image: usize, rows: Range<usize>, out: &mut [f32]) {
+        let len = self.plan.output_len();
+        let add = self.add.map(|(values, strength)| Add { values: &values[image * len..][..len], strength });
+        let epilogue = Epilogue { affine: Some((&self.gain, &self.bias)), add, relu: self.relu };
+        if self.weight.winograd {
+            return winograd::rows(level, &self.plan, x, &self.weight.packed, epilogue, rows, &self.target, out);
+        }
+        let start = self.target.at(rows.start as isize, 0) as usize;
+        let pixels = &self.pixels[rows.start * self.plan.output[1]..rows.end * self.plan.output[1]];
+        self.plan.sums(level, x, &self.weight.packed, pixels, epilogue, out, start);
+    }
+
+    /// The part of a target that begins at its first pixel.
+    fn inner<'b>(&self, target: &'b mut [f32]) -> &'b mut [f32] {
+        &mut target[self.target.at(0, 0) as usize..]
+    }
+}
+
+impl Path<'_> {
+    /// The weights as [`Self::infer`] takes them.
+    pub fn prepare(&self) -> Vec<Arc<Prepared>> {
+        self.layers.iter().map(|layer| Arc::new(Prepared::new(&layer.conv, layer.weight))).collect()
+    }
+
+    /// The output, by norms that do not depend on the batch: `[batch, height, width, channels]`. Every sum
+    /// gets its norm, shortcut and ReLU before it is written.
+    ///
+    /// # Panics
+    /// If shapes do not agree, a norm is [`Norm::Batch`](crate::Norm::Batch), or the weights are prepared for other
+    /// convolutions.
+    pub fn infer(&self, level: Level, weights: &[Arc<Prepared>]) -> Buffer {
+        let plans = self.plans();
+        self.check(&plans);
+        assert_eq!(weights.len(), plans.len(), "prepared weights");
+        let zero_pad = self.zero_pad(&plans);
+        let last = plans.len() - 1;
+        let stage = |i: usize| {
+            let scale = if i == last { self.scale } else { 1.0 };
+            let Affine { mean, gain, bias } = self.layers[i].affine(None);
+            let gain: Vec<f32> = gain.iter().map(|gain| scale * gain).collect();
+            let bias = bias.iter().zip(&mean).zip(&gain).map(|((bias, mean), gain)| scale * bias - mean * gain);
+            let plan = plans[i].clone();
+            let channels = plan.conv.channels[1];
+            let target = plans.get(i + 1).map_or(Padded { size: plan.output, channels, margin: [0; 4] }, |p| p.input);
+            let places = target.rows().flat_map(|row| row.step_by(channels));
+            let pixels = plan.forward.pixels.iter().zip(places).map(|(pixel, to)| Pixel { output: to as u32, ..*pixel });
+            Stage {
+                weight: &weights[i],
+                relu: i < last || (self.relu && zero_pad.is_none()),
+                add: if i == last { self.addend(zero_pad) } else { None },
+                bias: bias.collect(),
+                pixels: pixels.collect(),
+                gain,
+                target,
+                plan,
+            }
+        };
+        let stages: Vec<Stage> = (0..plans.len()).map(stage).collect();
+
+        let (batch, threads) = (self.batch(), rayon::current_num_threads());
+        let len = plans[last].output_len();
+        let mut output = Buffer::new(batch * len);
+        let around = |image: usize, output: &mut [f32]| {
+            if let (Some(zero_pad), Shortcut::Input { strength }) = (zero_pad, self.shortcut) {
+                let len = plans[0].input_len();
+                zero_pad.add(&self.input[image * len..][..len], strength, output);
+                if self.relu {
+                    rectify(output);
+                }
+            }
+        };
+        let workspaces = || plans.iter().map(|plan| plan.input.workspace()).collect::<Vec<_>>();
+        // One image after the other where there are images for all cores: then what is between layers stays in cache.
+        let alone = plans.iter().all(|plan| is_small(batch, plan));
+        if alone || batch >= 2 * threads {
+            let size = batch.div_ceil(4 * threads).max(1);
+            each(output.chunks_mut(len * size).enumerate(), alone, |(group, outputs)| {
+                let mut workspaces = workspaces();
+                for (i, output) in outputs.chunks_mut(len).enumerate() {
+                    let image = group * size + i;
+                    level.run(|| {
+                        let direct = Source::Input(self.input).image(&plans[0], image, &mut workspaces[0]);
+                        for (i, stage) in stages.iter().enumerate() {
+                            let (before, after) = workspaces.split_at_mut(i + 1);
+                            let x = direct.filter(|_| i == 0).unwrap_or(&before[i]);
+                            let out = after.first_mut().map_or(&mut *output, |next| stage.inner(next));
+                            stage.rows(level, x, image, 0..stage.plan.output[0], out);
+                        }
+                        around(image, output);
+                    });
+                }
+            });
+            return output;
+        }
+        let mut workspaces = workspaces();
+        for (image, output) in output.chunks_mut(len).enumerate() {
+            let direct = Source::Input(self.input).image(&plans[0], image, &mut workspaces[0]);
+            for (i, stage) in stages.iter().enumerate() {
+                let (before, after) = workspaces.split_at_mut(i + 1);
+                let x = direct.filter(|_| i == 0).unwrap_or(&before[i]);
+                let out = after.first_mut().map_or(&mut *output, |next| stage.inner(next));
+                let height = stage.plan.output[0];
+                let rows = height.div_ceil(2 * threads).next_multiple_of(2);
+                let strips = out[..height * stage.target.row() - (stage.target.row() - stage.plan.output[1] * stage.target.channels)].chunks_mut(rows * stage.target.row());
+                each(strips.enumerate(), is_small(1, &stage.plan), |(strip, out)| {
+                    let rows = strip * rows..((strip + 1) * rows).min(height);
+                    level.run(|| stage.rows(level, x, image, rows, out));
+                });
+            }
+            around(image, output);
+        }
+        output
+    }
+}

@@ -1,0 +1,186 @@
+//! 3x3 convolutions by Winograd's minimal filtering F(2x2, 3x3): `Y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A`, four
+//! outputs from sixteen products where their sums have thirty-six (Lavin & Gray 2016, "Fast Algorithms
+//! for Convolutional Neural Networks", section 4.1). Its constants are 1 and ½, so its rounding errors are
+//! of the size of the sums' own.
+//!
+//! For inference, and for convolutions wide enough that products outweigh the transforms.
+
+use crate::{
+    Buffer, Conv, Level,
+    conv::{Padded, Plan},
+    tile::{BLOCK, Epilogue, Pixel, Run, Runs, Sums},
+};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// The products of a tile.
+const POINTS: usize = 16;
+
+/// Lanes that a transform holds in registers.
+const LANES: usize = 8;
+
+/// Memory that the transforms of a band of tiles may take, in numbers, and the tiles that it has at least.
+const BAND_NUMBERS: usize = 1 << 17;
+const LEAST_TILES: usize = 48;
+
+/// Whether the algorithm is made for such a convolution.
+pub(crate) fn suits(conv: &Conv) -> bool {
+    let Conv { channels, kernel, stride, padding, dilation, groups } = *conv;
+    let wide = channels.iter().all(|&c| c >= 64 && c.is_multiple_of(BLOCK)) && channels[0] * channels[1] <= 256 * 256;
+    wide && (kernel, stride, padding, dilation, groups) == ([3, 3], 1, 1, 1, 1)
+}
+
+/// `G g Gᵀ` of every kernel, packed `[point][block of outputs][input][BLOCK]`.
+pub(crate) fn prepare(conv: &Conv, weight: &[f32]) -> Buffer {
+    let [inputs, outputs] = conv.channels;
+    let mut packed = Buffer::new(POINTS * inputs * outputs);
+    // One row of G.
+    let row = |k: usize, a: f32, b: f32, c: f32| match k {
+        0 => a,
+        1 => 0.5 * (a + b + c),
+        2 => 0.5 * (a - b + c),
+        _ => c,
+    };
+    packed.par_chunks_mut(inputs * outputs).enumerate().for_each(|(point, packed)| {
+        let (i, j) = (point / 4, point % 4);
+        for (block, packed) in packed.chunks_mut(inputs * BLOCK).enumerate() {
+            for (input, packed) in packed.chunks_mut(BLOCK).enumerate() {
+                for (lane, to) in packed.iter_mut().enumerate() {
+                    let g = &weight[((block * BLOCK + lane) * inputs + input) * 9..][..9];
+                    let column = |x: usize| row(i, g[x], g[3 + x], g[6 + x]);
+                    *to = row(j, column(0), column(1), column(2));
+                }
+            }
+        }
+    });
+    packed
+}
+
+/// Output rows of a convolution, from an even one on, with its epilogue, into a padded image from its first
+/// of these rows on.
+#[expect(clippy::too_many_arguments, reason = "a convolution and where it goes")]
+#[inline(always)]
+pub(crate) fn rows(
+    level: Level,
+    plan: &Plan,
+    x: &[f32],
+    packed: &[f32],
+    epilogue: Epilogue,
+    rows: Range<usize>,
+    target: &Padded,
+    out: &mut [f32],
+) {
+    let [inputs, outputs] = plan.conv.channels;
+    let [height, width] = plan.output;
+    let across = width.div_ceil(2);
+    let tiles = (rows.start / 2 * across)..(rows.end.div_ceil(2) * across);
+    let most = (BAND_NUMBERS / (POINTS * (inputs + outputs))).max(LEAST_TILES).min(tiles.len());
+    let mut v = Buffer::new(POINTS * most * inputs);
+    let mut m = Buffer::new(POINTS * most * outputs);
+    let pixels: Vec<Pixel> =
+        (0..most).map(|tile| Pixel { input: (tile * inputs) as u32, output: (tile * outputs) as u32 }).collect();
+    let runs = Runs::new([Run { offset: 0, length: inputs as u32 }].into_iter());
+    let row = plan.input.row();
+    let start = target.at(rows.start as isize, 0) as usize;
+    for first in tiles.clone().step_by(most) {
+        let count = most.min(tiles.end - first);
+        for tile in 0..count {
+            let (ty, tx) = ((first + tile) / across, (first + tile) % across);
+            let corner = 2 * ty * row + 2 * tx * inputs;
+            for c in (0..inputs).step_by(LANES) {
+                transform_input(&x[corner + c..], row, inputs, &mut v[tile * inputs + c..], most * inputs);
+            }
+        }
+        for point in 0..POINTS {
+            let sums = Sums {
+                x: &v[point * most * inputs..],
+                pixels: &pixels[..count],
+                runs: &runs,
+                weights: &packed[point * inputs * outputs..][..inputs * outputs],
+                channels: outputs,
+                epilogue: Epilogue::default(),
+            };
+            sums.compute(level, &mut m[point * most * outputs..][..most * outputs], 0);
+        }
+        for tile in 0..count {
+            let (y, x) = (2 * ((first + tile) / across), 2 * ((first + tile) % across));
+            let pixels = [(y, x), (y, x + 1), (y + 1, x), (y + 1, x + 1)].map(|(y, x)| {
+                (y < height && x < width).then(|| (y * width + x, target.at(y as isize, x as isize) as usize - start))
+            });
+            for c in (0..outputs).step_by(LANES) {
+                let sums = transform_output(&m[tile * outputs + c..], most * outputs);
+                for (sums, pixel) in sums.into_iter().zip(pixels) {
+                    if let Some((pixel, to)) = pixel {
+                        write(sums, epilogue, pixel * outputs, c, &mut out[to + c..]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+type Vector = [f32; LANES];
+
+#[inline(always)]
+fn load(from: &[f32]) -> Vector {
+    *from.first_chunk().expect("a tile lies within its image")
+}
+
+#[inline(always)]
+fn add(a: Vector, b: Vector) -> Vector {
+    std::array::from_fn(|l| a[l] + b[l])
+}
+
+#[inline(always)]
+fn subtract(a: Vector, b: Vector) -> Vector {
+    std::array::from_fn(|l| a[l] - b[l])
+}
+
+/// `Bᵀ d B` of some channels of a 4x4 tile.
+#[inline(always)]
+fn transform_input(x: &[f32], row: usize, column: usize, v: &mut [f32], point: usize) {
+    let transform = |d: [Vector; 4]| {
+        [subtract(d[0], d[2]), add(d[1], d[2]), subtract(d[2], d[1]), subtract(d[1], d[3])]
+    };
+    let mut t = [[[0.0; LANES]; 4]; 4];
+    for j in 0..4 {
+        let column = transform([0, 1, 2, 3].map(|i| load(&x[i * row + j * column..])));
+        (0..4).for_each(|i| t[i][j] = column[i]);
+    }
+    for (i, row) in t.into_iter().enumerate() {
+        for (j, value) in transform(row).into_iter().enumerate() {
+            v[(4 * i + j) * point..][..LANES].copy_from_slice(&value);
+        }
+    }
+}
+
+/// `Aᵀ m A` of some channels: the outputs at (0, 0), (0, 1), (1, 0) and (1, 1).
+#[inline(always)]
+fn transform_output(m: &[f32], point: usize) -> [Vector; 4] {
+    let transform = |m: [Vector; 4]| [add(add(m[0], m[1]), m[2]), subtract(subtract(m[1], m[2]), m[3])];
+    let mut t = [[[0.0; LANES]; 4]; 2];
+    for j in 0..4 {
+        let column = transform([0, 1, 2, 3].map(|i| load(&m[(4 * i + j) * point..])));
+        (0..2).for_each(|i| t[i][j] = column[i]);
+    }
+    let [[a, b], [c, d]] = t.map(transform);
+    [a, b, c, d]
+}
+
+#[inline(always)]
+fn write(sums: Vector, epilogue: Epilogue, pixel: usize, channel: usize, out: &mut [f32]) {
+    let Epilogue { affine, add, relu } = epilogue;
+    let mut values = sums;
+    if let Some((gain, bias)) = affine {
+        let (gain, bias) = (load(&gain[channel..]), load(&bias[channel..]));
+        values = std::array::from_fn(|l| bias[l] + gain[l] * values[l]);
+    }
+    if let Some(add) = add {
+        let other = load(&add.values[pixel + channel..]);
+        values = std::array::from_fn(|l| values[l] + add.strength * other[l]);
+    }
+    if relu {
+        values = values.map(|v| if v < 0.0 { 0.0 } else { v });
+    }
+    out[..LANES].copy_from_slice(&values);
+}

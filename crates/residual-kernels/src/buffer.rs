@@ -3,7 +3,7 @@
 use memmap2::MmapMut;
 use std::{
     fmt, mem,
-    ops::{Deref, DerefMut},
+    ops::{Deref, DerefMut, RangeInclusive},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -54,15 +54,15 @@ impl Memory {
     }
 }
 
-/// Numbers at the start of a cache line. A dropped buffer is kept for the next of its length, as
-/// long as all buffers together take no more memory than those in use at one time did.
+/// Numbers at the start of a cache line. A dropped buffer is kept to be used again, as long as all buffers
+/// together take no more memory than those in use at one time did.
 pub struct Buffer {
     memory: Memory,
     len: usize,
 }
 
-/// Lines that are kept however little is in use: 128 MiB.
-const ALWAYS_KEPT: usize = 1 << 21;
+/// Lines that inference keeps however many are in use: 64 MiB.
+const ROOM: usize = 1 << 20;
 
 struct Idle {
     /// The oldest first.
@@ -84,23 +84,26 @@ impl Buffer {
 
     /// A buffer of `len` numbers, of any value.
     pub fn new(len: usize) -> Self {
+        Self::within(len, 1)
+    }
+
+    /// The same, perhaps in memory for twice as many: for tensors whose sizes halve from stage to stage.
+    pub(crate) fn roomy(len: usize) -> Self {
+        Self::within(len, 2)
+    }
+
+    fn within(len: usize, times: usize) -> Self {
         let count = len.div_ceil(16);
         let found = {
             let mut idle = idle();
-            idle.in_use += count;
+            let found = idle.take(count..=times * count);
+            idle.in_use += found.as_ref().map_or(count, Memory::lines);
             idle.most_in_use = idle.most_in_use.max(idle.in_use);
-            let found = idle.buffers.iter().rposition(|memory| memory.lines() == count);
-            match found {
-                Some(at) => {
-                    idle.lines -= count;
-                    Some(idle.buffers.remove(at))
-                }
-                None => {
-                    let keep = idle.most_in_use.max(ALWAYS_KEPT) - idle.in_use;
-                    idle.shrink(keep);
-                    None
-                }
+            if found.is_none() {
+                let keep = idle.most_in_use - idle.in_use;
+                idle.shrink(if times > 1 { keep.max(ROOM) } else { keep });
             }
+            found
         };
         Self { memory: found.unwrap_or_else(|| Memory::new(count)), len }
     }
@@ -114,6 +117,15 @@ impl Buffer {
 }
 
 impl Idle {
+    /// The smallest buffer in a range of lines; the last of several.
+    fn take(&mut self, range: RangeInclusive<usize>) -> Option<Memory> {
+        let buffers = self.buffers.iter().enumerate().rev();
+        let fitting = buffers.filter(|(_, memory)| range.contains(&memory.lines()));
+        let at = fitting.min_by_key(|(_, memory)| memory.lines())?.0;
+        self.lines -= self.buffers[at].lines();
+        Some(self.buffers.remove(at))
+    }
+
     /// Frees the oldest until no more than `keep` lines are left.
     fn shrink(&mut self, keep: usize) {
         let mut freed = 0;

@@ -130,6 +130,11 @@ impl Padded {
         (self.margin[0] + self.size[0] + self.margin[2]) * self.row() + BLOCK
     }
 
+    /// Numbers from the first pixel to the last.
+    pub(crate) fn span(&self) -> usize {
+        (self.size[0] - 1) * self.row() + self.size[1] * self.channels
+    }
+
     /// Where a pixel's channels begin.
     pub(crate) fn at(&self, y: isize, x: isize) -> u32 {
         let (y, x) = (y + self.margin[0] as isize, x + self.margin[1] as isize);

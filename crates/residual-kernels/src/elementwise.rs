@@ -2,7 +2,7 @@
 
 #![allow(clippy::needless_range_loop, reason = "lanes are counted so that they become vectors")]
 
-use std::{array, ops::Range};
+use std::ops::Range;
 
 /// For each channel: `u = (z - mean) · gain + bias`.
 #[derive(Clone, Debug)]
@@ -129,7 +129,8 @@ pub(crate) fn moments(z: &[f32], channels: usize, mean: &mut [f32], squares: &mu
                 sum[l] += z[l];
             }
         }
-        let mean: [f32; LANES] = array::from_fn(|l| (sums[0][l] + sums[1][l]) / count);
+        let mut mean = sums[0];
+        (0..LANES).for_each(|l| mean[l] = (mean[l] + sums[1][l]) / count);
         let mut sums = [[0.0f32; LANES]; 2];
         for (i, at) in (from..z.len()).step_by(channels).enumerate() {
             let z = lanes(z, at);
@@ -138,7 +139,9 @@ pub(crate) fn moments(z: &[f32], channels: usize, mean: &mut [f32], squares: &mu
                 sum[l] += (z[l] - mean[l]) * (z[l] - mean[l]);
             }
         }
-        (mean, array::from_fn::<f32, LANES, _>(|l| sums[0][l] + sums[1][l]))
+        let mut squares = sums[0];
+        (0..LANES).for_each(|l| squares[l] += sums[1][l]);
+        (mean, squares)
     };
     for from in (0..channels / LANES).map(|i| i * LANES) {
         let (means, sums) = sum(from);

@@ -110,7 +110,7 @@ impl Path<'_> {
 
         let (batch, threads) = (self.batch(), rayon::current_num_threads());
         let len = plans[last].output_len();
-        let mut output = Buffer::new(batch * len);
+        let mut output = Buffer::roomy(batch * len);
         let around = |image: usize, output: &mut [f32]| {
             if let (Some(zero_pad), Shortcut::Input { strength }) = (zero_pad, self.shortcut) {
                 let len = plans[0].input_len();
@@ -152,7 +152,7 @@ impl Path<'_> {
                 let out = after.first_mut().map_or(&mut *output, |next| stage.inner(next));
                 let height = stage.plan.output[0];
                 let rows = height.div_ceil(2 * threads).next_multiple_of(2);
-                let strips = out[..height * stage.target.row() - (stage.target.row() - stage.plan.output[1] * stage.target.channels)].chunks_mut(rows * stage.target.row());
+                let strips = out[..stage.target.span()].chunks_mut(rows * stage.target.row());
                 each(strips.enumerate(), is_small(1, &stage.plan), |(strip, out)| {
                     let rows = strip * rows..((strip + 1) * rows).min(height);
                     level.run(|| stage.rows(level, x, image, rows, out));

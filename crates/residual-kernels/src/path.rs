@@ -155,6 +155,9 @@ pub struct LayerGradients {
     pub bias: Vec<f32>,
 }
 
+/// Multiply-adds of an output number that is computed again sooner than kept.
+const CHEAP: usize = 32;
+
 /// Work below this many multiply-adds is done by the calling thread alone: waking another takes longer.
 const ALONE: usize = 1 << 20;
 
@@ -350,7 +353,13 @@ impl Path<'_> {
                 }
             });
         });
+        let keep = keep && !self.is_cheap();
         (y, Saved { statistics, outputs: keep.then_some(outputs) })
+    }
+
+    /// Whether the outputs of the convolutions cost less to compute again than to keep, as in a stem of images.
+    fn is_cheap(&self) -> bool {
+        self.layers.iter().all(|layer| layer.conv.weights() <= CHEAP * layer.channels())
     }
 
     /// The output of each convolution, with the batch's statistics and what its norm does. Statistics are

@@ -54,7 +54,7 @@ impl MaxPool {
         let [rows, columns] = self.output(image);
         let (len, out_len) = (image[0] * image[1] * self.channels, rows * columns * self.channels);
         assert!(x.len().is_multiple_of(len), "not a number of whole images");
-        let mut y = Buffer::new(x.len() / len * out_len);
+        let mut y = Buffer::roomy(x.len() / len * out_len);
         y.par_chunks_mut(out_len).zip(x.par_chunks(len)).for_each(|(y, x)| level.run(|| self.image(x, image, y)));
         y
     }

@@ -4,7 +4,6 @@
 #![allow(clippy::needless_range_loop, reason = "the indices are those of the formulas, and unroll")]
 
 use crate::simd::{Instructions, Level, Plain, Vector};
-use std::array;
 
 /// Output channels of a tile.
 pub(crate) const BLOCK: usize = 16;
@@ -260,6 +259,22 @@ unsafe fn sums<V: Vector, const N: usize, const MOST: usize>(sums: &Sums, y: &mu
     }
 }
 
+/// A block of numbers.
+///
+/// # Safety
+/// The processor has the vector's instructions, and a block is at `from`.
+#[inline(always)]
+unsafe fn load<V: Vector, const N: usize>(from: *const f32) -> [V; N] {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut block = [V::splat(0.0); N];
+        for j in 0..N {
+            block[j] = V::load(from.add(j * V::LANES));
+        }
+        block
+    }
+}
+
 /// Adds one number of each pixel times a block of weights.
 ///
 /// # Safety
@@ -273,7 +288,7 @@ unsafe fn step<V: Vector, const N: usize, const P: usize>(
 ) {
     // SAFETY: the caller's.
     unsafe {
-        let w: [V; N] = array::from_fn(|j| V::load(weights.add(j * V::LANES)));
+        let w: [V; N] = load(weights);
         for p in 0..P {
             let v = V::splat(*base[p].add(k));
             for j in 0..N {
@@ -305,16 +320,19 @@ unsafe fn tile<V: Vector, const N: usize, const P: usize>(
     let first = block * BLOCK;
     // SAFETY: the caller's: every place was checked.
     unsafe {
-        let pixels: [Pixel; P] = array::from_fn(|p| *pixels.get_unchecked(p));
+        let pixels: &[Pixel; P] = &*pixels.as_ptr().cast();
         let mut acc = [[V::splat(0.0); N]; P];
         if !stage.0 {
             for p in 0..P {
                 let from = y.as_ptr().add(pixels[p].output as usize - start + first);
-                acc[p] = array::from_fn(|j| V::load(from.add(j * V::LANES)));
+                acc[p] = load(from);
             }
         }
         for run in runs {
-            let base: [*const f32; P] = array::from_fn(|p| x.add((pixels[p].input + run.offset) as usize));
+            let mut base = [x; P];
+            for p in 0..P {
+                base[p] = x.add((pixels[p].input + run.offset) as usize);
+            }
             let length = run.length as usize;
             // Short loops end as predicted.
             let mut k = 0;
@@ -343,8 +361,8 @@ unsafe fn tile<V: Vector, const N: usize, const P: usize>(
         let Epilogue { affine, add, relu } = sums.epilogue;
         if first + BLOCK <= sums.channels {
             if let Some((gain, bias)) = affine {
-                let gain: [V; N] = array::from_fn(|j| V::load(gain.as_ptr().add(first + j * V::LANES)));
-                let bias: [V; N] = array::from_fn(|j| V::load(bias.as_ptr().add(first + j * V::LANES)));
+                let gain: [V; N] = load(gain.as_ptr().add(first));
+                let bias: [V; N] = load(bias.as_ptr().add(first));
                 for sum in &mut acc {
                     for j in 0..N {
                         sum[j] = bias[j].add_product(gain[j], sum[j]);
@@ -490,11 +508,13 @@ unsafe fn product_tile<V: Vector, const N: usize, const K: usize>(
 ) {
     // SAFETY: the caller's.
     unsafe {
-        let mut acc: [[V; N]; K] =
-            array::from_fn(|k| array::from_fn(|j| V::load(weights.add(k * BLOCK + j * V::LANES))));
+        let mut acc = [[V::splat(0.0); N]; K];
+        for k in 0..K {
+            acc[k] = load(weights.add(k * BLOCK));
+        }
         for pixel in pixels {
             let d = d.add(pixel.output as usize);
-            let d: [V; N] = array::from_fn(|j| V::load(d.add(j * V::LANES)));
+            let d: [V; N] = load(d);
             let x = x.add(pixel.input as usize);
             for k in 0..K {
                 let v = V::splat(*x.add(k));

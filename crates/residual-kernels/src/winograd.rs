@@ -5,6 +5,8 @@
 //!
 //! For inference, and for convolutions wide enough that products outweigh the transforms.
 
+#![allow(clippy::needless_range_loop, reason = "lanes are counted so that they become vectors")]
+
 use crate::{
     Buffer, Conv, Level,
     conv::{Padded, Plan},
@@ -128,28 +130,45 @@ fn load(from: &[f32]) -> Vector {
 
 #[inline(always)]
 fn add(a: Vector, b: Vector) -> Vector {
-    std::array::from_fn(|l| a[l] + b[l])
+    let mut sum = a;
+    (0..LANES).for_each(|l| sum[l] += b[l]);
+    sum
 }
 
 #[inline(always)]
 fn subtract(a: Vector, b: Vector) -> Vector {
-    std::array::from_fn(|l| a[l] - b[l])
+    let mut difference = a;
+    (0..LANES).for_each(|l| difference[l] -= b[l]);
+    difference
+}
+
+/// `Bᵀ d`
+#[inline(always)]
+fn spread(d: [Vector; 4]) -> [Vector; 4] {
+    [subtract(d[0], d[2]), add(d[1], d[2]), subtract(d[2], d[1]), subtract(d[1], d[3])]
+}
+
+/// `Aᵀ m`
+#[inline(always)]
+fn gather(m: [Vector; 4]) -> [Vector; 2] {
+    [add(add(m[0], m[1]), m[2]), subtract(subtract(m[1], m[2]), m[3])]
 }
 
 /// `Bᵀ d B` of some channels of a 4x4 tile.
 #[inline(always)]
 fn transform_input(x: &[f32], row: usize, column: usize, v: &mut [f32], point: usize) {
-    let transform = |d: [Vector; 4]| {
-        [subtract(d[0], d[2]), add(d[1], d[2]), subtract(d[2], d[1]), subtract(d[1], d[3])]
-    };
     let mut t = [[[0.0; LANES]; 4]; 4];
     for j in 0..4 {
-        let column = transform([0, 1, 2, 3].map(|i| load(&x[i * row + j * column..])));
-        (0..4).for_each(|i| t[i][j] = column[i]);
+        let at = |i: usize| load(&x[i * row + j * column..]);
+        let column = spread([at(0), at(1), at(2), at(3)]);
+        for i in 0..4 {
+            t[i][j] = column[i];
+        }
     }
-    for (i, row) in t.into_iter().enumerate() {
-        for (j, value) in transform(row).into_iter().enumerate() {
-            v[(4 * i + j) * point..][..LANES].copy_from_slice(&value);
+    for i in 0..4 {
+        let row = spread(t[i]);
+        for j in 0..4 {
+            v[(4 * i + j) * point..][..LANES].copy_from_slice(&row[j]);
         }
     }
 }
@@ -157,13 +176,14 @@ fn transform_input(x: &[f32], row: usize, column: usize, v: &mut [f32], point: u
 /// `Aᵀ m A` of some channels: the outputs at (0, 0), (0, 1), (1, 0) and (1, 1).
 #[inline(always)]
 fn transform_output(m: &[f32], point: usize) -> [Vector; 4] {
-    let transform = |m: [Vector; 4]| [add(add(m[0], m[1]), m[2]), subtract(subtract(m[1], m[2]), m[3])];
     let mut t = [[[0.0; LANES]; 4]; 2];
     for j in 0..4 {
-        let column = transform([0, 1, 2, 3].map(|i| load(&m[(4 * i + j) * point..])));
-        (0..2).for_each(|i| t[i][j] = column[i]);
+        let at = |i: usize| load(&m[(4 * i + j) * point..]);
+        let column = gather([at(0), at(1), at(2), at(3)]);
+        t[0][j] = column[0];
+        t[1][j] = column[1];
     }
-    let [[a, b], [c, d]] = t.map(transform);
+    let ([a, b], [c, d]) = (gather(t[0]), gather(t[1]));
     [a, b, c, d]
 }
 
@@ -173,14 +193,14 @@ fn write(sums: Vector, epilogue: Epilogue, pixel: usize, channel: usize, out: &m
     let mut values = sums;
     if let Some((gain, bias)) = affine {
         let (gain, bias) = (load(&gain[channel..]), load(&bias[channel..]));
-        values = std::array::from_fn(|l| bias[l] + gain[l] * values[l]);
+        (0..LANES).for_each(|l| values[l] = bias[l] + gain[l] * values[l]);
     }
     if let Some(add) = add {
         let other = load(&add.values[pixel + channel..]);
-        values = std::array::from_fn(|l| values[l] + add.strength * other[l]);
+        (0..LANES).for_each(|l| values[l] += add.strength * other[l]);
     }
     if relu {
-        values = values.map(|v| if v < 0.0 { 0.0 } else { v });
+        (0..LANES).for_each(|l| values[l] = if values[l] < 0.0 { 0.0 } else { values[l] });
     }
     out[..LANES].copy_from_slice(&values);
 }

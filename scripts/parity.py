@@ -524,7 +524,7 @@ def fixtures(args):
         for mode, training in (("inference", False), ("training", True)):
             norm_bias = 0.0
             if training and is_imagenet(model):
-                default = 3.5 if name == "resnet101" else 2.5  # 33 blocks have more ReLUs near 0
+                default = 3.5 if name in ("resnet101", "plain50") else 2.5  # where more ReLUs are near 0
                 norm_bias = default if args.norm_bias is None else args.norm_bias
             arguments = (name, training, batch, side, norm_bias)
             start = time.perf_counter()
@@ -629,7 +629,7 @@ def main():
     p.add_argument("--net", action="append", help="only this net (may be given more than once)")
     p.add_argument("--batch", type=int, help="images (default: by the net)")
     p.add_argument("--side", type=int, help="pixels of an image's side (default: by the net)")
-    p.add_argument("--norm-bias", type=float, help="of the ImageNet nets in training mode (default 2.5, for resnet101 3.5)")
+    p.add_argument("--norm-bias", type=float, help="of the ImageNet nets in training mode (default 2.5, for resnet101 and plain50 3.5)")
     p.add_argument("--dry", action="store_true", help="write nothing, only measure")
     p.set_defaults(call=fixtures)
 

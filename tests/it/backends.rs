@@ -1,7 +1,7 @@
 //! The same network on every backend.
 
 use burn::{
-    module::{Module, ModuleVisitor, Param},
+    module::{Module, ModuleMapper, ModuleVisitor, Param},
     nn::loss::CrossEntropyLossConfig,
     optim::{
         GradientsParams, SgdConfig, lr_scheduler::module_lr_scheduler::ModuleLearningRate, momentum::MomentumConfig,
@@ -11,7 +11,7 @@ use burn::{
 };
 use residual::{
     backend::Backend,
-    model::{InitConfig, Network, NetworkConfig},
+    model::{InitConfig, Kernels, Network, NetworkConfig},
 };
 use std::io::Write;
 
@@ -140,6 +140,79 @@ fn logits_gradients_and_three_steps_agree() {
             assert_close("weights", &after_three_steps(name, &flex), &after_three_steps(name, &device), 1e-4);
         }
     }
+}
+
+/// Every kind of block: basic and bottleneck, plain and residual, options A and B, grouped, pre-activation, without norms.
+const FUSED: [&str; 9] = [
+    "resnet8",
+    "plain8",
+    "dense-resnet6",
+    "dense-plain6",
+    "preact_resnet8",
+    "resnet18",
+    "resnet50",
+    "resnext50_32x4d",
+    "preact_resnet29",
+];
+
+#[test]
+fn kernels_compute_what_burns_operations_do() {
+    for device in [Backend::Flex, Backend::NdArray].into_iter().filter_map(open) {
+        for name in FUSED {
+            let of = |kernels: Kernels| {
+                kernels.scope(|| {
+                    let logits = network(name, &device).forward(images(&device)).into_data().iter::<f32>().collect();
+                    (vec![("logits".to_string(), logits)], gradients(name, &device), after_three_steps(name, &device))
+                })
+            };
+            let (fused, reference) = (of(Kernels::Fused), of(Kernels::Reference));
+            assert_close(name, &fused.0, &reference.0, 1e-5);
+            // At ImageNet's strides these images end as one pixel, so that a norm sees eight numbers: one ReLU that
+            // clips on one side of rounding and not on the other moves all gradients.
+            if !name.contains("18") && !name.contains("50") {
+                assert_close(name, &fused.1, &reference.1, 1e-4);
+                assert_close(name, &fused.2, &reference.2, 1e-4);
+            }
+            assert_eq!(of(Kernels::Recompute), fused, "{name}, recomputed");
+        }
+    }
+}
+
+#[test]
+fn a_frozen_stage_keeps_its_statistics_and_passes_gradients_in_kernels_too() {
+    let device = Backend::Flex.open().unwrap().autodiff();
+    let of = |kernels: Kernels| {
+        kernels.scope(|| {
+            let network = network("resnet8", &device).freeze_parts(&["layer2".parse().unwrap()]).unwrap();
+            let gradients = collect(&network, Some(&loss(&network, &device).backward()));
+            (collect(&network.valid(), None), gradients)
+        })
+    };
+    let ((fused, fused_gradients), (reference, reference_gradients)) = (of(Kernels::Fused), of(Kernels::Reference));
+    assert_close("weights", &fused, &reference, 1e-5);
+    assert_close("gradients", &fused_gradients, &reference_gradients, 1e-4);
+    assert!(fused_gradients.iter().any(|(path, _)| path.starts_with("layer1")));
+    assert!(!fused_gradients.iter().any(|(path, _)| path.starts_with("layer2")));
+}
+
+#[test]
+fn weights_changed_after_inference_are_seen() {
+    let device = Backend::Flex.open().unwrap();
+    let mut network = network("resnet18", &device);
+    let before = network.forward(images(&device));
+    struct Halve;
+    impl ModuleMapper for Halve {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.map(|tensor| tensor.mul_scalar(0.5))
+        }
+    }
+    network = network.map(&mut Halve);
+    let after = network.forward(images(&device));
+    let reference = Kernels::Reference.scope(|| network.forward(images(&device)));
+    let values = |t: Tensor<2>| t.into_data().iter::<f32>().collect::<Vec<_>>();
+    let (before, after, reference) = (values(before), values(after), values(reference));
+    assert!(difference(&before, &after) > 0.1);
+    assert!(difference(&reference, &after) < 1e-5);
 }
 
 #[test]

@@ -260,6 +260,9 @@ impl Plan {
                 classes.push(([class_y, class_x], [rows, columns], taps));
             }
         }
+        if winograd::suits(&conv) {
+            margin = [1, 1, 1 + image[0] % 2, 1 + image[1] % 2];
+        }
         let gradient = Padded { size: output, channels: outputs, margin };
         let backward = classes
             .into_iter()
@@ -313,7 +316,6 @@ impl Plan {
 
     /// The sums at some pixels of an image, of every group of channels.
     #[expect(clippy::too_many_arguments, reason = "a convolution and where it goes")]
-    #[inline(always)]
     pub(crate) fn sums(
         &self,
         level: Level,
@@ -339,8 +341,8 @@ impl Plan {
         }
     }
 
-    /// Adds a packed weight gradient into `[out, in / groups, kernel height, kernel width]`.
-    pub(crate) fn unpack_add(&self, packed: &[f32], weight: &mut [f32]) {
+    /// Unpacks a weight gradient into `[out, in / groups, kernel height, kernel width]`.
+    pub(crate) fn unpack(&self, packed: &[f32], weight: &mut [f32]) {
         let [inputs, outputs] = self.conv.group_channels();
         let taps = self.conv.kernel[0] * self.conv.kernel[1];
         let blocks = outputs.div_ceil(BLOCK);
@@ -350,7 +352,7 @@ impl Plan {
             let packed = &packed[block * taps * inputs * BLOCK + channel % BLOCK..];
             for tap in 0..taps {
                 for input in 0..inputs {
-                    weight[input * taps + tap] += packed[(tap * inputs + input) * BLOCK];
+                    weight[input * taps + tap] = packed[(tap * inputs + input) * BLOCK];
                 }
             }
         }

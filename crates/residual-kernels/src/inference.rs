@@ -4,7 +4,7 @@ use crate::{
     Buffer, Conv, Level, Path, Shortcut,
     conv::{Padded, Plan},
     elementwise::{Affine, rectify},
-    path::{Source, each, is_small},
+    path::{Source, each, is_small, together},
     tile::{Add, Epilogue, Pixel},
     winograd,
 };
@@ -33,6 +33,17 @@ impl Prepared {
     }
 }
 
+impl Prepared {
+    /// A convolution's output for one padded image.
+    pub(crate) fn convolve(&self, level: Level, plan: &Plan, x: &[f32], out: &mut [f32]) {
+        if self.winograd {
+            let target = Padded { size: plan.output, channels: plan.conv.channels[1], margin: [0; 4] };
+            return winograd::rows(level, plan, x, &self.packed, Epilogue::default(), 0..plan.output[0], &target, out);
+        }
+        plan.sums(level, x, &self.packed, &plan.forward.pixels, Epilogue::default(), out, 0);
+    }
+}
+
 /// A layer, ready to run.
 struct Stage<'a> {
     plan: Arc<Plan>,
@@ -48,7 +59,6 @@ struct Stage<'a> {
 
 impl Stage<'_> {
     /// Some output rows of an image, of an even first one, into the target from its first of these rows on.
-    #[inline(always)]
     fn rows(&self, level: Level, x: &[f32], image: usize, rows: Range<usize>, out: &mut [f32]) {
         let len = self.plan.output_len();
         let add = self.add.map(|(values, strength)| Add { values: &values[image * len..][..len], strength });
@@ -81,9 +91,14 @@ impl Path<'_> {
     /// convolutions.
     pub fn infer(&self, level: Level, weights: &[Arc<Prepared>]) -> Buffer {
         let plans = self.plans();
-        self.check(&plans);
+        let alone = plans.iter().all(|plan| is_small(self.batch(), plan));
+        together(alone, || self.infer_planned(level, weights, &plans, alone))
+    }
+
+    fn infer_planned(&self, level: Level, weights: &[Arc<Prepared>], plans: &[Arc<Plan>], alone: bool) -> Buffer {
+        self.check(plans);
         assert_eq!(weights.len(), plans.len(), "prepared weights");
-        let zero_pad = self.zero_pad(&plans);
+        let zero_pad = self.zero_pad(plans);
         let last = plans.len() - 1;
         let stage = |i: usize| {
             let scale = if i == last { self.scale } else { 1.0 };
@@ -94,7 +109,8 @@ impl Path<'_> {
             let channels = plan.conv.channels[1];
             let target = plans.get(i + 1).map_or(Padded { size: plan.output, channels, margin: [0; 4] }, |p| p.input);
             let places = target.rows().flat_map(|row| row.step_by(channels));
-            let pixels = plan.forward.pixels.iter().zip(places).map(|(pixel, to)| Pixel { output: to as u32, ..*pixel });
+            let pixels =
+                plan.forward.pixels.iter().zip(places).map(|(pixel, to)| Pixel { output: to as u32, ..*pixel });
             Stage {
                 weight: &weights[i],
                 relu: i < last || (self.relu && zero_pad.is_none()),
@@ -116,36 +132,33 @@ impl Path<'_> {
                 let len = plans[0].input_len();
                 zero_pad.add(&self.input[image * len..][..len], strength, output);
                 if self.relu {
-                    rectify(output);
+                    rectify(level, output);
                 }
             }
         };
         let workspaces = || plans.iter().map(|plan| plan.input.workspace()).collect::<Vec<_>>();
         // One image after the other where there are images for all cores: then what is between layers stays in cache.
-        let alone = plans.iter().all(|plan| is_small(batch, plan));
         if alone || batch >= 2 * threads {
             let size = batch.div_ceil(4 * threads).max(1);
             each(output.chunks_mut(len * size).enumerate(), alone, |(group, outputs)| {
                 let mut workspaces = workspaces();
                 for (i, output) in outputs.chunks_mut(len).enumerate() {
                     let image = group * size + i;
-                    level.run(|| {
-                        let direct = Source::Input(self.input).image(&plans[0], image, &mut workspaces[0]);
-                        for (i, stage) in stages.iter().enumerate() {
-                            let (before, after) = workspaces.split_at_mut(i + 1);
-                            let x = direct.filter(|_| i == 0).unwrap_or(&before[i]);
-                            let out = after.first_mut().map_or(&mut *output, |next| stage.inner(next));
-                            stage.rows(level, x, image, 0..stage.plan.output[0], out);
-                        }
-                        around(image, output);
-                    });
+                    let direct = Source::Input(self.input).image(level, &plans[0], image, &mut workspaces[0]);
+                    for (i, stage) in stages.iter().enumerate() {
+                        let (before, after) = workspaces.split_at_mut(i + 1);
+                        let x = direct.filter(|_| i == 0).unwrap_or(&before[i]);
+                        let out = after.first_mut().map_or(&mut *output, |next| stage.inner(next));
+                        stage.rows(level, x, image, 0..stage.plan.output[0], out);
+                    }
+                    around(image, output);
                 }
             });
             return output;
         }
         let mut workspaces = workspaces();
         for (image, output) in output.chunks_mut(len).enumerate() {
-            let direct = Source::Input(self.input).image(&plans[0], image, &mut workspaces[0]);
+            let direct = Source::Input(self.input).image(level, &plans[0], image, &mut workspaces[0]);
             for (i, stage) in stages.iter().enumerate() {
                 let (before, after) = workspaces.split_at_mut(i + 1);
                 let x = direct.filter(|_| i == 0).unwrap_or(&before[i]);
@@ -155,7 +168,7 @@ impl Path<'_> {
                 let strips = out[..stage.target.span()].chunks_mut(rows * stage.target.row());
                 each(strips.enumerate(), is_small(1, &stage.plan), |(strip, out)| {
                     let rows = strip * rows..((strip + 1) * rows).min(height);
-                    level.run(|| stage.rows(level, x, image, rows, out));
+                    stage.rows(level, x, image, rows, out);
                 });
             }
             around(image, output);

@@ -17,7 +17,9 @@ use crate::{
         Affine, NormGradient, ZeroPad, add_gradient, copy_rows, finish, gradient_sums, moments, norm_gradient_rows,
         normalize_rows, rectified_gradient_sums, rectify,
     },
+    inference::Prepared,
     tile::{Epilogue, Products, Sums},
+    winograd,
 };
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -170,6 +172,12 @@ pub(crate) fn is_small(images: usize, plan: &Plan) -> bool {
     images * plan.output_len() * plan.conv.weights() / plan.conv.channels[1] < ALONE
 }
 
+/// Runs `f` on a thread of the pool, unless it needs no other: from there on the threads hand work to each other
+/// without the calling thread's going to sleep and waking for each of its parts.
+pub(crate) fn together<R: Send>(alone: bool, f: impl FnOnce() -> R + Send) -> R {
+    if alone { f() } else { rayon::scope(|_| f()) }
+}
+
 /// Calls `f` for each item, on all cores unless there is little to do.
 pub(crate) fn each<T: Send>(items: impl Iterator<Item = T>, alone: bool, f: impl Fn(T) + Sync + Send) {
     if alone {
@@ -239,15 +247,14 @@ pub(crate) enum Source<'a> {
 
 impl<'a> Source<'a> {
     /// Calls `f` with an image as the layer reads it: normalised and padded, in the workspace where need be.
-    #[inline(always)]
-    pub(crate) fn image(self, plan: &Plan, index: usize, workspace: &mut [f32]) -> Option<&'a [f32]> {
+    pub(crate) fn image(self, level: Level, plan: &Plan, index: usize, workspace: &mut [f32]) -> Option<&'a [f32]> {
         let len = plan.input_len();
         let image = index * len..(index + 1) * len;
         let padded = &plan.input;
         match self {
             Self::Input(x) if !padded.is_padded() => return Some(&x[image]),
-            Self::Input(x) => copy_rows(&x[image], padded.rows(), workspace),
-            Self::Raw(z, affine) => normalize_rows(&z[image], affine, padded.rows(), workspace),
+            Self::Input(x) => copy_rows(&x[image], padded, workspace),
+            Self::Raw(z, affine) => normalize_rows(level, &z[image], affine, padded, workspace),
         }
         None
     }
@@ -319,12 +326,6 @@ impl Path<'_> {
         }
     }
 
-    /// A convolution's output for one image, of every group.
-    #[inline(always)]
-    fn sums(&self, level: Level, plan: &Plan, x: &[f32], packed: &[f32], out: &mut [f32]) {
-        plan.sums(level, x, packed, &plan.forward.pixels, Epilogue::default(), out, 0);
-    }
-
     /// The output, and what [`Self::gradients`] needs: with `keep` the output of every convolution, without
     /// it only the statistics, and the backward pass computes the rest again.
     ///
@@ -332,26 +333,28 @@ impl Path<'_> {
     /// If shapes do not agree.
     pub fn train(&self, level: Level, keep: bool) -> (Buffer, Saved) {
         let plans = self.plans();
-        self.check(&plans);
-        let (outputs, statistics, affines) = self.convolve(level, &plans, None);
+        together(plans.iter().all(|plan| self.alone(plan)), || self.train_planned(level, keep, &plans))
+    }
+
+    fn train_planned(&self, level: Level, keep: bool, plans: &[Arc<Plan>]) -> (Buffer, Saved) {
+        self.check(plans);
+        let (outputs, statistics, affines) = self.convolve(level, plans, None);
         let last = plans.len() - 1;
         let len = plans[last].output_len();
-        let zero_pad = self.zero_pad(&plans);
+        let zero_pad = self.zero_pad(plans);
         let addend = self.addend(zero_pad);
         let affine = scaled(&affines[last], self.scale);
         let mut y = Buffer::new(self.batch() * len);
         let input_len = plans[0].input_len();
         each(y.chunks_mut(len).zip(outputs[last].chunks(len)).enumerate(), self.alone(&plans[last]), |(n, (y, z))| {
-            level.run(|| {
-                let other = addend.map(|(values, strength)| (&values[n * len..][..len], strength));
-                finish(z, &affine, other, self.relu && zero_pad.is_none(), y);
-                if let Some(zero_pad) = zero_pad {
-                    zero_pad.add(&self.input[n * input_len..][..input_len], self.shortcut.strength(), y);
-                    if self.relu {
-                        rectify(y);
-                    }
+            let other = addend.map(|(values, strength)| (&values[n * len..][..len], strength));
+            finish(level, z, &affine, other, self.relu && zero_pad.is_none(), y);
+            if let Some(zero_pad) = zero_pad {
+                zero_pad.add(&self.input[n * input_len..][..input_len], self.shortcut.strength(), y);
+                if self.relu {
+                    rectify(level, y);
                 }
-            });
+            }
         });
         let keep = keep && !self.is_cheap();
         (y, Saved { statistics, outputs: keep.then_some(outputs) })
@@ -374,8 +377,7 @@ impl Path<'_> {
         let (mut outputs, mut statistics, mut affines) = (Vec::<Buffer>::new(), Vec::new(), Vec::<Affine>::new());
         for (i, (layer, plan)) in self.layers.iter().zip(plans).enumerate() {
             let channels = layer.channels();
-            let mut packed = Buffer::new(plan.conv.packed_len());
-            plan.conv.pack(layer.weight, &mut packed);
+            let weight = Prepared::new(&layer.conv, layer.weight);
             let source = match i {
                 0 => Source::Input(self.input),
                 _ => Source::Raw(&outputs[i - 1], &affines[i - 1]),
@@ -387,15 +389,12 @@ impl Path<'_> {
             let images = z.chunks_mut(len).zip(sums.chunks_mut(2 * channels)).enumerate();
             each(images, self.alone(plan), |(n, (z, sums))| {
                 let mut workspace = plan.input.workspace();
-                level.run(|| {
-                    let direct = source.image(plan, n, &mut workspace);
-                    let x = direct.unwrap_or(&workspace);
-                    self.sums(level, plan, x, &packed, z);
-                    if measured {
-                        let (mean, squares) = sums.split_at_mut(channels);
-                        moments(z, channels, mean, squares);
-                    }
-                });
+                let direct = source.image(level, plan, n, &mut workspace);
+                weight.convolve(level, plan, direct.unwrap_or(&workspace), z);
+                if measured {
+                    let (mean, squares) = sums.split_at_mut(channels);
+                    moments(level, z, channels, mean, squares);
+                }
             });
             let known = known.map(|known| known[i].clone());
             let batch_statistics = known.unwrap_or_else(|| measured.then(|| combine(&sums, channels, len / channels)));
@@ -412,13 +411,26 @@ impl Path<'_> {
     /// If shapes do not agree, or `saved` is of another path.
     pub fn gradients(&self, level: Level, output: &[f32], saved: Saved, dy: &[f32], wanted: Wanted) -> Gradients {
         let plans = self.plans();
-        self.check(&plans);
+        let alone = plans.iter().all(|plan| self.alone(plan));
+        together(alone, || self.gradients_planned(level, output, saved, dy, wanted, &plans))
+    }
+
+    fn gradients_planned(
+        &self,
+        level: Level,
+        output: &[f32],
+        saved: Saved,
+        dy: &[f32],
+        wanted: Wanted,
+        plans: &[Arc<Plan>],
+    ) -> Gradients {
+        self.check(plans);
         let batch = self.batch();
         let last = plans.len() - 1;
         assert_eq!(dy.len(), batch * plans[last].output_len(), "the shape of the output's gradient");
         assert_eq!(output.len(), dy.len(), "the output's shape");
         let Saved { statistics, outputs } = saved;
-        let mut outputs = outputs.unwrap_or_else(|| self.convolve(level, &plans, Some(&statistics)).0);
+        let mut outputs = outputs.unwrap_or_else(|| self.convolve(level, plans, Some(&statistics)).0);
         let y = self.relu.then_some(output);
 
         let shortcut = (wanted.shortcut && matches!(self.shortcut, Shortcut::Tensor { .. })).then(|| {
@@ -426,8 +438,7 @@ impl Path<'_> {
             let mut shortcut = Buffer::zeros(dy.len());
             each(shortcut.chunks_mut(len).enumerate(), self.alone(&plans[last]), |(n, gradient)| {
                 let image = n * len..(n + 1) * len;
-                level
-                    .run(|| add_gradient(&dy[image.clone()], y.map(|y| &y[image]), self.shortcut.strength(), gradient));
+                add_gradient(level, &dy[image.clone()], y.map(|y| &y[image]), self.shortcut.strength(), gradient);
             });
             shortcut
         });
@@ -470,7 +481,7 @@ impl Path<'_> {
                 weighted: wanted.parameters,
                 through: i > 0 || wanted.input,
                 around: (i == 0 && wanted.input).then_some((dy, y)),
-                zero_pad: self.zero_pad(&plans),
+                zero_pad: self.zero_pad(plans),
             };
             let (weight, below, below_sums) = step.run(layer.weight, z);
             layers[i].weight = weight;
@@ -487,7 +498,7 @@ impl Path<'_> {
             let image = n * len..(n + 1) * len;
             let (sums, products) = sums.split_at_mut(channels);
             let y = y.map(|y| &y[image.clone()]);
-            level.run(|| gradient_sums(&dy[image.clone()], y, &z[image], mean, self.scale, sums, products));
+            gradient_sums(level, &dy[image.clone()], y, &z[image], mean, self.scale, sums, products);
         });
         sums
     }
@@ -528,6 +539,50 @@ fn norm_gradient(
     (totals, NormGradient { mean, gain, slope, offset })
 }
 
+/// A weight as the input gradient reads it.
+enum Transposed {
+    /// For the classes of [`Plan::backward`].
+    Sums(Buffer),
+    /// Of the convolution with turned kernels.
+    Winograd(Arc<Plan>, Prepared),
+}
+
+impl Transposed {
+    fn new(plan: &Plan, weight: &[f32]) -> Self {
+        if winograd::suits(&plan.conv) {
+            let conv = winograd::transposed(plan.conv);
+            let weight = winograd::transposed_weight(&plan.conv, weight);
+            return Self::Winograd(Plan::of(conv, plan.output), Prepared::new(&conv, &weight));
+        }
+        let mut packed = Buffer::new(plan.packed_transposed_len());
+        plan.pack_transposed(weight, &mut packed);
+        Self::Sums(packed)
+    }
+
+    /// The gradient of an input image, from the padded gradient of its output.
+    fn convolve(&self, level: Level, plan: &Plan, dz: &[f32], below: &mut [f32]) {
+        let packed = match self {
+            Self::Winograd(plan, weight) => return weight.convolve(level, plan, dz, below),
+            Self::Sums(packed) => packed,
+        };
+        let [inputs, outputs] = plan.conv.group_channels();
+        for (class, packed) in plan.classes(packed) {
+            let group_len = packed.len() / plan.conv.groups;
+            for group in 0..plan.conv.groups {
+                let sums = Sums {
+                    x: &dz[group * outputs..],
+                    pixels: &class.pixels,
+                    runs: &class.runs,
+                    weights: &packed[group * group_len..][..group_len],
+                    channels: inputs,
+                    epilogue: Epilogue::default(),
+                };
+                sums.compute(level, &mut below[group * inputs..], 0);
+            }
+        }
+    }
+}
+
 /// One layer's part of the backward pass.
 struct BackwardLayer<'a> {
     path: &'a Path<'a>,
@@ -555,10 +610,7 @@ impl BackwardLayer<'_> {
         let (in_len, out_len) = (plan.input_len(), plan.output_len());
         let inputs = plan.conv.channels[0];
         let packed_len = plan.conv.packed_len();
-        let mut transposed = Buffer::new(if self.through { plan.packed_transposed_len() } else { 0 });
-        if self.through {
-            plan.pack_transposed(weight, &mut transposed);
-        }
+        let transposed = self.through.then(|| Transposed::new(plan, weight));
         let most = (GROUP_MEMORY / (4 * packed_len)).clamp(1, GROUPS);
         let size = batch.div_ceil(most).max(1);
         let groups = batch.div_ceil(size);
@@ -583,22 +635,23 @@ impl BackwardLayer<'_> {
                 let (mut a, mut dz) = (plan.input.workspace(), plan.gradient.workspace());
                 for (i, (z, sums)) in z.chunks_mut(out_len).zip(sums.chunks_mut(2 * inputs)).enumerate() {
                     let below = below.as_mut().map(|below| &mut below[i * in_len..][..in_len]);
-                    self.level.run(|| {
-                        self.image(first + i, z, below, &mut a, &mut dz, &transposed, weights.as_deref_mut(), sums)
-                    });
+                    self.image(first + i, z, below, &mut a, &mut dz, transposed.as_ref(), weights.as_deref_mut(), sums);
                 }
             });
         }
         let mut gradient = Vec::new();
         if self.weighted {
             gradient = vec![0.0; plan.conv.weights()];
-            weights.chunks(packed_len).for_each(|group| plan.unpack_add(group, &mut gradient));
+            let (sum, groups) = weights.split_at_mut(packed_len);
+            for group in groups.chunks(packed_len) {
+                add_gradient(self.level, group, None, 1.0, sum);
+            }
+            plan.unpack(sum, &mut gradient);
         }
         (gradient, self.through.then_some(if in_place { z } else { below }), sums)
     }
 
     #[expect(clippy::too_many_arguments, reason = "one image's share of `run`")]
-    #[inline(always)]
     fn image(
         &self,
         n: usize,
@@ -606,7 +659,7 @@ impl BackwardLayer<'_> {
         below: Option<&mut [f32]>,
         a: &mut [f32],
         dz: &mut [f32],
-        transposed: &[f32],
+        transposed: Option<&Transposed>,
         weights: Option<&mut [f32]>,
         sums: &mut [f32],
     ) {
@@ -616,9 +669,9 @@ impl BackwardLayer<'_> {
         let (g, y, scale) = self.gradient;
         let image = n * out_len..(n + 1) * out_len;
         let y = y.map(|y| &y[image.clone()]);
-        norm_gradient_rows(&g[image.clone()], y, z, self.norm, scale, plan.gradient.rows(), dz);
+        norm_gradient_rows(level, &g[image.clone()], y, z, self.norm, scale, &plan.gradient, dz);
         let raw = matches!(self.source, Source::Raw(..));
-        let direct = if self.weighted || raw { self.source.image(plan, n, a) } else { None };
+        let direct = if self.weighted || raw { self.source.image(level, plan, n, a) } else { None };
         let x = direct.unwrap_or(a);
         if let Some(weights) = weights {
             let group_len = plan.conv.packed_len() / plan.conv.groups;
@@ -633,28 +686,13 @@ impl BackwardLayer<'_> {
                 products.add_to(level, weights);
             }
         }
-        if !self.through {
-            return;
-        }
+        let Some(transposed) = transposed else { return };
         let below = below.unwrap_or(z);
-        for (class, packed) in plan.classes(transposed) {
-            let group_len = packed.len() / plan.conv.groups;
-            for group in 0..plan.conv.groups {
-                let sums = Sums {
-                    x: &dz[group * outputs..],
-                    pixels: &class.pixels,
-                    runs: &class.runs,
-                    weights: &packed[group * group_len..][..group_len],
-                    channels: inputs,
-                    epilogue: Epilogue::default(),
-                };
-                sums.compute(level, &mut below[group * inputs..], 0);
-            }
-        }
+        transposed.convolve(level, plan, dz, below);
         if let Source::Raw(z, affine) = self.source {
             let (sums, products) = sums.split_at_mut(plan.conv.channels[0]);
             let z = &z[n * in_len..][..in_len];
-            rectified_gradient_sums(below, x, plan.input.rows(), z, &affine.mean, sums, products);
+            rectified_gradient_sums(level, below, x, &plan.input, z, &affine.mean, sums, products);
         }
         if let Some((dy, y)) = self.around
             && matches!(self.path.shortcut, Shortcut::Input { .. })
@@ -664,8 +702,8 @@ impl BackwardLayer<'_> {
             let (dy, y) = (&dy[image.clone()], y.map(|y| &y[image]));
             let strength = self.path.shortcut.strength();
             match self.zero_pad {
-                None => add_gradient(dy, y, strength, below),
-                Some(zero_pad) => zero_pad.add_gradient(dy, y, strength, below),
+                None => add_gradient(level, dy, y, strength, below),
+                Some(zero_pad) => zero_pad.add_gradient(level, dy, y, strength, below),
             }
         }
     }

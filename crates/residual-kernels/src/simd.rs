@@ -44,33 +44,43 @@ impl Level {
         levels.push(Self(Instructions::Neon));
         levels
     }
+}
 
-    /// Runs `f`, compiled for this level.
-    #[inline(always)]
-    pub(crate) fn run<R>(self, f: impl FnOnce() -> R) -> R {
-        match self.0 {
-            // SAFETY: a level is only made by `available`, which asked the processor.
+/// Defines functions of plain Rust that are compiled for every level, and take the level first.
+macro_rules! for_every_level {
+    ($($(#[$attribute:meta])* pub(crate) fn $name:ident($($argument:ident: $type:ty),* $(,)?) $body:block)*) => {$(
+        $(#[$attribute])*
+        #[allow(clippy::too_many_arguments)]
+        pub(crate) fn $name(level: $crate::Level, $($argument: $type),*) {
+            #[inline(always)]
+            fn plain($($argument: $type),*) $body
+
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx2 => unsafe { avx2(f) },
-            // SAFETY: as above.
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2($($argument: $type),*) {
+                plain($($argument),*)
+            }
+
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512 => unsafe { avx512(f) },
-            _ => f(),
+            #[target_feature(enable = "avx2,fma,avx512f")]
+            fn avx512($($argument: $type),*) {
+                plain($($argument),*)
+            }
+
+            match level.0 {
+                // SAFETY: a level is only made by `available`, which asked the processor.
+                #[cfg(target_arch = "x86_64")]
+                $crate::simd::Instructions::Avx2 => unsafe { avx2($($argument),*) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                $crate::simd::Instructions::Avx512 => unsafe { avx512($($argument),*) },
+                _ => plain($($argument),*),
+            }
         }
-    }
+    )*};
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn avx2<R>(f: impl FnOnce() -> R) -> R {
-    f()
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,avx512f")]
-fn avx512<R>(f: impl FnOnce() -> R) -> R {
-    f()
-}
+pub(crate) use for_every_level;
 
 impl fmt::Display for Level {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

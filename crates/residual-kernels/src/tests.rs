@@ -272,9 +272,7 @@ fn case() -> impl Strategy<Value = Case> {
             let layers: Vec<Tower> = convs
                 .into_iter()
                 .enumerate()
-                .map(|(i, (conv, norm))| {
-                    tower(conv, norm, seed + 10 * i as u64)
-                })
+                .map(|(i, (conv, norm))| tower(conv, norm, seed + 10 * i as u64))
                 .collect();
             let mut case = Case {
                 image,

@@ -131,7 +131,6 @@ impl Sums<'_> {
     ///
     /// # Panics
     /// If a place is outside of its slice.
-    #[inline(always)]
     pub(crate) fn compute(&self, level: Level, y: &mut [f32], start: usize) {
         self.check(y.len(), start);
         match level.0 {
@@ -429,7 +428,6 @@ impl Products<'_> {
     ///
     /// # Panics
     /// If a place is outside of its slice.
-    #[inline(always)]
     pub(crate) fn add_to(&self, level: Level, weights: &mut [f32]) {
         self.check(weights.len());
         match level.0 {

@@ -3,13 +3,15 @@
 //! for Convolutional Neural Networks", section 4.1). Its constants are 1 and ½, so its rounding errors are
 //! of the size of the sums' own.
 //!
-//! For inference, and for convolutions wide enough that products outweigh the transforms.
+//! For convolutions wide enough that products outweigh the transforms. The input gradient is such a
+//! convolution too, of the output gradient with the kernels turned around.
 
 #![allow(clippy::needless_range_loop, reason = "lanes are counted so that they become vectors")]
 
 use crate::{
     Buffer, Conv, Level,
     conv::{Padded, Plan},
+    simd::for_every_level,
     tile::{BLOCK, Epilogue, Pixel, Run, Runs, Sums},
 };
 use rayon::prelude::*;
@@ -17,6 +19,9 @@ use std::ops::Range;
 
 /// The products of a tile.
 const POINTS: usize = 16;
+
+/// Channels from which on products outweigh the transforms.
+const LEAST_CHANNELS: usize = 64;
 
 /// Lanes that a transform holds in registers.
 const LANES: usize = 8;
@@ -28,7 +33,8 @@ const LEAST_TILES: usize = 48;
 /// Whether the algorithm is made for such a convolution.
 pub(crate) fn suits(conv: &Conv) -> bool {
     let Conv { channels, kernel, stride, padding, dilation, groups } = *conv;
-    let wide = channels.iter().all(|&c| c >= 64 && c.is_multiple_of(BLOCK)) && channels[0] * channels[1] <= 256 * 256;
+    let wide = channels.iter().all(|&c| c >= LEAST_CHANNELS && c.is_multiple_of(BLOCK))
+        && channels[0] * channels[1] <= 256 * 256;
     wide && (kernel, stride, padding, dilation, groups) == ([3, 3], 1, 1, 1, 1)
 }
 
@@ -58,10 +64,27 @@ pub(crate) fn prepare(conv: &Conv, weight: &[f32]) -> Buffer {
     packed
 }
 
+/// The convolution that makes the input gradient of one from its output gradient.
+pub(crate) fn transposed(conv: Conv) -> Conv {
+    Conv { channels: [conv.channels[1], conv.channels[0]], ..conv }
+}
+
+/// The weight of [`transposed`]: inputs and outputs change places, and kernels are turned by half a turn.
+pub(crate) fn transposed_weight(conv: &Conv, weight: &[f32]) -> Buffer {
+    let [inputs, outputs] = conv.channels;
+    let mut turned = Buffer::new(weight.len());
+    for (input, turned) in turned.chunks_mut(outputs * 9).enumerate() {
+        for (output, turned) in turned.chunks_mut(9).enumerate() {
+            let kernel = &weight[(output * inputs + input) * 9..][..9];
+            turned.iter_mut().zip(kernel.iter().rev()).for_each(|(to, from)| *to = *from);
+        }
+    }
+    turned
+}
+
 /// Output rows of a convolution, from an even one on, with its epilogue, into a padded image from its first
 /// of these rows on.
 #[expect(clippy::too_many_arguments, reason = "a convolution and where it goes")]
-#[inline(always)]
 pub(crate) fn rows(
     level: Level,
     plan: &Plan,
@@ -73,8 +96,7 @@ pub(crate) fn rows(
     out: &mut [f32],
 ) {
     let [inputs, outputs] = plan.conv.channels;
-    let [height, width] = plan.output;
-    let across = width.div_ceil(2);
+    let across = plan.output[1].div_ceil(2);
     let tiles = (rows.start / 2 * across)..(rows.end.div_ceil(2) * across);
     let most = (BAND_NUMBERS / (POINTS * (inputs + outputs))).max(LEAST_TILES).min(tiles.len());
     let mut v = Buffer::new(POINTS * most * inputs);
@@ -82,38 +104,65 @@ pub(crate) fn rows(
     let pixels: Vec<Pixel> =
         (0..most).map(|tile| Pixel { input: (tile * inputs) as u32, output: (tile * outputs) as u32 }).collect();
     let runs = Runs::new([Run { offset: 0, length: inputs as u32 }].into_iter());
-    let row = plan.input.row();
     let start = target.at(rows.start as isize, 0) as usize;
     for first in tiles.clone().step_by(most) {
-        let count = most.min(tiles.end - first);
-        for tile in 0..count {
-            let (ty, tx) = ((first + tile) / across, (first + tile) % across);
-            let corner = 2 * ty * row + 2 * tx * inputs;
-            for c in (0..inputs).step_by(LANES) {
-                transform_input(&x[corner + c..], row, inputs, &mut v[tile * inputs + c..], most * inputs);
-            }
-        }
+        let band = first..(first + most).min(tiles.end);
+        spread_tiles(level, plan, x, band.clone(), &mut v);
         for point in 0..POINTS {
             let sums = Sums {
-                x: &v[point * most * inputs..],
-                pixels: &pixels[..count],
+                x: &v[point * inputs * most..],
+                pixels: &pixels[..band.len()],
                 runs: &runs,
                 weights: &packed[point * inputs * outputs..][..inputs * outputs],
                 channels: outputs,
                 epilogue: Epilogue::default(),
             };
-            sums.compute(level, &mut m[point * most * outputs..][..most * outputs], 0);
+            sums.compute(level, &mut m[point * outputs * most..][..outputs * most], 0);
         }
-        for tile in 0..count {
-            let (y, x) = (2 * ((first + tile) / across), 2 * ((first + tile) % across));
-            let pixels = [(y, x), (y, x + 1), (y + 1, x), (y + 1, x + 1)].map(|(y, x)| {
-                (y < height && x < width).then(|| (y * width + x, target.at(y as isize, x as isize) as usize - start))
-            });
+        gather_tiles(level, plan, &m, band, epilogue, target, out, start);
+    }
+}
+
+for_every_level! {
+    /// `Bᵀ d B` of some tiles, `[point][tile][channel]`.
+    pub(crate) fn spread_tiles(plan: &Plan, x: &[f32], tiles: Range<usize>, v: &mut [f32]) {
+        let inputs = plan.conv.channels[0];
+        let (across, row) = (plan.output[1].div_ceil(2), plan.input.row());
+        let point = v.len() / POINTS;
+        for (i, tile) in tiles.enumerate() {
+            let corner = 2 * (tile / across) * row + 2 * (tile % across) * inputs;
+            for c in (0..inputs).step_by(LANES) {
+                transform_input(&x[corner + c..], row, inputs, &mut v[i * inputs + c..], point);
+            }
+        }
+    }
+
+    /// `Aᵀ m A` of some tiles, with the epilogue, to their pixels of a padded image from `start` on.
+    pub(crate) fn gather_tiles(
+        plan: &Plan,
+        m: &[f32],
+        tiles: Range<usize>,
+        epilogue: Epilogue<'_>,
+        target: &Padded,
+        out: &mut [f32],
+        start: usize,
+    ) {
+        let outputs = plan.conv.channels[1];
+        let [height, width] = plan.output;
+        let across = width.div_ceil(2);
+        let point = m.len() / POINTS;
+        for (i, tile) in tiles.enumerate() {
+            let (y, x) = (2 * (tile / across), 2 * (tile % across));
+            let place = |y: usize, x: usize| {
+                let inside = y < height && x < width;
+                inside.then(|| (y * width + x, target.at(y as isize, x as isize) as usize - start))
+            };
+            let pixels = [place(y, x), place(y, x + 1), place(y + 1, x), place(y + 1, x + 1)];
             for c in (0..outputs).step_by(LANES) {
-                let sums = transform_output(&m[tile * outputs + c..], most * outputs);
-                for (sums, pixel) in sums.into_iter().zip(pixels) {
-                    if let Some((pixel, to)) = pixel {
-                        write(sums, epilogue, pixel * outputs, c, &mut out[to + c..]);
+                let sums = transform_output(&m[i * outputs + c..], point);
+                for corner in 0..4 {
+                    if let Some((pixel, to)) = pixels[corner] {
+                        write(sums[corner], epilogue, pixel * outputs, c, &mut out[to + c..]);
                     }
                 }
             }

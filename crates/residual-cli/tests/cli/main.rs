@@ -150,8 +150,45 @@ fn devices_lists_every_backend_and_the_default() {
 }
 
 #[test]
+fn bench_times_training_and_inference() {
+    let bench = ["bench", "resnet8", "--image", "3x8x8", "--batch", "4", "--steps", "2"];
+    let report: serde_json::Value = serde_json::from_str(&succeeds(&[&bench[..], &["--json"]].concat()).0).unwrap();
+    for key in ["train_images_per_s", "infer_images_per_s", "train_gflops", "matmul_gflops", "infer_share"] {
+        assert!(report[key].as_f64().unwrap() > 0.0, "{key} in {report}");
+    }
+    if cfg!(target_os = "linux") {
+        assert!(report["peak_mib"].as_f64().unwrap() > 1.0);
+    }
+    assert_eq!(report["kernels"], "fused");
+    let text = succeeds(&[&bench[..], &["--kernels", "reference", "--threads", "1"]].concat()).0;
+    assert!(text.contains("reference kernels, 1 threads") && text.contains("peak memory"), "{text}");
+    let text = succeeds(&[&bench[..], &["--recompute", "--inference"]].concat()).0;
+    assert!(text.contains("recompute kernels") && !text.contains("training"), "{text}");
+}
+
+#[test]
+fn kernels_that_cannot_be_are_refused_in_one_line() {
+    let bench = ["bench", "resnet8", "--recompute", "--kernels", "reference"];
+    refuses(&bench, 2, "--recompute is for fused kernels");
+    refuses(&["bench", "resnet8", "--batch", "0"], 2, "must be at least 1");
+}
+
+#[test]
+fn kernels_are_recorded_with_a_training() {
+    let dir = tempfile::tempdir().unwrap();
+    for kernels in ["fused", "reference"] {
+        let out = dir.path().join(kernels);
+        let args = ["train", "--net", "resnet8", "--data", "synthetic", "--epochs", "1", "--kernels", kernels, "--out"];
+        succeeds(&[&args[..], &[out.to_str().unwrap()]].concat());
+        let environment = fs::read_to_string(out.join("environment.json")).unwrap();
+        assert!(environment.contains(&format!("\"kernels\": \"{kernels}\"")), "{environment}");
+    }
+}
+
+#[test]
 fn help_exists_for_every_command() {
-    for command in ["sweep", "train", "predict", "eval", "models", "summary", "weights", "convert", "devices"] {
+    for command in ["sweep", "train", "predict", "eval", "models", "summary", "weights", "convert", "bench", "devices"]
+    {
         assert!(succeeds(&[command, "--help"]).0.contains("Usage: residual"));
     }
 }

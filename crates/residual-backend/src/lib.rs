@@ -25,7 +25,7 @@ use std::{fmt, str::FromStr};
 pub enum Backend {
     /// CPU, Burn's current default: SIMD, im2col and GEMM on all cores.
     Flex,
-    /// CPU, on the `ndarray` crate; deprecated upstream, kept as an independent reference.
+    /// CPU, on the `ndarray` crate; deprecated upstream, kept as a second reference for Burn's operations.
     NdArray,
     /// Any GPU, through the graphics API that wgpu finds.
     Wgpu,

@@ -1,4 +1,54 @@
 //! The residual block's arithmetic on a CPU, fused.
+//!
+//! A [`Path`] is a block's main path, a row of convolutions with norms and ReLUs between them, and what
+//! happens at its end: `y = g(s · F(x) + α · shortcut)`. It computes its output for inference
+//! ([`Path::infer`]) or training ([`Path::train`]), and its gradients ([`Path::gradients`]), on plain slices
+//! of `f32` that hold images channels-last. A fully-connected layer is a 1x1 convolution of an image of one
+//! row. The core knows nothing of Burn; the feature `burn` adds the module `bridge`, which makes a
+//! path one operation of Burn's backends flex and ndarray, with its own backward pass.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `tile.rs` | the two inner loops: sums over runs of numbers, held in registers |
+//! | `conv.rs` | every convolution and its input gradient as such sums |
+//! | `winograd.rs` | wide 3x3 convolutions with 2.25 times fewer products |
+//! | `elementwise.rs` | norms, ReLUs and shortcuts, forward and backward |
+//! | `path.rs`, `inference.rs` | what runs when, and on which images |
+//! | `pool.rs` | max-pooling |
+//! | `buffer.rs` | memory that is used again |
+//! | `simd.rs` | the processor's vectors, picked when the program runs |
+//! | `bridge.rs` | Burn's side |
+//!
+//! Results do not depend on the number of threads: sums over a batch are made of sums over images or over
+//! fixed groups of them, added in order. They do depend on the [`Level`], in their last digits.
+//!
+//! # Features
+//!
+//! `burn`: the bridge. `flex`, `ndarray`: the bridge to that backend.
+//!
+//! # Example
+//!
+//! ```
+//! use residual_kernels::{Conv, Layer, Level, Norm, Path, Shortcut, Wanted};
+//!
+//! let conv = Conv::same([16, 16], 3);
+//! let (weight, ones, zeros) = (vec![0.1; conv.weights()], [1.0; 16], [0.0; 16]);
+//! let layer =
+//!     Layer { conv, weight: &weight, gain: Some(&ones), bias: Some(&zeros), norm: Norm::Batch { epsilon: 1e-5 } };
+//! let images: Vec<f32> = (0..2 * 8 * 8 * 16).map(|i| (i % 7) as f32).collect();
+//! let block = Path {
+//!     layers: vec![layer; 2],
+//!     input: &images,
+//!     image: [8, 8],
+//!     scale: 1.0,
+//!     shortcut: Shortcut::Input { strength: 1.0 },
+//!     relu: true,
+//! };
+//! let (output, saved) = block.train(Level::detect(), true);
+//! let wanted = Wanted { input: true, shortcut: false, parameters: true };
+//! let gradients = block.gradients(Level::detect(), &output, saved, &vec![1.0; output.len()], wanted);
+//! assert_eq!(gradients.layers[0].weight.len(), weight.len());
+//! ```
 
 #[cfg(feature = "burn")]
 pub mod bridge;

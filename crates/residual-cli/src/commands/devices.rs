@@ -41,7 +41,7 @@ fn line(backend: Backend, default: Option<&Backend>) -> Line {
             (Some(hardware.name), true, Some("a software adapter: for tests, far slower than flex".into()))
         }
         Ok(hardware) if backend == Backend::NdArray => {
-            (Some(hardware.name), false, Some("an independent reference, many times slower than flex".into()))
+            (Some(hardware.name), false, Some("deprecated upstream, slower than flex".into()))
         }
         Ok(hardware) => (Some(hardware.name), false, None),
         Err(_) if !compiled => (None, false, Some(format!("not compiled in: rebuild with --features {backend}"))),

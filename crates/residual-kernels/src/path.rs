@@ -463,7 +463,7 @@ impl Path<'_> {
                 layers[i].gain = gains.collect();
             }
             let z = outputs.pop().expect("an output for every layer");
-            let before = (i > 0).then(|| layer_before(&self.layers[i - 1], statistics[i - 1].as_ref()));
+            let before = (i > 0).then(|| self.layers[i - 1].affine(statistics[i - 1].as_ref()));
             let source = match &before {
                 Some(affine) => Source::Raw(&outputs[i - 1], affine),
                 None => Source::Input(self.input),
@@ -502,10 +502,6 @@ impl Path<'_> {
         });
         sums
     }
-}
-
-fn layer_before(layer: &Layer, statistics: Option<&Statistics>) -> Affine {
-    layer.affine(statistics)
 }
 
 fn scaled(affine: &Affine, scale: f32) -> Affine {

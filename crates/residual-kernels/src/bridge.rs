@@ -274,13 +274,18 @@ impl<B: Backend> Slot<B> {
     }
 }
 
+impl<B: Backend> More<B> {
+    fn as_ref(&self) -> Option<&LayerTensors<B>> {
+        match self {
+            Self::Some(layer) => Some(layer),
+            Self::None => None,
+        }
+    }
+}
+
 impl<B: Backend> Layers<B> {
     fn iter(&self) -> impl Iterator<Item = &LayerTensors<B>> {
-        let some = |more| match more {
-            &More::Some(ref layer) => Some(layer),
-            More::None => None,
-        };
-        [&self.first, &self.second, &self.third].into_iter().filter_map(some)
+        [&self.first, &self.second, &self.third].into_iter().filter_map(More::as_ref)
     }
 
     fn into_vec(self) -> Vec<LayerTensors<B>> {

@@ -189,8 +189,10 @@ pub(crate) struct Plan {
     pub(crate) products: Vec<Pixel>,
 }
 
+type Plans = HashMap<(Conv, [usize; 2]), Arc<Plan>>;
+
 /// Plans of convolutions seen so far; a net has a few dozen.
-static PLANS: LazyLock<Mutex<HashMap<(Conv, [usize; 2]), Arc<Plan>>>> = LazyLock::new(Mutex::default);
+static PLANS: LazyLock<Mutex<Plans>> = LazyLock::new(Mutex::default);
 
 /// Plans kept before all are forgotten.
 const MOST_PLANS: usize = 1024;
@@ -335,7 +337,7 @@ impl Plan {
                 runs: &self.forward.runs,
                 weights,
                 channels: outputs,
-                epilogue: epilogue.from_channel(to),
+                epilogue: epilogue.after_channels(to),
             };
             sums.compute(level, &mut out[to..], start);
         }

@@ -97,7 +97,7 @@ pub(crate) struct Epilogue<'a> {
 
 impl Epilogue<'_> {
     /// The same for a group of channels that begins at this one.
-    pub(crate) fn from_channel(self, first: usize) -> Self {
+    pub(crate) fn after_channels(self, first: usize) -> Self {
         Self {
             affine: self.affine.map(|(gain, bias)| (&gain[first..], &bias[first..])),
             add: self.add.map(|add| Add { values: &add.values[first..], ..add }),
@@ -303,6 +303,7 @@ unsafe fn step<V: Vector, const N: usize, const P: usize>(
 /// # Safety
 /// As for [`sums`]; there are `P` pixels, the weights of the runs are at `weights`, and the block is whole
 /// unless all runs are in one stage.
+#[expect(clippy::too_many_arguments, reason = "a tile of a sum")]
 #[inline(always)]
 unsafe fn tile<V: Vector, const N: usize, const P: usize>(
     sums: &Sums,

@@ -1,7 +1,7 @@
 //! Which code computes a block: Burn's operations one by one, or one fused operation on a CPU.
 //!
-//! Everything with a weight is a [`Unit`], a linear layer with its norm. Blocks say what they compute
-//! in Burn's operations, and ask here first whether kernels compute the same at once: [`fused`] is
+//! Everything with a weight is a unit, a linear layer with its norm. Blocks say what they compute
+//! in Burn's operations, and ask here first whether kernels compute the same at once: `fused` is
 //! the only place that decides.
 
 use crate::{ModelError, norm::normalize};

@@ -1,7 +1,7 @@
 //! Every kernel against the textbook's sums in `f64`, and gradients against finite differences of
 //! those.
 
-use crate::{Buffer, Conv, Layer, Level, Norm, Path, Shortcut, Wanted};
+use crate::{Buffer, Conv, Layer, Level, MaxPool, Norm, Path, Shortcut, Wanted};
 use proptest::prelude::*;
 
 const EPSILON: f64 = 1e-5;
@@ -441,4 +441,33 @@ fn a_dropped_buffer_is_used_again() {
     assert_eq!(place as usize % 64, 0);
     drop(buffer);
     assert_eq!(Buffer::new(123_457).as_ptr(), place);
+}
+
+#[test]
+fn nan_and_infinity_reach_every_output_that_sees_them() {
+    for channels in [8, 16, 64] {
+        let conv = Conv::same([channels; 2], 3);
+        let weight: Vec<f32> = numbers(1, conv.weights()).iter().map(|v| *v as f32).collect();
+        let [ones, zeros] = [1.0f32, 0.0].map(|v| vec![v; channels]);
+        let norm = Norm::Running { mean: &zeros, variance: &ones, epsilon: 1e-5 };
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut input = vec![0.5f32; 7 * 7 * channels];
+            input[(3 * 7 + 3) * channels] = bad;
+            let layer = Layer { conv, weight: &weight, gain: Some(&ones), bias: Some(&zeros), norm };
+            let shortcut = Shortcut::Input { strength: 1.0 };
+            let path = Path { layers: vec![layer], input: &input, image: [7, 7], scale: 1.0, shortcut, relu: true };
+            for level in Level::available() {
+                for output in [path.infer(level, &path.prepare()), path.train(level, true).0] {
+                    let wild = |pixel: usize| output[pixel * channels..][..channels].iter().any(|v| !v.is_finite());
+                    assert!((2..5).all(|y| (2..5).all(|x| wild(y * 7 + x))), "{bad} with {channels} channels, {level}");
+                    assert!(!wild(0), "{bad} went too far");
+                }
+            }
+        }
+    }
+    let pool = MaxPool { channels: 2, window: 3, stride: 2, padding: 1 };
+    let mut image = vec![1.0f32; 5 * 5 * 2];
+    image[(2 * 5 + 2) * 2] = f32::NAN;
+    let output = pool.forward(Level::detect(), &image, [5, 5]);
+    assert!(output[(3 + 1) * 2].is_nan() && output[(3 + 1) * 2 + 1] == 1.0);
 }

@@ -9,7 +9,7 @@ use crate::{ModelError, norm::normalize};
 use alloc::vec::Vec;
 use burn::{
     module::Module,
-    nn::{BatchNorm, Linear, PaddingConfig2d, conv::Conv2d, pool::MaxPool2d},
+    nn::{BatchNorm, Linear, conv::Conv2d, pool::MaxPool2d},
     tensor::{Tensor, activation::relu},
 };
 use core::{fmt, str::FromStr};
@@ -171,7 +171,10 @@ mod choice {
 #[cfg(feature = "std")]
 mod choice {
     use super::*;
-    use burn::tensor::{DType, Device, TensorData};
+    use burn::{
+        nn::PaddingConfig2d,
+        tensor::{DType, Device, TensorData},
+    };
     use residual_kernels::{
         Conv, MaxPool,
         bridge::{self, TensorLayer, TensorNorm, TensorPath, TensorShortcut},

@@ -383,14 +383,21 @@ pub(crate) struct ConvertArgs {
 pub(crate) struct SummaryArgs {
     /// Network, as `residual models` lists them, or of another depth
     pub(crate) net: NetName,
+    #[command(flatten)]
+    pub(crate) network: ImageNetworkArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What a network is like beside its name, where no data say what images it is for.
+#[derive(clap::Args)]
+pub(crate) struct ImageNetworkArgs {
     /// Channels, height and width of an image [default: 3x32x32 for small images, 3x224x224 for ImageNet]
     #[arg(long, value_name = "CxHxW")]
     pub(crate) image: Option<String>,
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 /// What a network is like beside its name.
@@ -468,9 +475,6 @@ pub(crate) struct BenchArgs {
     /// Images in a batch
     #[arg(long, default_value_t = 128)]
     pub(crate) batch: usize,
-    /// Channels, height and width of an image [default: 3x32x32 for small images, 3x224x224 for ImageNet]
-    #[arg(long, value_name = "CxHxW")]
-    pub(crate) image: Option<String>,
     /// Timed steps, after two that are not
     #[arg(long, default_value_t = 10)]
     pub(crate) steps: usize,
@@ -481,7 +485,7 @@ pub(crate) struct BenchArgs {
     #[arg(long)]
     pub(crate) inference: bool,
     #[command(flatten)]
-    pub(crate) network: NetworkArgs,
+    pub(crate) network: ImageNetworkArgs,
     #[command(flatten)]
     pub(crate) backend: BackendArgs,
     /// Print JSON

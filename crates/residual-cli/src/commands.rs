@@ -23,20 +23,20 @@ pub(crate) use weights::weights;
 
 use crate::{
     Usage,
-    args::{BackendArgs, KernelsChoice, NetworkArgs},
+    args::{BackendArgs, ImageNetworkArgs, KernelsChoice, NetworkArgs},
 };
 use residual_backend::{Backend, BackendError, Hardware};
-use residual_model::{BlockOptions, ConvConfig, InitConfig, Kernels, ModelError, NetworkConfig};
+use residual_model::{BlockOptions, ConvConfig, Family, InitConfig, Kernels, ModelError, NetName, NetworkConfig};
+
+/// The backend of this name, else of `BURN_DEVICE`, else flex.
+fn choose(name: Option<&str>) -> Result<Backend, BackendError> {
+    Backend::choose(name, std::env::var("BURN_DEVICE").ok().as_deref())
+}
 
 impl BackendArgs {
-    /// The flag, else `BURN_DEVICE`, else flex.
-    fn choose(&self) -> Result<Backend, BackendError> {
-        Backend::choose(self.backend.as_deref(), std::env::var("BURN_DEVICE").ok().as_deref())
-    }
-
     /// Opens the device and selects the kernels.
     fn open(&self) -> anyhow::Result<(Backend, Hardware)> {
-        let backend = self.choose()?;
+        let backend = choose(self.backend.as_deref())?;
         let hardware = backend.probe()?;
         let kernels = match (self.kernels, self.recompute) {
             (KernelsChoice::Reference, true) => {
@@ -88,6 +88,32 @@ impl NetworkArgs {
         network.validate()?;
         Ok(network)
     }
+}
+
+impl ImageNetworkArgs {
+    /// The network of this name with what was asked for changed, and the images it is for.
+    fn describe(&self, net: NetName) -> Result<(NetworkConfig, [usize; 3]), ModelError> {
+        let (image, classes) = usual(net);
+        let image = self.image.as_deref().map_or(Ok(image), parse_image)?;
+        Ok((self.network.apply(NetworkConfig::new(net, image, classes), InitConfig::default())?, image))
+    }
+}
+
+/// The images and classes a network was published for: CIFAR-10's or ImageNet's.
+fn usual(net: NetName) -> ([usize; 3], usize) {
+    match net.family {
+        Family::Dense | Family::Conv | Family::Preact | Family::Custom => ([3, 32, 32], 10),
+        _ => ([3, 224, 224], 1000),
+    }
+}
+
+fn parse_image(text: &str) -> Result<[usize; 3], ModelError> {
+    let sizes: Option<Vec<usize>> = text.split('x').map(|size| size.parse().ok()).collect();
+    sizes.and_then(|sizes| <[usize; 3]>::try_from(sizes).ok()).ok_or_else(|| ModelError::UnknownWord {
+        what: "image size",
+        word: text.into(),
+        expected: "channels, height and width such as 3x32x32",
+    })
 }
 
 /// `0.1234` as `12.34 %`.

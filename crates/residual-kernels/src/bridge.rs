@@ -274,20 +274,7 @@ impl<B: Backend> Slot<B> {
     }
 }
 
-impl<B: Backend> More<B> {
-    fn as_ref(&self) -> Option<&LayerTensors<B>> {
-        match self {
-            Self::Some(layer) => Some(layer),
-            Self::None => None,
-        }
-    }
-}
-
 impl<B: Backend> Layers<B> {
-    fn iter(&self) -> impl Iterator<Item = &LayerTensors<B>> {
-        [&self.first, &self.second, &self.third].into_iter().filter_map(More::as_ref)
-    }
-
     fn into_vec(self) -> Vec<LayerTensors<B>> {
         let some = |more| match more {
             More::Some(layer) => Some(layer),
@@ -341,11 +328,20 @@ struct PathNumbers {
 
 #[derive(Clone)]
 struct LayerNumbers {
-    weight: Numbers,
+    /// None where inference reads it prepared.
+    weight: Option<Numbers>,
     gain: Option<Numbers>,
     bias: Option<Numbers>,
     mean: Option<Numbers>,
     variance: Option<Numbers>,
+}
+
+impl LayerNumbers {
+    fn new<B: Host>(weight: Option<Numbers>, layer: LayerTensors<B>) -> Self {
+        let slot = |slot: Slot<B>| slot.as_ref().cloned().map(B::numbers);
+        let LayerTensors { gain, bias, mean, variance, .. } = layer;
+        Self { weight, gain: slot(gain), bias: slot(bias), mean: slot(mean), variance: slot(variance) }
+    }
 }
 
 const CHANNELS_LAST: [usize; 4] = [0, 2, 3, 1];
@@ -359,25 +355,28 @@ fn image_numbers<B: Host>(tensor: FloatTensor<B>) -> Numbers {
     }
 }
 
+/// A tensor of numbers that lie channels-last.
+fn image_tensor<B: Host>(buffer: Buffer, shape: [usize; 4]) -> FloatTensor<B> {
+    B::float_permute(B::tensor(buffer, &shape), &CHANNELS_SECOND)
+}
+
 impl PathNumbers {
-    fn new<B: Host>(tensors: PathTensors<B>, spec: Spec) -> Self {
-        let shape = tensors.input.shape();
+    fn with_weights<B: Host>(tensors: PathTensors<B>, spec: Spec) -> Self {
+        let PathTensors { input, shortcut, layers } = tensors;
+        let layers = layers.into_vec().into_iter();
+        let layers = layers.map(|layer| LayerNumbers::new(Some(B::numbers(layer.weight.clone())), layer)).collect();
+        Self::new(input, shortcut, layers, spec)
+    }
+
+    fn new<B: Host>(input: FloatTensor<B>, shortcut: Slot<B>, layers: Vec<LayerNumbers>, spec: Spec) -> Self {
+        let shape = input.shape();
         let rank = shape.num_dims();
         let shape = match rank {
             4 => CHANNELS_LAST.map(|axis| shape[axis]),
             _ => [1, 1, shape[0], shape[1]],
         };
-        let slot = |slot: Slot<B>| slot.as_ref().cloned().map(B::numbers);
-        let layers = tensors.layers.into_vec().into_iter().map(|layer| LayerNumbers {
-            weight: B::numbers(layer.weight),
-            gain: slot(layer.gain),
-            bias: slot(layer.bias),
-            mean: slot(layer.mean),
-            variance: slot(layer.variance),
-        });
-        let layers = layers.collect();
-        let shortcut = tensors.shortcut.as_ref().cloned().map(image_numbers::<B>);
-        Self { shape, rank, input: image_numbers::<B>(tensors.input), shortcut, layers, spec }
+        let shortcut = shortcut.as_ref().cloned().map(image_numbers::<B>);
+        Self { shape, rank, input: image_numbers::<B>(input), shortcut, layers, spec }
     }
 
     fn path(&self) -> Path<'_> {
@@ -385,7 +384,7 @@ impl PathNumbers {
             let running = "a running norm has mean and variance";
             Layer {
                 conv: *conv,
-                weight: layer.weight.slice(),
+                weight: layer.weight.as_ref().map_or(&[], Numbers::slice),
                 gain: layer.gain.as_ref().map(Numbers::slice),
                 bias: layer.bias.as_ref().map(Numbers::slice),
                 norm: match *norm {
@@ -421,8 +420,7 @@ impl PathNumbers {
         if self.rank == 2 {
             return B::tensor(buffer, &[width, channels]);
         }
-        let tensor = B::tensor(buffer, &[self.shape[0], height, width, channels]);
-        B::float_permute(tensor, &CHANNELS_SECOND)
+        image_tensor::<B>(buffer, [self.shape[0], height, width, channels])
     }
 
     fn output<B: Host>(&self, buffer: Buffer) -> FloatTensor<B> {
@@ -440,13 +438,16 @@ impl fmt::Debug for PathNumbers {
 
 fn compute<B: Host>(tensors: PathTensors<B>, spec: Spec) -> PathOutput<B> {
     if spec.layers.iter().any(|(_, norm)| matches!(norm, NormKind::Batch(_))) {
-        let numbers = PathNumbers::new(tensors, spec);
+        let numbers = PathNumbers::with_weights(tensors, spec);
         let (output, saved) = numbers.path().train(Level::detect(), false);
         return PathOutput { output: numbers.output::<B>(output), statistics: saved.statistics };
     }
-    let layers = tensors.layers.iter().zip(&spec.layers);
-    let prepared: Vec<_> = layers.map(|(layer, (conv, _))| B::prepared(&layer.weight, conv)).collect();
-    let numbers = PathNumbers::new(tensors, spec);
+    let PathTensors { input, shortcut, layers } = tensors;
+    let layers = layers.into_vec();
+    let pairs = layers.iter().zip(&spec.layers);
+    let prepared: Vec<_> = pairs.map(|(layer, (conv, _))| B::prepared(&layer.weight, conv)).collect();
+    let layers = layers.into_iter().map(|layer| LayerNumbers::new(None, layer)).collect();
+    let numbers = PathNumbers::new(input, shortcut, layers, spec);
     let output = numbers.path().infer(Level::detect(), &prepared);
     PathOutput { output: numbers.output::<B>(output), statistics: vec![None; prepared.len()] }
 }
@@ -483,7 +484,7 @@ impl<B: Host> Pooled<B> {
         let [batch, height, width, channels] = self.shape;
         let output = self.pool.forward(Level::detect(), self.numbers.slice(), [height, width]);
         let [height, width] = self.pool.output([height, width]);
-        B::float_permute(B::tensor(output, &[batch, height, width, channels]), &CHANNELS_SECOND)
+        image_tensor::<B>(output, [batch, height, width, channels])
     }
 }
 
@@ -499,7 +500,7 @@ impl<B: Host> Backward<B, 1> for MaxPoolBackward {
         if let [Some(node)] = ops.parents {
             let Pooled { pool, shape, numbers, .. } = ops.state;
             let dx = pool.gradient(Level::detect(), numbers.slice(), [shape[1], shape[2]], dy.slice());
-            grads.register::<B>(node.id, B::float_permute(B::tensor(dx, &shape), &CHANNELS_SECOND));
+            grads.register::<B>(node.id, image_tensor::<B>(dx, shape));
         }
     }
 }
@@ -597,7 +598,7 @@ impl<B: Host, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
                 PathOutput { output: prepared.finish(output), statistics }
             }
             OpsKind::Tracked(prepared) => {
-                let numbers = PathNumbers::new(tensors, spec);
+                let numbers = PathNumbers::with_weights(tensors, spec);
                 let (output, saved) = numbers.path().train(Level::detect(), !numbers.spec.recompute);
                 let statistics = saved.statistics.clone();
                 let output = numbers.output::<B>(output);

@@ -1,10 +1,10 @@
 //! Paths whose norms do not depend on the batch.
 
 use crate::{
-    Buffer, Conv, Level, Path, Shortcut,
+    Buffer, Conv, Level, Path,
     conv::{Padded, Plan},
-    elementwise::{Affine, rectify},
-    path::{Source, each, is_small, together},
+    elementwise::Affine,
+    path::{Source, each, is_small},
     tile::{Add, Epilogue, Pixel},
     winograd,
 };
@@ -31,18 +31,37 @@ impl Prepared {
         conv.pack(weight, &mut packed);
         Self { winograd: false, packed }
     }
-}
 
-impl Prepared {
+    /// Some output rows of a padded image, of an even first one, into a target from the first of these rows on.
+    #[expect(clippy::too_many_arguments, reason = "a convolution and where it goes")]
+    fn rows(
+        &self,
+        level: Level,
+        plan: &Plan,
+        x: &[f32],
+        epilogue: Epilogue,
+        rows: Range<usize>,
+        (target, pixels): (&Padded, &[Pixel]),
+        out: &mut [f32],
+    ) {
+        if self.winograd {
+            return winograd::rows(level, plan, x, &self.packed, epilogue, rows, target, out);
+        }
+        let start = target.at(rows.start as isize, 0) as usize;
+        let pixels = &pixels[rows.start * plan.output[1]..rows.end * plan.output[1]];
+        plan.forward.sums(level, x, &self.packed, pixels, epilogue, out, start);
+    }
+
     /// A convolution's output for one padded image.
     pub(crate) fn convolve(&self, level: Level, plan: &Plan, x: &[f32], out: &mut [f32]) {
-        if self.winograd {
-            let target = Padded { size: plan.output, channels: plan.conv.channels[1], margin: [0; 4] };
-            return winograd::rows(level, plan, x, &self.packed, Epilogue::default(), 0..plan.output[0], &target, out);
-        }
-        plan.sums(level, x, &self.packed, &plan.forward.pixels, Epilogue::default(), out, 0);
+        let target = Padded::bare(plan.output, plan.conv.channels[1]);
+        let rows = 0..plan.output[0];
+        self.rows(level, plan, x, Epilogue::default(), rows, (&target, &plan.forward.pixels), out);
     }
 }
+
+/// Computes a layer's output from its padded input.
+type Run<'a> = dyn Fn(&Stage, &[f32], &mut [f32]) + 'a;
 
 /// A layer, ready to run.
 struct Stage<'a> {
@@ -63,12 +82,7 @@ impl Stage<'_> {
         let len = self.plan.output_len();
         let add = self.add.map(|(values, strength)| Add { values: &values[image * len..][..len], strength });
         let epilogue = Epilogue { affine: Some((&self.gain, &self.bias)), add, relu: self.relu };
-        if self.weight.winograd {
-            return winograd::rows(level, &self.plan, x, &self.weight.packed, epilogue, rows, &self.target, out);
-        }
-        let start = self.target.at(rows.start as isize, 0) as usize;
-        let pixels = &self.pixels[rows.start * self.plan.output[1]..rows.end * self.plan.output[1]];
-        self.plan.sums(level, x, &self.weight.packed, pixels, epilogue, out, start);
+        self.weight.rows(level, &self.plan, x, epilogue, rows, (&self.target, &self.pixels), out);
     }
 
     /// The part of a target that begins at its first pixel.
@@ -91,14 +105,13 @@ impl Path<'_> {
     /// convolutions.
     pub fn infer(&self, level: Level, weights: &[Arc<Prepared>]) -> Buffer {
         let plans = self.plans();
-        let alone = plans.iter().all(|plan| is_small(self.batch(), plan));
-        together(alone, || self.infer_planned(level, weights, &plans, alone))
+        self.together(&plans, |alone| self.infer_planned(level, weights, &plans, alone))
     }
 
     fn infer_planned(&self, level: Level, weights: &[Arc<Prepared>], plans: &[Arc<Plan>], alone: bool) -> Buffer {
         self.check(plans);
         assert_eq!(weights.len(), plans.len(), "prepared weights");
-        let zero_pad = self.zero_pad(plans);
+        let around = self.around(plans);
         let last = plans.len() - 1;
         let stage = |i: usize| {
             let scale = if i == last { self.scale } else { 1.0 };
@@ -107,14 +120,14 @@ impl Path<'_> {
             let bias = bias.iter().zip(&mean).zip(&gain).map(|((bias, mean), gain)| scale * bias - mean * gain);
             let plan = plans[i].clone();
             let channels = plan.conv.channels[1];
-            let target = plans.get(i + 1).map_or(Padded { size: plan.output, channels, margin: [0; 4] }, |p| p.input);
+            let target = plans.get(i + 1).map_or(Padded::bare(plan.output, channels), |next| next.input);
             let places = target.rows().flat_map(|row| row.step_by(channels));
             let pixels =
                 plan.forward.pixels.iter().zip(places).map(|(pixel, to)| Pixel { output: to as u32, ..*pixel });
             Stage {
                 weight: &weights[i],
-                relu: i < last || (self.relu && zero_pad.is_none()),
-                add: if i == last { self.addend(zero_pad) } else { None },
+                relu: i < last || (self.relu && around.padded.is_none()),
+                add: around.added.filter(|_| i == last),
                 bias: bias.collect(),
                 pixels: pixels.collect(),
                 gain,
@@ -123,20 +136,21 @@ impl Path<'_> {
             }
         };
         let stages: Vec<Stage> = (0..plans.len()).map(stage).collect();
+        let workspaces = || plans.iter().map(|plan| plan.input.workspace()).collect::<Vec<_>>();
+        // An image's way through the stages; `run` fills the inner part of each stage's target.
+        let infer = |image, workspaces: &mut [Buffer], output: &mut [f32], run: &Run| {
+            let direct = Source::Input(self.input).image(level, &plans[0], image, &mut workspaces[0]);
+            for (i, stage) in stages.iter().enumerate() {
+                let (before, after) = workspaces.split_at_mut(i + 1);
+                let x = direct.filter(|_| i == 0).unwrap_or(&before[i]);
+                run(stage, x, after.first_mut().map_or(&mut *output, |next| stage.inner(next)));
+            }
+            around.pad(level, self, image, output);
+        };
 
         let (batch, threads) = (self.batch(), rayon::current_num_threads());
         let len = plans[last].output_len();
         let mut output = Buffer::roomy(batch * len);
-        let around = |image: usize, output: &mut [f32]| {
-            if let (Some(zero_pad), Shortcut::Input { strength }) = (zero_pad, self.shortcut) {
-                let len = plans[0].input_len();
-                zero_pad.add(&self.input[image * len..][..len], strength, output);
-                if self.relu {
-                    rectify(level, output);
-                }
-            }
-        };
-        let workspaces = || plans.iter().map(|plan| plan.input.workspace()).collect::<Vec<_>>();
         // One image after the other where there are images for all cores: then what is between layers stays in cache.
         if alone || batch >= 2 * threads {
             let size = batch.div_ceil(4 * threads).max(1);
@@ -144,34 +158,23 @@ impl Path<'_> {
                 let mut workspaces = workspaces();
                 for (i, output) in outputs.chunks_mut(len).enumerate() {
                     let image = group * size + i;
-                    let direct = Source::Input(self.input).image(level, &plans[0], image, &mut workspaces[0]);
-                    for (i, stage) in stages.iter().enumerate() {
-                        let (before, after) = workspaces.split_at_mut(i + 1);
-                        let x = direct.filter(|_| i == 0).unwrap_or(&before[i]);
-                        let out = after.first_mut().map_or(&mut *output, |next| stage.inner(next));
+                    infer(image, &mut workspaces, output, &|stage, x, out| {
                         stage.rows(level, x, image, 0..stage.plan.output[0], out);
-                    }
-                    around(image, output);
+                    });
                 }
             });
             return output;
         }
         let mut workspaces = workspaces();
         for (image, output) in output.chunks_mut(len).enumerate() {
-            let direct = Source::Input(self.input).image(level, &plans[0], image, &mut workspaces[0]);
-            for (i, stage) in stages.iter().enumerate() {
-                let (before, after) = workspaces.split_at_mut(i + 1);
-                let x = direct.filter(|_| i == 0).unwrap_or(&before[i]);
-                let out = after.first_mut().map_or(&mut *output, |next| stage.inner(next));
+            infer(image, &mut workspaces, output, &|stage, x, out| {
                 let height = stage.plan.output[0];
                 let rows = height.div_ceil(2 * threads).next_multiple_of(2);
                 let strips = out[..stage.target.span()].chunks_mut(rows * stage.target.row());
                 each(strips.enumerate(), is_small(1, &stage.plan), |(strip, out)| {
-                    let rows = strip * rows..((strip + 1) * rows).min(height);
-                    stage.rows(level, x, image, rows, out);
+                    stage.rows(level, x, image, strip * rows..((strip + 1) * rows).min(height), out);
                 });
-            }
-            around(image, output);
+            });
         }
         output
     }

@@ -13,7 +13,7 @@
 //! | `conv.rs` | every convolution and its input gradient as such sums |
 //! | `winograd.rs` | wide 3x3 convolutions with 2.25 times fewer products |
 //! | `elementwise.rs` | norms, ReLUs and shortcuts, forward and backward |
-//! | `path.rs`, `inference.rs` | what runs when, and on which images |
+//! | `path.rs`, `backward.rs`, `inference.rs` | what runs when, and on which images |
 //! | `pool.rs` | max-pooling |
 //! | `buffer.rs` | memory that is used again |
 //! | `simd.rs` | the processor's vectors, picked when the program runs |
@@ -50,6 +50,7 @@
 //! assert_eq!(gradients.layers[0].weight.len(), weight.len());
 //! ```
 
+mod backward;
 #[cfg(feature = "burn")]
 pub mod bridge;
 mod buffer;

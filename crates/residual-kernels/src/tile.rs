@@ -96,6 +96,23 @@ pub(crate) struct Epilogue<'a> {
 }
 
 impl Epilogue<'_> {
+    /// Does it to the sums of some channels, whose first is `channel`; `place` is theirs in what is added.
+    #[inline(always)]
+    pub(crate) fn apply(&self, sums: &mut [f32], channel: usize, place: usize) {
+        let count = sums.len();
+        if let Some((gain, bias)) = self.affine {
+            let affine = gain[channel..][..count].iter().zip(&bias[channel..][..count]);
+            sums.iter_mut().zip(affine).for_each(|(sum, (gain, bias))| *sum = bias + gain * *sum);
+        }
+        if let Some(add) = self.add {
+            let others = &add.values[place..][..count];
+            sums.iter_mut().zip(others).for_each(|(sum, other)| *sum += add.strength * other);
+        }
+        if self.relu {
+            sums.iter_mut().for_each(|sum| *sum = if *sum < 0.0 { 0.0 } else { *sum });
+        }
+    }
+
     /// The same for a group of channels that begins at this one.
     pub(crate) fn after_channels(self, first: usize) -> Self {
         Self {
@@ -209,12 +226,21 @@ macro_rules! with_constant {
 
 /// Splits `count` into as few parts of at most `most` as there can be, of sizes that differ by one.
 #[inline(always)]
-fn balanced(count: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+fn balanced(count: usize, most: usize) -> impl Iterator<Item = usize> {
     let parts = count.div_ceil(most);
-    (0..parts).map(move |i| {
-        let from = i * count / parts;
-        (from, (i + 1) * count / parts - from)
-    })
+    (0..parts).map(move |i| (i + 1) * count / parts - i * count / parts)
+}
+
+/// A part of the sums of a block of channels.
+#[derive(Clone, Copy)]
+struct Part<'a> {
+    block: usize,
+    runs: &'a [Run],
+    /// Those of the runs.
+    weights: *const f32,
+    /// Whether it is the first part of a sum, and the last. Between them the sums wait in `y`.
+    first: bool,
+    last: bool,
 }
 
 /// # Safety
@@ -224,37 +250,43 @@ unsafe fn sums<V: Vector, const N: usize, const MOST: usize>(sums: &Sums, y: &mu
     let depth = sums.runs.depth();
     let blocks = sums.channels.div_ceil(BLOCK);
     let whole = sums.channels / BLOCK;
+    let weights = |block: usize, done: usize| sums.weights[(block * depth + done) * BLOCK..].as_ptr();
     for pixels in sums.pixels.chunks(BAND) {
         for (runs, done) in sums.runs.parts() {
             let length: usize = runs.iter().map(|run| run.length as usize).sum();
-            let stage = (done == 0, done + length == depth);
+            let (first, last) = (done == 0, done + length == depth);
             for block in 0..whole {
-                let weights = sums.weights[(block * depth + done) * BLOCK..].as_ptr();
-                let mut pixels = pixels;
-                for (_, count) in balanced(pixels.len(), MOST) {
-                    let tile_pixels;
-                    (tile_pixels, pixels) = pixels.split_at(count);
-                    // SAFETY: the caller's; the weights of these runs begin there.
-                    unsafe {
-                        with_constant!(count, MOST, tile, V ; N ; sums, tile_pixels, runs, block, weights, stage, y, start)
-                    }
-                }
+                let part = Part { block, runs, weights: weights(block, done), first, last };
+                // SAFETY: the caller's; the weights of these runs begin there.
+                unsafe { band::<V, N, MOST>(sums, pixels, part, y, start) };
             }
         }
         // The channels that do not fill a block are never stored in part.
         for block in whole..blocks {
-            let weights = sums.weights[block * depth * BLOCK..].as_ptr();
-            let mut pixels = pixels;
-            for (_, count) in balanced(pixels.len(), MOST) {
-                let tile_pixels;
-                (tile_pixels, pixels) = pixels.split_at(count);
-                let (runs, stage) = (&sums.runs.runs[..], (true, true));
-                // SAFETY: the caller's.
-                unsafe {
-                    with_constant!(count, MOST, tile, V ; N ; sums, tile_pixels, runs, block, weights, stage, y, start)
-                }
-            }
+            let part = Part { block, runs: &sums.runs.runs, weights: weights(block, 0), first: true, last: true };
+            // SAFETY: the caller's.
+            unsafe { band::<V, N, MOST>(sums, pixels, part, y, start) };
         }
+    }
+}
+
+/// A part of the sums of some pixels, in tiles.
+///
+/// # Safety
+/// As for [`tile`], but for the number of pixels.
+#[inline(always)]
+unsafe fn band<V: Vector, const N: usize, const MOST: usize>(
+    sums: &Sums,
+    mut pixels: &[Pixel],
+    part: Part,
+    y: &mut [f32],
+    start: usize,
+) {
+    for count in balanced(pixels.len(), MOST) {
+        let tile_pixels;
+        (tile_pixels, pixels) = pixels.split_at(count);
+        // SAFETY: the caller's; there are as many pixels.
+        unsafe { with_constant!(count, MOST, tile, V ; N ; sums, tile_pixels, part, y, start) }
     }
 }
 
@@ -297,38 +329,33 @@ unsafe fn step<V: Vector, const N: usize, const P: usize>(
     }
 }
 
-/// One tile's sums over some of the runs. `stage` says whether these are the first, and the last, of a
-/// pixel's; between them the sums wait in `y`.
+/// A part of one tile's sums.
 ///
 /// # Safety
-/// As for [`sums`]; there are `P` pixels, the weights of the runs are at `weights`, and the block is whole
-/// unless all runs are in one stage.
-#[expect(clippy::too_many_arguments, reason = "a tile of a sum")]
+/// As for [`sums`]; there are `P` pixels, the weights of the part are where it says, and its block is whole
+/// unless it is all of the sum.
 #[inline(always)]
 unsafe fn tile<V: Vector, const N: usize, const P: usize>(
     sums: &Sums,
     pixels: &[Pixel],
-    runs: &[Run],
-    block: usize,
-    weights: *const f32,
-    stage: (bool, bool),
+    part: Part,
     y: &mut [f32],
     start: usize,
 ) {
     let x = sums.x.as_ptr();
-    let mut weights = weights;
-    let first = block * BLOCK;
+    let mut weights = part.weights;
+    let first = part.block * BLOCK;
     // SAFETY: the caller's: every place was checked.
     unsafe {
         let pixels: &[Pixel; P] = &*pixels.as_ptr().cast();
         let mut acc = [[V::splat(0.0); N]; P];
-        if !stage.0 {
+        if !part.first {
             for p in 0..P {
                 let from = y.as_ptr().add(pixels[p].output as usize - start + first);
                 acc[p] = load(from);
             }
         }
-        for run in runs {
+        for run in part.runs {
             let mut base = [x; P];
             for p in 0..P {
                 base[p] = x.add((pixels[p].input + run.offset) as usize);
@@ -349,7 +376,7 @@ unsafe fn tile<V: Vector, const N: usize, const P: usize>(
                 k += 1;
             }
         }
-        if !stage.1 {
+        if !part.last {
             for p in 0..P {
                 let to = y.as_mut_ptr().add(pixels[p].output as usize - start + first);
                 for j in 0..N {
@@ -394,17 +421,9 @@ unsafe fn tile<V: Vector, const N: usize, const P: usize>(
             }
         }
         for p in 0..P {
-            let to = pixels[p].output as usize - start + first;
-            for lane in 0..BLOCK.min(sums.channels - first) {
-                let mut value = values[p][lane];
-                if let Some((gain, bias)) = affine {
-                    value = bias[first + lane] + gain[first + lane] * value;
-                }
-                if let Some(add) = add {
-                    value += add.strength * add.values[pixels[p].output as usize + first + lane];
-                }
-                y[to + lane] = if relu && value < 0.0 { 0.0 } else { value };
-            }
+            let (place, count) = (pixels[p].output as usize + first, BLOCK.min(sums.channels - first));
+            sums.epilogue.apply(&mut values[p][..count], first, place);
+            y[place - start..][..count].copy_from_slice(&values[p][..count]);
         }
     }
 }
@@ -485,10 +504,10 @@ unsafe fn products<V: Vector, const N: usize, const MOST: usize>(products: &Prod
             unsafe {
                 let d = products.d.as_ptr().add(block * BLOCK);
                 for run in &products.runs.runs {
-                    for (from, rows) in balanced(run.length as usize, MOST) {
-                        let x = products.x.as_ptr().add(run.offset as usize + from);
+                    let mut x = products.x.as_ptr().add(run.offset as usize);
+                    for rows in balanced(run.length as usize, MOST) {
                         with_constant!(rows, MOST, product_tile, V ; N ; x, d, pixels, weights);
-                        weights = weights.add(rows * BLOCK);
+                        (x, weights) = (x.add(rows), weights.add(rows * BLOCK));
                     }
                 }
             }

@@ -64,12 +64,7 @@ pub(crate) fn prepare(conv: &Conv, weight: &[f32]) -> Buffer {
     packed
 }
 
-/// The convolution that makes the input gradient of one from its output gradient.
-pub(crate) fn transposed(conv: Conv) -> Conv {
-    Conv { channels: [conv.channels[1], conv.channels[0]], ..conv }
-}
-
-/// The weight of [`transposed`]: inputs and outputs change places, and kernels are turned by half a turn.
+/// The weight of [`Conv::transposed`]: inputs and outputs change places, and kernels are turned by half a turn.
 pub(crate) fn transposed_weight(conv: &Conv, weight: &[f32]) -> Buffer {
     let [inputs, outputs] = conv.channels;
     let mut turned = Buffer::new(weight.len());
@@ -159,10 +154,11 @@ for_every_level! {
             };
             let pixels = [place(y, x), place(y, x + 1), place(y + 1, x), place(y + 1, x + 1)];
             for c in (0..outputs).step_by(LANES) {
-                let sums = transform_output(&m[i * outputs + c..], point);
+                let mut sums = transform_output(&m[i * outputs + c..], point);
                 for corner in 0..4 {
                     if let Some((pixel, to)) = pixels[corner] {
-                        write(sums[corner], epilogue, pixel * outputs, c, &mut out[to + c..]);
+                        epilogue.apply(&mut sums[corner], c, pixel * outputs + c);
+                        out[to + c..][..LANES].copy_from_slice(&sums[corner]);
                     }
                 }
             }
@@ -234,22 +230,4 @@ fn transform_output(m: &[f32], point: usize) -> [Vector; 4] {
     }
     let ([a, b], [c, d]) = (gather(t[0]), gather(t[1]));
     [a, b, c, d]
-}
-
-#[inline(always)]
-fn write(sums: Vector, epilogue: Epilogue, pixel: usize, channel: usize, out: &mut [f32]) {
-    let Epilogue { affine, add, relu } = epilogue;
-    let mut values = sums;
-    if let Some((gain, bias)) = affine {
-        let (gain, bias) = (load(&gain[channel..]), load(&bias[channel..]));
-        (0..LANES).for_each(|l| values[l] = bias[l] + gain[l] * values[l]);
-    }
-    if let Some(add) = add {
-        let other = load(&add.values[pixel + channel..]);
-        (0..LANES).for_each(|l| values[l] += add.strength * other[l]);
-    }
-    if relu {
-        (0..LANES).for_each(|l| values[l] = if values[l] < 0.0 { 0.0 } else { values[l] });
-    }
-    out[..LANES].copy_from_slice(&values);
 }

@@ -4,7 +4,7 @@
 //! in Burn's operations, and ask here first whether kernels compute the same at once: `fused` is
 //! the only place that decides.
 
-use crate::{ModelError, norm::normalize};
+use crate::norm::normalize;
 #[cfg(feature = "std")]
 use alloc::vec::Vec;
 use burn::{
@@ -12,7 +12,7 @@ use burn::{
     nn::{BatchNorm, Linear, conv::Conv2d, pool::MaxPool2d},
     tensor::{Tensor, activation::relu},
 };
-use core::{fmt, str::FromStr};
+use core::fmt;
 use serde::{Deserialize, Serialize};
 
 /// Which code computes blocks of `f32` on the backends flex and ndarray. Elsewhere it is always
@@ -38,23 +38,6 @@ impl fmt::Display for Kernels {
             Self::Recompute => "recompute",
             Self::Reference => "reference",
         })
-    }
-}
-
-impl FromStr for Kernels {
-    type Err = ModelError;
-
-    fn from_str(word: &str) -> Result<Self, ModelError> {
-        match word {
-            "fused" => Ok(Self::Fused),
-            "recompute" => Ok(Self::Recompute),
-            "reference" => Ok(Self::Reference),
-            _ => Err(ModelError::UnknownWord {
-                what: "kernels",
-                word: word.into(),
-                expected: "fused, recompute or reference",
-            }),
-        }
     }
 }
 
@@ -181,35 +164,43 @@ mod choice {
     };
     use std::{
         cell::Cell,
-        sync::atomic::{AtomicU8, Ordering::Relaxed},
+        sync::{Mutex, MutexGuard, PoisonError},
     };
 
-    static SELECTED: AtomicU8 = AtomicU8::new(0);
+    static SELECTED: Mutex<Kernels> = Mutex::new(Kernels::Fused);
+
+    fn process_wide() -> MutexGuard<'static, Kernels> {
+        SELECTED.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
     std::thread_local! {
         static SCOPED: Cell<Option<Kernels>> = const { Cell::new(None) };
     }
 
-    const ALL: [Kernels; 3] = [Kernels::Fused, Kernels::Recompute, Kernels::Reference];
+    /// Puts back what a thread used before, however its scope ends.
+    struct Restore(Option<Kernels>);
+
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            SCOPED.set(self.0);
+        }
+    }
 
     impl Kernels {
         /// Selects what forward passes of this process use from now on.
         pub fn select(self) {
-            let index = ALL.iter().position(|kernels| *kernels == self).expect("all are listed");
-            SELECTED.store(index as u8, Relaxed);
+            *process_wide() = self;
         }
 
         /// Selects what forward passes of this thread use while `f` runs.
         pub fn scope<R>(self, f: impl FnOnce() -> R) -> R {
-            let before = SCOPED.replace(Some(self));
-            let result = f();
-            SCOPED.set(before);
-            result
+            let _restore = Restore(SCOPED.replace(Some(self)));
+            f()
         }
 
         /// What a forward pass of this thread uses now.
         pub fn selected() -> Self {
-            SCOPED.get().unwrap_or_else(|| ALL[usize::from(SELECTED.load(Relaxed))])
+            SCOPED.get().unwrap_or_else(|| *process_wide())
         }
 
         /// What a forward pass of this thread uses on this device.

@@ -160,12 +160,13 @@ impl PreactResidualBlock {
     }
 
     fn forward_scaled(&self, a: Tensor<4>, branch_scale: f64) -> Tensor<4> {
-        let (p, shortcut) = self.ways(a);
-        let around = || Addend::Tensor(shortcut.clone(), self.skip_strength);
-        let end = || End { scale: branch_scale, shortcut: around(), relu: false };
-        self.main_path.fused(&p, end).unwrap_or_else(|| {
-            scale(self.main_path.forward(p), branch_scale) + scale(shortcut.clone(), self.skip_strength)
-        })
+        let (p, around) = self.ways(a);
+        let addend = || Addend::Tensor(around.clone(), self.skip_strength);
+        if let Some(output) = self.main_path.fused(&p, || End { scale: branch_scale, shortcut: addend(), relu: false })
+        {
+            return output;
+        }
+        scale(self.main_path.forward(p), branch_scale) + scale(around, self.skip_strength)
     }
 }
 

@@ -35,5 +35,5 @@ pub use evaluate::{Evaluation, Predictions, evaluate, predict};
 pub use metrics::{Row, Split};
 pub use residual_data::DataName;
 pub use schedule::{Decay, Schedule, Warmup};
-pub use throughput::{Phase, Throughput, matmul_flops, throughput};
+pub use throughput::{Throughput, matmul_flops, throughput};
 pub use training::{Event, Outcome, Status, StopFlag, Training};

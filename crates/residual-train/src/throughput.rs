@@ -19,20 +19,12 @@ pub struct Throughput {
     pub train_peak_bytes: Option<u64>,
 }
 
-/// A run of [`throughput`], as a caller may watch it.
-#[derive(Clone, Copy, Debug)]
-pub enum Phase {
-    /// Training steps; those before the first count are to warm up.
-    Training(usize),
-    /// Passes in inference mode.
-    Inference(usize),
-}
-
 /// Steps before those that are timed.
 const WARM_UP: usize = 2;
 
 /// Times training steps and inference passes over one batch of random images, by SGD with momentum 0.9
-/// and weight decay 1e-4. Calls `watch` before each. `training` off skips the first half.
+/// and weight decay 1e-4. `training` off skips the first half. Calls `watch` after each step and pass with the
+/// number of those done and of all, two of each kind more than are timed.
 ///
 /// # Errors
 /// If the network cannot be built, or the device fails.
@@ -42,7 +34,7 @@ pub fn throughput(
     steps: usize,
     training: bool,
     device: &Device,
-    mut watch: impl FnMut(Phase),
+    mut watch: impl FnMut(usize, usize),
 ) -> Result<Throughput, TrainError> {
     config.validate()?;
     let [channels, height, width] = match config {
@@ -52,6 +44,7 @@ pub fn throughput(
     let images = |device: &Device| Tensor::<4>::random([batch, channels, height, width], Distribution::Default, device);
     let sync = |device: &Device| device.sync().map_err(|error| TrainError::Learner(error.to_string()));
 
+    let all = (WARM_UP + steps) * if training { 2 } else { 1 };
     let mut train_seconds = Vec::new();
     let mut network = config.init(device);
     if training {
@@ -62,13 +55,13 @@ pub fn throughput(
         let labels: Vec<i64> = (0..batch).map(|i| (i % config.classes()) as i64).collect();
         let labels = Tensor::<1, Int>::from_data(TensorData::new(labels, [batch]), &device);
         for step in 0..WARM_UP + steps {
-            watch(Phase::Training(step));
             let start = Instant::now();
             let loss = loss(&trained.forward_training(images.clone(), 0, step as u64), &labels);
             let gradients = GradientsParams::from_grads(loss.backward(), &trained);
             trained = optimizer.step(0.01, trained, gradients);
             sync(&device)?;
             train_seconds.push(start.elapsed().as_secs_f64());
+            watch(train_seconds.len(), all);
         }
         network = trained.valid();
     }
@@ -80,13 +73,13 @@ pub fn throughput(
     };
     let images = images(device);
     let mut infer_seconds = Vec::new();
-    for step in 0..WARM_UP + steps {
-        watch(Phase::Inference(step));
+    for _ in 0..WARM_UP + steps {
         let start = Instant::now();
         let scores = network.forward(images.clone());
         sync(device)?;
         drop(scores);
         infer_seconds.push(start.elapsed().as_secs_f64());
+        watch(train_seconds.len() + infer_seconds.len(), all);
     }
     let timed = |seconds: Vec<f64>| seconds.into_iter().skip(WARM_UP).collect();
     Ok(Throughput { train_seconds: timed(train_seconds), infer_seconds: timed(infer_seconds), train_peak_bytes })

@@ -1,10 +1,9 @@
 use crate::{
     Usage,
     args::BenchArgs,
-    commands::summary::{parse_image, usual},
     output::{self, Progress},
 };
-use residual_model::{InitConfig, Kernels, NetworkConfig};
+use residual_model::Kernels;
 use residual_train::{Environment, Throughput, matmul_flops, throughput};
 use serde::Serialize;
 use std::fmt::Write;
@@ -47,16 +46,15 @@ pub(crate) fn bench(args: BenchArgs) -> anyhow::Result<()> {
     if let Some(threads) = args.threads {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     }
-    let (image, classes) = usual(args.net);
-    let image = args.image.as_deref().map_or(Ok(image), parse_image)?;
-    let network = args.network.apply(NetworkConfig::new(args.net, image, classes), InitConfig::default())?;
+    let (network, image) = args.network.describe(args.net)?;
     let (backend, hardware) = args.backend.open()?;
-    let steps = (args.steps + 2) as u64;
-    let progress = Progress::new(steps * if args.inference { 1 } else { 2 }, 0);
-    let watch = |_| progress.inc(1);
+    let mut bar: Option<Progress> = None;
+    let watch = |done: usize, all: usize| bar.get_or_insert_with(|| Progress::new(all as u64, 0)).set(done as u64);
     let Throughput { train_seconds, infer_seconds, train_peak_bytes } =
         throughput(&network, args.batch, args.steps, !args.inference, &hardware.device, watch)?;
-    progress.finish();
+    if let Some(bar) = bar {
+        bar.finish();
+    }
     let matmul = matmul_flops(&hardware.device)? / 1e9;
 
     let operations = 2e-9 * network.summary().multiply_adds() as f64;

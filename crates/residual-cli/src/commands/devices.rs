@@ -1,3 +1,4 @@
+use super::choose;
 use crate::{args::DevicesArgs, output};
 use residual_backend::Backend;
 use serde::Serialize;
@@ -15,7 +16,7 @@ struct Line {
 
 /// Lists what is compiled in, what answers and what is the default.
 pub(crate) fn devices(args: &DevicesArgs) -> anyhow::Result<()> {
-    let default = Backend::choose(None, std::env::var("BURN_DEVICE").ok().as_deref());
+    let default = choose(None);
     let lines: Vec<Line> = Backend::ALL.iter().map(|&backend| line(backend, default.as_ref().ok())).collect();
     if args.json {
         return output::print_json(&lines);

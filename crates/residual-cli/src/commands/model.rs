@@ -1,6 +1,6 @@
 //! Weights from a file, a training's folder or a published name, and the network they belong to.
 
-use super::summary::usual;
+use super::usual;
 use crate::{
     Usage,
     args::{ModelArgs, NetworkArgs, StartArgs},

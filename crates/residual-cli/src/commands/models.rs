@@ -1,4 +1,4 @@
-use super::summary::usual;
+use super::usual;
 use crate::{args::ModelsArgs, output};
 use residual_model::{NetName, NetworkConfig, PUBLISHED, summary::thousands};
 use std::fmt::Write;

@@ -2,15 +2,15 @@
 
 use residual::{
     backend::Backend,
-    data::DataName,
+    data::{Augmentation, DataName},
     model::{BlockOptions, Network, Norm, Part},
     train::{
-        Decay, Device, Environment, RunDir, Schedule, Split, Status, StopFlag, TrainConfig, TrainError, Training,
-        Warmup,
+        Decay, Device, Environment, Event, OnNan, Row, RunDir, Schedule, Split, Status, StopFlag, TrainConfig,
+        TrainError, Training, Warmup,
     },
     weights::tensors,
 };
-use std::{cell::Cell, collections::BTreeMap, fs, path::Path, rc::Rc};
+use std::{cell::Cell, collections::BTreeMap, fs, path::Path, rc::Rc, time::Duration};
 
 fn config(net: &str) -> TrainConfig {
     TrainConfig::new(net.parse().unwrap(), DataName::Synthetic).unwrap().with_epochs(3)
@@ -31,7 +31,8 @@ fn train(path: &Path, config: &TrainConfig) -> RunDir {
 fn training_learns_and_writes_a_whole_directory() {
     let dir = tempfile::tempdir().unwrap();
     let run = train(dir.path(), &config("resnet8"));
-    let names = ["config.json", "environment.json", "metrics.csv", "summary.json", "model.bpk", "checkpoint", "train"];
+    let names =
+        ["config.json", "environment.json", "metrics.csv", "summary.json", "model.bpk", "best.bpk", "checkpoint"];
     for name in names {
         assert!(dir.path().join(name).exists(), "{name}");
     }
@@ -45,8 +46,7 @@ fn training_learns_and_writes_a_whole_directory() {
     let dataset = DataName::Synthetic.load().unwrap();
     let again = residual::train::evaluate(&network, &dataset.train, 64, &Device::flex()).unwrap();
     assert_eq!((again.error, again.loss), (last.error, last.loss));
-    // Two checkpoints, each a triple with its progress.
-    assert_eq!(fs::read_dir(dir.path().join("checkpoint")).unwrap().count(), 8);
+    assert_eq!(fs::read_dir(dir.path().join("checkpoint")).unwrap().count(), 2);
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn a_stopped_training_goes_on_where_it_was() {
     assert_eq!(outcome.status, Status::Interrupted);
     assert!(!run.is_finished());
 
-    let checkpoint = run.latest(&Device::flex()).unwrap().unwrap();
+    let checkpoint = run.latest(&Device::flex(), false).unwrap().unwrap();
     assert_eq!(checkpoint.iteration(), outcome.iterations);
     let resumed = Training::new(config, Device::flex()).unwrap().from_checkpoint(checkpoint).in_dir(run.clone());
     resumed.run().unwrap();
@@ -114,7 +114,7 @@ fn a_training_killed_after_its_last_checkpoint_ends_the_same() {
     let run = train(&dir.path().join("run"), &config);
     let metrics = run.metrics().unwrap();
     fs::remove_file(run.path().join("summary.json")).unwrap();
-    let checkpoint = run.latest(&Device::flex()).unwrap().unwrap();
+    let checkpoint = run.latest(&Device::flex(), false).unwrap().unwrap();
     let resumed = Training::new(config, Device::flex()).unwrap().from_checkpoint(checkpoint).in_dir(run.clone());
     assert_eq!(resumed.run().unwrap().status, Status::Finished);
     assert_eq!(run.metrics().unwrap(), metrics);
@@ -159,11 +159,146 @@ fn damaged_and_foreign_checkpoints_are_named() {
         let error = run.network(&Device::flex()).unwrap_err().to_string();
         assert!(error.contains("model.bpk is damaged") && !error.contains('\n'), "{error}");
     }
-    let checkpoint = dir.path().join("a/checkpoint/optim-5.bpk");
-    let whole = fs::read(&checkpoint).unwrap();
-    fs::write(&checkpoint, &whole[..whole.len() / 2]).unwrap();
-    let error = run.latest(&Device::flex()).unwrap_err().to_string();
-    assert!(error.contains("optim-5.bpk is damaged"), "{error}");
+}
+
+#[test]
+fn a_damaged_checkpoint_is_named_and_gives_way_only_if_allowed() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config("dense-plain4");
+    let run = train(&dir.path().join("a"), &config);
+    let newest = dir.path().join("a/checkpoint/00000015.ckpt");
+    let whole = fs::read(&newest).unwrap();
+    fs::write(&newest, &whole[..whole.len() / 2]).unwrap();
+    let error = run.latest(&Device::flex(), false).unwrap_err().to_string();
+    assert!(error.contains("00000015.ckpt is damaged") && !error.contains('\n'), "{error}");
+    let older = run.latest(&Device::flex(), true).unwrap().unwrap();
+    assert_eq!((older.epoch(), older.iteration()), (2, 10));
+
+    train(&dir.path().join("b"), &self::config("dense-plain8"));
+    fs::copy(dir.path().join("b/checkpoint/00000015.ckpt"), &newest).unwrap();
+    let error = run.latest(&Device::flex(), false).unwrap_err().to_string();
+    assert!(error.contains("belongs to another network: a dense-plain8, not this dense-plain4"), "{error}");
+    fs::remove_file(dir.path().join("a/checkpoint/00000010.ckpt")).unwrap();
+    assert!(run.latest(&Device::flex(), true).unwrap_err().to_string().contains("another network"));
+}
+
+#[test]
+fn one_process_trains_in_a_folder_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config("dense-plain4");
+    let held = create(dir.path(), &config, false).unwrap();
+    let refused = |result: Result<RunDir, TrainError>| {
+        let error = result.unwrap_err().to_string();
+        assert!(error.ends_with("is being trained in by another process"), "{error}");
+    };
+    refused(RunDir::open(dir.path()).unwrap().locked());
+    refused(create(dir.path(), &config, true));
+    assert!(held.config().is_ok());
+    drop(held);
+    assert!(RunDir::open(dir.path()).unwrap().locked().is_ok());
+}
+
+/// All that a training's state is made of, at once.
+fn everything() -> TrainConfig {
+    let mut config = config("resnet8").with_epochs(3);
+    config.data.validation = 20;
+    config.batch_size = 20;
+    config.accumulate = 2;
+    config.ema = Some(0.9);
+    config.optimizer.clip = Some(1.0);
+    config.optimizer.nesterov = true;
+    config.augmentation =
+        Augmentation { crop: 1, flip: true, cutout: 2, mixup: 0.2, label_smoothing: 0.1, ..Augmentation::default() };
+    config.schedule.warmup = Warmup::UntilError { lr: 0.01, threshold: 0.8 };
+    config.patience = Some(2);
+    config
+}
+
+#[test]
+fn a_training_that_stops_after_every_few_steps_ends_with_the_same_bits() {
+    let config = everything();
+    let whole = Training::new(config.clone(), Device::flex()).unwrap().run().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let run = create(dir.path(), &config, false).unwrap();
+    let mut stops = 0;
+    let parts = loop {
+        let stop = StopFlag::default();
+        let flag = stop.clone();
+        let mut training = Training::new(config.clone(), Device::flex()).unwrap().with_stop(stop).in_dir(run.clone());
+        if let Some(checkpoint) = run.latest(&Device::flex(), false).unwrap() {
+            training = training.from_checkpoint(checkpoint);
+        }
+        // Every step, since each is a checkpoint.
+        let mut steps = 0;
+        let training = training.with_checkpoint_every(Some(Duration::ZERO)).with_observer(move |event| {
+            steps += usize::from(matches!(event, Event::Step { .. }));
+            if steps > 2 {
+                flag.set();
+            }
+        });
+        let outcome = training.run().unwrap();
+        match outcome.status {
+            Status::Interrupted => stops += 1,
+            _ => break outcome,
+        }
+    };
+    assert!(stops > 5, "{stops}");
+    assert_eq!(values(&parts.network), values(&whole.network));
+    let strip = |rows: &[Row]| -> Vec<_> { rows.iter().map(|r| (r.epoch, r.split, r.loss, r.error, r.lr)).collect() };
+    assert_eq!(strip(&parts.rows), strip(&whole.rows));
+}
+
+#[test]
+fn accumulated_batches_are_the_step_of_one_large_batch() {
+    let step = |batch_size, accumulate| {
+        let mut config = config("dense-plain4").with_epochs(1);
+        let blocks = BlockOptions { norm: Norm::None, ..*config.network.blocks() };
+        config = config.clone().with_network(config.network.with_blocks(blocks));
+        (config.batch_size, config.accumulate) = (batch_size, accumulate);
+        let outcome = Training::new(config, Device::flex()).unwrap().run().unwrap();
+        (outcome.iterations, values(&outcome.network))
+    };
+    let ((one, whole), (steps, parts)) = (step(320, 1), step(48, 99));
+    assert_eq!((one, steps), (1, 1));
+    for (name, values) in whole {
+        assert!(values.iter().zip(&parts[&name]).all(|(a, b)| (a - b).abs() < 1e-6), "{name}");
+    }
+}
+
+#[test]
+fn a_training_ends_with_its_iterations_and_keeps_its_best_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = TrainConfig { iterations: Some(12), ..config("dense-resnet4") };
+    let run = create(dir.path(), &config, false).unwrap();
+    let outcome = Training::new(config, Device::flex()).unwrap().in_dir(run.clone()).run().unwrap();
+    assert_eq!((outcome.status, outcome.iterations, outcome.epochs), (Status::Finished, 12, 3));
+    assert_eq!(outcome.curve.len(), 12);
+    assert!(dir.path().join("best.bpk").is_file() && run.is_finished());
+}
+
+#[test]
+fn a_training_that_diverges_goes_back_with_half_the_rate() {
+    let dir = tempfile::tempdir().unwrap();
+    let schedule = Schedule { lr: 1e30, decay: Decay::Constant, warmup: Warmup::Constant { lr: 0.02, iterations: 7 } };
+    let config = TrainConfig { on_nan: OnNan::Rewind, ..config("dense-resnet4").with_schedule(schedule) };
+    let run = create(dir.path(), &config, false).unwrap();
+    let error = Training::new(config.clone(), Device::flex()).unwrap().in_dir(run.clone()).run().unwrap_err();
+    assert!(matches!(error, TrainError::Diverged { .. }), "no half of 1e30 is small: {error}");
+    let rows = run.metrics().unwrap();
+    let rewinds: Vec<f64> = rows.iter().filter(|row| row.split == Split::Rewind).map(|row| row.lr).collect();
+    assert_eq!(rewinds.len(), 8);
+    assert!(rewinds.windows(2).all(|pair| pair[1] == pair[0] / 2.0) && rewinds[0] == 0.01, "{rewinds:?}");
+
+    // Without a norm a rate of 2 is too high, and after a few halvings it is not.
+    let schedule = Schedule { lr: 2.0, decay: Decay::Constant, warmup: Warmup::Constant { lr: 1e-4, iterations: 5 } };
+    let blocks = BlockOptions { norm: Norm::None, ..*config.network.blocks() };
+    let config = config.clone().with_network(config.network.with_blocks(blocks));
+    let config = config.with_schedule(schedule);
+    let dir = tempfile::tempdir().unwrap();
+    let run = create(dir.path(), &config, false).unwrap();
+    let outcome = Training::new(config, Device::flex()).unwrap().in_dir(run).run().unwrap();
+    let rewinds = outcome.rows.iter().filter(|row| row.split == Split::Rewind).count();
+    assert!((1..8).contains(&rewinds), "{rewinds}");
 }
 
 #[test]
@@ -282,7 +417,7 @@ fn stochastic_depth_repeats_itself_and_resumes() {
         }
     });
     assert_eq!(stopped.run().unwrap().status, Status::Interrupted);
-    let checkpoint = run.latest(&Device::flex()).unwrap().unwrap();
+    let checkpoint = run.latest(&Device::flex(), false).unwrap().unwrap();
     let resumed = Training::new(config, Device::flex()).unwrap().from_checkpoint(checkpoint).in_dir(run).run().unwrap();
     assert_eq!(resumed.curve[..], first.curve[first.curve.len() - resumed.curve.len()..]);
     assert_eq!(values(&resumed.network), values(&first.network));

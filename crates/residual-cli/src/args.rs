@@ -1,9 +1,10 @@
 //! What can be typed.
 
 use clap::{Parser, Subcommand, ValueEnum};
-use residual_data::DataName;
+use residual_data::{DataName, Normalize};
 use residual_model::{BranchScale, Family, NetName, Norm, Part, ShortcutOption, Stem};
-use std::path::PathBuf;
+use residual_train::Recipe;
+use std::{path::PathBuf, time::Duration};
 
 /// Trains plain and residual networks and shows what shortcuts do
 ///
@@ -25,6 +26,8 @@ pub(crate) enum Command {
     Summary(SummaryArgs),
     Weights(WeightsArgs),
     Convert(ConvertArgs),
+    Data(DataCommandArgs),
+    Recipes(RecipesArgs),
     Bench(BenchArgs),
     Devices(DevicesArgs),
 }
@@ -54,9 +57,8 @@ pub(crate) struct SweepArgs {
     /// The first seed
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Dataset: digits or synthetic
-    #[arg(long, default_value = "digits")]
-    pub(crate) data: DataName,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
     /// Passes over the training set [default: 20 dense, 7 conv]
     #[arg(long)]
     pub(crate) epochs: Option<usize>,
@@ -73,6 +75,9 @@ pub(crate) struct SweepArgs {
     /// [default: one with a norm, depth without]
     #[arg(long)]
     pub(crate) branch_scale: Option<BranchScale>,
+    /// Channels of the convolutional nets' first stage
+    #[arg(long, default_value_t = 8)]
+    pub(crate) width: usize,
     /// Folder for the results
     #[arg(long, default_value = "sweep")]
     pub(crate) out: PathBuf,
@@ -111,6 +116,7 @@ impl FamilyChoice {
 #[command(after_help = "Examples:
   residual train --net resnet20
   residual train --net dense-plain56 --epochs 20 --lr 0.02 --out runs/plain56
+  residual train --net resnet20 --recipe quick-cifar --checkpoint-every 5m
   residual train --config runs/plain56/config.json --seed 1 --out runs/plain56-s1
   residual train --net resnet20 --weights runs/old --freeze stem,layer1 --part-lr head=10 --lr 0.005
   residual train --resume runs/plain56")]
@@ -120,25 +126,36 @@ pub(crate) struct TrainArgs {
     pub(crate) net: Option<NetName>,
     /// Go on with the training in this folder, on the backend it began on unless --backend says otherwise
     #[arg(long, value_name = "DIR", conflicts_with_all = [
-        "net", "config", "data", "out", "epochs", "batch_size", "seed", "lr", "schedule", "milestones", "factor",
-        "warmup", "warmup_lr", "warmup_error", "momentum", "weight_decay", "patience", "evaluate", "force", "network",
-        "start", "ignore_head", "freeze", "part_lr", "no_norm_decay", "print_config"])]
+        "net", "config", "dataset", "augmentation", "out", "epochs", "iterations", "batch_size", "accumulate", "seed",
+        "lr", "schedule", "milestones", "factor", "warmup", "warmup_lr", "warmup_error", "momentum", "nesterov", "clip",
+        "ema", "on_nan", "weight_decay", "patience", "evaluate", "force", "network", "start", "ignore_head", "freeze",
+        "part_lr", "no_norm_decay", "print_config"])]
     pub(crate) resume: Option<PathBuf>,
     /// Start from a config.json; other flags override it
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Dataset: digits or synthetic [default: digits]
-    #[arg(long)]
-    pub(crate) data: Option<DataName>,
+    /// Settings by name, which other flags override: see `residual recipes`
+    #[arg(long, conflicts_with_all = ["config", "resume"])]
+    pub(crate) recipe: Option<Recipe>,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    #[command(flatten)]
+    pub(crate) augmentation: AugmentationArgs,
     /// Folder for the run [default: runs/NET-DATA-SEED]
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// Passes over the training set [default: 10]
     #[arg(long)]
     pub(crate) epochs: Option<usize>,
+    /// Optimizer steps after which the training ends, if before its last epoch does
+    #[arg(long)]
+    pub(crate) iterations: Option<usize>,
     /// Samples in a batch [default: 64]
     #[arg(long)]
     pub(crate) batch_size: Option<usize>,
+    /// Batches whose gradients are averaged for one step [default: 1]
+    #[arg(long, value_name = "BATCHES")]
+    pub(crate) accumulate: Option<usize>,
     /// Seed of the weights and of the order of samples [default: 0]
     #[arg(long)]
     pub(crate) seed: Option<u64>,
@@ -166,6 +183,15 @@ pub(crate) struct TrainArgs {
     /// Momentum of SGD, not dampened [default: 0.9]
     #[arg(long)]
     pub(crate) momentum: Option<f64>,
+    /// Nesterov's momentum
+    #[arg(long)]
+    pub(crate) nesterov: bool,
+    /// Shorten the gradient of all parameters together to this norm
+    #[arg(long, value_name = "NORM", allow_negative_numbers = true)]
+    pub(crate) clip: Option<f64>,
+    /// Measure and keep an exponential moving average of the weights, with this decay
+    #[arg(long, value_name = "DECAY", allow_negative_numbers = true)]
+    pub(crate) ema: Option<f64>,
     /// Weight decay [default: 1e-4]
     #[arg(long)]
     pub(crate) weight_decay: Option<f64>,
@@ -184,6 +210,19 @@ pub(crate) struct TrainArgs {
     /// When training and test error are measured by clean passes [default: every-epoch]
     #[arg(long, value_enum)]
     pub(crate) evaluate: Option<EvaluateChoice>,
+    /// When the loss is no longer a number: stop, or rewind to the last checkpoint and go on at half the rate
+    /// [default: stop]
+    #[arg(long, value_enum)]
+    pub(crate) on_nan: Option<OnNanChoice>,
+    /// Write checkpoints in the middle of epochs too, when the last is this old, such as 90s, 10m or 2h
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) checkpoint_every: Option<Duration>,
+    /// With --resume: if the newest checkpoint is damaged, go on from the one before
+    #[arg(long, requires = "resume")]
+    pub(crate) older_checkpoint: bool,
+    /// Threads that read and augment samples [default: the cores of this machine]
+    #[arg(long)]
+    pub(crate) workers: Option<usize>,
     /// Replace a training that is already in the folder
     #[arg(long)]
     pub(crate) force: bool,
@@ -208,13 +247,88 @@ pub(crate) struct TrainArgs {
 pub(crate) enum ScheduleChoice {
     Constant,
     Cosine,
+    Linear,
     Step,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum OnNanChoice {
+    Stop,
+    Rewind,
+}
+
+/// `90s`, `10m`, `2h`, or seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = match text.strip_suffix(['s', 'm', 'h']) {
+        Some(number) => (number, &text[number.len()..]),
+        None => (text, "s"),
+    };
+    let seconds = number.parse::<f64>().ok().map(|number| match unit {
+        "m" => 60.0 * number,
+        "h" => 3600.0 * number,
+        _ => number,
+    });
+    let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    duration.ok_or_else(|| format!("`{text}` is no time; expected a number and s, m or h, such as 10m"))
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum EvaluateChoice {
     EveryEpoch,
+    TestEveryEpoch,
     AtEnd,
+}
+
+/// Which data.
+#[derive(clap::Args)]
+#[group(id = "dataset", multiple = true)]
+pub(crate) struct DataArgs {
+    /// Dataset: digits, cifar10, cifar100, mnist, fashion-mnist, folder or synthetic
+    /// [default: that of the recipe, the configuration or the training, else digits]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) data: Option<DataName>,
+    /// Folder of the dataset's files [default: where `residual data fetch` puts them]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Side of the square that images of a folder are cropped to [default: 224, 32 for nets for small images]
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) side: Option<usize>,
+    /// Take only so many of the training samples, spread evenly, and as many test samples at most
+    #[arg(long)]
+    pub(crate) samples: Option<usize>,
+    /// Hold out the last so many training samples, and measure those instead of the test samples
+    #[arg(long, value_name = "SAMPLES")]
+    pub(crate) validation: Option<usize>,
+    /// Mean and standard deviation that pixels are normalised by: of all, each channel or each pixel [default: all]
+    #[arg(long, value_name = "BY")]
+    pub(crate) normalize: Option<Normalize>,
+}
+
+/// How training images are changed at random.
+#[derive(clap::Args)]
+#[group(id = "augmentation", multiple = true)]
+pub(crate) struct AugmentationArgs {
+    /// Crop at a random place after so many pixels of zeros were put around
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) crop_padding: Option<usize>,
+    /// Mirror left to right every other time
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) flip: Option<bool>,
+    /// Resize a random part, of this fraction of the area at least
+    #[arg(long, value_name = "FRACTION", allow_negative_numbers = true)]
+    pub(crate) resized_crop: Option<f64>,
+    /// Set a random square of this side to zero
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) cutout: Option<usize>,
+    /// Put noise on a random rectangle with this probability
+    #[arg(long, value_name = "PROBABILITY", allow_negative_numbers = true)]
+    pub(crate) erase: Option<f64>,
+    /// Mix images and labels by fractions from Beta(ALPHA, ALPHA)
+    #[arg(long, value_name = "ALPHA", allow_negative_numbers = true)]
+    pub(crate) mixup: Option<f64>,
+    /// Give each class this much of the label's probability
+    #[arg(long, value_name = "EPSILON", allow_negative_numbers = true)]
+    pub(crate) label_smoothing: Option<f64>,
 }
 
 /// `head=10`.
@@ -295,9 +409,8 @@ pub(crate) struct PredictArgs {
 pub(crate) struct EvalArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// Dataset: digits or synthetic [default: that of the training, else digits]
-    #[arg(long)]
-    pub(crate) data: Option<DataName>,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
     /// Which samples
     #[arg(long, value_enum, default_value = "test")]
     pub(crate) split: SplitChoice,
@@ -316,6 +429,56 @@ pub(crate) struct EvalArgs {
 pub(crate) enum SplitChoice {
     Train,
     Test,
+}
+
+/// List, download and check datasets
+#[derive(clap::Args)]
+pub(crate) struct DataCommandArgs {
+    #[command(subcommand)]
+    pub(crate) command: DataCommand,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum DataCommand {
+    /// List datasets, and where they are
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Download a dataset and verify it; a download that was cut goes on
+    ///
+    /// The folder is $RESIDUAL_CACHE/data/NAME, else that of the system's folder for caches. RESIDUAL_MIRROR can name
+    /// another server that has the same files.
+    Fetch {
+        /// cifar10, cifar100, mnist or fashion-mnist
+        name: DataName,
+        /// Folder to put it into
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+    },
+    /// Look at every sample in a folder: what it is, classes, mean and standard deviation, broken and equal files
+    Check {
+        /// The folder
+        dir: PathBuf,
+        /// What it is [default: what its files look like]
+        #[arg(long, value_name = "NAME")]
+        data: Option<DataName>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// List recipes: settings for `residual train` by name
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  residual train --recipe quick-cifar --net resnet20
+  residual train --recipe he2015-cifar --net resnet110 --print-config")]
+pub(crate) struct RecipesArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// List the published networks with their layers, parameters and multiply-adds

@@ -1,10 +1,12 @@
 mod bench;
 mod convert;
+mod data;
 mod devices;
 mod eval;
 mod model;
 mod models;
 mod predict;
+mod recipes;
 mod summary;
 mod sweep;
 mod train;
@@ -12,10 +14,12 @@ mod weights;
 
 pub(crate) use bench::bench;
 pub(crate) use convert::convert;
+pub(crate) use data::data;
 pub(crate) use devices::devices;
 pub(crate) use eval::eval;
 pub(crate) use models::models;
 pub(crate) use predict::predict;
+pub(crate) use recipes::recipes;
 pub(crate) use summary::summary;
 pub(crate) use sweep::sweep;
 pub(crate) use train::train;
@@ -23,9 +27,10 @@ pub(crate) use weights::weights;
 
 use crate::{
     Usage,
-    args::{BackendArgs, ImageNetworkArgs, KernelsChoice, NetworkArgs},
+    args::{AugmentationArgs, BackendArgs, DataArgs, ImageNetworkArgs, KernelsChoice, NetworkArgs},
 };
 use residual_backend::{Backend, BackendError, Hardware};
+use residual_data::{Augmentation, DataConfig};
 use residual_model::{BlockOptions, ConvConfig, Family, InitConfig, Kernels, ModelError, NetName, NetworkConfig};
 
 /// The backend of this name, else of `BURN_DEVICE`, else flex.
@@ -51,6 +56,41 @@ impl BackendArgs {
             return Err(Usage(format!("--recompute needs the backend flex or ndarray, not {backend}")).into());
         }
         Ok((backend, hardware))
+    }
+}
+
+impl DataArgs {
+    /// The data with what was asked for changed.
+    fn apply(&self, data: DataConfig) -> std::io::Result<DataConfig> {
+        let Self { data: name, data_dir, side, samples, validation, normalize } = self;
+        // What else is said of one dataset is not meant for another.
+        let data = match name {
+            Some(name) if *name != data.name => DataConfig::from(*name),
+            _ => data,
+        };
+        Ok(DataConfig {
+            name: data.name,
+            dir: data_dir.as_ref().map(std::path::absolute).transpose()?.or(data.dir),
+            side: side.or(data.side),
+            samples: samples.or(data.samples),
+            validation: validation.unwrap_or(data.validation),
+            normalize: normalize.unwrap_or(data.normalize),
+        })
+    }
+}
+
+impl AugmentationArgs {
+    /// The augmentation with what was asked for changed.
+    fn apply(&self, augmentation: Augmentation) -> Augmentation {
+        Augmentation {
+            crop: self.crop_padding.unwrap_or(augmentation.crop),
+            flip: self.flip.unwrap_or(augmentation.flip),
+            resized_crop: self.resized_crop.or(augmentation.resized_crop),
+            cutout: self.cutout.unwrap_or(augmentation.cutout),
+            erase: self.erase.unwrap_or(augmentation.erase),
+            mixup: self.mixup.unwrap_or(augmentation.mixup),
+            label_smoothing: self.label_smoothing.unwrap_or(augmentation.label_smoothing),
+        }
     }
 }
 

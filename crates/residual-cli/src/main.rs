@@ -52,6 +52,8 @@ fn run(args: Args) -> anyhow::Result<()> {
         Command::Summary(args) => commands::summary(&args),
         Command::Weights(args) => commands::weights(&args),
         Command::Convert(args) => commands::convert(&args),
+        Command::Data(args) => commands::data(&args),
+        Command::Recipes(args) => commands::recipes(&args),
         Command::Bench(args) => commands::bench(args),
         Command::Devices(args) => commands::devices(&args),
     }

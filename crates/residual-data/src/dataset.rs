@@ -1,6 +1,6 @@
-use crate::{DataError, Preprocessing, Synthetic, digits};
-use serde::{Deserialize, Serialize};
-use std::{fmt, str::FromStr, sync::Arc};
+use crate::{Augmentation, DataError, Normalization, Normalize, Preprocessing, normalization::mean_and_std};
+use rand::rngs::ChaCha8Rng;
+use std::{fmt, sync::Arc};
 
 /// Samples that a [`Loader`](crate::Loader) can read.
 pub trait Source: Send + Sync {
@@ -24,6 +24,22 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// If the sample cannot be read.
     fn read(&self, index: usize, pixels: &mut [f32]) -> Result<usize, DataError>;
+
+    /// The same with the image changed as the augmentation draws; its mixup and labels are the loader's.
+    ///
+    /// # Errors
+    /// If the sample cannot be read.
+    fn read_augmented(
+        &self,
+        index: usize,
+        augmentation: &Augmentation,
+        rng: &mut ChaCha8Rng,
+        pixels: &mut [f32],
+    ) -> Result<usize, DataError> {
+        let label = self.read(index, pixels)?;
+        augmentation.apply(self.shape(), pixels, rng);
+        Ok(label)
+    }
 }
 
 /// Images and labels held in memory.
@@ -31,8 +47,32 @@ pub trait Source: Send + Sync {
 pub struct Images {
     shape: [usize; 3],
     classes: usize,
-    pixels: Vec<f32>,
+    pixels: Pixels,
     labels: Vec<u16>,
+    normalization: Option<Normalization>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Pixels {
+    /// Of 0 to 255, which stand for 0 to 1.
+    Bytes(Vec<u8>),
+    Floats(Vec<f32>),
+}
+
+impl Pixels {
+    fn len(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Floats(floats) => floats.len(),
+        }
+    }
+
+    fn get(&self, index: usize) -> f32 {
+        match self {
+            Self::Bytes(bytes) => f32::from(bytes[index]) / 255.0,
+            Self::Floats(floats) => floats[index],
+        }
+    }
 }
 
 impl Images {
@@ -44,58 +84,108 @@ impl Images {
     /// # Panics
     /// If there are not as many images as labels.
     pub fn new(shape: [usize; 3], classes: usize, pixels: Vec<f32>, labels: Vec<u16>) -> Result<Self, DataError> {
+        Self::of(shape, classes, Pixels::Floats(pixels), labels)
+    }
+
+    /// The same of bytes, 0 to 255, that stand for 0 to 1.
+    ///
+    /// # Errors
+    /// If a label has no class.
+    ///
+    /// # Panics
+    /// If there are not as many images as labels.
+    pub fn from_bytes(shape: [usize; 3], classes: usize, pixels: Vec<u8>, labels: Vec<u16>) -> Result<Self, DataError> {
+        Self::of(shape, classes, Pixels::Bytes(pixels), labels)
+    }
+
+    fn of(shape: [usize; 3], classes: usize, pixels: Pixels, labels: Vec<u16>) -> Result<Self, DataError> {
         let values = shape.iter().product::<usize>();
         assert_eq!(pixels.len(), labels.len() * values, "as many images as labels");
         match labels.iter().position(|&label| usize::from(label) >= classes) {
             Some(index) => Err(DataError::Label { index, label: labels[index].into(), classes }),
-            None => Ok(Self { shape, classes, pixels, labels }),
+            None => Ok(Self { shape, classes, pixels, labels, normalization: None }),
         }
     }
 
-    /// Mean and standard deviation of all pixels.
-    pub fn mean_and_std(&self) -> (f32, f32) {
-        let n = self.pixels.len() as f64;
-        let mean = self.pixels.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
-        let variance = self.pixels.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n;
-        (mean as f32, variance.sqrt() as f32)
+    /// What normalises such pixels.
+    pub fn statistics(&self, by: Normalize) -> Normalization {
+        match (&self.pixels, by) {
+            (Pixels::Bytes(bytes), Normalize::All | Normalize::Channel) => self.byte_statistics(bytes, by),
+            _ => self.value_statistics(by),
+        }
     }
 
-    /// `(x - mean) / std` for every pixel.
-    pub fn standardized(self, (mean, std): (f32, f32)) -> Self {
-        self.scaled(&[mean], &[std])
+    /// From how often each byte occurs.
+    fn byte_statistics(&self, bytes: &[u8], by: Normalize) -> Normalization {
+        let [channels, height, width] = self.shape;
+        let mut counts = vec![[0u64; 256]; if by == Normalize::All { 1 } else { channels }];
+        for (i, plane) in bytes.chunks_exact((height * width).max(1)).enumerate() {
+            let count = counts.len();
+            let counts = &mut counts[i % count];
+            plane.iter().for_each(|&byte| counts[usize::from(byte)] += 1);
+        }
+        let of = |counts: &[u64; 256]| {
+            let n = counts.iter().sum::<u64>().max(1) as f64;
+            let sum = |f: &dyn Fn(f64) -> f64| -> f64 {
+                counts.iter().enumerate().map(|(byte, &count)| count as f64 * f(byte as f64 / 255.0)).sum::<f64>() / n
+            };
+            let mean = sum(&|x| x);
+            (mean as f32, sum(&|x| (x - mean).powi(2)).sqrt() as f32)
+        };
+        let (mean, std) = counts.iter().map(of).unzip();
+        Normalization { mean, std }
     }
 
-    /// `(x - mean[c]) / std[c]` for every pixel of channel c; one value serves all channels.
-    ///
-    /// # Errors
-    /// If there are neither as many values as channels nor one, or a value makes no sense.
-    pub fn normalized(self, mean: &[f32], std: &[f32]) -> Result<Self, DataError> {
-        let channels = self.shape[0];
-        for values in [mean, std] {
-            if values.len() != channels && values.len() != 1 {
-                return Err(DataError::Channels { channels, values: values.len() });
+    fn value_statistics(&self, by: Normalize) -> Normalization {
+        let [channels, height, width] = self.shape;
+        let (plane, values) = (height * width, channels * height * width);
+        let pixel = |i: usize| self.pixels.get(i);
+        let count = self.pixels.len();
+        match by {
+            Normalize::All => {
+                let (mean, std) = mean_and_std((0..count).map(pixel));
+                Normalization { mean: vec![mean], std: vec![std] }
+            }
+            Normalize::Channel => {
+                let of = |c: usize| {
+                    let images = (0..count).step_by(values.max(1));
+                    mean_and_std(images.flat_map(move |image| image + c * plane..image + (c + 1) * plane).map(pixel))
+                };
+                let (mean, std) = (0..channels).map(of).unzip();
+                Normalization { mean, std }
+            }
+            Normalize::Pixel => {
+                let mut mean = vec![0.0f64; values];
+                (0..count).for_each(|i| mean[i % values] += f64::from(pixel(i)));
+                let mean: Vec<f32> =
+                    mean.iter().map(|sum| (sum * values as f64 / count.max(1) as f64) as f32).collect();
+                let (_, std) = mean_and_std((0..count).map(|i| pixel(i) - mean[i % values]));
+                Normalization { mean, std: vec![std] }
             }
         }
-        if !mean.iter().all(|x| x.is_finite()) || !std.iter().all(|x| x.is_finite() && *x > 0.0) {
-            return Err(DataError::Statistics);
-        }
-        Ok(self.scaled(mean, std))
     }
 
-    /// By one value for each channel, or one for all.
-    fn scaled(mut self, mean: &[f32], std: &[f32]) -> Self {
-        let [channels, height, width] = self.shape;
-        for (i, plane) in self.pixels.chunks_exact_mut((height * width).max(1)).enumerate() {
-            let c = i % channels;
-            let (mean, std) = (mean[c % mean.len()], std[c % std.len()]);
-            plane.iter_mut().for_each(|x| *x = (*x - mean) / std);
-        }
-        self
+    /// `(x - mean) / std` for every pixel that is read from now on.
+    ///
+    /// # Errors
+    /// If the normalisation is not for such images.
+    pub fn normalized(self, normalization: Normalization) -> Result<Self, DataError> {
+        normalization.check(self.shape)?;
+        Ok(Self { normalization: Some(normalization), ..self })
     }
 
     /// The labels.
     pub fn labels(&self) -> &[u16] {
         &self.labels
+    }
+
+    /// The bytes of a sample, if the images are of bytes.
+    pub(crate) fn bytes(&self, index: usize) -> Option<&[u8]> {
+        let values = self.shape.iter().product::<usize>();
+        match &self.pixels {
+            Pixels::Bytes(bytes) => Some(&bytes[index * values..][..values]),
+            Pixels::Floats(_) => None,
+        }
     }
 }
 
@@ -114,8 +204,70 @@ impl Source for Images {
 
     fn read(&self, index: usize, pixels: &mut [f32]) -> Result<usize, DataError> {
         let values = pixels.len();
-        pixels.copy_from_slice(&self.pixels[index * values..][..values]);
+        match &self.pixels {
+            Pixels::Bytes(bytes) => {
+                let bytes = &bytes[index * values..][..values];
+                pixels.iter_mut().zip(bytes).for_each(|(x, byte)| *x = f32::from(*byte) / 255.0);
+            }
+            Pixels::Floats(floats) => pixels.copy_from_slice(&floats[index * values..][..values]),
+        }
+        if let Some(normalization) = &self.normalization {
+            normalization.apply(self.shape[0], pixels);
+        }
         Ok(self.labels[index].into())
+    }
+}
+
+/// Some of the samples of a source.
+#[derive(Clone)]
+pub struct Subset {
+    source: Arc<dyn Source>,
+    indices: Vec<usize>,
+}
+
+impl Subset {
+    /// The samples at these places.
+    ///
+    /// # Panics
+    /// If there is no sample at one of them.
+    pub fn new(source: Arc<dyn Source>, indices: Vec<usize>) -> Self {
+        assert!(indices.iter().all(|&index| index < source.len()), "a subset of the samples");
+        Self { source, indices }
+    }
+
+    /// So many samples, at equal distances; all if there are no more.
+    pub fn evenly(source: Arc<dyn Source>, count: usize) -> Self {
+        let len = source.len();
+        let count = count.min(len);
+        Self::new(source, (0..count).map(|i| i * len / count).collect())
+    }
+}
+
+impl Source for Subset {
+    fn shape(&self) -> [usize; 3] {
+        self.source.shape()
+    }
+
+    fn classes(&self) -> usize {
+        self.source.classes()
+    }
+
+    fn len(&self) -> usize {
+        self.indices.len()
+    }
+
+    fn read(&self, index: usize, pixels: &mut [f32]) -> Result<usize, DataError> {
+        self.source.read(self.indices[index], pixels)
+    }
+
+    fn read_augmented(
+        &self,
+        index: usize,
+        augmentation: &Augmentation,
+        rng: &mut ChaCha8Rng,
+        pixels: &mut [f32],
+    ) -> Result<usize, DataError> {
+        self.source.read_augmented(self.indices[index], augmentation, rng, pixels)
     }
 }
 
@@ -126,13 +278,38 @@ pub struct Dataset {
     pub train: Arc<dyn Source>,
     /// The samples held out.
     pub test: Arc<dyn Source>,
+    /// What makes an image file like their images.
+    pub preprocessing: Preprocessing,
 }
 
 impl Dataset {
     /// Both splits, with the mean and standard deviation of the training pixels taken out.
     pub fn standardized(train: Images, test: Images) -> Self {
-        let statistics = train.mean_and_std();
-        Self { train: Arc::new(train.standardized(statistics)), test: Arc::new(test.standardized(statistics)) }
+        Self::normalized(train, test, Normalize::All).expect("the images' own statistics")
+    }
+
+    /// Both splits, normalised by the statistics of the training pixels.
+    ///
+    /// # Errors
+    /// If these are no numbers to normalise by: all images are alike.
+    pub fn normalized(train: Images, test: Images, by: Normalize) -> Result<Self, DataError> {
+        let statistics = train.statistics(by);
+        Self::normalized_by(train, test, statistics)
+    }
+
+    /// Both splits, normalised by these values.
+    ///
+    /// # Errors
+    /// If they are not for such images.
+    pub fn normalized_by(train: Images, test: Images, by: Normalization) -> Result<Self, DataError> {
+        let [channels, side, _] = train.shape();
+        let spread = |values: &[f32]| match values {
+            [value] => vec![*value; channels],
+            values => values.to_vec(),
+        };
+        let preprocessing = Preprocessing { resize: side, crop: side, mean: spread(&by.mean), std: spread(&by.std) };
+        let (train, test) = (train.normalized(by.clone())?, test.normalized(by)?);
+        Ok(Self { train: Arc::new(train), test: Arc::new(test), preprocessing })
     }
 
     /// `[channels, height, width]` of every image.
@@ -152,82 +329,6 @@ impl fmt::Debug for Dataset {
     }
 }
 
-/// A dataset by name.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DataName {
-    /// 1,797 handwritten digits of 8x8 pixels, embedded: 1,437 to train on, 360 to test, in file
-    /// order (Alpaydin & Kaynak 1998, CC BY 4.0).
-    #[default]
-    Digits,
-    /// Noisy class prototypes, for tests: see [`Synthetic`].
-    Synthetic,
-}
-
-impl DataName {
-    /// Every dataset there is.
-    pub const ALL: &[Self] = &[Self::Digits, Self::Synthetic];
-
-    /// Loads the dataset, standardised by its training pixels.
-    ///
-    /// # Errors
-    /// If its files are not usable.
-    pub fn load(self) -> Result<Dataset, DataError> {
-        let (train, test) = self.images()?;
-        Ok(Dataset::standardized(train, test))
-    }
-
-    /// Loads the dataset, its pixels normalised by this mean and standard deviation of each channel.
-    ///
-    /// # Errors
-    /// If its files are not usable, or it has another number of channels.
-    pub fn load_normalized(self, mean: &[f32], std: &[f32]) -> Result<Dataset, DataError> {
-        let (train, test) = self.images()?;
-        Ok(Dataset { train: Arc::new(train.normalized(mean, std)?), test: Arc::new(test.normalized(mean, std)?) })
-    }
-
-    /// The images to train on and those held out, pixels as they are: 0 to 1 in files of images.
-    ///
-    /// # Errors
-    /// If its files are not usable.
-    pub fn images(self) -> Result<(Images, Images), DataError> {
-        match self {
-            Self::Digits => digits::images(),
-            Self::Synthetic => Synthetic::default().images(),
-        }
-    }
-
-    /// What makes an image file like the images that [`Self::load`] gives.
-    ///
-    /// # Errors
-    /// If the dataset's files are not usable.
-    pub fn preprocessing(self) -> Result<Preprocessing, DataError> {
-        let (train, _) = self.images()?;
-        let ([channels, side, _], (mean, std)) = (train.shape(), train.mean_and_std());
-        Ok(Preprocessing { resize: side, crop: side, mean: vec![mean; channels], std: vec![std; channels] })
-    }
-}
-
-impl fmt::Display for DataName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Digits => "digits",
-            Self::Synthetic => "synthetic",
-        })
-    }
-}
-
-impl FromStr for DataName {
-    type Err = DataError;
-
-    fn from_str(name: &str) -> Result<Self, DataError> {
-        Self::ALL.iter().copied().find(|data| data.to_string() == name).ok_or_else(|| {
-            let expected = Self::ALL.iter().map(Self::to_string).collect::<Vec<_>>().join(", ");
-            DataError::UnknownDataset { name: name.into(), expected }
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -239,17 +340,47 @@ mod tests {
     }
 
     #[test]
-    fn standardised_pixels_have_mean_zero_and_std_one() {
-        let images = Images::new([1, 2, 2], 1, vec![1.0, 2.0, 3.0, 6.0], vec![0]).unwrap();
-        let (mean, std) = images.mean_and_std();
-        assert_eq!((mean, std), (3.0, 3.5f32.sqrt()));
-        let (mean, std) = images.standardized((mean, std)).mean_and_std();
-        assert!(mean.abs() < 1e-6 && (std - 1.0).abs() < 1e-6);
+    fn statistics_are_those_of_all_pixels_a_channel_or_a_pixel() {
+        let images = Images::new([2, 1, 2], 1, vec![1.0, 2.0, 3.0, 6.0, 3.0, 2.0, 1.0, 6.0], vec![0, 0]).unwrap();
+        let by = |kind| images.statistics(kind);
+        let close = |a: &[f32], b: &[f32]| {
+            assert!(a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-6), "{a:?} {b:?}")
+        };
+        close(&by(Normalize::All).mean, &[3.0]);
+        close(&by(Normalize::All).std, &[3.5f32.sqrt()]);
+        close(&by(Normalize::Channel).mean, &[2.0, 4.0]);
+        close(&by(Normalize::Channel).std, &[0.5f32.sqrt(), 4.5f32.sqrt()]);
+        close(&by(Normalize::Pixel).mean, &[2.0, 2.0, 2.0, 6.0]);
+        close(&by(Normalize::Pixel).std, &[0.5f32.sqrt()]);
+        let bytes: Vec<u8> = (0..240).map(|i| (i * 37 % 251) as u8).collect();
+        let floats = bytes.iter().map(|byte| f32::from(*byte) / 255.0).collect();
+        let labels = vec![0; 10];
+        let floats = Images::new([2, 3, 4], 1, floats, labels.clone()).unwrap();
+        let bytes = Images::from_bytes([2, 3, 4], 1, bytes, labels).unwrap();
+        for kind in [Normalize::All, Normalize::Channel, Normalize::Pixel] {
+            let (a, b) = (bytes.statistics(kind), floats.statistics(kind));
+            close(&a.mean, &b.mean);
+            close(&a.std, &b.std);
+        }
     }
 
     #[test]
-    fn an_unknown_dataset_lists_the_known_ones() {
-        let error = "cifar11".parse::<DataName>().unwrap_err();
-        assert_eq!(error.to_string(), "unknown dataset `cifar11`; expected one of digits, synthetic");
+    fn bytes_are_read_as_fractions_and_normalised() {
+        let images = Images::from_bytes([1, 1, 2], 1, vec![0, 255, 51, 102], vec![0, 0]).unwrap();
+        let images = images.normalized(Normalization { mean: vec![0.2], std: vec![0.5] }).unwrap();
+        let mut pixels = [0.0; 2];
+        images.read(1, &mut pixels).unwrap();
+        assert!(pixels[0].abs() < 1e-6 && (pixels[1] - 0.4).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_subset_is_spread_over_all() {
+        let images = Images::new([1, 1, 1], 10, (0..10).map(|i| i as f32).collect(), (0..10).collect()).unwrap();
+        let labels = |count| {
+            let subset = Subset::evenly(Arc::new(images.clone()), count);
+            (0..subset.len()).map(|i| subset.read(i, &mut [0.0]).unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(labels(4), [0, 2, 5, 7]);
+        assert_eq!(labels(99).len(), 10);
     }
 }

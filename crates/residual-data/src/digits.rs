@@ -1,4 +1,4 @@
-use crate::{DataError, Images, idx};
+use crate::{DataError, Images, formats::idx};
 
 const TRAIN: usize = 1437;
 const CLASSES: usize = 10;

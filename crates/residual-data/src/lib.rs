@@ -1,7 +1,8 @@
 //! Image classification datasets and a deterministic loader for them.
 //!
-//! [`DataName`] names a dataset and loads it; [`Dataset`] is its training and test split;
-//! [`Loader`] turns a split into batches on a device, in an order that depends on (seed, epoch) alone.
+//! [`DataName`] names a dataset and [`DataConfig`] says where it is and what of it is taken; [`Dataset`] is its
+//! training and test split; [`Loader`] turns a split into batches on a device, in an order that depends on (seed,
+//! epoch) alone, and with an [`Augmentation`] that depends on (seed, epoch, sample) alone.
 //!
 //! ```
 //! use burn::tensor::Device;
@@ -18,16 +19,28 @@
 //! # Ok::<(), residual_data::DataError>(())
 //! ```
 
+mod augmentation;
+mod check;
 mod dataset;
 mod digits;
 mod error;
-mod idx;
+mod folder;
+pub mod formats;
 mod loader;
+mod mnist;
+mod name;
+mod normalization;
 mod preprocessing;
+mod published;
 mod synthetic;
 
-pub use dataset::{DataName, Dataset, Images, Source};
+pub use augmentation::Augmentation;
+pub use check::{Report, SplitReport, check};
+pub use dataset::{Dataset, Images, Source, Subset};
 pub use error::DataError;
+pub use folder::Folder;
 pub use loader::{Batch, Batches, Loader, Order};
+pub use name::{DataConfig, DataName, Description};
+pub use normalization::{Normalization, Normalize};
 pub use preprocessing::Preprocessing;
 pub use synthetic::Synthetic;

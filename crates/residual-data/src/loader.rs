@@ -1,4 +1,4 @@
-use crate::{DataError, Source};
+use crate::{Augmentation, DataError, Source};
 use burn::{
     data::{
         dataloader::{DataLoader, DataLoaderIterator, Progress},
@@ -7,6 +7,7 @@ use burn::{
     tensor::{Device, Int, Tensor, TensorData},
 };
 use rand::{SeedableRng, rngs::ChaCha8Rng, seq::SliceRandom};
+use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
 use std::{
     ops::Range,
     sync::{
@@ -24,6 +25,9 @@ pub struct Batch {
     pub images: Tensor<4>,
     /// `[batch]`
     pub labels: Tensor<1, Int>,
+    /// The probability of each class, `[batch, classes]`, where mixup or label smoothing makes them other than the
+    /// labels' own.
+    pub targets: Option<Tensor<2>>,
     /// Which batch this is since the first of epoch 0, from 0.
     pub number: u64,
 }
@@ -53,6 +57,8 @@ pub struct Loader {
     order: Order,
     drop_last: bool,
     prefetch: usize,
+    augmentation: Option<(Augmentation, u64)>,
+    workers: Option<Arc<ThreadPool>>,
     device: Device,
     cursor: Arc<Cursor>,
 }
@@ -78,6 +84,8 @@ impl Loader {
             order: Order::Sequential,
             drop_last: false,
             prefetch: 0,
+            augmentation: None,
+            workers: None,
             device: device.clone(),
             cursor: Arc::default(),
         }
@@ -98,6 +106,24 @@ impl Loader {
     /// Sets how many batches a worker thread reads ahead; 0 reads in the caller's thread.
     pub fn with_prefetch(mut self, batches: usize) -> Self {
         self.prefetch = batches;
+        self
+    }
+
+    /// Changes images at random, by a seed.
+    pub fn with_augmentation(mut self, augmentation: Augmentation, seed: u64) -> Self {
+        self.augmentation = (augmentation != Augmentation::default()).then_some((augmentation, seed));
+        self
+    }
+
+    /// Sets how many threads read and change the samples of a batch; the batches are the same for any number.
+    ///
+    /// # Panics
+    /// If the system has no such threads to give.
+    pub fn with_workers(mut self, workers: usize) -> Self {
+        self.workers = (workers > 1).then(|| {
+            let pool = ThreadPoolBuilder::new().num_threads(workers).thread_name(|i| format!("loader-{i}")).build();
+            Arc::new(pool.expect("threads for the loader"))
+        });
         self
     }
 
@@ -136,7 +162,14 @@ impl Loader {
         let total = indices.len();
         indices.drain(..total.min(first * self.batch_size));
         let number = (epoch * self.batches_per_epoch() + first) as u64;
-        let reader = Reader { source: self.source.clone(), indices, batch_size: self.batch_size, number };
+        let reader = Reader {
+            source: self.source.clone(),
+            indices,
+            batch_size: self.batch_size,
+            number,
+            augmentation: self.augmentation.clone().map(|(augmentation, seed)| Draws { augmentation, seed, epoch }),
+            workers: self.workers.clone(),
+        };
         Batches {
             processed: total - reader.indices.len(),
             total,
@@ -228,6 +261,7 @@ struct Samples {
     shape: [usize; 3],
     pixels: Vec<f32>,
     labels: Vec<i32>,
+    targets: Option<Vec<f32>>,
     number: u64,
 }
 
@@ -237,7 +271,11 @@ impl Samples {
         let [channels, height, width] = self.shape;
         let images = TensorData::new(self.pixels, [n, channels, height, width]);
         let labels = TensorData::new(self.labels, [n]);
-        Batch { images: Tensor::from_data(images, device), labels: Tensor::from_data(labels, device), number }
+        let targets = self.targets.map(|targets| {
+            let classes = targets.len() / n;
+            Tensor::from_data(TensorData::new(targets, [n, classes]), device)
+        });
+        Batch { images: Tensor::from_data(images, device), labels: Tensor::from_data(labels, device), targets, number }
     }
 }
 
@@ -247,6 +285,26 @@ struct Reader {
     indices: Vec<usize>,
     batch_size: usize,
     number: u64,
+    augmentation: Option<Draws>,
+    workers: Option<Arc<ThreadPool>>,
+}
+
+/// An augmentation and what its draws depend on, beside the sample.
+struct Draws {
+    augmentation: Augmentation,
+    seed: u64,
+    epoch: usize,
+}
+
+/// Streams of the generator: those below belong to the order of samples, one an epoch.
+const FIRST_STREAM: u64 = 1 << 32;
+
+impl Draws {
+    fn rng(&self, sample: usize) -> ChaCha8Rng {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        rng.set_stream((self.epoch as u64 + 1) * FIRST_STREAM + sample as u64);
+        rng
+    }
 }
 
 impl Iterator for Reader {
@@ -269,12 +327,56 @@ impl Reader {
         let shape = self.source.shape();
         let values = shape.iter().product::<usize>();
         let mut pixels = vec![0.0; indices.len() * values];
-        let mut labels = Vec::with_capacity(indices.len());
-        for (&index, image) in indices.iter().zip(pixels.chunks_exact_mut(values)) {
-            labels.push(self.source.read(index, image)? as i32);
+        // A sample's label, and what mixup keeps of it.
+        let read = |(&index, image): (&usize, &mut [f32])| -> Result<(usize, f32), DataError> {
+            let Some(draws) = &self.augmentation else { return Ok((self.source.read(index, image)?, 1.0)) };
+            let mut rng = draws.rng(index);
+            let label = self.source.read_augmented(index, &draws.augmentation, &mut rng, image)?;
+            Ok((label, if draws.augmentation.mixup > 0.0 { draws.augmentation.kept(&mut rng) } else { 1.0 }))
+        };
+        let samples: Vec<(usize, f32)> = match &self.workers {
+            None => indices.iter().zip(pixels.chunks_exact_mut(values)).map(read).collect::<Result<_, _>>()?,
+            Some(pool) => {
+                let read_all =
+                    || indices.par_iter().zip(pixels.par_chunks_exact_mut(values)).map(read).collect::<Vec<_>>();
+                pool.install(read_all).into_iter().collect::<Result<_, _>>()?
+            }
+        };
+        let augmentation = self.augmentation.as_ref().map(|draws| &draws.augmentation);
+        if augmentation.is_some_and(|augmentation| augmentation.mixup > 0.0) {
+            mix(&mut pixels, values, &samples);
         }
-        Ok(Samples { shape, pixels, labels, number: self.number })
+        let targets = augmentation
+            .filter(|augmentation| augmentation.is_soft())
+            .map(|augmentation| targets(&samples, self.source.classes(), augmentation.label_smoothing as f32));
+        let labels = samples.iter().map(|(label, _)| *label as i32).collect();
+        Ok(Samples { shape, pixels, labels, targets, number: self.number })
     }
+}
+
+/// Mixes each image with the one at the same distance from the batch's other end: `λ x + (1 - λ) x'`, each with a λ of
+/// its own.
+fn mix(pixels: &mut [f32], values: usize, samples: &[(usize, f32)]) {
+    let n = samples.len();
+    for i in 0..n / 2 {
+        let (front, back) = pixels.split_at_mut((n - 1 - i) * values);
+        let (kept, other) = (samples[i].1, samples[n - 1 - i].1);
+        for (a, b) in front[i * values..][..values].iter_mut().zip(&mut back[..values]) {
+            (*a, *b) = (kept * *a + (1.0 - kept) * *b, other * *b + (1.0 - other) * *a);
+        }
+    }
+}
+
+/// The classes' probabilities: of [`mix`]'s two labels, smoothed by ε.
+fn targets(samples: &[(usize, f32)], classes: usize, epsilon: f32) -> Vec<f32> {
+    let mut targets = vec![epsilon / classes as f32; samples.len() * classes];
+    for (i, row) in targets.chunks_exact_mut(classes).enumerate() {
+        let (label, kept) = samples[i];
+        let (partner, _) = samples[samples.len() - 1 - i];
+        row[label] += (1.0 - epsilon) * kept;
+        row[partner] += (1.0 - epsilon) * (1.0 - kept);
+    }
+    targets
 }
 
 /// Where batches come from.
@@ -415,6 +517,58 @@ mod tests {
         assert_eq!(results.len(), 2);
         let error = results[1].as_ref().err().unwrap().to_string();
         assert_eq!(error, "the data loader's worker panicked: sample 5 is cursed");
+    }
+
+    #[test]
+    fn batches_are_the_same_for_any_number_of_workers() {
+        let digits = crate::DataName::Digits.load().unwrap().train;
+        let augmentation = Augmentation {
+            crop: 1,
+            flip: true,
+            resized_crop: Some(0.3),
+            cutout: 2,
+            erase: 0.5,
+            mixup: 0.4,
+            label_smoothing: 0.1,
+        };
+        let batches = |seed, workers, prefetch, first: usize| {
+            let loader = Loader::new(digits.clone(), 100, &Device::flex())
+                .with_order(Order::Shuffled { seed })
+                .with_augmentation(augmentation.clone(), seed)
+                .with_workers(workers)
+                .with_prefetch(prefetch);
+            loader.seek(3, first);
+            let read = |batch: Result<Batch, DataError>| {
+                let batch = batch.unwrap();
+                [batch.images.into_data(), batch.targets.unwrap().into_data()]
+                    .map(|data| data.try_to_vec::<f32>().unwrap())
+            };
+            loader.batches().map(read).collect::<Vec<_>>()
+        };
+        let one = batches(5, 1, 0, 0);
+        assert_eq!(one, batches(5, 4, 2, 0));
+        assert_eq!(one[7..], batches(5, 2, 0, 7));
+        assert_ne!(one, batches(6, 1, 0, 0));
+    }
+
+    #[test]
+    fn mixup_mixes_images_and_labels_alike() {
+        let samples = [(0, 0.75), (1, 0.5), (2, 1.0)];
+        let mut pixels = [8.0, 5.0, 4.0];
+        mix(&mut pixels, 1, &samples);
+        assert_eq!(pixels, [7.0, 5.0, 4.0]);
+        let smoothed = targets(&samples, 4, 0.2);
+        let expected = [0.65, 0.05, 0.25, 0.05, 0.05, 0.85, 0.05, 0.05, 0.05, 0.05, 0.85, 0.05];
+        assert!(smoothed.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{smoothed:?}");
+    }
+
+    #[test]
+    fn without_augmentation_there_are_labels_and_no_targets() {
+        let loader = counting(4).with_augmentation(Augmentation::default(), 0);
+        assert!(loader.batches().next().unwrap().unwrap().targets.is_none());
+        let smoothing = Augmentation { label_smoothing: 0.1, ..Augmentation::default() };
+        let targets = counting(4).with_augmentation(smoothing, 0).batches().next().unwrap().unwrap().targets.unwrap();
+        assert_eq!(targets.dims(), [4, 2]);
     }
 
     #[test]

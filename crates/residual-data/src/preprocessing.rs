@@ -1,4 +1,4 @@
-use crate::DataError;
+use crate::{DataError, Normalization};
 use image::{DynamicImage, ImageFormat, ImageReader, imageops::FilterType};
 use serde::{Deserialize, Serialize};
 use std::{fs::File, io::BufReader, path::Path};
@@ -12,9 +12,9 @@ pub struct Preprocessing {
     pub resize: usize,
     /// The side of the square crop.
     pub crop: usize,
-    /// The mean of each channel: three for colour, one for grey.
+    /// The mean of each channel, three for colour, one for grey; or of each value of an image.
     pub mean: Vec<f32>,
-    /// The standard deviation of each channel.
+    /// The standard deviation of each channel, three for colour, one for grey.
     pub std: Vec<f32>,
 }
 
@@ -26,7 +26,7 @@ impl Preprocessing {
 
     /// Colour channels.
     pub fn channels(&self) -> usize {
-        self.mean.len()
+        self.std.len()
     }
 
     /// `[channels, height, width]` of what comes out.
@@ -46,7 +46,8 @@ impl Preprocessing {
                 self.resize, self.crop
             ));
         }
-        if ![1, 3].contains(&self.mean.len()) || self.std.len() != self.mean.len() {
+        let values = self.std.len() * self.crop * self.crop;
+        if ![1, 3].contains(&self.std.len()) || ![self.std.len(), values].contains(&self.mean.len()) {
             let (means, stds) = (self.mean.len(), self.std.len());
             return Err(format!("mean and std must have 3 values each, or 1 for grey, not {means} and {stds}"));
         }
@@ -63,6 +64,11 @@ impl Preprocessing {
     /// # Errors
     /// If the file cannot be read, is no whole image, or is more than 50 times as long as wide.
     pub fn read(&self, path: &Path) -> Result<Vec<f32>, DataError> {
+        Self::decode(path).map(|image| self.treat(&image))
+    }
+
+    /// The image in a PNG or JPEG file.
+    pub(crate) fn decode(path: &Path) -> Result<DynamicImage, DataError> {
         let bad = |reason: String| DataError::Image { path: path.into(), reason };
         // The content says what it is; the name may be wrong.
         let reader = File::open(path).and_then(|file| ImageReader::new(BufReader::new(file)).with_guessed_format());
@@ -82,7 +88,7 @@ impl Preprocessing {
                 "is {width}x{height} pixels; the longer side may be 50 times the shorter at most"
             )));
         }
-        Ok(self.treat(&image))
+        Ok(image)
     }
 
     fn treat(&self, image: &DynamicImage) -> Vec<f32> {
@@ -98,14 +104,21 @@ impl Preprocessing {
         };
         let offset = |side: usize| ((side - self.crop) as f64 / 2.0).round_ties_even() as usize;
         let (left, top) = (offset(new_width), offset(new_height));
-        let cropped = resized.crop_imm(left as u32, top as u32, self.crop as u32, self.crop as u32);
-        let pixels = match self.channels() {
-            1 => cropped.to_luma8().into_raw(),
-            _ => cropped.to_rgb8().into_raw(),
-        };
+        self.values(&resized.crop_imm(left as u32, top as u32, self.crop as u32, self.crop as u32))
+    }
+
+    /// The normalised pixels of an image of the right size.
+    pub(crate) fn values(&self, image: &DynamicImage) -> Vec<f32> {
         let channels = self.channels();
-        let value = |c: usize, i: usize| (f32::from(pixels[i * channels + c]) / 255.0 - self.mean[c]) / self.std[c];
-        (0..channels).flat_map(|c| (0..self.crop * self.crop).map(move |i| (c, i))).map(|(c, i)| value(c, i)).collect()
+        let pixels = match channels {
+            1 => image.to_luma8().into_raw(),
+            _ => image.to_rgb8().into_raw(),
+        };
+        let plane = pixels.len() / channels;
+        let mut values: Vec<f32> =
+            (0..pixels.len()).map(|at| f32::from(pixels[at % plane * channels + at / plane]) / 255.0).collect();
+        Normalization { mean: self.mean.clone(), std: self.std.clone() }.apply(channels, &mut values);
+        values
     }
 }
 

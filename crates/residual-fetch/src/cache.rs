@@ -20,6 +20,21 @@ pub fn cache_dir() -> Result<PathBuf, FetchError> {
     choose(env::var_os, system).ok_or(FetchError::NoCache)
 }
 
+/// The server that `RESIDUAL_MIRROR` names, a URL under which published files have the same names, with a slash at its
+/// end; none if it names none.
+///
+/// # Errors
+/// If that is no URL.
+pub fn mirror() -> Result<Option<String>, FetchError> {
+    match env::var("RESIDUAL_MIRROR") {
+        Ok(mirror) if !mirror.is_empty() => match mirror.starts_with("http://") || mirror.starts_with("https://") {
+            true => Ok(Some(format!("{}/", mirror.trim_end_matches('/')))),
+            false => Err(FetchError::Mirror(mirror)),
+        },
+        _ => Ok(None),
+    }
+}
+
 fn choose(variable: impl Fn(&'static str) -> Option<OsString>, system: Option<PathBuf>) -> Option<PathBuf> {
     if let Some(own) = variable("RESIDUAL_CACHE").filter(|folder| !folder.is_empty()) {
         return Some(own.into());

@@ -14,6 +14,9 @@ pub enum FetchError {
         /// How many there should be.
         expected: &'static str,
     },
+    /// A mirror that cannot be one.
+    #[error("RESIDUAL_MIRROR is `{0}`; expected a URL that begins with http:// or https://")]
+    Mirror(String),
     /// Nobody answered.
     #[error(
         "cannot reach {url}: {reason}; run the same command later, or download it elsewhere and put it at {}",
@@ -103,6 +106,11 @@ pub enum FetchError {
 
 impl FetchError {
     /// What makes an error of the system one that says what was tried on which file.
+    /// Whether something asked for is wrong, rather than a failure on the way.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Mirror(_))
+    }
+
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: path.into(), source }
     }

@@ -19,7 +19,7 @@ mod error;
 #[cfg(test)]
 mod tests;
 
-pub use cache::cache_dir;
+pub use cache::{cache_dir, mirror};
 pub use checksum::{Checksum, sha256_file, verify};
 pub use error::FetchError;
 

@@ -1,7 +1,7 @@
 use crate::{LabError, Results, RunResult, RunStatus};
 use rayon::ThreadPoolBuilder;
 use residual_backend::{Backend, Hardware};
-use residual_data::{DataName, Dataset};
+use residual_data::{DataConfig, Dataset};
 use residual_model::{BlockKind, BlockOptions, BranchScale, Family, NetName, NetworkConfig, Norm, ShortcutOption};
 use residual_train::{
     Device, Environment, Evaluate, Event, Schedule, Status, StopFlag, TrainConfig, TrainError, Training, files,
@@ -30,7 +30,7 @@ pub struct SweepConfig {
     /// The first of them.
     pub first_seed: u64,
     /// The dataset.
-    pub data: DataName,
+    pub data: DataConfig,
     /// Passes over the training set; by default each family's own ([`SweepConfig::default_epochs`]).
     pub epochs: Option<usize>,
     /// Samples in a batch.
@@ -57,7 +57,7 @@ impl Default for SweepConfig {
             alphas: vec![0.0, 1.0],
             seeds: 3,
             first_seed: 0,
-            data: DataName::Digits,
+            data: DataConfig::default(),
             epochs: None,
             batch_size: 64,
             lr: None,
@@ -184,7 +184,7 @@ impl SweepConfig {
     /// One training's configuration.
     fn training(&self, spec: RunSpec) -> Result<TrainConfig, TrainError> {
         let RunSpec { family, kind, depth, alpha, seed } = spec;
-        let config = TrainConfig::new(NetName { family, kind, depth }, self.data)?;
+        let config = TrainConfig::new(NetName { family, kind, depth }, self.data.clone())?;
         let blocks = BlockOptions {
             kind,
             shortcut: ShortcutOption::ZeroPad,

@@ -1,5 +1,5 @@
 use crate::{Decay, Schedule, TrainError, Warmup, files};
-use residual_data::DataName;
+use residual_data::{Augmentation, DataConfig, DataName, Description};
 use residual_model::{InitConfig, NetName, Network, NetworkConfig, Part};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -18,12 +18,21 @@ pub struct TrainConfig {
     /// Parts that are not trained. Their batch norms keep their running statistics.
     pub freeze: Vec<Part>,
     /// The dataset.
-    pub data: DataName,
+    pub data: DataConfig,
+    /// How training images are changed at random.
+    #[serde(default)]
+    pub augmentation: Augmentation,
     /// Passes over the training set.
     pub epochs: usize,
+    /// Optimizer steps after which the training ends, if before its last epoch does.
+    #[serde(default)]
+    pub iterations: Option<usize>,
     /// Samples in a batch; the last batch of an epoch may have fewer.
     pub batch_size: usize,
-    /// The seed of the order of samples.
+    /// Batches whose gradients, averaged over their samples, make one optimizer step.
+    #[serde(default = "one")]
+    pub accumulate: usize,
+    /// The seed of the order of samples and of their augmentation.
     pub seed: u64,
     /// The optimizer.
     pub optimizer: Optimizer,
@@ -31,17 +40,34 @@ pub struct TrainConfig {
     pub schedule: Schedule,
     /// When training and test error are measured.
     pub evaluate: Evaluate,
+    /// What happens when the loss is no longer a finite number.
+    #[serde(default)]
+    pub on_nan: OnNan,
     /// Stops when the test loss has not improved for this many epochs.
     pub patience: Option<usize>,
+    /// The decay of an exponential moving average of the weights, which is then what is measured and kept.
+    #[serde(default)]
+    pub ema: Option<f64>,
 }
 
-/// Stochastic gradient descent: `v ← momentum · v + (g + weight_decay · w)`, `w ← w - lr · v`.
-/// Momentum is not dampened, as in the paper's Caffe and in PyTorch.
+fn one() -> usize {
+    1
+}
+
+/// Stochastic gradient descent: `v ← momentum · v + (g + weight_decay · w)`, `w ← w - lr · v`, or with Nesterov's
+/// momentum `w ← w - lr · (g + weight_decay · w + momentum · v)`. Momentum is not dampened, as in the paper's Caffe and
+/// in PyTorch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Optimizer {
     /// The momentum.
     pub momentum: f64,
+    /// Whether it is Nesterov's (Sutskever et al. 2013).
+    #[serde(default)]
+    pub nesterov: bool,
+    /// The largest norm of the gradient of all parameters together; a longer one is shortened to it (Pascanu et al. 2013).
+    #[serde(default)]
+    pub clip: Option<f64>,
     /// The weight decay.
     pub weight_decay: f64,
     /// Whether norms and biases decay too, as in the paper.
@@ -54,7 +80,7 @@ pub struct Optimizer {
 impl Default for Optimizer {
     /// Momentum 0.9 and weight decay 1e-4 on every parameter alike (He et al. 2015, section 4.2).
     fn default() -> Self {
-        Self { momentum: 0.9, weight_decay: 1e-4, decay_all: true, rates: Vec::new() }
+        Self { momentum: 0.9, nesterov: false, clip: None, weight_decay: 1e-4, decay_all: true, rates: Vec::new() }
     }
 }
 
@@ -65,8 +91,21 @@ pub enum Evaluate {
     /// After every epoch.
     #[default]
     EveryEpoch,
+    /// The test set after every epoch, the training set after the last.
+    TestEveryEpoch,
     /// After the last.
     AtEnd,
+}
+
+/// What a training does that diverges.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnNan {
+    /// It stops with an error.
+    #[default]
+    Stop,
+    /// It goes back to its last checkpoint, and on with half the learning rate; without a run directory it stops.
+    Rewind,
 }
 
 /// Weights to start from, for whoever loads them.
@@ -91,12 +130,17 @@ impl TrainConfig {
     /// network at its default but the width of convolutional nets on 8x8 images, which is 8.
     ///
     /// # Errors
-    /// If the dataset cannot be loaded.
-    pub fn new(name: NetName, data: DataName) -> Result<Self, TrainError> {
-        let dataset = data.load()?;
+    /// If there is no such network, or the dataset's folder cannot be used.
+    pub fn new(name: NetName, data: impl Into<DataConfig>) -> Result<Self, TrainError> {
+        let mut data = data.into();
         name.family.check_depth(name.depth)?;
-        let mut network = NetworkConfig::new(name, dataset.shape(), dataset.classes());
-        if name.family.is_for_small_images() && dataset.shape()[1] <= 8 {
+        let small = name.family.is_for_small_images();
+        if data.name == DataName::Folder && data.side.is_none() && small {
+            data.side = Some(32);
+        }
+        let Description { shape, classes, .. } = data.describe()?;
+        let mut network = NetworkConfig::new(name, shape, classes);
+        if small && shape[1] <= 8 {
             network = network.with_width(8);
         }
         Ok(Self {
@@ -105,13 +149,18 @@ impl TrainConfig {
             start: None,
             freeze: Vec::new(),
             data,
+            augmentation: Augmentation::default(),
             epochs: 10,
+            iterations: None,
             batch_size: 64,
+            accumulate: 1,
             seed: 0,
             optimizer: Optimizer::default(),
             schedule: Schedule::cosine(0.05),
             evaluate: Evaluate::EveryEpoch,
+            on_nan: OnNan::Stop,
             patience: None,
+            ema: None,
         })
     }
 
@@ -170,6 +219,19 @@ impl TrainConfig {
         self.network.validate()?;
         at_least_one("epochs", self.epochs)?;
         at_least_one("the batch size", self.batch_size)?;
+        at_least_one("the number of batches for a step", self.accumulate)?;
+        if let Some(iterations) = self.iterations {
+            at_least_one("the number of iterations", iterations)?;
+        }
+        if let NetworkConfig::Conv(network) = &self.network {
+            self.augmentation.check([network.image[1], network.image[2]])?;
+        }
+        if let Some(decay) = self.ema {
+            within("the decay of the moving average", decay, "at least 0 and below 1", |x| (0.0..1.0).contains(&x))?;
+        }
+        if let Some(clip) = self.optimizer.clip {
+            within("the gradient's largest norm", clip, "a positive number", |x| x > 0.0)?;
+        }
         if let Some(patience) = self.patience {
             at_least_one("patience", patience)?;
             if self.evaluate == Evaluate::AtEnd {
@@ -198,11 +260,21 @@ impl TrainConfig {
         match self.schedule.warmup {
             Warmup::None => Ok(()),
             Warmup::Linear { iterations } => at_least_one("the iterations of a warm-up", iterations),
+            Warmup::Constant { lr, iterations } => {
+                at_least_one("the iterations of a warm-up", iterations)?;
+                within("the learning rate of the warm-up", lr, "a positive number", |x| x > 0.0)
+            }
             Warmup::UntilError { lr, threshold } => {
                 within("the learning rate of the warm-up", lr, "a positive number", |x| x > 0.0)?;
                 within("the error that ends a warm-up", threshold, "above 0 and at most 1", |x| x > 0.0 && x <= 1.0)
             }
         }
+    }
+
+    /// Optimizer steps in all, with so many batches an epoch.
+    pub fn steps(&self, batches: usize) -> usize {
+        let all = self.epochs * batches.div_ceil(self.accumulate.max(1));
+        self.iterations.map_or(all, |iterations| iterations.min(all))
     }
 
     /// Builds the network on the device, ready to train if the device records gradients.

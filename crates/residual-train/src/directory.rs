@@ -1,5 +1,6 @@
 use crate::{
-    Device, Environment, Outcome, Row, Status, TrainConfig, TrainError, evaluate::Sums, files, learner::Classifier,
+    Checkpoint, Device, Environment, Outcome, Row, Status, TrainConfig, TrainError, files,
+    learner::{Classifier, burn_bytes},
     metrics,
 };
 use burn::{
@@ -7,11 +8,13 @@ use burn::{
     optim::{OptimizerRecord, lr_scheduler::LrSchedulerRecord},
     store::ModuleRecord,
 };
+use residual_data::Preprocessing;
 use residual_model::Network;
 use serde::{Deserialize, Serialize};
 use std::{
-    fs,
+    fs::{self, File, TryLockError},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 /// A folder that holds one training.
@@ -23,53 +26,17 @@ use std::{
 /// | `metrics.csv` | one [`Row`] a measurement |
 /// | `summary.json` | how it ended |
 /// | `model.bpk` | the final weights, Burn's format |
-/// | `checkpoint/` | the two newest checkpoints |
-/// | `train/`, `valid/` | Burn's metric logs |
+/// | `best.bpk` | the weights of the epoch with the lowest test error |
+/// | `preprocessing.json` | what makes an image file like the images it was trained on |
+/// | `checkpoint/` | the two newest [`Checkpoint`]s |
+/// | `.lock` | held by the process that trains |
 ///
 /// Files appear by rename, so each is whole or missing.
 #[derive(Clone, Debug)]
 pub struct RunDir {
     path: PathBuf,
-}
-
-/// How far a training has come.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Progress {
-    /// Epochs finished.
-    pub(crate) epoch: usize,
-    /// Batches of the next epoch that are done.
-    pub(crate) batch: usize,
-    /// Optimizer steps taken.
-    pub(crate) iteration: usize,
-    /// What those batches measured.
-    pub(crate) running: Sums,
-    /// The time they took.
-    pub(crate) seconds: f64,
-}
-
-impl Progress {
-    pub(crate) fn next_epoch(&mut self) {
-        *self = Self { epoch: self.epoch + 1, iteration: self.iteration, ..Self::default() };
-    }
-}
-
-/// A checkpoint that a training can go on from.
-#[derive(Clone, Debug)]
-pub struct Checkpoint {
-    pub(crate) progress: Progress,
-    pub(crate) rows: Vec<Row>,
-}
-
-impl Checkpoint {
-    /// Epochs finished.
-    pub fn epoch(&self) -> usize {
-        self.progress.epoch
-    }
-
-    /// Optimizer steps taken.
-    pub fn iteration(&self) -> usize {
-        self.progress.iteration
-    }
+    /// Held until the last clone is gone.
+    lock: Option<Arc<File>>,
 }
 
 /// The content of `summary.json`.
@@ -94,7 +61,12 @@ const ENVIRONMENT: &str = "environment.json";
 const SUMMARY: &str = "summary.json";
 const METRICS: &str = "metrics.csv";
 const CHECKPOINT: &str = "checkpoint";
-const RECORDS: [&str; 3] = ["model", "optim", "scheduler"];
+const BEST: &str = "best.bpk";
+const PREPROCESSING: &str = "preprocessing.json";
+const LOCK: &str = ".lock";
+
+/// Checkpoints that are kept.
+const KEPT: usize = 2;
 
 impl RunDir {
     /// Makes a folder for a new training, with its configuration in it.
@@ -109,33 +81,66 @@ impl RunDir {
         environment: &Environment,
         force: bool,
     ) -> Result<Self, TrainError> {
-        let run = Self { path: path.into() };
-        run.make_room(force)?;
+        let run = Self { path: path.into(), lock: None };
+        let made = !path.exists();
+        if !made {
+            run.check_room(force)?;
+        }
         files::create_dir(path)?;
+        let run = run.locked()?;
+        // Whoever held the lock before may have made a training of it.
+        run.check_room(force)?;
+        let names = [SUMMARY, MODEL, BEST, METRICS, CHECKPOINT, PREPROCESSING, "train", "valid", ENVIRONMENT, CONFIG];
+        names.iter().try_for_each(|name| files::remove(&run.file(name)))?;
         files::write_json(&run.file(CONFIG), config)?;
         files::write_json(&run.file(ENVIRONMENT), environment)?;
         Ok(run)
     }
 
-    fn make_room(&self, force: bool) -> Result<(), TrainError> {
+    /// The same folder, held against other processes that would train in it until the last clone of the result is gone.
+    /// A file system without locks lets everyone in.
+    ///
+    /// # Errors
+    /// If another process holds it, or the lock cannot be made.
+    pub fn locked(mut self) -> Result<Self, TrainError> {
+        let path = self.file(LOCK);
+        let io = |action| {
+            let path = path.clone();
+            move |source| TrainError::Io { action, path, source }
+        };
+        let file = File::options().write(true).create(true).truncate(false).open(&path).map_err(io("create"))?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                return Err(TrainError::bad_file(&self.path, "is being trained in by another process"));
+            }
+            Err(TryLockError::Error(error)) if error.kind() != std::io::ErrorKind::Unsupported => {
+                return Err(io("lock")(error));
+            }
+            _ => self.lock = Some(Arc::new(file)),
+        }
+        Ok(self)
+    }
+
+    /// Fails unless the folder is empty, or a training is there that may be removed.
+    fn check_room(&self, force: bool) -> Result<(), TrainError> {
         let io = |source| TrainError::Io { action: "read", path: self.path.clone(), source };
-        if !self.path.exists() || fs::read_dir(&self.path).map_err(io)?.next().is_none() {
+        let entries = fs::read_dir(&self.path).map_err(io)?;
+        if entries.flatten().all(|entry| entry.file_name() == LOCK) {
             return Ok(());
         }
         if !self.is_training() {
             return Err(TrainError::bad_file(&self.path, "is not empty and holds no training; choose another folder"));
         }
-        if !force {
-            let reason = match self.summary().map(|s| s.status) {
-                Ok(Status::Finished | Status::StoppedEarly) => {
-                    "holds a finished training; choose another folder, or replace it with --force"
-                }
-                _ => "holds an unfinished training; go on with --resume, or replace it with --force",
-            };
-            return Err(TrainError::bad_file(&self.path, reason));
+        if force {
+            return Ok(());
         }
-        let names = [SUMMARY, MODEL, METRICS, CHECKPOINT, "train", "valid", ENVIRONMENT, CONFIG];
-        names.iter().try_for_each(|name| files::remove(&self.file(name)))
+        let reason = match self.summary().map(|s| s.status) {
+            Ok(Status::Finished | Status::StoppedEarly) => {
+                "holds a finished training; choose another folder, or replace it with --force"
+            }
+            _ => "holds an unfinished training; go on with --resume, or replace it with --force",
+        };
+        Err(TrainError::bad_file(&self.path, reason))
     }
 
     /// Whether the folder is one that [`RunDir::create`] made, so that `force` may empty it.
@@ -150,7 +155,7 @@ impl RunDir {
     /// # Errors
     /// If it holds none.
     pub fn open(path: &Path) -> Result<Self, TrainError> {
-        let run = Self { path: path.into() };
+        let run = Self { path: path.into(), lock: None };
         match run.file(CONFIG).is_file() {
             true => Ok(run),
             false => Err(TrainError::bad_file(path, format!("holds no training: {CONFIG} is missing"))),
@@ -215,41 +220,97 @@ impl RunDir {
         load(self.config()?.init(&device.clone().inner()), &self.file(MODEL))
     }
 
-    /// The newest checkpoint, whole and of this network, or `None` if there is none yet.
+    /// What makes an image file like the images it was trained on.
+    ///
+    /// # Errors
+    /// If the file is damaged; or if there is none, and the dataset cannot be loaded.
+    pub fn preprocessing(&self) -> Result<Preprocessing, TrainError> {
+        let path = self.file(PREPROCESSING);
+        if path.exists() { files::read_json(&path) } else { Ok(self.config()?.data.load()?.preprocessing) }
+    }
+
+    pub(crate) fn write_preprocessing(&self, preprocessing: &Preprocessing) -> Result<(), TrainError> {
+        files::write_json(&self.file(PREPROCESSING), preprocessing)
+    }
+
+    /// The newest checkpoint, whole and of this network, or `None` if there is none yet. With `older` a damaged one
+    /// gives way to the one before it.
     ///
     /// # Errors
     /// If it is damaged or another network's: the error names the file.
-    pub fn latest(&self, device: &Device) -> Result<Option<Checkpoint>, TrainError> {
-        let Some(&iteration) = self.checkpoints().first() else { return Ok(None) };
-        let [model, optim, scheduler] = RECORDS.map(|name| self.record(name, iteration));
-        let config = self.config()?;
-        let network = config.init(&device.clone().autodiff());
-        load(Classifier { network, seed: config.seed }, &model)?;
-        OptimizerRecord::load(&optim).map_err(|e| unusable(&optim, &e))?;
-        LrSchedulerRecord::load(&scheduler).map_err(|e| unusable(&scheduler, &e))?;
-        let progress: Progress = files::read_json(&self.progress(iteration))?;
-        let mut rows = self.metrics()?;
-        rows.retain(|row| row.epoch <= progress.epoch);
-        Ok(Some(Checkpoint { progress, rows }))
+    pub fn latest(&self, device: &Device, older: bool) -> Result<Option<Checkpoint>, TrainError> {
+        let mut first = None;
+        for (_, path) in self.checkpoints() {
+            match self.read_checkpoint(&path, device) {
+                Ok(checkpoint) => return Ok(Some(checkpoint)),
+                Err(error) if older => first = first.or(Some(error)),
+                Err(error) => return Err(error),
+            }
+        }
+        first.map_or(Ok(None), Err)
     }
 
-    /// The iterations of which there is a whole checkpoint, newest first.
-    pub(crate) fn checkpoints(&self) -> Vec<usize> {
+    fn read_checkpoint(&self, path: &Path, device: &Device) -> Result<Checkpoint, TrainError> {
+        let bytes = fs::read(path).map_err(|source| TrainError::Io { action: "read", path: path.into(), source })?;
+        let checkpoint = Checkpoint::from_bytes(&bytes).map_err(|reason| TrainError::bad_file(path, reason))?;
+        let config = self.config()?;
+        if checkpoint.network != config.network {
+            let (name, own) = (checkpoint.network.name(), config.network.name());
+            return Err(TrainError::bad_file(path, format!("belongs to another network: a {name}, not this {own}")));
+        }
+        // What can be read now cannot fail when the training goes on.
+        let records = &checkpoint.records;
+        let network = config.init(&device.clone().autodiff());
+        let read = |bytes: &[u8]| ModuleRecord::from_bytes(burn_bytes(bytes));
+        let record = read(&records.model).map_err(|e| unusable(path, &e))?;
+        let fits = Classifier { network, seed: config.seed }.try_load_record(record);
+        fits.map_err(|e| {
+            TrainError::bad_file(path, format!("belongs to another network: {}", one_line(&e.to_string())))
+        })?;
+        OptimizerRecord::from_bytes(burn_bytes(&records.optimizer)).map_err(|e| unusable(path, &e))?;
+        LrSchedulerRecord::from_bytes(burn_bytes(&records.scheduler)).map_err(|e| unusable(path, &e))?;
+        for record in [&records.ema, &records.best].into_iter().flatten() {
+            read(record).map_err(|e| unusable(path, &e))?;
+        }
+        Ok(checkpoint)
+    }
+
+    /// The files of checkpoints by their iterations, newest first.
+    fn checkpoints(&self) -> Vec<(u64, PathBuf)> {
         let entries = fs::read_dir(self.file(CHECKPOINT)).into_iter().flatten().flatten();
-        let iteration = |name: &str| name.strip_prefix("progress-")?.strip_suffix(".json")?.parse().ok();
-        let mut found: Vec<usize> = entries.filter_map(|e| iteration(e.file_name().to_str()?)).collect();
-        found.retain(|&i| RECORDS.iter().all(|name| self.record(name, i).is_file()));
+        let numbered = |path: PathBuf| {
+            let name = path.file_name()?.to_str()?.strip_suffix(".ckpt")?;
+            Some((name.parse().ok()?, path))
+        };
+        let mut found: Vec<_> = entries.filter_map(|entry| numbered(entry.path())).collect();
         found.sort_unstable_by(|a, b| b.cmp(a));
         found
     }
 
-    pub(crate) fn write_progress(&self, progress: &Progress) -> Result<(), TrainError> {
-        files::create_dir(&self.file(CHECKPOINT))?;
-        files::write_json(&self.progress(progress.iteration), progress)
+    /// Removes the newest checkpoint, unless it is the only one.
+    pub(crate) fn forget_newest(&self) -> bool {
+        match &self.checkpoints()[..] {
+            [(_, newest), _, ..] => fs::remove_file(newest).is_ok(),
+            _ => false,
+        }
     }
 
-    pub(crate) fn forget_progress(&self, iteration: usize) {
-        let _ = fs::remove_file(self.progress(iteration));
+    /// Writes a checkpoint, and with it the metrics and the best weights; forgets all but the newest.
+    pub(crate) fn write_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
+        let folder = self.file(CHECKPOINT);
+        files::create_dir(&folder)?;
+        let own = checkpoint.iteration() as u64;
+        files::write(&folder.join(format!("{own:08}.ckpt")), &checkpoint.to_bytes()?)?;
+        if let Some(best) = &checkpoint.records.best {
+            files::write(&self.file(BEST), best)?;
+        }
+        self.write_metrics(&checkpoint.rows)?;
+        // Those of later iterations are of a time that the training went back from.
+        let (later, earlier): (Vec<_>, Vec<_>) = self.checkpoints().into_iter().partition(|(i, _)| *i > own);
+        for (_, path) in later.iter().chain(earlier.iter().skip(KEPT)) {
+            let _ = fs::remove_file(path);
+        }
+        Ok(())
     }
 
     pub(crate) fn write_metrics(&self, rows: &[Row]) -> Result<(), TrainError> {
@@ -291,14 +352,6 @@ impl RunDir {
 
     fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
-    }
-
-    fn record(&self, name: &str, iteration: usize) -> PathBuf {
-        self.file(CHECKPOINT).join(format!("{name}-{iteration}.bpk"))
-    }
-
-    fn progress(&self, iteration: usize) -> PathBuf {
-        self.file(CHECKPOINT).join(format!("progress-{iteration}.json"))
     }
 }
 

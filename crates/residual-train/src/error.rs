@@ -46,6 +46,9 @@ pub enum TrainError {
         /// The loss.
         loss: f32,
     },
+    /// It was asked to stop.
+    #[error("stopped")]
+    Stopped,
     /// Burn's learner reports an error.
     #[error("{0}")]
     Learner(String),
@@ -76,7 +79,7 @@ impl TrainError {
             Self::Scores { .. } => false,
             Self::Model(_) | Self::Setting { .. } | Self::Conflict(_) | Self::Mismatch(_) => true,
             Self::Data(error) => error.is_usage(),
-            Self::Diverged { .. } | Self::Learner(_) | Self::Io { .. } | Self::BadFile { .. } => false,
+            Self::Stopped | Self::Diverged { .. } | Self::Learner(_) | Self::Io { .. } | Self::BadFile { .. } => false,
         }
     }
 

@@ -1,7 +1,7 @@
 use crate::TrainError;
 use burn::{
     nn::loss::CrossEntropyLossConfig,
-    tensor::{Device, Int, Tensor},
+    tensor::{Device, Int, Tensor, activation::log_softmax},
 };
 use residual_data::{DataError, Loader, Source};
 use residual_model::Network;
@@ -30,9 +30,24 @@ pub fn evaluate(
     batch_size: usize,
     device: &Device,
 ) -> Result<Evaluation, DataError> {
-    let device = device.clone().inner();
+    let loader = Loader::new(source.clone(), batch_size, &device.clone().inner());
+    match measure_all(network, &loader, &|| false) {
+        Err(TrainError::Data(error)) => Err(error),
+        result => Ok(result.expect("nobody asked to stop")),
+    }
+}
+
+/// Measures all of a loader's samples, unless asked to stop.
+pub(crate) fn measure_all(
+    network: &Network,
+    loader: &Loader,
+    stop: &dyn Fn() -> bool,
+) -> Result<Evaluation, TrainError> {
     let mut sums = Sums::default();
-    for batch in Loader::new(source.clone(), batch_size, &device).batches() {
+    for batch in loader.batches() {
+        if stop() {
+            return Err(TrainError::Stopped);
+        }
         let batch = batch?;
         let logits = network.forward(batch.images);
         sums.add(&Measured::new(loss(&logits, &batch.labels), logits, batch.labels));
@@ -115,6 +130,12 @@ pub(crate) fn loss(logits: &Tensor<2>, labels: &Tensor<1, Int>) -> Tensor<1> {
     CrossEntropyLossConfig::new().init(&logits.device()).forward(logits.clone(), labels.clone())
 }
 
+/// Mean cross-entropy of a batch against probabilities of the classes: `- Σ_c t_c · ln softmax(z)_c`.
+pub(crate) fn soft_loss(logits: &Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
+    let samples = logits.dims()[0] as f64;
+    (log_softmax(logits.clone(), 1) * targets).sum().div_scalar(-samples)
+}
+
 /// One batch's mean loss and number of errors, still on the device.
 pub(crate) struct Measured {
     loss: Tensor<1>,
@@ -138,7 +159,7 @@ impl Measured {
 }
 
 /// Sums over samples.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Sums {
     pub(crate) loss: f64,
     pub(crate) errors: f64,

@@ -21,6 +21,12 @@ pub fn write(path: &Path, content: &[u8]) -> Result<(), TrainError> {
         let mut file = fs::File::create(&temporary)?;
         let written = file.write_all(content).and_then(|()| file.sync_all());
         let renamed = written.and_then(|()| fs::rename(&temporary, path));
+        #[cfg(unix)]
+        if let (Ok(()), Some(folder)) = (&renamed, path.parent()) {
+            // The name too is to outlast a failing machine; a file system that cannot tell is none to fail for.
+            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+            let _ = fs::File::open(folder).and_then(|folder| folder.sync_all());
+        }
         if renamed.is_err() {
             let _ = fs::remove_file(&temporary);
         }

@@ -1,33 +1,47 @@
 //! Every implementation of a burn-train trait, in one place: these change with Burn's versions.
 
 use crate::{
-    Evaluate, Evaluation, Event, Optimizer, Row, RunDir, Split, Status, StopFlag, TrainConfig, TrainError,
-    directory::Progress,
-    evaluate::{Measured, Sums, evaluate, loss},
+    Evaluate, Evaluation, Event, OnNan, Optimizer, Row, RunDir, Split, Status, StopFlag, TrainConfig, TrainError,
+    checkpoint::{Checkpoint, Records},
+    ema::Ema,
+    evaluate::{Measured, Sums, loss, measure_all, soft_loss},
+    gradients::{self, Accumulated},
     metrics,
-    schedule::{Scheduler, Warm},
+    progress::Progress,
+    schedule::{Pace, Scheduler},
 };
 use burn::{
     data::dataloader::DataLoader,
     module::{Module, ParamGroup},
     optim::{
-        SgdConfig, decay::WeightDecayConfig, lr_scheduler::module_lr_scheduler::ModuleLrScheduler,
+        OptimizerRecord, SgdConfig,
+        decay::WeightDecayConfig,
+        lr_scheduler::{LrSchedulerRecord, module_lr_scheduler::ModuleLrScheduler},
         momentum::MomentumConfig,
     },
-    tensor::{Device, Int, Tensor},
+    store::ModuleRecord,
+    tensor::{Bytes, Device, Int, Tensor},
     train::{
-        ClassificationOutput, EventProcessorTraining, InferenceStep, Learner, LearnerEvent, LearnerSummary,
-        LearningResult, SupervisedLearningStrategy, SupervisedTraining, SupervisedTrainingEventProcessor, TrainLoader,
-        TrainOutput, TrainStep, TrainingComponents, TrainingItem, TrainingStrategy, ValidLoader,
-        checkpoint::{CheckpointingAction, CheckpointingStrategy},
+        ClassificationOutput, InferenceStep, Learner, LearnerSummary, LearningResult, SupervisedLearningStrategy,
+        SupervisedTraining, SupervisedTrainingEventProcessor, TrainLoader, TrainOutput, TrainStep, TrainingComponents,
+        TrainingStrategy, ValidLoader,
+        checkpoint::{Checkpointer, CheckpointerError, CheckpointingAction, CheckpointingStrategy},
         logger::{EvaluationProgressLogger, InMemoryMetricLogger, TrainingProgressLogger},
-        metric::{AccuracyMetric, LearningRateMetric, LossMetric, MetricDefinition, store::EventStoreClient},
+        metric::{MetricDefinition, store::EventStoreClient},
         renderer::{EvaluationName, MetricState, MetricsRenderer, MetricsRendererEvaluation, MetricsRendererTraining},
     },
 };
 use residual_data::{Batch, Dataset, Loader, Order};
 use residual_model::{Network, parameters::for_each_parameter};
-use std::{cell::RefCell, sync::Arc, time::Instant};
+use std::{
+    cell::{Cell, RefCell},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    time::{Duration, Instant},
+};
 
 /// A network with its loss, as Burn's learner wants it.
 #[derive(Module, Debug)]
@@ -46,8 +60,12 @@ impl TrainStep for Classifier {
     type Output = ClassificationOutput;
 
     fn step(&self, batch: Batch) -> TrainOutput<ClassificationOutput> {
-        let logits = self.network.forward_training(batch.images, self.seed, batch.number);
-        let output = output(logits, batch.labels);
+        let Batch { images, labels, targets, number } = batch;
+        let logits = self.network.forward_training(images, self.seed, number);
+        let output = match targets {
+            None => output(logits, labels),
+            Some(targets) => ClassificationOutput::new(soft_loss(&logits, targets), logits, labels),
+        };
         TrainOutput::new(self, output.loss.backward(), output)
     }
 }
@@ -75,9 +93,13 @@ fn measure(output: &ClassificationOutput) -> Measured {
 pub(crate) struct Session {
     /// Where it starts from, if not from initial weights.
     pub(crate) network: Option<Network>,
+    /// Where it goes on from.
+    pub(crate) checkpoint: Option<Checkpoint>,
     pub(crate) progress: Progress,
     pub(crate) rows: Vec<Row>,
     pub(crate) curve: Vec<f32>,
+    /// The weights of the epoch with the lowest test error, as a file.
+    pub(crate) best: Option<Vec<u8>>,
     pub(crate) train: Option<Evaluation>,
     pub(crate) test: Option<Evaluation>,
     pub(crate) status: Status,
@@ -86,20 +108,34 @@ pub(crate) struct Session {
 /// Called with each [`Event`].
 pub(crate) type Observer = Box<dyn FnMut(Event<'_>)>;
 
+/// How a training runs, which does not change its result.
+#[derive(Clone, Debug)]
+pub(crate) struct Conduct {
+    pub(crate) stop: StopFlag,
+    pub(crate) directory: Option<RunDir>,
+    pub(crate) checkpoint_every: Option<Duration>,
+    /// Threads that read samples.
+    pub(crate) workers: usize,
+}
+
 /// Our training loop, run by Burn's `SupervisedTraining`.
 ///
 /// Beside what Burn's own does it measures the training error by a clean pass, feeds that of the
 /// running batches to the schedule, stops within a step, refuses a loss that is not finite, and
-/// starts in the middle of an epoch.
+/// goes on in the middle of an epoch as if it had not stopped.
 pub(crate) struct Loop {
     config: TrainConfig,
     dataset: Dataset,
     device: Device,
     loader: Loader,
-    warm: Warm,
-    stop: StopFlag,
-    directory: Option<RunDir>,
+    pace: Pace,
+    conduct: Conduct,
+    sinks: Sinks,
     session: RefCell<Session>,
+    ema: RefCell<Option<Ema>>,
+    last_checkpoint: RefCell<Instant>,
+    /// The iteration of the checkpoint that the training last went back to.
+    went_back_to: Cell<Option<usize>>,
     observer: RefCell<Observer>,
     error: RefCell<Option<TrainError>>,
 }
@@ -112,25 +148,24 @@ pub(crate) fn train(
     config: TrainConfig,
     dataset: Dataset,
     device: &Device,
-    stop: StopFlag,
-    directory: Option<RunDir>,
+    conduct: Conduct,
     mut session: Session,
     observer: Observer,
 ) -> (Network, Session, Option<TrainError>) {
     let device = device.clone().autodiff();
+    let writes = conduct.directory.is_some();
     let loader = Loader::new(dataset.train.clone(), config.batch_size, &device)
         .with_order(Order::Shuffled { seed: config.seed })
-        .with_prefetch(if directory.is_some() { 2 } else { 0 });
-    let valid: Arc<dyn DataLoader<Batch>> =
-        Arc::new(Loader::new(dataset.test.clone(), config.batch_size, &device.clone().inner()));
-    let warm = Warm::default();
-    let scheduler = |factor| Scheduler {
-        schedule: config.schedule.clone(),
-        total: config.epochs * loader.batches_per_epoch(),
-        warm: warm.clone(),
-        iteration: 0,
-        factor,
-    };
+        .with_augmentation(config.augmentation.clone(), config.seed)
+        .with_workers(conduct.workers)
+        .with_prefetch(if writes { 2 } else { 0 });
+    let valid: Arc<dyn DataLoader<Batch>> = Arc::new(
+        Loader::new(dataset.test.clone(), config.batch_size, &device.clone().inner()).with_workers(conduct.workers),
+    );
+    let pace = Pace::default();
+    let total = config.steps(loader.batches_per_epoch());
+    let scheduler =
+        |factor| Scheduler { schedule: config.schedule.clone(), total, pace: pace.clone(), iteration: 0, factor };
     let network = session.network.take().unwrap_or_else(|| config.init(&device)).unfreeze().train();
     let network = network.freeze_parts(&config.freeze).expect("the configuration was validated");
     let mut schedulers = ModuleLrScheduler::new(scheduler(1.0));
@@ -143,49 +178,52 @@ pub(crate) fn train(
             group(&network, |path| [".gamma", ".beta", ".bias"].iter().any(|end| path.ends_with(end)));
         optimizer = optimizer.with_group(norms_and_biases, sgd(&config.optimizer, 0.0).build(), None);
     }
+    let ema = config.ema.map(|decay| Ema::new(&config, &network, decay));
     let model = Classifier { network, seed: config.seed };
-    let learner = Learner::new(model, optimizer, schedulers);
+    let mut learner = Learner::new(model, optimizer, schedulers);
 
-    let resumed = session.progress.iteration;
+    let (sinks, checkpointers) = Sinks::new();
+    let ema = RefCell::new(ema);
+    let checkpoint = session.checkpoint.take();
     #[expect(clippy::arc_with_non_send_sync, reason = "Burn takes a strategy in an Arc, and calls it on this thread")]
     let training_loop = Arc::new(Loop {
         config,
         dataset,
         device,
         loader: loader.clone(),
-        warm,
-        stop,
-        directory: directory.clone(),
+        pace,
+        conduct,
+        sinks,
         session: RefCell::new(session),
+        ema,
+        last_checkpoint: RefCell::new(Instant::now()),
+        went_back_to: Cell::new(None),
         observer: RefCell::new(observer),
         error: RefCell::new(None),
     });
-    let path = directory.as_ref().map_or_else(Default::default, |d| d.path().to_path_buf());
-    let mut training = SupervisedTraining::<Classifier>::new(path, Arc::new(loader), valid)
+    if let Some(checkpoint) = checkpoint {
+        training_loop.restore(&mut learner, &mut training_loop.session.borrow_mut(), checkpoint);
+    }
+    let Checkpointers { model, optimizer, scheduler } = checkpointers;
+    let training = SupervisedTraining::<Classifier>::new(PathBuf::new(), Arc::new(loader), valid)
         .with_training_strategy(TrainingStrategy::Custom(training_loop.clone()))
         .with_application_logger(None)
+        .with_metric_logger(InMemoryMetricLogger::new())
+        .with_custom_checkpointers(model, optimizer, scheduler)
+        .with_checkpointing_strategy(SaveAlways)
         .renderer(Box::new(Quiet));
-    training = match &directory {
-        None => training.with_metric_logger(InMemoryMetricLogger::new()),
-        Some(directory) => training
-            .metrics((AccuracyMetric::new(), LossMetric::new()))
-            .metric_train_numeric(LearningRateMetric::new())
-            .with_default_checkpointers()
-            .with_checkpointing_strategy(KeepLast::new(directory.clone())),
-    };
-    if resumed > 0 {
-        training = training.checkpoint(resumed);
-    }
     let LearningResult { model, error, .. } = training.launch(learner);
 
     let session = training_loop.session.take();
     let error = training_loop.error.take().or(error.map(|e| TrainError::Learner(e.to_string())));
-    (model.network, session, error)
+    let network = training_loop.ema.take().map_or(model.network, Ema::into_network);
+    (network, session, error)
 }
 
 /// Stochastic gradient descent with the optimizer's momentum and this weight decay.
 pub(crate) fn sgd(optimizer: &Optimizer, weight_decay: f64) -> SgdConfig {
-    let momentum = MomentumConfig::new().with_momentum(optimizer.momentum).with_dampening(0.0);
+    let momentum =
+        MomentumConfig::new().with_momentum(optimizer.momentum).with_dampening(0.0).with_nesterov(optimizer.nesterov);
     let decay = WeightDecayConfig::new(weight_decay as f32);
     SgdConfig::new().with_momentum(Some(momentum)).with_weight_decay(Some(decay))
 }
@@ -229,28 +267,64 @@ impl Loop {
         session: &mut Session,
     ) -> Result<(), TrainError> {
         session.status = Status::Finished;
-        let first = session.progress.epoch;
-        for epoch in first..self.config.epochs {
+        if self.config.on_nan == OnNan::Rewind && session.progress.iteration == 0 {
+            self.checkpoint(components, learner, session)?;
+        }
+        let total = self.config.steps(self.loader.batches_per_epoch());
+        while session.progress.iteration < total || session.progress.batch > 0 {
             if self.config.patience.is_some_and(|n| metrics::is_stale(&session.rows, n)) {
                 session.status = Status::StoppedEarly;
                 break;
             }
-            self.loader.seek(epoch, session.progress.batch);
-            self.train_epoch(components, learner, train, session)?;
-            if self.stop.is_set() {
+            let kept = session.rows.len();
+            match self.epoch(components, learner, train, valid, session, total) {
+                Err(TrainError::Stopped) => {
+                    // What the epoch measured so far it measures again.
+                    session.rows.truncate(kept);
+                    session.status = Status::Interrupted;
+                    return self.checkpoint(components, learner, session);
+                }
+                Err(TrainError::Diverged { loss, .. })
+                    if self.config.on_nan == OnNan::Rewind && session.progress.rewinds < MOST_REWINDS =>
+                {
+                    self.rewind(learner, session, loss)?;
+                }
+                Err(error) => return Err(error),
+                Ok(()) => {}
+            }
+        }
+        let missing = [session.train.is_none(), session.test.is_none()];
+        match self.evaluate(learner, valid, session, missing) {
+            Err(TrainError::Stopped) => {
                 session.status = Status::Interrupted;
-                return self.checkpoint(components, learner, session);
+                Ok(())
             }
-            if self.config.evaluate == Evaluate::EveryEpoch || epoch + 1 == self.config.epochs {
-                self.evaluate(components, learner, valid, epoch + 1, session)?;
-            }
-            session.progress.next_epoch();
-            self.checkpoint(components, learner, session)?;
-            self.notify(Event::Epoch(&session.rows));
+            result => result,
         }
-        if session.train.is_none() {
-            self.evaluate(components, learner, valid, session.progress.epoch, session)?;
-        }
+    }
+
+    /// One epoch, or what is left of it.
+    fn epoch(
+        &self,
+        components: &mut Components,
+        learner: &mut Learner<Classifier>,
+        train: &dyn DataLoader<Batch>,
+        valid: &dyn DataLoader<Batch>,
+        session: &mut Session,
+        total: usize,
+    ) -> Result<(), TrainError> {
+        self.loader.seek(session.progress.epoch, session.progress.batch);
+        self.train_epoch(components, learner, train, session, total)?;
+        let ended = session.progress.iteration >= total;
+        let measured = match self.config.evaluate {
+            Evaluate::EveryEpoch => [true, true],
+            Evaluate::TestEveryEpoch => [ended, true],
+            Evaluate::AtEnd => [ended, ended],
+        };
+        self.evaluate(learner, valid, session, measured)?;
+        session.progress.next_epoch();
+        self.checkpoint(components, learner, session)?;
+        self.notify(Event::Epoch(&session.rows));
         Ok(())
     }
 
@@ -260,110 +334,140 @@ impl Loop {
         learner: &mut Learner<Classifier>,
         train: &dyn DataLoader<Batch>,
         session: &mut Session,
+        total: usize,
     ) -> Result<(), TrainError> {
         let number = session.progress.epoch + 1;
         let batches = self.loader.batches_per_epoch();
-        let mut window = Sums::default();
         let mut pending = Vec::new();
-        let start = Instant::now();
-        self.event(components, LearnerEvent::StartSplit { epoch_number: number, total_items: train.num_items() })?;
+        let mut accumulated = Accumulated::default();
+        let mut start = Instant::now();
         let mut iterator = train.iter();
-        while !self.stop.is_set() {
+        let stopped = |accumulated: &Accumulated| accumulated.is_empty() && self.conduct.stop.is_set();
+        while !stopped(&accumulated) && session.progress.iteration < total {
             let Some(batch) = iterator.next() else { break };
             let batch = batch.map_err(|e| TrainError::Learner(e.to_string()))?;
+            let samples = batch.labels.dims()[0];
             let TrainOutput { grads, item } = learner.train_step(batch);
-            learner.lr_step();
-            learner.optimizer_step(grads);
             pending.push(measure(&item));
             session.progress.batch += 1;
-            session.progress.iteration += 1;
-            let iteration = session.progress.iteration;
-            if self.directory.is_some() {
-                let item = TrainingItem::new(item, iterator.progress(), Some(iteration), Some(learner.lr_current()));
-                self.event(components, LearnerEvent::ProcessedItem(item))?;
+            let last = session.progress.batch == batches;
+            let network = learner.model().network;
+            let Some(mut grads) = accumulated.add(&network, grads, samples, self.config.accumulate, last) else {
+                continue;
+            };
+            if let Some(most) = self.config.optimizer.clip {
+                grads = gradients::clip(&network, grads, most);
             }
-            if pending.len() == READ_EVERY || session.progress.batch == batches || self.stop.is_set() {
-                self.read(&mut pending, session, &mut window)?;
+            drop(network);
+            learner.lr_step();
+            learner.optimizer_step(grads);
+            session.progress.iteration += 1;
+            if let Some(ema) = &mut *self.ema.borrow_mut() {
+                ema.update(&learner.model().valid().network);
+            }
+            let due =
+                self.conduct.checkpoint_every.is_some_and(|every| self.last_checkpoint.borrow().elapsed() >= every);
+            if pending.len() >= READ_EVERY || last || due || self.conduct.stop.is_set() {
+                self.read(&mut pending, session)?;
                 let loss = session.curve.last().copied().unwrap_or_default();
                 self.notify(Event::Step { epoch: number, batch: session.progress.batch, batches, loss });
             }
+            if due && !last && session.progress.iteration < total {
+                session.progress.seconds += start.elapsed().as_secs_f64();
+                start = Instant::now();
+                self.checkpoint(components, learner, session)?;
+            }
         }
-        let seconds = start.elapsed().as_secs_f64();
-        self.event(components, LearnerEvent::EndSplit(number))?;
-        session.progress.seconds += seconds;
-        if !self.stop.is_set() {
-            let Progress { running, seconds, .. } = session.progress;
-            let total = self.config.epochs * batches;
-            let lr = self.config.schedule.rate(session.progress.iteration - 1, total, self.warm.get());
+        self.read(&mut pending, session)?;
+        session.progress.seconds += start.elapsed().as_secs_f64();
+        if self.conduct.stop.is_set() {
+            return Err(TrainError::Stopped);
+        }
+        if session.progress.batch == batches || session.progress.iteration >= total {
+            let Progress { running, seconds, iteration, .. } = session.progress;
+            let lr = self.pace.factor() * self.config.schedule.rate(iteration - 1, total, self.pace.is_warm());
             session.push(number, Split::Running, running.evaluation(), lr, seconds);
         }
         Ok(())
     }
 
     /// Reads what the device measured; on a GPU this waits for it.
-    fn read(&self, pending: &mut Vec<Measured>, session: &mut Session, window: &mut Sums) -> Result<(), TrainError> {
-        let first = session.progress.iteration - pending.len();
-        *window = Sums::default();
+    fn read(&self, pending: &mut Vec<Measured>, session: &mut Session) -> Result<(), TrainError> {
+        let progress = &mut session.progress;
+        let count = pending.len();
+        let first = progress.batch - count;
         for (i, measured) in pending.drain(..).enumerate() {
-            session.progress.running.add(&measured);
-            let loss = window.add(&measured);
+            progress.running.add(&measured);
+            let loss = progress.window.add(&measured);
             session.curve.push(loss);
             if !loss.is_finite() {
-                return Err(TrainError::Diverged { epoch: session.progress.epoch + 1, iteration: first + i + 1, loss });
+                let iteration = progress.iteration - (count - 1 - i) / self.config.accumulate;
+                return Err(TrainError::Diverged { epoch: progress.epoch + 1, iteration, loss });
             }
-        }
-        if let Some(threshold) = self.config.schedule.threshold()
-            && window.evaluation().error < threshold
-        {
-            self.warm.set(true);
+            // Windows are those of the whole run, wherever it stopped and went on.
+            let batch = first + i + 1;
+            if batch.is_multiple_of(READ_EVERY) || batch == self.loader.batches_per_epoch() {
+                let window = std::mem::take(&mut progress.window);
+                if self.config.schedule.threshold().is_some_and(|threshold| window.evaluation().error < threshold) {
+                    self.pace.set_warm(true);
+                }
+            }
         }
         Ok(())
     }
 
+    /// The network that is measured and kept.
+    fn measured(&self, learner: &Learner<Classifier>) -> Network {
+        let ema = self.ema.borrow();
+        ema.as_ref().map_or_else(|| learner.model().valid().network, |ema| ema.network().clone())
+    }
+
     fn evaluate(
         &self,
-        components: &mut Components,
         learner: &Learner<Classifier>,
         valid: &dyn DataLoader<Batch>,
-        number: usize,
         session: &mut Session,
+        [on_train, on_test]: [bool; 2],
     ) -> Result<(), TrainError> {
-        let model = learner.model().valid();
+        let model = Classifier { network: self.measured(learner), seed: self.config.seed };
+        let number = session.progress.epoch + usize::from(session.progress.batch > 0);
         let lr = session.rows.last().map_or(0.0, |row| row.lr);
-        let start = Instant::now();
-        let train = evaluate(&model.network, &self.dataset.train, self.config.batch_size, &self.device)?;
-        session.push(number, Split::Train, train, lr, start.elapsed().as_secs_f64());
-
-        let start = Instant::now();
-        let mut sums = Sums::default();
-        self.valid_event(
-            components,
-            LearnerEvent::StartSplit { epoch_number: number, total_items: valid.num_items() },
-        )?;
-        let mut iterator = valid.iter();
-        let mut iteration = 0;
-        while let Some(batch) = iterator.next() {
-            let batch = batch.map_err(|e| TrainError::Learner(e.to_string()))?;
-            let item = InferenceStep::step(&model, batch);
-            sums.add(&measure(&item));
-            iteration += 1;
-            if self.directory.is_some() {
-                let item = TrainingItem::new(item, iterator.progress(), Some(iteration), None);
-                self.valid_event(components, LearnerEvent::ProcessedItem(item))?;
-            }
+        let mut losses = Vec::new();
+        let stop = || self.conduct.stop.is_set();
+        if on_train {
+            let start = Instant::now();
+            let loader = Loader::new(self.dataset.train.clone(), self.config.batch_size, &self.device.clone().inner())
+                .with_workers(self.conduct.workers);
+            let train = measure_all(&model.network, &loader, &stop)?;
+            session.push(number, Split::Train, train, lr, start.elapsed().as_secs_f64());
+            session.train = Some(train);
+            losses.push(train.loss);
         }
-        self.valid_event(components, LearnerEvent::EndSplit(number))?;
-        self.event(components, LearnerEvent::EndEpoch(number))?;
-        let test = sums.evaluation();
-        session.push(number, Split::Test, test, lr, start.elapsed().as_secs_f64());
-        (session.train, session.test) = (Some(train), Some(test));
-        match [train.loss, test.loss].into_iter().find(|loss| !loss.is_finite()) {
-            Some(loss) => {
-                let iteration = session.progress.iteration;
-                Err(TrainError::Diverged { epoch: number, iteration, loss: loss as f32 })
+        if on_test {
+            let start = Instant::now();
+            let mut sums = Sums::default();
+            for batch in valid.iter() {
+                if stop() {
+                    return Err(TrainError::Stopped);
+                }
+                let batch = batch.map_err(|e| TrainError::Learner(e.to_string()))?;
+                sums.add(&measure(&InferenceStep::step(&model, batch)));
             }
-            None => Ok(()),
+            let test = sums.evaluation();
+            session.push(number, Split::Test, test, lr, start.elapsed().as_secs_f64());
+            session.test = Some(test);
+            losses.push(test.loss);
         }
+        if let Some(loss) = losses.into_iter().find(|loss| !loss.is_finite()) {
+            let iteration = session.progress.iteration;
+            return Err(TrainError::Diverged { epoch: number, iteration, loss: loss as f32 });
+        }
+        if let Some(test) = session.test.filter(|_| on_test && self.conduct.directory.is_some())
+            && session.progress.improves(number, test.error)
+        {
+            session.best = Some(bytes(model.network.into_record())?);
+        }
+        Ok(())
     }
 
     /// Writes the checkpoint and the metrics, if there is a run directory.
@@ -373,38 +477,70 @@ impl Loop {
         learner: &Learner<Classifier>,
         session: &Session,
     ) -> Result<(), TrainError> {
-        let Some(directory) = &self.directory else { return Ok(()) };
-        let flushed = components.event_processor.flush();
-        flushed.map_err(|e| TrainError::Learner(e.to_string()))?;
+        let Some(directory) = &self.conduct.directory else { return Ok(()) };
         // `valid` folds the last step's running statistics into what a record holds.
         drop(learner.model().valid());
-        if let Some(checkpointer) = &mut components.checkpointer {
-            checkpointer.checkpoint(learner, session.progress.iteration, &components.event_store);
-        }
-        directory.write_metrics(&session.rows)?;
-        directory.write_progress(&session.progress)?;
-        match components.interrupter.error() {
-            Some(error) => Err(TrainError::Learner(error.to_string())),
-            None => Ok(()),
-        }
+        let records = self.sinks.records(components, learner)?;
+        let ema = self.ema.borrow().as_ref().map(|ema| bytes(ema.network().clone().into_record())).transpose()?;
+        let checkpoint = Checkpoint {
+            network: self.config.network.clone(),
+            progress: session.progress.clone(),
+            warm: self.pace.is_warm(),
+            rows: session.rows.clone(),
+            records: Records { ema, best: session.best.clone(), ..records },
+        };
+        directory.write_checkpoint(&checkpoint)?;
+        *self.last_checkpoint.borrow_mut() = Instant::now();
+        Ok(())
     }
 
-    fn event(&self, components: &mut Components, event: LearnerEvent<ClassificationOutput>) -> Result<(), TrainError> {
-        if self.directory.is_none() {
-            return Ok(());
+    /// Puts a checkpoint's state in place of the present one.
+    fn restore(&self, learner: &mut Learner<Classifier>, session: &mut Session, checkpoint: Checkpoint) {
+        let Checkpoint { progress, warm, rows, records, .. } = checkpoint;
+        const CHECKED: &str = "a checkpoint's records were read when it was";
+        learner.load_model(ModuleRecord::from_bytes(burn_bytes(&records.model)).expect(CHECKED));
+        learner.load_optim(OptimizerRecord::from_bytes(burn_bytes(&records.optimizer)).expect(CHECKED));
+        learner.load_scheduler(LrSchedulerRecord::from_bytes(burn_bytes(&records.scheduler)).expect(CHECKED));
+        if let (Some(ema), Some(record)) = (&mut *self.ema.borrow_mut(), &records.ema) {
+            ema.restore(ModuleRecord::from_bytes(burn_bytes(record)).expect(CHECKED), progress.iteration);
         }
-        components.event_processor.process_train(event).map_err(|e| TrainError::Learner(e.to_string()))
+        self.pace.set_warm(warm);
+        self.pace.set_rewinds(progress.rewinds);
+        let measured = |split, samples| {
+            let row = rows.iter().rfind(|row| row.epoch == progress.epoch && row.split == split)?;
+            Some(Evaluation { loss: row.loss, error: row.error, samples })
+        };
+        session.train = measured(Split::Train, self.dataset.train.len());
+        session.test = measured(Split::Test, self.dataset.test.len());
+        session.best = records.best;
+        (session.progress, session.rows) = (progress, rows);
     }
 
-    fn valid_event(
-        &self,
-        components: &mut Components,
-        event: LearnerEvent<ClassificationOutput>,
-    ) -> Result<(), TrainError> {
-        if self.directory.is_none() {
-            return Ok(());
+    /// Goes back to the last checkpoint, with half the rate from there on. One that led nowhere before is given up, if
+    /// there is an older.
+    fn rewind(&self, learner: &mut Learner<Classifier>, session: &mut Session, loss: f32) -> Result<(), TrainError> {
+        let diverged =
+            TrainError::Diverged { epoch: session.progress.epoch + 1, iteration: session.progress.iteration, loss };
+        let Some(directory) = &self.conduct.directory else { return Err(diverged) };
+        let Some(mut checkpoint) = directory.latest(&self.device, false)? else { return Err(diverged) };
+        if self.went_back_to.replace(Some(checkpoint.iteration())) == Some(checkpoint.iteration())
+            && directory.forget_newest()
+        {
+            checkpoint = directory.latest(&self.device, false)?.unwrap_or(checkpoint);
         }
-        components.event_processor.process_valid(event).map_err(|e| TrainError::Learner(e.to_string()))
+        let (epoch, rewinds) = (session.progress.epoch + 1, session.progress.rewinds + 1);
+        // A rewind before an earlier one's next checkpoint keeps that one's row.
+        let earlier: Vec<Row> = session.rows.iter().filter(|row| row.split == Split::Rewind).cloned().collect();
+        self.restore(learner, session, checkpoint);
+        session.rows.extend(earlier.into_iter().skip(session.progress.rewinds));
+        session.progress.rewinds = rewinds;
+        self.pace.set_rewinds(rewinds);
+        let total = self.config.steps(self.loader.batches_per_epoch());
+        let lr = self.pace.factor() * self.config.schedule.rate(session.progress.iteration, total, self.pace.is_warm());
+        let diverged = Evaluation { loss: f64::from(loss), error: f64::NAN, samples: 0 };
+        session.push(epoch, Split::Rewind, diverged, lr, 0.0);
+        self.notify(Event::Rewind { iteration: session.progress.iteration, lr });
+        Ok(())
     }
 
     fn notify(&self, event: Event<'_>) {
@@ -412,8 +548,11 @@ impl Loop {
     }
 }
 
-/// Iterations between two reads of losses from the device.
+/// Batches between two reads of losses from the device.
 const READ_EVERY: usize = 10;
+
+/// Times that a training goes back before it gives up.
+const MOST_REWINDS: usize = 8;
 
 impl Session {
     fn push(&mut self, epoch: usize, split: Split, evaluation: Evaluation, lr: f64, seconds: f64) {
@@ -423,27 +562,86 @@ impl Session {
     }
 }
 
-/// Keeps the two newest checkpoints. Burn numbers them by epoch; ours count iterations, since an
-/// interrupted epoch is saved too.
-struct KeepLast {
-    directory: RunDir,
+fn bytes(record: ModuleRecord) -> Result<Vec<u8>, TrainError> {
+    record.into_bytes().map(|bytes| bytes.to_vec()).map_err(|e| TrainError::Learner(e.to_string()))
 }
 
-impl KeepLast {
-    fn new(directory: RunDir) -> Self {
-        Self { directory }
+pub(crate) fn burn_bytes(bytes: &[u8]) -> Bytes {
+    Bytes::from_bytes_vec(bytes.to_vec())
+}
+
+/// Where Burn's checkpointing hands records over, instead of writing files of its own.
+struct Sinks {
+    model: Receiver<ModuleRecord>,
+    optimizer: Receiver<OptimizerRecord>,
+    scheduler: Receiver<LrSchedulerRecord>,
+}
+
+struct Checkpointers {
+    model: Sink<ModuleRecord>,
+    optimizer: Sink<OptimizerRecord>,
+    scheduler: Sink<LrSchedulerRecord>,
+}
+
+struct Sink<R>(Mutex<SyncSender<R>>);
+
+fn sink<R>() -> (Receiver<R>, Sink<R>) {
+    let (sender, receiver) = sync_channel(1);
+    (receiver, Sink(Mutex::new(sender)))
+}
+
+impl Sinks {
+    fn new() -> (Self, Checkpointers) {
+        let (model, model_sink) = sink();
+        let (optimizer, optimizer_sink) = sink();
+        let (scheduler, scheduler_sink) = sink();
+        let checkpointers = Checkpointers { model: model_sink, optimizer: optimizer_sink, scheduler: scheduler_sink };
+        (Self { model, optimizer, scheduler }, checkpointers)
+    }
+
+    /// The learner's state; without the moving average and the best weights.
+    fn records(&self, components: &mut Components, learner: &Learner<Classifier>) -> Result<Records, TrainError> {
+        let gone = || TrainError::Learner("Burn's checkpointing has stopped".into());
+        let failed = |error: &dyn std::fmt::Display| TrainError::Learner(error.to_string());
+        let checkpointer = components.checkpointer.as_mut().ok_or_else(gone)?;
+        checkpointer.checkpoint(learner, 0, &components.event_store);
+        let model = self.model.recv().map_err(|_| gone())?;
+        let optimizer = self.optimizer.recv().map_err(|_| gone())?;
+        let scheduler = self.scheduler.recv().map_err(|_| gone())?;
+        Ok(Records {
+            model: bytes(model)?,
+            optimizer: optimizer.into_bytes().map_err(|e| failed(&e))?.to_vec(),
+            scheduler: scheduler.into_bytes().map_err(|e| failed(&e))?.to_vec(),
+            ema: None,
+            best: None,
+        })
     }
 }
 
-impl CheckpointingStrategy for KeepLast {
-    fn checkpointing(&mut self, iteration: usize, _store: &EventStoreClient) -> Vec<CheckpointingAction> {
-        let mut old = self.directory.checkpoints();
-        old.retain(|&i| i != iteration);
-        let delete = old.split_off(old.len().min(1)).into_iter().map(|i| {
-            self.directory.forget_progress(i);
-            CheckpointingAction::Delete(i)
-        });
-        std::iter::once(CheckpointingAction::Save).chain(delete).collect()
+impl<R: Send> Checkpointer<R> for Sink<R>
+where
+    R: burn::train::checkpoint::Checkpoint,
+{
+    fn save(&self, _: usize, record: R) -> Result<(), CheckpointerError> {
+        let sender = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        sender.send(record).map_err(|error| CheckpointerError::Unknown(error.to_string()))
+    }
+
+    fn delete(&self, _: usize) -> Result<(), CheckpointerError> {
+        Ok(())
+    }
+
+    fn restore(&self, _: usize) -> Result<R, CheckpointerError> {
+        Err(CheckpointerError::Unknown("checkpoints are read before the training begins".into()))
+    }
+}
+
+/// Hands over every state it is asked for.
+struct SaveAlways;
+
+impl CheckpointingStrategy for SaveAlways {
+    fn checkpointing(&mut self, _: usize, _: &EventStoreClient) -> Vec<CheckpointingAction> {
+        vec![CheckpointingAction::Save]
     }
 }
 

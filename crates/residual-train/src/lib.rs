@@ -14,26 +14,33 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod checkpoint;
 mod config;
 mod directory;
+mod ema;
 mod environment;
 mod error;
 mod evaluate;
 pub mod files;
+mod gradients;
 mod learner;
 mod metrics;
+mod progress;
+mod recipe;
 mod schedule;
 mod throughput;
 mod training;
 
 pub use burn::tensor::Device;
-pub use config::{Evaluate, Optimizer, Start, TrainConfig};
-pub use directory::{Checkpoint, RunDir};
+pub use checkpoint::Checkpoint;
+pub use config::{Evaluate, OnNan, Optimizer, Start, TrainConfig};
+pub use directory::RunDir;
 pub use environment::Environment;
 pub use error::TrainError;
 pub use evaluate::{Evaluation, Predictions, evaluate, predict};
 pub use metrics::{Row, Split};
-pub use residual_data::DataName;
+pub use recipe::Recipe;
+pub use residual_data::{Augmentation, DataConfig, DataName, Normalize};
 pub use schedule::{Decay, Schedule, Warmup};
 pub use throughput::{Throughput, matmul_flops, throughput};
 pub use training::{Event, Outcome, Status, StopFlag, Training};

@@ -12,6 +12,8 @@ pub enum Split {
     Train,
     /// A clean pass over the test set.
     Test,
+    /// Not a measurement: the loss was not finite, and the training went back and on with this rate.
+    Rewind,
 }
 
 /// One line of `metrics.csv`.

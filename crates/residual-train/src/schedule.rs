@@ -7,7 +7,7 @@ use std::{
     f64::consts::PI,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -19,6 +19,8 @@ pub enum Decay {
     Constant,
     /// `lr · (1 + cos(π t / T)) / 2` at iteration t of T (Loshchilov & Hutter 2017, eq. 5, without restarts).
     Cosine,
+    /// `lr · (T - t) / (T - n)` at iteration t of T, after a linear warm-up of n iterations.
+    Linear,
     /// `lr · factor^k`, k the number of milestones reached (He et al. 2015, section 4.2: 0.1 at 32k and 48k).
     Step {
         /// Iterations at which the rate falls.
@@ -37,6 +39,13 @@ pub enum Warmup {
     /// `lr · (t + 1) / n` for the first n iterations (Goyal et al. 2017, section 2.2).
     Linear {
         /// n.
+        iterations: usize,
+    },
+    /// At another rate for the first iterations (He et al. 2016, appendix: 0.01 for 400).
+    Constant {
+        /// The rate until then.
+        lr: f64,
+        /// How many.
         iterations: usize,
     },
     /// At a lower rate until the running training error falls below a threshold (He et al. 2015,
@@ -75,11 +84,16 @@ impl Schedule {
             Warmup::Linear { iterations } if t < iterations => {
                 return self.lr * (t + 1) as f64 / iterations as f64;
             }
+            Warmup::Constant { lr, iterations } if t < iterations => return lr,
             _ => {}
         }
         match &self.decay {
             Decay::Constant => self.lr,
             Decay::Cosine => self.lr * (1.0 + (PI * t as f64 / total.max(1) as f64).cos()) / 2.0,
+            Decay::Linear => {
+                let risen = if let Warmup::Linear { iterations } = self.warmup { iterations } else { 0 };
+                self.lr * total.saturating_sub(t) as f64 / total.saturating_sub(risen).max(1) as f64
+            }
             Decay::Step { milestones, factor } => {
                 let reached = milestones.iter().filter(|&&m| t >= m).count();
                 self.lr * factor.powi(reached as i32)
@@ -96,18 +110,30 @@ impl Schedule {
     }
 }
 
-/// Whether the training error has been below the threshold; the training loop sets it, the
-/// scheduler reads it.
+/// What the training loop tells the scheduler: whether the training error has been below the threshold, and how often
+/// the training had to go back.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Warm(Arc<AtomicBool>);
+pub(crate) struct Pace {
+    warm: Arc<AtomicBool>,
+    rewinds: Arc<AtomicUsize>,
+}
 
-impl Warm {
-    pub(crate) fn set(&self, warm: bool) {
-        self.0.store(warm, Ordering::SeqCst);
+impl Pace {
+    pub(crate) fn set_warm(&self, warm: bool) {
+        self.warm.store(warm, Ordering::SeqCst);
     }
 
-    pub(crate) fn get(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+    pub(crate) fn is_warm(&self) -> bool {
+        self.warm.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn set_rewinds(&self, rewinds: usize) {
+        self.rewinds.store(rewinds, Ordering::SeqCst);
+    }
+
+    /// What rates are multiplied by: half for each time.
+    pub(crate) fn factor(&self) -> f64 {
+        0.5f64.powi(self.rewinds.load(Ordering::SeqCst) as i32)
     }
 }
 
@@ -116,7 +142,7 @@ impl Warm {
 pub(crate) struct Scheduler {
     pub(crate) schedule: Schedule,
     pub(crate) total: usize,
-    pub(crate) warm: Warm,
+    pub(crate) pace: Pace,
     pub(crate) iteration: usize,
     /// What the schedule's rate is multiplied by.
     pub(crate) factor: f64,
@@ -124,21 +150,18 @@ pub(crate) struct Scheduler {
 
 impl LrScheduler for Scheduler {
     fn step(&mut self) -> LearningRate {
-        let rate = self.factor * self.schedule.rate(self.iteration, self.total, self.warm.get());
+        let rate = self.schedule.rate(self.iteration, self.total, self.pace.is_warm());
         self.iteration += 1;
-        rate
+        self.factor * self.pace.factor() * rate
     }
 
     fn to_record(&self) -> LrSchedulerRecord {
-        LrSchedulerRecord::new().with_scalar("iteration", self.iteration as u64).with_scalar("warm", self.warm.get())
+        LrSchedulerRecord::new().with_scalar("iteration", self.iteration as u64)
     }
 
     fn load_record(&mut self, record: LrSchedulerRecord) {
         if let Some(iteration) = record.scalar::<u64>("iteration") {
             self.iteration = iteration as usize;
-        }
-        if let Some(warm) = record.scalar::<bool>("warm") {
-            self.warm.set(warm);
         }
     }
 }
@@ -172,11 +195,21 @@ mod tests {
     fn the_papers_warm_up_holds_until_the_error_is_low() {
         let warmup = Warmup::UntilError { lr: 0.01, threshold: 0.8 };
         let schedule = Schedule { lr: 0.1, decay: Decay::Constant, warmup };
-        let warm = Warm::default();
-        let mut scheduler = Scheduler { schedule, total: 10, warm: warm.clone(), iteration: 0, factor: 1.0 };
+        let pace = Pace::default();
+        let mut scheduler = Scheduler { schedule, total: 10, pace: pace.clone(), iteration: 0, factor: 1.0 };
         close(scheduler.step(), 0.01);
-        warm.set(true);
+        pace.set_warm(true);
         close(scheduler.step(), 0.1);
+        pace.set_rewinds(2);
+        close(scheduler.step(), 0.025);
+    }
+
+    #[test]
+    fn a_constant_warm_up_ends_with_its_iterations_and_a_linear_decay_at_zero() {
+        let schedule = Schedule { lr: 0.1, decay: Decay::Linear, warmup: Warmup::Constant { lr: 0.01, iterations: 2 } };
+        for (t, rate) in [(0, 0.01), (1, 0.01), (2, 0.08), (5, 0.05), (9, 0.01)] {
+            close(schedule.rate(t, 10, false), rate);
+        }
     }
 
     #[test]
@@ -190,16 +223,19 @@ mod tests {
 
     #[test]
     fn a_scheduler_goes_on_where_its_record_stopped() {
-        let warm = Warm::default();
-        let new =
-            |warm: Warm| Scheduler { schedule: Schedule::cosine(1.0), total: 10, warm, iteration: 0, factor: 1.0 };
-        let mut first = new(warm.clone());
+        let new = || Scheduler {
+            schedule: Schedule::cosine(1.0),
+            total: 10,
+            pace: Pace::default(),
+            iteration: 0,
+            factor: 1.0,
+        };
+        let mut first = new();
         for _ in 0..4 {
             first.step();
         }
-        warm.set(true);
-        let mut second = new(Warm::default());
+        let mut second = new();
         second.load_record(first.to_record());
-        assert_eq!((second.step(), second.warm.get()), (first.step(), true));
+        assert_eq!(second.step(), first.step());
     }
 }

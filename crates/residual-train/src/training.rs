@@ -1,13 +1,16 @@
 use crate::{
-    Checkpoint, Device, Evaluation, Row, RunDir, Split, TrainConfig, TrainError,
-    learner::{self, Observer, Session},
+    Checkpoint, Device, Evaluation, Row, RunDir, TrainConfig, TrainError,
+    learner::{self, Conduct, Observer, Session},
 };
 use residual_data::Dataset;
 use residual_model::{Network, NetworkConfig};
 use serde::{Deserialize, Serialize};
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 /// One training, to be run.
@@ -15,9 +18,8 @@ pub struct Training {
     config: TrainConfig,
     dataset: Dataset,
     device: Device,
-    stop: StopFlag,
+    conduct: Conduct,
     observer: Observer,
-    directory: Option<RunDir>,
     session: Session,
 }
 
@@ -53,6 +55,13 @@ pub enum Event<'a> {
     },
     /// An epoch has ended; these are all rows so far.
     Epoch(&'a [Row]),
+    /// The training diverged and went back to a checkpoint.
+    Rewind {
+        /// The checkpoint's optimizer steps.
+        iteration: usize,
+        /// The learning rate from there on.
+        lr: f64,
+    },
 }
 
 /// How a training ended.
@@ -130,20 +139,20 @@ impl Training {
             )));
         }
         TrainError::unless_classes_suffice(dataset.classes(), config.network.classes())?;
+        config.augmentation.check([dataset.shape()[1], dataset.shape()[2]])?;
         Ok(Self {
             config,
             dataset,
             device,
-            stop: StopFlag::default(),
+            conduct: Conduct { stop: StopFlag::default(), directory: None, checkpoint_every: None, workers: 1 },
             observer: Box::new(|_| {}),
-            directory: None,
             session: Session::default(),
         })
     }
 
     /// Sets the flag that stops it.
     pub fn with_stop(mut self, stop: StopFlag) -> Self {
-        self.stop = stop;
+        self.conduct.stop = stop;
         self
     }
 
@@ -155,7 +164,19 @@ impl Training {
 
     /// Writes everything into this folder.
     pub fn in_dir(mut self, directory: RunDir) -> Self {
-        self.directory = Some(directory);
+        self.conduct.directory = Some(directory);
+        self
+    }
+
+    /// Writes a checkpoint in the middle of epochs too, when the last is this old.
+    pub fn with_checkpoint_every(mut self, every: Option<Duration>) -> Self {
+        self.conduct.checkpoint_every = every;
+        self
+    }
+
+    /// Sets how many threads read samples; the result is the same for any number.
+    pub fn with_workers(mut self, workers: usize) -> Self {
+        self.conduct.workers = workers;
         self
     }
 
@@ -172,14 +193,7 @@ impl Training {
     /// device: where the program is built with a GPU backend and there is no GPU, set the
     /// environment variable `BURN_DEVICE` to a backend that answers.
     pub fn from_checkpoint(mut self, checkpoint: Checkpoint) -> Self {
-        let Checkpoint { progress, rows } = checkpoint;
-        let measured = |split, samples| {
-            let row = rows.iter().rfind(|row| row.epoch == progress.epoch && row.split == split)?;
-            Some(Evaluation { loss: row.loss, error: row.error, samples })
-        };
-        let train = measured(Split::Train, self.dataset.train.len());
-        let test = measured(Split::Test, self.dataset.test.len());
-        self.session = Session { progress, train, test, rows, ..Session::default() };
+        self.session.checkpoint = Some(checkpoint);
         self
     }
 
@@ -190,15 +204,11 @@ impl Training {
     /// then says so in its summary and keeps its last checkpoint.
     pub fn run(self) -> Result<Outcome, TrainError> {
         let parameters = self.config.network.summary().parameters();
-        let (network, session, error) = learner::train(
-            self.config,
-            self.dataset,
-            &self.device,
-            self.stop,
-            self.directory.clone(),
-            self.session,
-            self.observer,
-        );
+        if let Some(directory) = &self.conduct.directory {
+            directory.write_preprocessing(&self.dataset.preprocessing)?;
+        }
+        let (network, session, error) =
+            learner::train(self.config, self.dataset, &self.device, self.conduct.clone(), self.session, self.observer);
         let nothing = Evaluation { loss: f64::NAN, error: f64::NAN, samples: 0 };
         let outcome = Outcome {
             network,
@@ -211,7 +221,7 @@ impl Training {
             seconds: session.rows.iter().map(|row| row.seconds).sum(),
             rows: session.rows,
         };
-        if let Some(directory) = &self.directory {
+        if let Some(directory) = &self.conduct.directory {
             directory.finish(&outcome, parameters, error.as_ref())?;
         }
         match error {

@@ -51,9 +51,6 @@ pub enum WeightsError {
         /// The names there are.
         expected: String,
     },
-    /// A mirror that cannot be one.
-    #[error("RESIDUAL_MIRROR is `{0}`; expected a URL that begins with http:// or https://")]
-    Mirror(String),
     /// A format that is not written.
     #[error("cannot tell from {} what to write; expected a name that ends in .safetensors or .bpk", path.display())]
     Extension {
@@ -76,7 +73,10 @@ impl WeightsError {
 
     /// Whether something asked for is wrong, rather than a failure on the way.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Unpublished { .. } | Self::Mirror(_) | Self::Extension { .. } | Self::Pattern { .. })
+        match self {
+            Self::Fetch(error) => error.is_usage(),
+            _ => matches!(self, Self::Unpublished { .. } | Self::Extension { .. } | Self::Pattern { .. }),
+        }
     }
 }
 

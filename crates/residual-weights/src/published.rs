@@ -5,7 +5,7 @@
 
 use crate::{Card, WeightsError};
 use residual_data::Preprocessing;
-use residual_fetch::{Checksum, Outcome, Progress, Source, cache_dir, fetch};
+use residual_fetch::{Checksum, Outcome, Progress, Source, cache_dir, fetch, mirror};
 use residual_model::{NetName, NetworkConfig};
 use std::path::PathBuf;
 
@@ -69,15 +69,7 @@ impl Published {
     /// # Errors
     /// If that is no URL.
     pub fn source(&self) -> Result<Source, WeightsError> {
-        let server = match std::env::var("RESIDUAL_MIRROR") {
-            Ok(mirror) if !mirror.is_empty() => {
-                if !mirror.starts_with("http://") && !mirror.starts_with("https://") {
-                    return Err(WeightsError::Mirror(mirror));
-                }
-                format!("{}/", mirror.trim_end_matches('/'))
-            }
-            _ => SERVER.to_string(),
-        };
+        let server = mirror()?.unwrap_or_else(|| SERVER.into());
         let digits = self.file.rsplit_once('-').and_then(|(_, end)| end.strip_suffix(".pth"));
         let sha256 = Checksum::Prefix(digits.unwrap_or_default().into());
         Ok(Source { url: format!("{server}{}", self.file), sha256 })

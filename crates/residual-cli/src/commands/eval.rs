@@ -4,6 +4,7 @@ use crate::{
     args::{EvalArgs, SplitChoice},
     output,
 };
+use residual_data::Normalization;
 use residual_train::{Predictions, files, predict};
 use std::fmt::Write;
 
@@ -13,10 +14,10 @@ pub(crate) fn eval(args: &EvalArgs) -> anyhow::Result<()> {
         return Err(Usage("the batch size must be at least 1".into()).into());
     }
     let model = args.model.open()?;
-    let data = args.data.or(model.data).unwrap_or_default();
+    let data = args.data.apply(model.data.clone().unwrap_or_default())?;
     // Pixels as the weights know them; where that is not known, as the dataset's own trainings do.
     let dataset = match &model.card.preprocessing {
-        Some(known) => data.load_normalized(&known.mean, &known.std)?,
+        Some(known) => data.load_normalized(Normalization { mean: known.mean.clone(), std: known.std.clone() })?,
         None => data.load()?,
     };
     let network = &model.card.network;

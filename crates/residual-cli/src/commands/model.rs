@@ -7,7 +7,7 @@ use crate::{
     output::Progress,
 };
 use residual_backend::Hardware;
-use residual_data::{DataName, Preprocessing};
+use residual_data::{DataConfig, Preprocessing};
 use residual_model::{NetName, Network, NetworkConfig, summary::thousands};
 use residual_train::{Device, RunDir, Start};
 use residual_weights::{Card, Checkpoint, Format, LoadOptions, NameMap, Published, WeightsError, load};
@@ -18,7 +18,7 @@ pub(crate) struct Weights {
     path: PathBuf,
     card: Option<Card>,
     /// The dataset of the training they come from.
-    data: Option<DataName>,
+    data: Option<DataConfig>,
     options: LoadOptions,
 }
 
@@ -26,7 +26,7 @@ pub(crate) struct Weights {
 pub(crate) struct Model {
     pub(crate) network: Network,
     pub(crate) card: Card,
-    pub(crate) data: Option<DataName>,
+    pub(crate) data: Option<DataConfig>,
     pub(crate) hardware: Hardware,
 }
 
@@ -85,7 +85,7 @@ impl Weights {
         }
         let run = RunDir::open(path)?;
         let config = run.config()?;
-        let card = Card { network: config.network, preprocessing: Some(config.data.preprocessing()?), labels: None };
+        let card = Card { network: config.network, preprocessing: Some(run.preprocessing()?), labels: None };
         Ok(Self { path: run.model()?, card: Some(card), data: Some(config.data), options })
     }
 

@@ -5,6 +5,7 @@ use crate::{
 };
 use anyhow::Context;
 use residual_backend::Backend;
+use residual_data::DataConfig;
 use residual_lab::{LabError, Progress as SweepProgress, Results, RunResult, RunStatus, Sweep, SweepConfig};
 use residual_train::StopFlag;
 use std::{
@@ -20,7 +21,8 @@ pub(crate) fn sweep(args: SweepArgs, stop: &StopFlag) -> anyhow::Result<()> {
         alphas: args.alpha.clone(),
         seeds: args.seeds,
         first_seed: args.seed,
-        data: args.data,
+        data: args.data.apply(DataConfig::default())?,
+        conv_width: args.width,
         epochs: args.epochs,
         batch_size: args.batch_size,
         lr: args.lr,

@@ -1,14 +1,14 @@
 use super::{model::Weights, percent};
 use crate::{
     Interrupted,
-    args::{EvaluateChoice, ScheduleChoice, TrainArgs},
+    args::{EvaluateChoice, OnNanChoice, ScheduleChoice, TrainArgs},
     output::{self, Progress},
 };
 use residual_backend::{Backend, Hardware};
 use residual_model::{BlockOptions, Network, summary::thousands};
 use residual_train::{
-    Decay, Environment, Evaluate, Event, Outcome, Row, RunDir, Split, Start, Status, StopFlag, TrainConfig, Training,
-    Warmup,
+    Decay, Environment, Evaluate, Event, OnNan, Outcome, Row, RunDir, Split, Start, Status, StopFlag, TrainConfig,
+    Training, Warmup,
 };
 use residual_weights::WeightsError;
 use std::{
@@ -31,6 +31,9 @@ fn start(args: &TrainArgs, stop: &StopFlag) -> anyhow::Result<()> {
         return output::print_json(&config);
     }
     let (backend, hardware) = args.backend.open()?;
+    if config.on_nan == OnNan::Rewind {
+        make_default(backend)?;
+    }
     let mut training = Training::new(config.clone(), hardware.device.clone())?;
     if let Some(start) = &config.start {
         training = training.with_network(started(&config, start, &hardware)?);
@@ -38,7 +41,7 @@ fn start(args: &TrainArgs, stop: &StopFlag) -> anyhow::Result<()> {
     let path = args.out.clone().unwrap_or_else(|| default_path(&config));
     let run = RunDir::create(&path, &config, &Environment::here(backend, &hardware), args.force)?;
     announce(&config, backend, &hardware, &path);
-    finish(training, &config, run, stop, args.json)
+    finish(training, &config, run, stop, args)
 }
 
 /// The network with the weights it starts from.
@@ -53,7 +56,7 @@ fn started(config: &TrainConfig, start: &Start, hardware: &Hardware) -> anyhow::
 }
 
 fn resume(args: &TrainArgs, path: &Path, stop: &StopFlag) -> anyhow::Result<()> {
-    let run = RunDir::open(path)?;
+    let run = RunDir::open(path)?.locked()?;
     let config = run.config()?;
     if run.is_finished() {
         eprintln!("{} is finished; nothing to do", path.display());
@@ -72,7 +75,7 @@ fn resume(args: &TrainArgs, path: &Path, stop: &StopFlag) -> anyhow::Result<()> 
     make_default(backend)?;
     let mut training = Training::new(config.clone(), hardware.device.clone())?;
     announce(&config, backend, &hardware, path);
-    match run.latest(&hardware.device)? {
+    match run.latest(&hardware.device, args.older_checkpoint)? {
         Some(checkpoint) => {
             eprintln!("resumes after epoch {}, iteration {}", checkpoint.epoch(), checkpoint.iteration());
             training = training.from_checkpoint(checkpoint);
@@ -84,7 +87,7 @@ fn resume(args: &TrainArgs, path: &Path, stop: &StopFlag) -> anyhow::Result<()> 
             }
         }
     }
-    finish(training, &config, run, stop, args.json)
+    finish(training, &config, run, stop, args)
 }
 
 /// Burn restores an optimizer's state on its default device, which is the first one compiled in, whether
@@ -103,9 +106,22 @@ fn make_default(backend: Backend) -> anyhow::Result<()> {
     std::process::exit(again.status()?.code().unwrap_or(1));
 }
 
-fn finish(training: Training, config: &TrainConfig, run: RunDir, stop: &StopFlag, json: bool) -> anyhow::Result<()> {
+fn finish(
+    training: Training,
+    config: &TrainConfig,
+    run: RunDir,
+    stop: &StopFlag,
+    args: &TrainArgs,
+) -> anyhow::Result<()> {
     let path = run.path().to_path_buf();
-    let outcome = training.with_stop(stop.clone()).with_observer(observer(config)).in_dir(run).run()?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let outcome = training
+        .with_stop(stop.clone())
+        .with_observer(observer(config))
+        .with_checkpoint_every(args.checkpoint_every)
+        .with_workers(args.workers.unwrap_or(cores))
+        .in_dir(run)
+        .run()?;
     if outcome.status == Status::Interrupted {
         return Err(Interrupted(format!(
             "stopped in epoch {} after iteration {}; go on with `residual train --resume {}`",
@@ -115,7 +131,7 @@ fn finish(training: Training, config: &TrainConfig, run: RunDir, stop: &StopFlag
         ))
         .into());
     }
-    if json {
+    if args.json {
         return output::print_json(&serde_json::json!({
             "run": path.display().to_string(),
             "network": config.network.name().to_string(),
@@ -179,6 +195,13 @@ fn observer(config: &TrainConfig) -> impl FnMut(Event<'_>) + 'static {
                 }
             }
         }
+        Event::Rewind { iteration, lr } => {
+            let text = format!("the loss was not finite: back to iteration {iteration}, on at a rate of {lr:.2e}");
+            match &bar {
+                Some(bar) => bar.line(&text),
+                None => eprintln!("{text}"),
+            }
+        }
     }
 }
 
@@ -204,17 +227,20 @@ fn default_path(config: &TrainConfig) -> PathBuf {
 fn resolve(args: &TrainArgs) -> anyhow::Result<TrainConfig> {
     let mut config = match (&args.config, args.net) {
         (Some(path), _) => TrainConfig::read(path)?,
-        (None, Some(net)) => TrainConfig::new(net, args.data.unwrap_or_default())?,
+        (None, Some(net)) => {
+            let recipe = args.recipe.unwrap_or_default();
+            recipe.config(net, args.data.apply(recipe.data())?)?
+        }
         (None, None) => unreachable!("clap requires one of --net, --config and --resume"),
     };
-    if let Some(data) = args.data {
-        config.data = data;
-    }
+    config.data = args.data.apply(config.data)?;
+    config.augmentation = args.augmentation.apply(config.augmentation);
     if let (Some(_), Some(net)) = (&args.config, args.net) {
         // The same network but for its name: a twin keeps weights, width and block options.
         let old = &config.network;
         let blocks = BlockOptions { kind: net.kind, ..*old.blocks() };
-        let mut network = TrainConfig::new(net, config.data)?.network.with_blocks(blocks).with_init(*old.init_config());
+        let mut network =
+            TrainConfig::new(net, config.data.clone())?.network.with_blocks(blocks).with_init(*old.init_config());
         if old.name().family == net.family {
             network = network.with_width(old.width());
         }
@@ -222,7 +248,17 @@ fn resolve(args: &TrainArgs) -> anyhow::Result<TrainConfig> {
     }
     config.epochs = args.epochs.unwrap_or(config.epochs);
     config.batch_size = args.batch_size.unwrap_or(config.batch_size);
+    config.iterations = args.iterations.or(config.iterations);
+    config.accumulate = args.accumulate.unwrap_or(config.accumulate);
     config.patience = args.patience.or(config.patience);
+    config.ema = args.ema.or(config.ema);
+    config.optimizer.clip = args.clip.or(config.optimizer.clip);
+    config.optimizer.nesterov |= args.nesterov;
+    config.on_nan = match args.on_nan {
+        Some(OnNanChoice::Stop) => OnNan::Stop,
+        Some(OnNanChoice::Rewind) => OnNan::Rewind,
+        None => config.on_nan,
+    };
     config.optimizer.momentum = args.momentum.unwrap_or(config.optimizer.momentum);
     config.optimizer.weight_decay = args.weight_decay.unwrap_or(config.optimizer.weight_decay);
     config.optimizer.decay_all &= !args.no_norm_decay;
@@ -237,6 +273,7 @@ fn resolve(args: &TrainArgs) -> anyhow::Result<TrainConfig> {
     }
     config.evaluate = match args.evaluate {
         Some(EvaluateChoice::EveryEpoch) => Evaluate::EveryEpoch,
+        Some(EvaluateChoice::TestEveryEpoch) => Evaluate::TestEveryEpoch,
         Some(EvaluateChoice::AtEnd) => Evaluate::AtEnd,
         None => config.evaluate,
     };
@@ -256,6 +293,7 @@ fn resolve_schedule(args: &TrainArgs, config: &mut TrainConfig) {
     let milestones = args.milestones.clone();
     match (args.schedule, milestones) {
         (Some(ScheduleChoice::Constant), _) => schedule.decay = Decay::Constant,
+        (Some(ScheduleChoice::Linear), _) => schedule.decay = Decay::Linear,
         (Some(ScheduleChoice::Cosine), _) => schedule.decay = Decay::Cosine,
         (Some(ScheduleChoice::Step), milestones) => {
             schedule.decay = Decay::Step { milestones: milestones.unwrap_or_default(), factor: args.factor };

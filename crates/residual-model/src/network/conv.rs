@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 /// Configuration of a [`ConvNetwork`].
 ///
 /// [`ConvConfig::named`] makes the published ones; every field can then be changed.
-#[derive(Config, Debug)]
+#[derive(Config, Debug, PartialEq)]
 pub struct ConvConfig {
     /// `[channels, height, width]` of an image. The network takes any height and width; these are
     /// for its summary.

@@ -15,7 +15,7 @@ use burn::{
 };
 
 /// Configuration of a [`DenseNetwork`].
-#[derive(Config, Debug)]
+#[derive(Config, Debug, PartialEq)]
 pub struct DenseConfig {
     /// Weighted layers: even, one in, one out, two in each block.
     pub depth: usize,

@@ -99,7 +99,7 @@ impl BlockOptions {
 }
 
 /// Configuration of any [`Network`].
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "family", rename_all = "kebab-case")]
 pub enum NetworkConfig {
     /// Fully connected.

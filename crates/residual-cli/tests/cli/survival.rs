@@ -1,0 +1,147 @@
+//! Trainings that are killed, locked out, or run out of room.
+
+use super::{command, refuses};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+const TRAIN: &[&str] = &[
+    "train",
+    "--net",
+    "resnet8",
+    "--epochs",
+    "3",
+    "--samples",
+    "400",
+    "--batch-size",
+    "40",
+    "--flip",
+    "--crop-padding",
+    "1",
+    "--ema",
+    "0.9",
+    "--checkpoint-every",
+    "0.05s",
+];
+
+fn start(args: &[&str], path: &Path) -> Child {
+    let flag = if path.join("config.json").exists() { "--resume" } else { "--out" };
+    let args = if flag == "--out" { args } else { &["train", "--checkpoint-every", "0.05s"] };
+    command(args).arg(flag).arg(path).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// The final weights by name, as bytes.
+fn weights(run: &Path) -> BTreeMap<String, Vec<u8>> {
+    let file = run.with_extension("safetensors");
+    assert!(
+        command(&["convert", run.to_str().unwrap(), file.to_str().unwrap(), "--force"])
+            .output()
+            .unwrap()
+            .status
+            .success()
+    );
+    let bytes = fs::read(&file).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    tensors.iter().map(|(name, tensor)| (name.to_string(), tensor.data().to_vec())).collect()
+}
+
+/// The metrics without the columns of times.
+fn metrics(run: &Path) -> Vec<String> {
+    let text = fs::read_to_string(run.join("metrics.csv")).unwrap();
+    text.lines().map(|line| line.split(',').take(5).collect::<Vec<_>>().join(",")).collect()
+}
+
+#[test]
+fn a_training_killed_at_twenty_moments_ends_with_the_same_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, killed) = (dir.path().join("whole"), dir.path().join("killed"));
+    let begin = Instant::now();
+    assert!(start(TRAIN, &whole).wait().unwrap().success());
+    let length = begin.elapsed();
+
+    let mut kills = 0;
+    // Moments that look random, the same each time; each leaves some time to get on.
+    let mut state = 7u64;
+    while kills < 20 {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let fraction = (state >> 33) as f64 / f64::from(1u32 << 31);
+        if killed.join("model.bpk").exists() {
+            assert_eq!((weights(&killed), metrics(&killed)), (weights(&whole), metrics(&whole)));
+            fs::remove_dir_all(&killed).unwrap();
+        }
+        let mut child = start(TRAIN, &killed);
+        std::thread::sleep(length.mul_f64(0.1 + 0.4 * fraction));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if !killed.join("config.json").exists() && killed.exists() {
+            // Killed before there was a training; whoever starts again starts anew.
+            fs::remove_dir_all(&killed).unwrap();
+        }
+        kills += 1;
+    }
+    while !killed.join("model.bpk").exists() {
+        assert!(start(TRAIN, &killed).wait().unwrap().success());
+    }
+    assert_eq!(weights(&killed), weights(&whole));
+    assert_eq!(metrics(&killed), metrics(&whole));
+}
+
+#[test]
+fn a_second_process_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let mut first = start(&["train", "--net", "resnet20", "--epochs", "1000"], &run);
+    while !run.join("environment.json").exists() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let path = run.to_str().unwrap();
+    refuses(&["train", "--resume", path], 1, "is being trained in by another process");
+    refuses(&["train", "--net", "resnet8", "--out", path, "--force"], 1, "is being trained in by another process");
+    first.kill().unwrap();
+    first.wait().unwrap();
+}
+
+/// A limit on the size of files stands for a full disk.
+#[cfg(unix)]
+#[test]
+fn without_room_for_a_checkpoint_the_last_one_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    assert!(start(&["train", "--net", "dense-resnet4", "--epochs", "1"], &run).wait().unwrap().success());
+    let other = dir.path().join("full");
+    let residual = env!("CARGO_BIN_EXE_residual");
+    // 512-byte blocks: enough for a configuration, too few for a checkpoint.
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 40; exec '{residual}' train --net dense-resnet4 --epochs 1 --out '{}'",
+        other.display()
+    );
+    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("error: cannot write") && error.contains(".ckpt"), "{error}");
+    let left: Vec<_> = fs::read_dir(other.join("checkpoint")).unwrap().collect();
+    assert!(left.is_empty(), "nothing half-written: {left:?}");
+    assert!(start(&[], &other).wait().unwrap().success());
+    assert!(other.join("model.bpk").exists());
+}
+
+/// SIGTERM is a request to stop, and within a step.
+#[cfg(unix)]
+#[test]
+fn a_terminated_training_leaves_a_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let mut child = start(&["train", "--net", "resnet20", "--epochs", "1000"], &run);
+    while !run.join("checkpoint").exists() {
+        assert!(child.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(fs::read_to_string(run.join("summary.json")).unwrap().contains("\"interrupted\""));
+    assert!(fs::read_dir(run.join("checkpoint")).unwrap().count() >= 1);
+}

@@ -1,0 +1,216 @@
+use crate::{Augmentation, DataError, Preprocessing, Source, augmentation::random_part};
+use image::{DynamicImage, imageops::FilterType};
+use rand::rngs::ChaCha8Rng;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Image files in a sub-folder for each class, read when they are wanted.
+///
+/// Classes are in the order of the sub-folders' names, images in that of theirs: PNG and JPEG files, by the endings
+/// `.png`, `.jpg` and `.jpeg`. Where the folder has sub-folders `train` and `val` (or `valid`, `validation`, `test`),
+/// these hold the classes; otherwise every fifth image of a class is held out.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    files: Vec<(PathBuf, usize)>,
+    classes: Arc<Vec<String>>,
+    preprocessing: Preprocessing,
+}
+
+const HELD_OUT: [&str; 4] = ["val", "valid", "validation", "test"];
+
+impl Folder {
+    /// The images to train on and those held out.
+    ///
+    /// # Errors
+    /// If there are none, a class of the one split is not in the other, or a folder cannot be read.
+    pub fn open(dir: &Path, preprocessing: Preprocessing) -> Result<(Self, Self), DataError> {
+        preprocessing.validate().map_err(DataError::Preprocessing)?;
+        let bad = |reason: String| DataError::Folder { path: dir.into(), reason };
+        if !dir.is_dir() {
+            return Err(bad("is no folder".into()));
+        }
+        let train = dir.join("train");
+        let (train, test, classes) = if train.is_dir() {
+            let held_out = HELD_OUT.iter().map(|name| dir.join(name)).find(|path| path.is_dir());
+            let held_out =
+                held_out.ok_or_else(|| bad(format!("has a folder train, but none of {}", HELD_OUT.join(", "))))?;
+            let classes = sub_folders(&train)?;
+            if let Some(other) = sub_folders(&held_out)?.into_iter().find(|class| !classes.contains(class)) {
+                return Err(DataError::Folder {
+                    path: held_out.join(other),
+                    reason: "has no class of that name to train on".into(),
+                });
+            }
+            (images(&train, &classes)?, images(&held_out, &classes)?, classes)
+        } else {
+            let classes = sub_folders(dir)?;
+            let mut split: [Vec<_>; 2] = Default::default();
+            for class in 0..classes.len() {
+                for (i, file) in images(dir, &classes)?.into_iter().filter(|file| file.1 == class).enumerate() {
+                    split[usize::from(i % 5 == 4)].push(file);
+                }
+            }
+            let [train, test] = split;
+            (train, test, classes)
+        };
+        for (what, files) in [("train on", &train), ("hold out", &test)] {
+            if files.is_empty() {
+                return Err(bad(format!(
+                    "has no images to {what}; expected a sub-folder of PNG or JPEG files for each class"
+                )));
+            }
+        }
+        let classes = Arc::new(classes);
+        let of = |files| Self { files, classes: classes.clone(), preprocessing: preprocessing.clone() };
+        Ok((of(train), of(test)))
+    }
+
+    /// The classes' names.
+    pub fn class_names(&self) -> &[String] {
+        &self.classes
+    }
+
+    /// The files, each with its class.
+    pub fn files(&self) -> &[(PathBuf, usize)] {
+        &self.files
+    }
+}
+
+fn entries(dir: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let read = || fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<_>>>();
+    let mut paths =
+        read().map_err(|error| DataError::Folder { path: dir.into(), reason: format!("cannot be read: {error}") })?;
+    paths.retain(|path| !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')));
+    paths.sort();
+    Ok(paths)
+}
+
+fn sub_folders(dir: &Path) -> Result<Vec<String>, DataError> {
+    let folders = entries(dir)?.into_iter().filter(|path| path.is_dir());
+    Ok(folders.filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).collect())
+}
+
+fn images(dir: &Path, classes: &[String]) -> Result<Vec<(PathBuf, usize)>, DataError> {
+    let mut files = Vec::new();
+    for (label, class) in classes.iter().enumerate() {
+        let folder = dir.join(class);
+        if folder.is_dir() {
+            files.extend(entries(&folder)?.into_iter().filter(|path| is_image(path)).map(|path| (path, label)));
+        }
+    }
+    Ok(files)
+}
+
+fn is_image(path: &Path) -> bool {
+    let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    ending.is_some_and(|ending| ["png", "jpg", "jpeg"].contains(&&*ending))
+}
+
+impl Source for Folder {
+    fn shape(&self) -> [usize; 3] {
+        self.preprocessing.shape()
+    }
+
+    fn classes(&self) -> usize {
+        self.classes.len()
+    }
+
+    fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    fn read(&self, index: usize, pixels: &mut [f32]) -> Result<usize, DataError> {
+        let (path, label) = &self.files[index];
+        pixels.copy_from_slice(&self.preprocessing.read(path)?);
+        Ok(*label)
+    }
+
+    /// A resized crop is taken from the whole file.
+    fn read_augmented(
+        &self,
+        index: usize,
+        augmentation: &Augmentation,
+        rng: &mut ChaCha8Rng,
+        pixels: &mut [f32],
+    ) -> Result<usize, DataError> {
+        let Some(least) = augmentation.resized_crop else {
+            let label = self.read(index, pixels)?;
+            augmentation.apply(self.shape(), pixels, rng);
+            return Ok(label);
+        };
+        let (path, label) = &self.files[index];
+        let image = Preprocessing::decode(path)?;
+        let [top, left, height, width] = random_part([image.height() as usize, image.width() as usize], least, rng);
+        let part = image.crop_imm(left as u32, top as u32, width as u32, height as u32);
+        let side = self.preprocessing.crop as u32;
+        let part: DynamicImage = part.resize_exact(side, side, FilterType::Triangle);
+        pixels.copy_from_slice(&self.preprocessing.values(&part));
+        augmentation.apply_after_resizing(self.shape(), pixels, rng);
+        Ok(*label)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::{Rgb, RgbImage};
+    use rand::SeedableRng;
+
+    fn write(path: PathBuf, value: u8) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        RgbImage::from_pixel(12, 9, Rgb([value; 3])).save(path).unwrap();
+    }
+
+    fn names(folder: &Folder) -> Vec<String> {
+        folder
+            .files()
+            .iter()
+            .map(|(path, label)| format!("{label}:{}", path.file_stem().unwrap().to_string_lossy()))
+            .collect()
+    }
+
+    fn plain() -> Preprocessing {
+        Preprocessing { resize: 8, crop: 8, mean: vec![0.0; 3], std: vec![1.0; 3] }
+    }
+
+    #[test]
+    fn every_fifth_image_of_a_class_is_held_out() {
+        let dir = tempfile::tempdir().unwrap();
+        for class in ["owl", "cat"] {
+            (0..6).for_each(|i| write(dir.path().join(class).join(format!("{i}.PNG")), 10 * i));
+        }
+        fs::write(dir.path().join("cat/notes.txt"), "no image").unwrap();
+        fs::write(dir.path().join("cat/.hidden.png"), "no image").unwrap();
+        let (train, test) = Folder::open(dir.path(), plain()).unwrap();
+        assert_eq!(train.class_names(), ["cat", "owl"]);
+        assert_eq!(names(&test), ["0:4", "1:4"]);
+        assert_eq!(names(&train), ["0:0", "0:1", "0:2", "0:3", "0:5", "1:0", "1:1", "1:2", "1:3", "1:5"]);
+        let mut pixels = vec![0.0; 3 * 64];
+        assert_eq!(train.read(4, &mut pixels).unwrap(), 0);
+        assert!(pixels.iter().all(|x| (x - 50.0 / 255.0).abs() < 1e-6));
+        let augmentation = Augmentation { resized_crop: Some(0.1), flip: true, ..Augmentation::default() };
+        let mut rng = ChaCha8Rng::seed_from_u64(0);
+        assert_eq!(train.read_augmented(4, &augmentation, &mut rng, &mut pixels).unwrap(), 0);
+        assert!(pixels.iter().all(|x| (x - 50.0 / 255.0).abs() < 0.01));
+    }
+
+    #[test]
+    fn splits_of_their_own_are_used_as_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path().join("train/a/1.jpg"), 1);
+        write(dir.path().join("train/b/2.jpeg"), 1);
+        let error = |dir: &Path| Folder::open(dir, plain()).unwrap_err().to_string();
+        assert!(error(dir.path()).ends_with("has a folder train, but none of val, valid, validation, test"));
+        write(dir.path().join("val/b/3.png"), 1);
+        let (train, test) = Folder::open(dir.path(), plain()).unwrap();
+        assert_eq!((names(&train), names(&test)), (vec!["0:1".into(), "1:2".into()], vec!["1:3".to_string()]));
+        write(dir.path().join("val/c/4.png"), 1);
+        assert!(error(dir.path()).ends_with("c has no class of that name to train on"));
+        assert!(error(&dir.path().join("nowhere")).ends_with("is no folder"));
+        fs::create_dir(dir.path().join("empty")).unwrap();
+        assert!(error(&dir.path().join("empty")).contains("has no images to train on"));
+    }
+}

@@ -1,0 +1,218 @@
+//! Datasets that can be downloaded.
+
+use crate::{
+    DataError, DataName,
+    name::{CIFAR10, CIFAR100},
+};
+use flate2::read::GzDecoder;
+use residual_fetch::{Checksum, Progress, Source, fetch};
+use std::{
+    fs::{self, File},
+    io,
+    path::Path,
+};
+
+/// A file to download.
+struct Download {
+    name: &'static str,
+    bytes: u64,
+    sha256: &'static str,
+}
+
+const fn download(name: &'static str, bytes: u64, sha256: &'static str) -> Download {
+    Download { name, bytes, sha256 }
+}
+
+/// The archives of the authors' page.
+const TORONTO: &str = "https://www.cs.toronto.edu/~kriz/";
+const CIFAR10_ARCHIVE: [Download; 1] = [download(
+    "cifar-10-binary.tar.gz",
+    170_052_171,
+    "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+)];
+const CIFAR100_ARCHIVE: [Download; 1] = [download(
+    "cifar-100-binary.tar.gz",
+    168_513_733,
+    "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+)];
+
+/// The copy that PyTorch's torchvision downloads from.
+const MNIST_SERVER: &str = "https://ossci-datasets.s3.amazonaws.com/mnist/";
+const MNIST: [Download; 4] = [
+    download(
+        "train-images-idx3-ubyte.gz",
+        9_912_422,
+        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+    ),
+    download("train-labels-idx1-ubyte.gz", 28_881, "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),
+    download(
+        "t10k-images-idx3-ubyte.gz",
+        1_648_877,
+        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+    ),
+    download("t10k-labels-idx1-ubyte.gz", 4_542, "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),
+];
+
+/// The authors' server.
+const FASHION_SERVER: &str = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/";
+const FASHION: [Download; 4] = [
+    download(
+        "train-images-idx3-ubyte.gz",
+        26_421_880,
+        "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+    ),
+    download("train-labels-idx1-ubyte.gz", 29_515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"),
+    download(
+        "t10k-images-idx3-ubyte.gz",
+        4_422_102,
+        "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+    ),
+    download("t10k-labels-idx1-ubyte.gz", 5_148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
+];
+
+impl DataName {
+    /// The server and the files it has, and the folder that an archive unpacks to.
+    fn published(self) -> Option<(&'static str, &'static [Download], Option<&'static str>)> {
+        match self {
+            Self::Cifar10 => Some((TORONTO, &CIFAR10_ARCHIVE, Some(CIFAR10.folder))),
+            Self::Cifar100 => Some((TORONTO, &CIFAR100_ARCHIVE, Some(CIFAR100.folder))),
+            Self::Mnist => Some((MNIST_SERVER, &MNIST, None)),
+            Self::FashionMnist => Some((FASHION_SERVER, &FASHION, None)),
+            Self::Digits | Self::Synthetic | Self::Folder => None,
+        }
+    }
+
+    /// The bytes to download, if there are any.
+    pub fn download_bytes(self) -> Option<u64> {
+        self.published().map(|(_, files, _)| files.iter().map(|file| file.bytes).sum())
+    }
+
+    /// Downloads the dataset into a folder, or goes on with a download that was cut, and verifies it. Reports bytes of
+    /// all files together. `mirror` is a URL under which the files have the same names, in place of the server.
+    ///
+    /// # Errors
+    /// If it is in the program or must be the user's own, or as [`residual_fetch::fetch`]'s.
+    pub fn fetch(self, dir: &Path, mirror: Option<&str>, progress: &mut dyn FnMut(u64)) -> Result<(), DataError> {
+        let Some((server, files, unpacked)) = self.published() else { return Err(DataError::NotPublished(self)) };
+        fetch_files(dir, mirror.unwrap_or(server), files, unpacked, progress)
+    }
+}
+
+fn fetch_files(
+    dir: &Path,
+    server: &str,
+    files: &[Download],
+    unpacked: Option<&str>,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), DataError> {
+    if unpacked.is_some_and(|folder| dir.join(folder).is_dir()) {
+        return Ok(());
+    }
+    let mut before = 0;
+    for Download { name, bytes, sha256 } in files {
+        let url = format!("{}/{name}", server.trim_end_matches('/'));
+        let source = Source { url, sha256: Checksum::Full((*sha256).into()) };
+        fetch(&source, &dir.join(name), &mut |Progress { done, .. }| progress(before + done))?;
+        before += bytes;
+        progress(before);
+    }
+    match unpacked {
+        Some(folder) => unpack(dir, files[0].name, folder),
+        None => Ok(()),
+    }
+}
+
+/// Unpacks an archive beside it, and removes it when its folder has taken its name.
+fn unpack(dir: &Path, archive: &str, folder: &str) -> Result<(), DataError> {
+    let at = |action, path: &Path| {
+        let path = path.to_path_buf();
+        move |source: io::Error| DataError::Io { action, path, source }
+    };
+    let (archive, target) = (dir.join(archive), dir.join(folder));
+    let temporary = dir.join(format!("{folder}.part"));
+    if temporary.exists() {
+        fs::remove_dir_all(&temporary).map_err(at("remove", &temporary))?;
+    }
+    let file = File::open(&archive).map_err(at("read", &archive))?;
+    tar::Archive::new(GzDecoder::new(file)).unpack(&temporary).map_err(at("unpack", &archive))?;
+    fs::rename(temporary.join(folder), &target).map_err(at("write", &target))?;
+    let _ = (fs::remove_dir_all(&temporary), fs::remove_file(&archive));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::{Compression, write::GzEncoder};
+    use residual_fetch::sha256_file;
+    use std::{
+        io::{Read, Write},
+        net::TcpListener,
+    };
+
+    fn archive() -> Vec<u8> {
+        let mut builder = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+        let mut header = tar::Header::new_gnu();
+        header.set_size(3);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, "some-folder/test.bin", &b"abc"[..]).unwrap();
+        builder.into_inner().unwrap().finish().unwrap()
+    }
+
+    #[test]
+    fn an_archive_becomes_its_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a.tar.gz"), archive()).unwrap();
+        fs::create_dir(dir.path().join("some-folder.part")).unwrap();
+        unpack(dir.path(), "a.tar.gz", "some-folder").unwrap();
+        assert_eq!(fs::read(dir.path().join("some-folder/test.bin")).unwrap(), b"abc");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    /// Answers requests with the whole content, or the first time with its first half.
+    fn serve(content: Vec<u8>) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for (i, stream) in listener.incoming().enumerate() {
+                let mut stream = stream.unwrap();
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    stream.read_exact(&mut byte).unwrap();
+                    request.push(byte[0]);
+                }
+                let part = if i == 0 { &content[..content.len() / 2] } else { &content[..] };
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", content.len());
+                let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(part));
+            }
+        });
+        url
+    }
+
+    #[test]
+    fn a_cut_download_is_taken_up_and_another_file_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let content = archive();
+        let saved = dir.path().join("expected");
+        fs::write(&saved, &content).unwrap();
+        let sha256: &'static str = sha256_file(&saved).unwrap().leak();
+        let server = serve(content.clone());
+        let to = dir.path().join("data");
+        let files = [download("a.tar.gz", content.len() as u64, sha256)];
+        let mut last = 0;
+        fetch_files(&to, &server, &files, Some("some-folder"), &mut |done| last = done).unwrap();
+        assert_eq!((last, fs::read(to.join("some-folder/test.bin")).unwrap()), (content.len() as u64, b"abc".to_vec()));
+        fetch_files(&to, "http://127.0.0.1:1", &files, Some("some-folder"), &mut |_| {}).unwrap();
+
+        let error = DataName::Mnist.fetch(&dir.path().join("mnist"), Some(&server), &mut |_| {}).unwrap_err();
+        assert!(error.to_string().contains("checksum"), "{error}");
+        assert!(!dir.path().join("mnist/train-images-idx3-ubyte.gz").exists());
+    }
+
+    #[test]
+    fn what_is_not_published_is_not_fetched() {
+        let error = DataName::Digits.fetch(Path::new("x"), None, &mut |_| {}).unwrap_err();
+        assert_eq!(error.to_string(), "digits is in the program; there is nothing to fetch");
+    }
+}

@@ -1,0 +1,171 @@
+//! What is done to gradients before the optimizer takes them.
+
+use burn::{
+    module::{Module, ModuleVisitor, Param},
+    optim::GradientsParams,
+    tensor::Tensor,
+};
+use residual_model::Network;
+
+/// Gradients of several batches, on the way to one step.
+#[derive(Default)]
+pub(crate) struct Accumulated {
+    /// Their sum, each times its samples.
+    sum: Option<GradientsParams>,
+    batches: usize,
+    samples: usize,
+}
+
+impl Accumulated {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.batches == 0
+    }
+
+    /// Adds a batch's mean gradient. With `count` batches, or the last of an epoch, it gives their mean over samples and
+    /// starts anew.
+    pub(crate) fn add(
+        &mut self,
+        network: &Network,
+        gradients: GradientsParams,
+        samples: usize,
+        count: usize,
+        last: bool,
+    ) -> Option<GradientsParams> {
+        if self.is_empty() && (count == 1 || last) {
+            return Some(gradients);
+        }
+        let weighted = map(network, gradients, |gradient| gradient.mul_scalar(samples as f64));
+        let sum = match self.sum.take() {
+            None => weighted,
+            Some(sum) => zip(network, sum, weighted, |sum, more| sum + more),
+        };
+        self.batches += 1;
+        self.samples += samples;
+        if self.batches < count && !last {
+            self.sum = Some(sum);
+            return None;
+        }
+        let all = std::mem::take(self).samples as f64;
+        Some(map(network, sum, |sum| sum.div_scalar(all)))
+    }
+}
+
+/// Shortens the gradient of all parameters together to a norm of at most `most`: `g · min(1, most / (‖g‖ + 1e-6))`,
+/// as PyTorch does. Nothing is read from the device.
+pub(crate) fn clip(network: &Network, gradients: GradientsParams, most: f64) -> GradientsParams {
+    let mut squares = Vec::new();
+    let gradients = map(network, gradients, |gradient| {
+        squares.push((gradient.clone() * gradient.clone()).sum());
+        gradient
+    });
+    if squares.is_empty() {
+        return gradients;
+    }
+    let norm = Tensor::cat(squares, 0).sum().sqrt();
+    let factor = norm.add_scalar(1e-6).recip().mul_scalar(most).clamp_max(1.0);
+    map(network, gradients, |gradient| gradient * factor.clone())
+}
+
+/// Each parameter's gradient, flat, by a function.
+fn map(network: &Network, gradients: GradientsParams, f: impl FnMut(Tensor<1>) -> Tensor<1>) -> GradientsParams {
+    let mut visitor = Map { gradients, f };
+    network.visit(&mut visitor);
+    visitor.gradients
+}
+
+/// Two sets of gradients, by a function of both.
+fn zip(
+    network: &Network,
+    gradients: GradientsParams,
+    other: GradientsParams,
+    mut f: impl FnMut(Tensor<1>, Tensor<1>) -> Tensor<1>,
+) -> GradientsParams {
+    let mut others = Vec::new();
+    map(network, other, |gradient| {
+        others.push(gradient.clone());
+        gradient
+    });
+    let mut others = others.into_iter();
+    map(network, gradients, |gradient| f(gradient, others.next().expect("gradients of the same parameters")))
+}
+
+struct Map<F> {
+    gradients: GradientsParams,
+    f: F,
+}
+
+impl<F: FnMut(Tensor<1>) -> Tensor<1>> ModuleVisitor for Map<F> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = self.gradients.remove::<D>(param.id) {
+            let dims = gradient.dims();
+            let flat = (self.f)(gradient.flatten(0, D - 1));
+            self.gradients.register(param.id, flat.reshape(dims));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Device, TrainConfig, evaluate::loss};
+    use burn::tensor::{Distribution, Int};
+    use residual_data::DataName;
+    use residual_model::Norm;
+
+    fn values(network: &Network, gradients: GradientsParams) -> Vec<f32> {
+        let mut values = Vec::new();
+        map(network, gradients, |gradient| {
+            values.extend(gradient.clone().into_data().iter::<f32>());
+            gradient
+        });
+        values
+    }
+
+    fn network() -> Network {
+        let config = TrainConfig::new("dense-resnet4".parse().unwrap(), DataName::Synthetic).unwrap();
+        let blocks = residual_model::BlockOptions { norm: Norm::None, ..*config.network.blocks() };
+        let network = config.network.clone().with_blocks(blocks);
+        config.with_network(network).init(&Device::flex().autodiff())
+    }
+
+    fn gradients(network: &Network, images: Tensor<4>, first: i64) -> GradientsParams {
+        let n = images.dims()[0];
+        let labels = Tensor::<1, Int>::arange(first..first + n as i64, &images.device());
+        let logits = network.forward_training(images, 0, 0);
+        GradientsParams::from_grads(loss(&logits, &labels).backward(), network)
+    }
+
+    #[test]
+    fn accumulated_gradients_are_those_of_all_samples_at_once() {
+        let network = network();
+        let device = network.devices()[0].clone();
+        let images = Tensor::<4>::random([7, 1, 8, 8], Distribution::Default, &device);
+        let whole = values(&network, gradients(&network, images.clone(), 0));
+        let mut accumulated = Accumulated::default();
+        let mut mean = None;
+        for (from, to) in [(0, 3), (3, 6), (6, 7)] {
+            let part = gradients(&network, images.clone().slice([from..to]), from as i64);
+            mean = accumulated.add(&network, part, to - from, 3, false);
+            assert_eq!(mean.is_some(), to == 7);
+        }
+        let mean = values(&network, mean.unwrap());
+        assert!(accumulated.is_empty());
+        let largest = whole.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        assert!(whole.iter().zip(&mean).all(|(a, b)| (a - b).abs() < 1e-5 * largest));
+    }
+
+    #[test]
+    fn a_long_gradient_is_shortened_and_a_short_one_left() {
+        let network = network();
+        let device = network.devices()[0].clone();
+        let images = Tensor::<4>::random([5, 1, 8, 8], Distribution::Default, &device);
+        let norm = |values: &[f32]| values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+        let whole = values(&network, gradients(&network, images.clone(), 0));
+        let most = norm(&whole) / 4.0;
+        let clipped = values(&network, clip(&network, gradients(&network, images.clone(), 0), most));
+        assert!((norm(&clipped) / most - 1.0).abs() < 1e-4);
+        assert!(whole.iter().zip(&clipped).all(|(a, b)| (a / 4.0 - b).abs() < 1e-4));
+        let left = values(&network, clip(&network, gradients(&network, images, 0), 8.0 * most));
+        assert_eq!(left, whole);
+    }
+}

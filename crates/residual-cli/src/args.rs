@@ -20,6 +20,7 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     Sweep(SweepArgs),
     Train(Box<TrainArgs>),
+    Compare(CompareArgs),
     Predict(PredictArgs),
     Eval(EvalArgs),
     Models(ModelsArgs),
@@ -468,6 +469,23 @@ pub(crate) enum DataCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// Compare trainings: errors, parameters and time as a table, error against epoch as a figure
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  residual compare runs/*
+  residual compare runs/resnet20-cifar10-0 runs/plain20-cifar10-0 --figure error.svg")]
+pub(crate) struct CompareArgs {
+    /// Folders of trainings, finished or not
+    #[arg(required = true)]
+    pub(crate) runs: Vec<PathBuf>,
+    /// SVG file to draw into
+    #[arg(long, value_name = "FILE")]
+    pub(crate) figure: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// List recipes: settings for `residual train` by name

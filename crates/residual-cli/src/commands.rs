@@ -1,4 +1,5 @@
 mod bench;
+mod compare;
 mod convert;
 mod data;
 mod devices;
@@ -13,6 +14,7 @@ mod train;
 mod weights;
 
 pub(crate) use bench::bench;
+pub(crate) use compare::compare;
 pub(crate) use convert::convert;
 pub(crate) use data::data;
 pub(crate) use devices::devices;

@@ -1,4 +1,5 @@
-//! Downloads published files, such as weights and datasets: resumable, verified, whole or not at all.
+//! Files that are there whole or not at all: downloads of published ones, such as weights and datasets, that resume and
+//! are verified, and files that are written.
 //!
 //! ```no_run
 //! use residual_fetch::{Checksum, Source, cache_dir, fetch};
@@ -18,10 +19,12 @@ mod download;
 mod error;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 pub use cache::{cache_dir, mirror};
 pub use checksum::{Checksum, sha256_file, verify};
 pub use error::FetchError;
+pub use whole::{is_unfinished, remove_unfinished, write_whole};
 
 use std::{
     ffi::OsString,

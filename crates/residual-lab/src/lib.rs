@@ -17,6 +17,7 @@
 //! ```
 
 mod chart;
+mod comparison;
 mod error;
 mod figures;
 mod page;
@@ -26,6 +27,7 @@ mod sweep;
 mod table;
 mod verdict;
 
+pub use comparison::{ComparedRun, Comparison};
 pub use error::LabError;
 pub use results::{Results, RunResult, RunStatus};
 pub use statistics::{Point, Series, Spread, series};

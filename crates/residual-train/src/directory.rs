@@ -9,6 +9,7 @@ use burn::{
     store::ModuleRecord,
 };
 use residual_data::Preprocessing;
+use residual_fetch::{is_unfinished, remove_unfinished};
 use residual_model::Network;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -82,8 +83,7 @@ impl RunDir {
         force: bool,
     ) -> Result<Self, TrainError> {
         let run = Self { path: path.into(), lock: None };
-        let made = !path.exists();
-        if !made {
+        if path.exists() {
             run.check_room(force)?;
         }
         files::create_dir(path)?;
@@ -92,8 +92,9 @@ impl RunDir {
         run.check_room(force)?;
         let names = [SUMMARY, MODEL, BEST, METRICS, CHECKPOINT, PREPROCESSING, "train", "valid", ENVIRONMENT, CONFIG];
         names.iter().try_for_each(|name| files::remove(&run.file(name)))?;
-        files::write_json(&run.file(CONFIG), config)?;
+        // The last makes it a training.
         files::write_json(&run.file(ENVIRONMENT), environment)?;
+        files::write_json(&run.file(CONFIG), config)?;
         Ok(run)
     }
 
@@ -118,6 +119,8 @@ impl RunDir {
             }
             _ => self.lock = Some(Arc::new(file)),
         }
+        remove_unfinished(&self.path);
+        remove_unfinished(&self.file(CHECKPOINT));
         Ok(self)
     }
 
@@ -125,7 +128,10 @@ impl RunDir {
     fn check_room(&self, force: bool) -> Result<(), TrainError> {
         let io = |source| TrainError::Io { action: "read", path: self.path.clone(), source };
         let entries = fs::read_dir(&self.path).map_err(io)?;
-        if entries.flatten().all(|entry| entry.file_name() == LOCK) {
+        // What a process leaves that is killed before there is a training is nothing.
+        let nothing =
+            |path: PathBuf| is_unfinished(&path) || [LOCK, ENVIRONMENT].iter().any(|name| path.ends_with(name));
+        if entries.flatten().all(|entry| nothing(entry.path())) {
             return Ok(());
         }
         if !self.is_training() {

@@ -144,7 +144,7 @@ mod tests {
         let mut accumulated = Accumulated::default();
         let mut mean = None;
         for (from, to) in [(0, 3), (3, 6), (6, 7)] {
-            let part = gradients(&network, images.clone().slice([from..to]), from as i64);
+            let part = gradients(&network, images.clone().slice_dim(0, from..to), from as i64);
             mean = accumulated.add(&network, part, to - from, 3, false);
             assert_eq!(mean.is_some(), to == 7);
         }

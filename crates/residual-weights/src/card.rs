@@ -76,6 +76,6 @@ impl Card {
         let path = Self::path(weights);
         let mut text = serde_json::to_string_pretty(self).expect("a card is plain data");
         text.push('\n');
-        crate::save::write_whole(&path, text.as_bytes()).map_err(WeightsError::io("write", &path))
+        residual_fetch::write_whole(&path, text.as_bytes()).map_err(WeightsError::io("write", &path))
     }
 }

@@ -1,11 +1,10 @@
 use crate::{Format, WeightsError, load::transpose, names::torchvision};
 use burn::module::Module;
+use residual_fetch::write_whole;
 use residual_model::parameters::for_each_parameter;
 use safetensors::{Dtype, tensor::TensorView};
 use std::{
     collections::{BTreeMap, HashMap},
-    fs::{self, File},
-    io::Write,
     path::Path,
 };
 
@@ -55,17 +54,4 @@ fn save_safetensors<M: Module>(network: &M, path: &Path) -> Result<(), WeightsEr
         .and_then(|views| safetensors::serialize(views, Some(metadata)))
         .map_err(|error| WeightsError::bad_file(path, format!("cannot be written: {error}")))?;
     write_whole(path, &file).map_err(WeightsError::io("write", path))
-}
-
-/// Writes a file that appears under its name only when it is whole.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    let written = File::create(&temporary).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
-    written.and_then(|()| fs::rename(&temporary, path)).inspect_err(|_| {
-        let _ = fs::remove_file(&temporary);
-    })
 }

@@ -93,6 +93,9 @@ fn check_folder(dir: &Path, name: Option<DataName>, json: bool) -> anyhow::Resul
 /// Groups and files that are listed before the rest is only counted.
 const LISTED: usize = 10;
 
+/// Equal samples of a group that are named.
+const SHOWN: usize = 3;
+
 fn text(dir: &Path, report: &Report) -> String {
     let mut text = format!("{}: {}, {} classes\n", dir.display(), report.dataset, report.splits[0].counts.len());
     let numbers = |values: &[f32]| values.iter().map(|x| format!("{x:.4}")).collect::<Vec<_>>().join(" ");
@@ -123,7 +126,8 @@ fn text(dir: &Path, report: &Report) -> String {
     }
     let _ = writeln!(text, "\n{} groups of equal images", report.duplicates.len());
     for group in report.duplicates.iter().take(LISTED) {
-        let _ = writeln!(text, "  {}", group.join(" = "));
+        let more = if group.len() > SHOWN { format!(" = {} more", group.len() - SHOWN) } else { String::new() };
+        let _ = writeln!(text, "  {}{more}", group[..group.len().min(SHOWN)].join(" = "));
     }
     if report.duplicates.len() > LISTED {
         text += "  ... (--json lists all)\n";

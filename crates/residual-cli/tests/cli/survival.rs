@@ -14,7 +14,7 @@ const TRAIN: &[&str] = &[
     "--net",
     "resnet8",
     "--epochs",
-    "3",
+    "8",
     "--samples",
     "400",
     "--batch-size",
@@ -25,7 +25,7 @@ const TRAIN: &[&str] = &[
     "--ema",
     "0.9",
     "--checkpoint-every",
-    "0.05s",
+    "0.02s",
 ];
 
 fn start(args: &[&str], path: &Path) -> Child {

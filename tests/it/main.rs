@@ -3,5 +3,6 @@
 
 mod backends;
 mod house;
+mod inputs;
 mod sweep;
 mod training;

@@ -130,7 +130,7 @@ pub(crate) struct TrainArgs {
         "net", "config", "dataset", "augmentation", "out", "epochs", "iterations", "batch_size", "accumulate", "seed",
         "lr", "schedule", "milestones", "factor", "warmup", "warmup_lr", "warmup_error", "momentum", "nesterov", "clip",
         "ema", "on_nan", "weight_decay", "patience", "evaluate", "force", "network", "start", "ignore_head", "freeze",
-        "part_lr", "no_norm_decay", "print_config"])]
+        "part_lr", "no_norm_decay", "print_config", "dry_run"])]
     pub(crate) resume: Option<PathBuf>,
     /// Start from a config.json; other flags override it
     #[arg(long, value_name = "FILE")]
@@ -230,6 +230,9 @@ pub(crate) struct TrainArgs {
     /// Print the resolved configuration and stop
     #[arg(long)]
     pub(crate) print_config: bool,
+    /// Print the memory that the training is expected to take, and stop
+    #[arg(long, conflicts_with = "print_config")]
+    pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) start: StartArgs,
     /// Start with a new head, as for another number of classes than the weights'

@@ -97,6 +97,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
         || error.is::<ModelError>()
         || error.is::<Usage>()
         || error.downcast_ref::<residual_data::DataError>().is_some_and(residual_data::DataError::is_usage)
+        || error.downcast_ref::<residual_fetch::FetchError>().is_some_and(residual_fetch::FetchError::is_usage)
         || error.downcast_ref::<WeightsError>().is_some_and(WeightsError::is_usage)
         || error.downcast_ref::<TrainError>().is_some_and(TrainError::is_usage)
         || error.downcast_ref::<LabError>().is_some_and(LabError::is_usage)

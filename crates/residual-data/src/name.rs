@@ -355,6 +355,8 @@ fn read_cifar(dir: &Path, files: &Cifar) -> Result<(Images, Images), DataError> 
             let path = dir.join(name);
             let bytes = read_file(files.name, &path)?;
             let records = cifar::read(&path.display().to_string(), &bytes, files.labels, files.classes)?;
+            // All files have as many.
+            pixels.reserve_exact(if pixels.is_empty() { names.len() * records.pixels.len() } else { 0 });
             pixels.extend(records.pixels);
             labels.extend(records.labels);
         }

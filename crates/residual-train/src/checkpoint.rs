@@ -85,9 +85,14 @@ impl Checkpoint {
         bytes.extend((encoded.len() as u64).to_le_bytes());
         bytes.extend(encoded);
         records.into_iter().flatten().for_each(|record| bytes.extend(record));
-        let checksum = Sha256::digest(&bytes);
-        bytes.extend(checksum);
-        Ok(bytes)
+        Ok(Self::seal(bytes))
+    }
+
+    /// A file's content with its checksum behind it.
+    pub fn seal(mut content: Vec<u8>) -> Vec<u8> {
+        let checksum = Sha256::digest(&content);
+        content.extend(checksum);
+        content
     }
 
     /// Reads what [`Self::to_bytes`] wrote.
@@ -199,8 +204,7 @@ mod tests {
     fn a_whole_file_with_wrong_lengths_is_refused() {
         let mut bytes = checkpoint().to_bytes().unwrap();
         bytes.truncate(bytes.len() - CHECKSUM - 1);
-        let checksum = Sha256::digest(&bytes);
-        bytes.extend(checksum);
+        let bytes = Checkpoint::seal(bytes);
         assert_eq!(Checkpoint::from_bytes(&bytes).unwrap_err(), "is damaged: a record is cut off");
     }
 }

@@ -1,4 +1,4 @@
-use crate::{Decay, Schedule, TrainError, Warmup, files};
+use crate::{Decay, Schedule, TrainError, Warmup};
 use residual_data::{Augmentation, DataConfig, DataName, Description};
 use residual_model::{InitConfig, NetName, Network, NetworkConfig, Part};
 use serde::{Deserialize, Serialize};
@@ -169,20 +169,30 @@ impl TrainConfig {
     /// # Errors
     /// If it cannot be read, is of another version, or has missing, unknown or wrong fields.
     pub fn read(path: &Path) -> Result<Self, TrainError> {
-        let value: serde_json::Value = files::read_json(path)?;
-        match value.get("version").and_then(serde_json::Value::as_u64) {
-            Some(version) if version == u64::from(Self::VERSION) => {}
-            Some(version) => {
-                let reason =
-                    format!("is a configuration of version {version}; this program reads version {}", Self::VERSION);
-                return Err(TrainError::bad_file(path, reason));
-            }
-            None => return Err(TrainError::bad_file(path, "is not a training configuration: it has no `version`")),
-        }
-        let config: Self = serde_json::from_value(value)
-            .map_err(|error| TrainError::bad_file(path, format!("is not usable: {error}")))?;
+        let text = std::fs::read_to_string(path).map_err(|source| TrainError::Io {
+            action: "read",
+            path: path.into(),
+            source,
+        })?;
+        let config = Self::parse(&text).map_err(|reason| TrainError::bad_file(path, reason))?;
         config.validate()?;
         Ok(config)
+    }
+
+    /// Reads a configuration from JSON, whose settings need not make sense.
+    ///
+    /// # Errors
+    /// What is wrong with it, as the rest of a sentence that begins with the file's name.
+    pub fn parse(json: &str) -> Result<Self, String> {
+        let unusable = |error: serde_json::Error| format!("is not usable: {error}");
+        let value: serde_json::Value = serde_json::from_str(json).map_err(unusable)?;
+        match value.get("version").and_then(serde_json::Value::as_u64) {
+            Some(version) if version == u64::from(Self::VERSION) => serde_json::from_value(value).map_err(unusable),
+            Some(version) => {
+                Err(format!("is a configuration of version {version}; this program reads version {}", Self::VERSION))
+            }
+            None => Err("is not a training configuration: it has no `version`".into()),
+        }
     }
 
     /// Sets the number of epochs.

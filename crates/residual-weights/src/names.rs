@@ -150,8 +150,15 @@ impl NameMap {
     /// If the file cannot be read, is no object of strings, or has a pattern that is no regular
     /// expression.
     pub fn read(path: &Path) -> Result<Self, WeightsError> {
-        let text = fs::read_to_string(path).map_err(WeightsError::io("read", path))?;
-        let Rules(rules) = serde_json::from_str(&text).map_err(|error| {
+        Self::parse(&fs::read_to_string(path).map_err(WeightsError::io("read", path))?, path)
+    }
+
+    /// Reads a map from JSON; `path` names it in errors.
+    ///
+    /// # Errors
+    /// If it is no object of strings, or has a pattern that is no regular expression.
+    pub fn parse(json: &str, path: &Path) -> Result<Self, WeightsError> {
+        let Rules(rules) = serde_json::from_str(json).map_err(|error| {
             WeightsError::bad_file(path, format!("is not a JSON object of patterns and replacements: {error}"))
         })?;
         let rule = |(pattern, new): (String, String)| match Regex::new(&pattern) {

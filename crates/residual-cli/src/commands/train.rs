@@ -1,17 +1,18 @@
 use super::{model::Weights, percent};
 use crate::{
-    Interrupted,
+    Interrupted, Usage,
     args::{EvaluateChoice, OnNanChoice, ScheduleChoice, TrainArgs},
     output::{self, Progress},
 };
 use residual_backend::{Backend, Hardware};
-use residual_model::{BlockOptions, Network, summary::thousands};
+use residual_model::{BlockOptions, Kernels, Network, summary::thousands};
 use residual_train::{
-    Decay, Environment, Evaluate, Event, OnNan, Outcome, Row, RunDir, Split, Start, Status, StopFlag, TrainConfig,
-    Training, Warmup,
+    Decay, Environment, Evaluate, Event, Memory, OnNan, Outcome, Row, RunDir, Split, Start, Status, StopFlag,
+    TrainConfig, TrainError, Training, Warmup,
 };
 use residual_weights::WeightsError;
 use std::{
+    fmt::Write,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -31,6 +32,20 @@ fn start(args: &TrainArgs, stop: &StopFlag) -> anyhow::Result<()> {
         return output::print_json(&config);
     }
     let (backend, hardware) = args.backend.open()?;
+    let memory = Memory::expected(&config, Kernels::on(&hardware.device)).map_err(TrainError::from)?;
+    if args.dry_run {
+        return dry_run(args, &config, backend, memory);
+    }
+    if on_the_cpu(backend) && memory.total() > Memory::available() {
+        let (needed, there) = (gibibytes(memory.total()), gibibytes(Memory::available()));
+        let name = config.network.name();
+        let text = format!(
+            "{name} in batches of {} takes some {needed} of memory, and there are {there}; try --recompute, or a smaller \
+             --batch-size with --accumulate",
+            config.batch_size
+        );
+        return Err(Usage(text).into());
+    }
     if config.on_nan == OnNan::Rewind {
         make_default(backend)?;
     }
@@ -42,6 +57,51 @@ fn start(args: &TrainArgs, stop: &StopFlag) -> anyhow::Result<()> {
     let run = RunDir::create(&path, &config, &Environment::here(backend, &hardware), args.force)?;
     announce(&config, backend, &hardware, &path);
     finish(training, &config, run, stop, args)
+}
+
+/// Whether tensors are in the program's own memory.
+fn on_the_cpu(backend: Backend) -> bool {
+    matches!(backend, Backend::Flex | Backend::NdArray | Backend::Cpu)
+}
+
+fn gibibytes(bytes: u64) -> String {
+    format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
+}
+
+/// Prints the memory that a training is expected to take.
+fn dry_run(args: &TrainArgs, config: &TrainConfig, backend: Backend, memory: Memory) -> anyhow::Result<()> {
+    let (total, available) = (memory.total(), Memory::available());
+    if args.json {
+        return output::print_json(&serde_json::json!({
+            "network": config.network.name().to_string(),
+            "batch_size": config.batch_size,
+            "backend": backend.to_string(),
+            "bytes": memory,
+            "total": total,
+            "available": available,
+        }));
+    }
+    let Memory { program, data, weights, optimizer, activations, workspace } = memory;
+    let parts = [
+        ("program", program),
+        ("data", data),
+        ("weights", weights),
+        ("gradients and optimizer", optimizer),
+        ("activations", activations),
+        ("work space", workspace),
+        ("total", total),
+    ];
+    let (name, batch) = (config.network.name(), config.batch_size);
+    let mut text =
+        format!("{name} on {} in batches of {batch}, {backend}: memory expected at the peak\n\n", config.data);
+    for (part, bytes) in parts {
+        let _ = writeln!(text, "{part:<24} {:>9.1} MiB", bytes as f64 / f64::from(1 << 20));
+    }
+    text += &match on_the_cpu(backend) {
+        true => format!("\nthis machine has {}\n", gibibytes(available)),
+        false => "\nall but program and data are on the device; this is an estimate for CPUs\n".into(),
+    };
+    output::print(&text)
 }
 
 /// The network with the weights it starts from.

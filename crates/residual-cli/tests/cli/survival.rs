@@ -141,3 +141,38 @@ fn a_terminated_training_leaves_a_checkpoint() {
     assert!(fs::read_to_string(run.join("summary.json")).unwrap().contains("\"interrupted\""));
     assert!(fs::read_dir(run.join("checkpoint")).unwrap().count() >= 1);
 }
+
+/// The most memory that a process had resident, read until it ends.
+#[cfg(target_os = "linux")]
+fn peak(mut child: Child) -> u64 {
+    let mut peak = 0;
+    while child.try_wait().unwrap().is_none() {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+        peak = line.trim().trim_end_matches("kB").trim().parse().unwrap_or(peak);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(child.wait().unwrap().success());
+    peak << 10
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_memory_expected_is_within_fifteen_per_cent_of_the_measured() {
+    let dir = tempfile::tempdir().unwrap();
+    for (net, kernels) in [("resnet20", &["--recompute"][..]), ("resnet20", &[]), ("resnet56", &[])] {
+        let train =
+            ["train", "--net", net, "--width", "64", "--batch-size", "256", "--samples", "512", "--epochs", "1"];
+        let args = [&train[..], kernels].concat();
+        let dry = command(&[&args[..], &["--dry-run", "--json"]].concat()).output().unwrap();
+        let expected: serde_json::Value = serde_json::from_slice(&dry.stdout).unwrap();
+        let expected = expected["total"].as_f64().unwrap();
+        let run = dir.path().join(format!("{net}{}", kernels.len()));
+        let measured = peak(start(&args, &run)) as f64;
+        let ratio = expected / measured;
+        assert!(
+            (0.85..1.15).contains(&ratio),
+            "{net} {kernels:?}: {expected} expected, {measured} measured: {ratio:.2}"
+        );
+    }
+}

@@ -1,0 +1,100 @@
+//! Datasets, recipes, and what is said before a training and after.
+
+use super::{command, refuses, succeeds, text};
+use image::{Rgb, RgbImage};
+use std::{fs, path::Path};
+
+/// Two classes of five images, of which one is broken if wished.
+fn folder(dir: &Path, broken: bool) {
+    for (class, color) in [("dark", 40), ("light", 200)] {
+        fs::create_dir_all(dir.join(class)).unwrap();
+        for i in 0..5 {
+            let image = RgbImage::from_pixel(20, 16, Rgb([color, color + 2 * i, color]));
+            image.save(dir.join(class).join(format!("{i}.png"))).unwrap();
+        }
+    }
+    if broken {
+        fs::write(dir.join("dark/broken.jpg"), "no image").unwrap();
+    }
+}
+
+#[test]
+fn a_folder_of_images_is_checked_and_trained_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("images");
+    folder(&path, false);
+    let path = path.to_str().unwrap();
+    let (report, _) = succeeds(&["data", "check", path]);
+    assert!(report.contains("folder, 2 classes") && report.contains("        4  dark"), "{report}");
+    assert!(report.contains("0 groups of equal images"), "{report}");
+
+    let run = dir.path().join("run");
+    let run = run.to_str().unwrap();
+    let train = ["train", "--net", "resnet8", "--data", "folder", "--data-dir", path, "--side", "8", "--epochs", "20"];
+    let (_, _) = succeeds(&[&train[..], &["--width", "4", "--lr", "0.02", "--out", run]].concat());
+    let (table, _) = succeeds(&["compare", run]);
+    assert!(table.contains("| resnet8 | folder |") && table.contains("| 20 | 0.00 | 0.00 |"), "{table}");
+    let image = format!("{path}/light/0.png");
+    let (prediction, _) = succeeds(&["predict", "--weights", run, &image, "--json"]);
+    assert!(prediction.contains("\"class\": 1"), "{prediction}");
+}
+
+#[test]
+fn broken_images_are_listed_and_make_the_check_fail() {
+    let dir = tempfile::tempdir().unwrap();
+    folder(dir.path(), true);
+    let output = command(&["data", "check", dir.path().to_str().unwrap()]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stdout).contains("broken.jpg is neither PNG nor JPEG"));
+    assert!(text(&output.stderr).contains("error: 1 of the files cannot be used"));
+}
+
+#[test]
+fn what_cannot_be_fetched_or_found_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |args: &[&str], mirror: &str| {
+        let mut command = command(args);
+        let output = command.env("RESIDUAL_CACHE", dir.path()).env("RESIDUAL_MIRROR", mirror).output().unwrap();
+        (output.status.code(), text(&output.stderr))
+    };
+    let (code, error) = at(&["data", "fetch", "mnist"], "http://127.0.0.1:9/");
+    assert!(code == Some(1) && error.contains("cannot reach http://127.0.0.1:9/train-images-idx3-ubyte.gz"), "{error}");
+    let (code, error) = at(&["data", "fetch", "mnist"], "nowhere");
+    assert!(code == Some(2) && error.contains("RESIDUAL_MIRROR is `nowhere`"), "{error}");
+    let (code, error) = at(&["train", "--net", "resnet8", "--data", "cifar10"], "");
+    assert!(code == Some(2) && error.contains("cifar10 is not there: "), "{error}");
+    refuses(&["data", "fetch", "digits"], 2, "digits is in the program; there is nothing to fetch");
+    refuses(&["data", "check", "/nowhere"], 2, "/nowhere is no folder");
+    refuses(&["train", "--net", "resnet8", "--data", "folder"], 2, "which folder of images");
+    refuses(&["train", "--net", "resnet8", "--recipe", "he2017"], 2, "unknown recipe `he2017`; expected one of digits");
+    refuses(&["train", "--net", "resnet8", "--crop-padding", "9"], 2, "must be at most the image's side, 8, not 9");
+    refuses(&["train", "--net", "resnet8", "--checkpoint-every", "soon"], 2, "`soon` is no time");
+    refuses(&["train", "--net", "resnet8", "--ema", "1"], 2, "must be at least 0 and below 1, not 1");
+    refuses(&["compare", dir.path().to_str().unwrap()], 1, "holds no training");
+}
+
+#[test]
+fn recipes_print_themselves_and_flags_override_them() {
+    let (list, _) = succeeds(&["recipes"]);
+    for name in ["digits", "he2015-cifar", "he2016-preact", "imagenet-90", "quick-cifar"] {
+        assert!(list.contains(name), "{list}");
+    }
+    let recipe = ["train", "--recipe", "he2015-cifar", "--net", "resnet110", "--lr", "0.05", "--crop-padding", "2"];
+    let (config, _) = succeeds(&[&recipe[..], &["--print-config"]].concat());
+    let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    assert_eq!(config["iterations"], 64_000);
+    assert_eq!(config["schedule"]["decay"]["milestones"], serde_json::json!([32_000, 48_000]));
+    assert_eq!(config["schedule"]["warmup"]["threshold"], 0.8);
+    assert_eq!((&config["schedule"]["lr"], &config["augmentation"]["crop"]), (&0.05.into(), &2.into()));
+}
+
+#[test]
+fn memory_is_told_before_a_training_and_too_much_is_refused() {
+    let (report, _) = succeeds(&["train", "--net", "resnet20", "--recipe", "quick-cifar", "--dry-run"]);
+    assert!(
+        report.contains("resnet20 on cifar10 in batches of 128, flex") && report.contains("activations"),
+        "{report}"
+    );
+    let huge = ["train", "--net", "resnet1202", "--data", "cifar10", "--batch-size", "60000"];
+    refuses(&huge, 2, "resnet1202 in batches of 60000 takes some");
+}

@@ -1,0 +1,14 @@
+//! Configurations of trainings: what is read can be used, and is written as it was read.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use residual_train::TrainConfig;
+
+fuzz_target!(|text: &str| {
+    if let Ok(config) = TrainConfig::parse(text) {
+        let _ = (config.network.summary().parameters(), config.steps(10), config.schedule.rate(3, 10, false));
+        let written = serde_json::to_string(&config).unwrap();
+        let again = TrainConfig::parse(&written).unwrap();
+        assert_eq!(serde_json::to_string(&again).unwrap(), written);
+    }
+});

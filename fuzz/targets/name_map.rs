@@ -1,0 +1,12 @@
+//! Maps of tensors' names, and the names they make.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use residual_weights::NameMap;
+
+fuzz_target!(|text: &str| {
+    if let Ok(map) = NameMap::parse(text, "input".as_ref()) {
+        let name = map.apply("module.layer1.0.conv1.weight");
+        let _ = residual_weights::names::canonical(&name);
+    }
+});

@@ -1,0 +1,99 @@
+//! The inputs of `fuzz/`, and changed ones of them, through the same readers: none may panic.
+
+use residual::{
+    data::formats::{cifar, idx},
+    train::{Checkpoint, TrainConfig},
+    weights::NameMap,
+};
+use std::{fs, path::Path};
+
+/// Each input of a target, whole, cut and with changed bytes.
+fn inputs(target: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/inputs").join(target);
+    let mut inputs = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let whole = fs::read(entry.unwrap().path()).unwrap();
+        let step = (whole.len() / 64).max(1);
+        for at in (0..whole.len()).step_by(step) {
+            inputs.push(whole[..at].to_vec());
+            for change in [0x00, 0x01, 0x80, 0xff] {
+                let mut changed = whole.clone();
+                changed[at] = if change == 0 { 0 } else { changed[at] ^ change };
+                inputs.push(changed);
+            }
+        }
+        inputs.push(whole);
+    }
+    assert!(inputs.len() > 1, "no inputs for {target}");
+    inputs
+}
+
+fn texts(target: &str) -> Vec<String> {
+    inputs(target).into_iter().filter_map(|input| String::from_utf8(input).ok()).collect()
+}
+
+#[test]
+fn datasets_are_read_or_refused() {
+    let (mut read, mut refused) = (0, 0);
+    for input in inputs("cifar") {
+        for (labels, classes) in [(1, 10), (2, 100)] {
+            match cifar::read("input", &input, labels, classes) {
+                Ok(records) => {
+                    assert_eq!(records.pixels.len(), records.labels.len() * cifar::PIXELS);
+                    read += 1;
+                }
+                Err(_) => refused += 1,
+            }
+        }
+    }
+    for input in inputs("idx") {
+        match idx::read("input", &input) {
+            Ok(idx) => {
+                assert_eq!(idx.bytes.len(), idx.dims.iter().product::<usize>());
+                read += 1;
+            }
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(read > 0 && refused > 0);
+}
+
+#[test]
+fn configurations_are_read_or_refused() {
+    let mut read = 0;
+    for text in texts("config") {
+        if let Ok(config) = TrainConfig::parse(&text) {
+            let written = serde_json::to_string(&config).unwrap();
+            let again = TrainConfig::parse(&written).unwrap();
+            assert_eq!(serde_json::to_string(&again).unwrap(), written);
+            read += 1;
+        }
+    }
+    assert!(read > 0);
+}
+
+#[test]
+fn checkpoints_are_read_or_refused() {
+    let mut read = 0;
+    for input in inputs("checkpoint") {
+        let _ = Checkpoint::from_bytes(&input);
+        if let Ok(checkpoint) = Checkpoint::from_bytes(&Checkpoint::seal(input)) {
+            let written = checkpoint.to_bytes().unwrap();
+            assert_eq!(Checkpoint::from_bytes(&written).unwrap().to_bytes().unwrap(), written);
+            read += 1;
+        }
+    }
+    assert!(read > 0);
+}
+
+#[test]
+fn name_maps_are_read_or_refused() {
+    let mut read = 0;
+    for text in texts("name_map") {
+        if let Ok(map) = NameMap::parse(&text, "input".as_ref()) {
+            map.apply("module.layer1.0.conv1.weight");
+            read += 1;
+        }
+    }
+    assert!(read > 0);
+}

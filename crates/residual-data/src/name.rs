@@ -58,14 +58,22 @@ impl DataName {
         DataConfig::from(self).images()
     }
 
-    /// Where its files are kept if nothing else is said: the sub-folder `data` of the
-    /// [cache folder](residual_fetch::cache_dir), or for Fashion-MNIST where Debian's package `dataset-fashion-mnist`
-    /// puts it.
+    /// Where its files are put if nothing else is said: the sub-folder `data` of the
+    /// [cache folder](residual_fetch::cache_dir).
+    ///
+    /// # Errors
+    /// If there is no cache folder.
+    pub fn cache_dir(self) -> Result<PathBuf, DataError> {
+        Ok(residual_fetch::cache_dir()?.join("data").join(self.to_string()))
+    }
+
+    /// Where its files are looked for if nothing else is said: where they are put, or for Fashion-MNIST, if it is not
+    /// there, where Debian's package `dataset-fashion-mnist` puts it.
     ///
     /// # Errors
     /// If there is no cache folder.
     pub fn default_dir(self) -> Result<PathBuf, DataError> {
-        let own = residual_fetch::cache_dir()?.join("data").join(self.to_string());
+        let own = self.cache_dir()?;
         let debian = Path::new("/usr/share/datasets/fashion-mnist");
         match self {
             Self::FashionMnist if !own.is_dir() && debian.is_dir() => Ok(debian.into()),

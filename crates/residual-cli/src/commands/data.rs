@@ -54,7 +54,7 @@ fn list(json: bool) -> anyhow::Result<()> {
 fn fetch(name: DataName, dir: Option<&Path>) -> anyhow::Result<()> {
     let dir = match dir {
         Some(dir) => dir.to_path_buf(),
-        None => name.default_dir()?,
+        None => name.cache_dir()?,
     };
     let mirror = residual_fetch::mirror()?;
     let mut bar: Option<Progress> = None;

@@ -64,8 +64,11 @@ fn configurations_are_read_or_refused() {
     for text in texts("config") {
         if let Ok(config) = TrainConfig::parse(&text) {
             let written = serde_json::to_string(&config).unwrap();
-            let again = TrainConfig::parse(&written).unwrap();
-            assert_eq!(serde_json::to_string(&again).unwrap(), written);
+            assert!(TrainConfig::parse(&written).is_ok(), "{written}");
+            if config.validate().is_ok() {
+                config.network.summary();
+            }
+            (config.steps(10), config.schedule.rate(3, 10, false));
             read += 1;
         }
     }

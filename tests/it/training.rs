@@ -249,6 +249,30 @@ fn a_training_that_stops_after_every_few_steps_ends_with_the_same_bits() {
 }
 
 #[test]
+fn a_warm_up_ends_at_the_same_batch_wherever_the_training_stopped() {
+    let mut config = config("dense-resnet4").with_epochs(1);
+    config.batch_size = 20;
+    config.schedule.warmup = Warmup::UntilError { lr: 0.001, threshold: 1.0 };
+    let whole = Training::new(config.clone(), Device::flex()).unwrap().run().unwrap();
+    assert_eq!(whole.iterations, 16);
+    let dir = tempfile::tempdir().unwrap();
+    let run = create(dir.path(), &config, false).unwrap();
+    let stop = StopFlag::default();
+    let flag = stop.clone();
+    // A checkpoint at every step stops it where no window of batches ends.
+    let first = Training::new(config.clone(), Device::flex()).unwrap().with_stop(stop).in_dir(run.clone());
+    let first = first.with_checkpoint_every(Some(Duration::ZERO)).with_observer(move |event| {
+        if matches!(event, Event::Step { batch: 6, .. }) {
+            flag.set();
+        }
+    });
+    assert_eq!(first.run().unwrap().iterations, 6);
+    let checkpoint = run.latest(&Device::flex(), false).unwrap().unwrap();
+    let rest = Training::new(config, Device::flex()).unwrap().from_checkpoint(checkpoint).in_dir(run);
+    assert!(values(&rest.run().unwrap().network) == values(&whole.network), "other weights");
+}
+
+#[test]
 fn accumulated_batches_are_the_step_of_one_large_batch() {
     let step = |batch_size, accumulate| {
         let mut config = config("dense-plain4").with_epochs(1);
@@ -299,6 +323,43 @@ fn a_training_that_diverges_goes_back_with_half_the_rate() {
     let outcome = Training::new(config, Device::flex()).unwrap().in_dir(run).run().unwrap();
     let rewinds = outcome.rows.iter().filter(|row| row.split == Split::Rewind).count();
     assert!((1..8).contains(&rewinds), "{rewinds}");
+}
+
+#[test]
+fn a_training_that_went_back_is_rid_of_what_it_diverged_to() {
+    // With norms a network takes weights of almost any size, until their sums overflow.
+    let schedule = Schedule { lr: 1e5, decay: Decay::Constant, warmup: Warmup::None };
+    let mut config = TrainConfig { on_nan: OnNan::Rewind, ..config("resnet8").with_schedule(schedule) };
+    config.optimizer.weight_decay = 0.0;
+    let dir = tempfile::tempdir().unwrap();
+    let (path, copy) = (dir.path().join("run"), dir.path().join("copy"));
+    let run = create(&path, &config, false).unwrap();
+    // A process that is killed right after it went back leaves this.
+    let (from, to) = (path.clone(), copy.clone());
+    let training = Training::new(config.clone(), Device::flex()).unwrap().in_dir(run).with_observer(move |event| {
+        if matches!(event, Event::Rewind { .. }) && !to.exists() {
+            fs::create_dir_all(to.join("checkpoint")).unwrap();
+            for name in ["config.json", "environment.json", "metrics.csv"] {
+                fs::copy(from.join(name), to.join(name)).unwrap();
+            }
+            for entry in fs::read_dir(from.join("checkpoint")).unwrap() {
+                let path = entry.unwrap().path();
+                fs::copy(&path, to.join("checkpoint").join(path.file_name().unwrap())).unwrap();
+            }
+        }
+    });
+    let outcome = training.run().unwrap();
+    let rewinds = outcome.rows.iter().filter(|row| row.split == Split::Rewind).count();
+    assert!((1..8).contains(&rewinds), "{rewinds}");
+    assert!(outcome.test.loss.is_finite());
+
+    let run = RunDir::open(&copy).unwrap().locked().unwrap();
+    let checkpoint = run.latest(&Device::flex(), false).unwrap().unwrap();
+    let resumed = Training::new(config, Device::flex()).unwrap().from_checkpoint(checkpoint).in_dir(run);
+    let resumed = resumed.run().unwrap();
+    assert!(values(&resumed.network) == values(&outcome.network), "other weights");
+    let lr = |rows: &[Row]| rows.iter().map(|row| (row.epoch, row.split, row.lr)).collect::<Vec<_>>();
+    assert_eq!(lr(&resumed.rows), lr(&outcome.rows));
 }
 
 #[test]

@@ -125,7 +125,7 @@ pub(crate) struct TrainArgs {
     /// Network, such as resnet20, plain20, dense-resnet20, preact_resnet20 or resnet18: see `residual models`
     #[arg(long, required_unless_present_any = ["config", "resume"])]
     pub(crate) net: Option<NetName>,
-    /// Go on with the training in this folder, on the backend it began on unless --backend says otherwise
+    /// Go on with the training in this folder, on the backend and the kernels it began on unless flags say otherwise
     #[arg(long, value_name = "DIR", conflicts_with_all = [
         "net", "config", "dataset", "augmentation", "out", "epochs", "iterations", "batch_size", "accumulate", "seed",
         "lr", "schedule", "milestones", "factor", "warmup", "warmup_lr", "warmup_error", "momentum", "nesterov", "clip",
@@ -169,9 +169,9 @@ pub(crate) struct TrainArgs {
     /// Iterations at which a step schedule falls, separated by commas
     #[arg(long, value_delimiter = ',')]
     pub(crate) milestones: Option<Vec<usize>>,
-    /// What a step schedule multiplies the rate by
-    #[arg(long, default_value_t = 0.1)]
-    pub(crate) factor: f64,
+    /// What a step schedule multiplies the rate by [default: 0.1]
+    #[arg(long)]
+    pub(crate) factor: Option<f64>,
     /// Iterations over which the learning rate rises to its peak
     #[arg(long, value_name = "ITERATIONS", conflicts_with = "warmup_error")]
     pub(crate) warmup: Option<usize>,
@@ -185,8 +185,8 @@ pub(crate) struct TrainArgs {
     #[arg(long)]
     pub(crate) momentum: Option<f64>,
     /// Nesterov's momentum
-    #[arg(long)]
-    pub(crate) nesterov: bool,
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) nesterov: Option<bool>,
     /// Shorten the gradient of all parameters together to this norm
     #[arg(long, value_name = "NORM", allow_negative_numbers = true)]
     pub(crate) clip: Option<f64>,
@@ -197,8 +197,8 @@ pub(crate) struct TrainArgs {
     #[arg(long)]
     pub(crate) weight_decay: Option<f64>,
     /// No weight decay on norms and biases
-    #[arg(long)]
-    pub(crate) no_norm_decay: bool,
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) no_norm_decay: Option<bool>,
     /// Parts that are not trained, separated by commas: stem, layer1 to layer4, head
     #[arg(long, value_delimiter = ',')]
     pub(crate) freeze: Option<Vec<Part>>,
@@ -222,7 +222,7 @@ pub(crate) struct TrainArgs {
     #[arg(long, requires = "resume")]
     pub(crate) older_checkpoint: bool,
     /// Threads that read and augment samples [default: the cores of this machine]
-    #[arg(long)]
+    #[arg(long, value_parser = threads)]
     pub(crate) workers: Option<usize>,
     /// Replace a training that is already in the folder
     #[arg(long)]
@@ -259,6 +259,12 @@ pub(crate) enum ScheduleChoice {
 pub(crate) enum OnNanChoice {
     Stop,
     Rewind,
+}
+
+/// A number of threads that systems have.
+fn threads(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (1..=1024).contains(number));
+    number.ok_or_else(|| format!("`{text}` is no number of threads; expected 1 to 1024"))
 }
 
 /// `90s`, `10m`, `2h`, or seconds.
@@ -453,7 +459,7 @@ pub(crate) enum DataCommand {
     /// Download a dataset and verify it; a download that was cut goes on
     ///
     /// The folder is $RESIDUAL_CACHE/data/NAME, else that of the system's folder for caches. RESIDUAL_MIRROR can name
-    /// another server that has the same files.
+    /// another server, which has the same files in a folder of the dataset's name.
     Fetch {
         /// cifar10, cifar100, mnist or fashion-mnist
         name: DataName,
@@ -631,8 +637,9 @@ pub(crate) struct BackendArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) backend: Option<String>,
     /// What computes blocks on flex and ndarray: fused kernels, or reference for Burn's operations one by one
-    #[arg(long, value_name = "KIND", default_value = "fused")]
-    pub(crate) kernels: KernelsChoice,
+    /// [default: fused]
+    #[arg(long, value_name = "KIND")]
+    pub(crate) kernels: Option<KernelsChoice>,
     /// Keep only each block's input for the backward pass, which computes the rest again: less memory, more
     /// time, the same result; on flex and ndarray
     #[arg(long)]

@@ -32,7 +32,7 @@ use crate::{
     args::{AugmentationArgs, BackendArgs, DataArgs, ImageNetworkArgs, KernelsChoice, NetworkArgs},
 };
 use residual_backend::{Backend, BackendError, Hardware};
-use residual_data::{Augmentation, DataConfig};
+use residual_data::{Augmentation, DataConfig, DataName};
 use residual_model::{BlockOptions, ConvConfig, Family, InitConfig, Kernels, ModelError, NetName, NetworkConfig};
 
 /// The backend of this name, else of `BURN_DEVICE`, else flex.
@@ -45,7 +45,7 @@ impl BackendArgs {
     fn open(&self) -> anyhow::Result<(Backend, Hardware)> {
         let backend = choose(self.backend.as_deref())?;
         let hardware = backend.probe()?;
-        let kernels = match (self.kernels, self.recompute) {
+        let kernels = match (self.kernels.unwrap_or(KernelsChoice::Fused), self.recompute) {
             (KernelsChoice::Reference, true) => {
                 return Err(Usage("--recompute is for fused kernels; leave out --kernels reference".into()).into());
             }
@@ -63,13 +63,24 @@ impl BackendArgs {
 
 impl DataArgs {
     /// The data with what was asked for changed.
-    fn apply(&self, data: DataConfig) -> std::io::Result<DataConfig> {
+    fn apply(&self, data: DataConfig) -> anyhow::Result<DataConfig> {
         let Self { data: name, data_dir, side, samples, validation, normalize } = self;
-        // What else is said of one dataset is not meant for another.
+        // What else is said of one dataset is not meant for another, but for a recipe's way to normalise.
         let data = match name {
-            Some(name) if *name != data.name => DataConfig::from(*name),
+            Some(DataName::Folder) if data.name != DataName::Folder => DataName::Folder.into(),
+            Some(name) if *name != data.name => DataConfig { normalize: data.normalize, ..(*name).into() },
             _ => data,
         };
+        let folder = data.name == DataName::Folder;
+        for (flag, unfit, expected) in [
+            ("--data-dir", data_dir.is_some() && !data.name.has_files(), "a dataset in files, such as --data folder"),
+            ("--side", side.is_some() && !folder, "--data folder"),
+            ("--normalize", normalize.is_some() && folder, "datasets other than folders"),
+        ] {
+            if unfit {
+                return Err(Usage(format!("{flag} is for {expected}, and the dataset is {}", data.name)).into());
+            }
+        }
         Ok(DataConfig {
             name: data.name,
             dir: data_dir.as_ref().map(std::path::absolute).transpose()?.or(data.dir),

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 /// How training images are changed at random, after their normalisation: 0 is the mean. Test images stay as they are.
 ///
-/// What becomes of a sample is a function of (seed, epoch, sample) alone.
+/// What is drawn for a sample is a function of (seed, epoch, sample) alone. Mixup's other image is the one at the same
+/// place from the batch's end.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Augmentation {

@@ -79,11 +79,7 @@ fn recognize(dir: &Path) -> Result<DataName, DataError> {
             return Ok(cifar.name);
         }
     }
-    let stem = mnist::TRAIN[0];
-    match dir.join(stem).is_file() || dir.join(format!("{stem}.gz")).is_file() {
-        true => Ok(DataName::Mnist),
-        false => Ok(DataName::Folder),
-    }
+    if mnist::are_in(dir) { mnist::recognize(dir) } else { Ok(DataName::Folder) }
 }
 
 fn class_names(dir: &Path, name: DataName) -> Vec<String> {
@@ -132,7 +128,7 @@ fn look(path: &Path) -> Result<Looked, String> {
 }
 
 fn check_folder(dir: &Path) -> Result<Report, DataError> {
-    let (train, test) = Folder::open(dir, Preprocessing::imagenet(1, 1))?;
+    let (train, test) = Folder::list(dir, Preprocessing::imagenet(1, 1))?;
     let mut unreadable = Vec::new();
     let mut hashes = Vec::new();
     let mut split = |folder: &Folder| {
@@ -214,7 +210,9 @@ mod tests {
             image("b", &format!("{i}.png"), [2, 2], [10 * i; 3]);
         }
         let broken = dir.path().join("b/2.jpg");
-        fs::write(&broken, &fs::read(&black).unwrap()[..40]).unwrap();
+        RgbImage::from_fn(64, 64, |x, y| Rgb([x as u8, y as u8, (x * y) as u8])).save(&broken).unwrap();
+        let jpeg = fs::read(&broken).unwrap();
+        fs::write(&broken, &jpeg[..jpeg.len() * 2 / 3]).unwrap();
 
         let report = check(dir.path(), None).unwrap();
         assert_eq!((report.dataset, &report.classes[..]), (DataName::Folder, &["a".to_string(), "b".into()][..]));

@@ -11,7 +11,7 @@ use std::{
 ///
 /// Classes are in the order of the sub-folders' names, images in that of theirs: PNG and JPEG files, by the endings
 /// `.png`, `.jpg` and `.jpeg`. Where the folder has sub-folders `train` and `val` (or `valid`, `validation`, `test`),
-/// these hold the classes; otherwise every fifth image of a class is held out.
+/// these hold the classes, and those held out need not have all; otherwise every fifth image of a class is held out.
 #[derive(Clone, Debug)]
 pub struct Folder {
     files: Vec<(PathBuf, usize)>,
@@ -25,8 +25,20 @@ impl Folder {
     /// The images to train on and those held out.
     ///
     /// # Errors
-    /// If there are none, a class of the one split is not in the other, or a folder cannot be read.
+    /// If there are none, a class has none to train on, or a folder cannot be read.
     pub fn open(dir: &Path, preprocessing: Preprocessing) -> Result<(Self, Self), DataError> {
+        let (train, test) = Self::list(dir, preprocessing)?;
+        match test.files.is_empty() {
+            false => Ok((train, test)),
+            true => Err(DataError::Folder {
+                path: dir.into(),
+                reason: "has no images to hold out; it takes five of a class, or folders train and val".into(),
+            }),
+        }
+    }
+
+    /// As [`Self::open`], whether any image is held out or not.
+    pub(crate) fn list(dir: &Path, preprocessing: Preprocessing) -> Result<(Self, Self), DataError> {
         preprocessing.validate().map_err(DataError::Preprocessing)?;
         let bad = |reason: String| DataError::Folder { path: dir.into(), reason };
         if !dir.is_dir() {
@@ -48,20 +60,17 @@ impl Folder {
         } else {
             let classes = sub_folders(dir)?;
             let mut split: [Vec<_>; 2] = Default::default();
-            for class in 0..classes.len() {
-                for (i, file) in images(dir, &classes)?.into_iter().filter(|file| file.1 == class).enumerate() {
-                    split[usize::from(i % 5 == 4)].push(file);
-                }
+            for files in images(dir, &classes)?.chunk_by(|a, b| a.1 == b.1) {
+                files.iter().enumerate().for_each(|(i, file)| split[usize::from(i % 5 == 4)].push(file.clone()));
             }
             let [train, test] = split;
             (train, test, classes)
         };
-        for (what, files) in [("train on", &train), ("hold out", &test)] {
-            if files.is_empty() {
-                return Err(bad(format!(
-                    "has no images to {what}; expected a sub-folder of PNG or JPEG files for each class"
-                )));
-            }
+        if train.is_empty() {
+            return Err(bad("has no images; expected a sub-folder of PNG or JPEG files for each class".into()));
+        }
+        if let Some(class) = (0..classes.len()).find(|&class| !train.iter().any(|file| file.1 == class)) {
+            return Err(bad(format!("has no PNG or JPEG files in the folder {}", classes[class])));
         }
         let classes = Arc::new(classes);
         let of = |files| Self { files, classes: classes.clone(), preprocessing: preprocessing.clone() };
@@ -90,7 +99,11 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>, DataError> {
 
 fn sub_folders(dir: &Path) -> Result<Vec<String>, DataError> {
     let folders = entries(dir)?.into_iter().filter(|path| path.is_dir());
-    Ok(folders.filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).collect())
+    let name = |path: PathBuf| match path.file_name().and_then(|name| name.to_str()) {
+        Some(name) => Ok(name.to_string()),
+        None => Err(DataError::Folder { path: path.clone(), reason: "has a name that is not Unicode".into() }),
+    };
+    folders.map(name).collect()
 }
 
 fn images(dir: &Path, classes: &[String]) -> Result<Vec<(PathBuf, usize)>, DataError> {
@@ -211,6 +224,10 @@ mod tests {
         assert!(error(dir.path()).ends_with("c has no class of that name to train on"));
         assert!(error(&dir.path().join("nowhere")).ends_with("is no folder"));
         fs::create_dir(dir.path().join("empty")).unwrap();
-        assert!(error(&dir.path().join("empty")).contains("has no images to train on"));
+        assert!(error(&dir.path().join("empty")).contains("has no images; expected a sub-folder"));
+        write(dir.path().join("few/a/1.png"), 1);
+        assert!(error(&dir.path().join("few")).contains("has no images to hold out; it takes five of a class"));
+        fs::create_dir(dir.path().join("few/b")).unwrap();
+        assert!(error(&dir.path().join("few")).ends_with("has no PNG or JPEG files in the folder b"));
     }
 }

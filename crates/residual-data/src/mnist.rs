@@ -1,4 +1,8 @@
-use crate::{DataError, DataName, Images, formats::idx, name::read_file};
+use crate::{
+    DataError, DataName, Images,
+    formats::idx::{self, Idx},
+    name::read_file,
+};
 use std::path::Path;
 
 pub(crate) const CLASSES: usize = 10;
@@ -12,20 +16,33 @@ pub(crate) fn read(name: DataName, dir: &Path) -> Result<(Images, Images), DataE
     Ok((split(name, dir, TRAIN)?, split(name, dir, TEST)?))
 }
 
+/// Whether a folder has the four files, plain or gzipped.
+pub(crate) fn are_in(dir: &Path) -> bool {
+    TRAIN.iter().chain(&TEST).all(|stem| dir.join(stem).is_file() || dir.join(format!("{stem}.gz")).is_file())
+}
+
+/// Which dataset the four files hold: MNIST's first test images are a 7, a 2 and a 1, Fashion-MNIST's a boot (9), a
+/// pullover (2) and trousers (1).
+pub(crate) fn recognize(dir: &Path) -> Result<DataName, DataError> {
+    let (_, labels) = read_idx(DataName::Mnist, dir, TEST[1])?;
+    Ok(if labels.bytes.starts_with(&[9, 2, 1]) { DataName::FashionMnist } else { DataName::Mnist })
+}
+
+fn read_idx(name: DataName, dir: &Path, stem: &str) -> Result<(String, Idx), DataError> {
+    let (plain, gzipped) = (dir.join(stem), dir.join(format!("{stem}.gz")));
+    let path = if plain.is_file() { plain } else { gzipped };
+    let file = path.display().to_string();
+    idx::read(&file, &read_file(name, &path)?).map(|idx| (file, idx))
+}
+
 fn split(name: DataName, dir: &Path, files: [&str; 2]) -> Result<Images, DataError> {
-    let read = |stem: &str| {
-        let (plain, gzipped) = (dir.join(stem), dir.join(format!("{stem}.gz")));
-        let path = if plain.is_file() { plain } else { gzipped };
-        let file = path.display().to_string();
-        idx::read(&file, &read_file(name, &path)?).map(|idx| (file, idx))
-    };
-    let ((image_file, images), (label_file, labels)) = (read(files[0])?, read(files[1])?);
+    let [(image_file, images), (label_file, labels)] = [read_idx(name, dir, files[0])?, read_idx(name, dir, files[1])?];
     let corrupt = |file: &str, reason: String| Err(DataError::Corrupt { file: file.into(), reason });
     let [count, height, width] = images.dims[..] else {
         return corrupt(&image_file, format!("images have 3 dimensions, not {}", images.dims.len()));
     };
-    if height == 0 || width == 0 {
-        return corrupt(&image_file, format!("images of {height}x{width} pixels are none"));
+    if count == 0 || height == 0 || width == 0 {
+        return corrupt(&image_file, format!("{count} images of {height}x{width} pixels are none"));
     }
     if labels.dims != [count] {
         return corrupt(&label_file, format!("{:?} labels do not go with {count} images", labels.dims));
@@ -73,6 +90,9 @@ mod tests {
         assert!(error(TEST[1], idx(&[2], &[0, 1]), whole()).contains("[2] labels do not go with 1 images"));
         assert!(error(TEST[1], idx(&[1], &[10]), whole()).contains("label 0 is 10, but there are 10 classes"));
         assert!(error(TEST[0], whole(), whole()).contains("images have 3 dimensions, not 1"));
+        assert!(
+            error(TRAIN[0], idx(&[0, 255, 255], &[]), idx(&[1], &[0])).contains("0 images of 255x255 pixels are none")
+        );
         fs::remove_file(dir.path().join(TRAIN[1])).unwrap();
         let error = read(DataName::FashionMnist, dir.path()).unwrap_err().to_string();
         assert!(error.starts_with("fashion-mnist is not there: "), "{error}");

@@ -76,8 +76,19 @@ impl DataName {
         let own = self.cache_dir()?;
         let debian = Path::new("/usr/share/datasets/fashion-mnist");
         match self {
-            Self::FashionMnist if !own.is_dir() && debian.is_dir() => Ok(debian.into()),
+            Self::FashionMnist if !self.is_in(&own) && self.is_in(debian) => Ok(debian.into()),
             _ => Ok(own),
+        }
+    }
+
+    /// Whether a folder has all of its files; of a [`Folder`], whether it is one.
+    pub fn is_in(self, dir: &Path) -> bool {
+        match self {
+            Self::Digits | Self::Synthetic => true,
+            Self::Cifar10 => CIFAR10.are_in(dir),
+            Self::Cifar100 => CIFAR100.are_in(dir),
+            Self::Mnist | Self::FashionMnist => mnist::are_in(dir),
+            Self::Folder => dir.is_dir(),
         }
     }
 }
@@ -121,9 +132,11 @@ pub struct DataConfig {
     pub side: Option<usize>,
     /// So many of the training samples, at equal distances, and as many test samples at most.
     pub samples: Option<usize>,
-    /// The last so many training samples are held out, and take the test samples' place.
+    /// The last so many training samples are held out, and take the test samples' place; of a [`Folder`], whose images
+    /// lie by class, those at equal distances.
     pub validation: usize,
-    /// What normalises the pixels. Folders are normalised by ImageNet's mean and standard deviation.
+    /// What normalises the pixels, measured on all training samples. Folders are normalised by ImageNet's mean and
+    /// standard deviation.
     pub normalize: Normalize,
 }
 
@@ -299,8 +312,15 @@ impl DataConfig {
                     value: self.validation.to_string(),
                 });
             };
-            let part = |range: std::ops::Range<usize>| Arc::new(Subset::new(dataset.train.clone(), range.collect()));
-            dataset = Dataset { train: part(0..kept), test: part(kept..len), ..dataset };
+            let (train, test): (Vec<_>, Vec<_>) = match self.name {
+                // An index is held out where the fraction of those before it that are goes over the next whole number.
+                DataName::Folder => {
+                    (0..len).partition(|i| i * self.validation / len == (i + 1) * self.validation / len)
+                }
+                _ => (0..len).partition(|i| *i < kept),
+            };
+            let part = |indices| Arc::new(Subset::new(dataset.train.clone(), indices));
+            dataset = Dataset { train: part(train), test: part(test), ..dataset };
         }
         if let Some(samples) = self.samples {
             if samples == 0 {
@@ -335,6 +355,22 @@ pub(crate) struct Cifar {
     pub(crate) classes: usize,
 }
 
+impl Cifar {
+    /// The folder of the files: that of the archive, if it is there.
+    fn folder_in(&self, dir: &Path) -> PathBuf {
+        let inner = dir.join(self.folder);
+        if inner.is_dir() { inner } else { dir.into() }
+    }
+
+    /// Whether all files are there, and of whole records.
+    fn are_in(&self, dir: &Path) -> bool {
+        let dir = self.folder_in(dir);
+        let whole = |bytes: u64| bytes > 0 && bytes.is_multiple_of((self.labels + cifar::PIXELS) as u64);
+        let files = self.train.iter().chain([&self.test]);
+        files.map(|file| fs::metadata(dir.join(file))).all(|file| file.is_ok_and(|file| whole(file.len())))
+    }
+}
+
 pub(crate) const CIFAR10: Cifar = Cifar {
     name: DataName::Cifar10,
     folder: "cifar-10-batches-bin",
@@ -355,8 +391,7 @@ pub(crate) const CIFAR100: Cifar = Cifar {
 
 /// Reads the files in a folder, or in the folder within it that the archive has.
 fn read_cifar(dir: &Path, files: &Cifar) -> Result<(Images, Images), DataError> {
-    let inner = dir.join(files.folder);
-    let dir = if inner.is_dir() { &inner } else { dir };
+    let dir = files.folder_in(dir);
     let read = |names: &[&str]| {
         let (mut pixels, mut labels) = (Vec::new(), Vec::new());
         for name in names {
@@ -412,6 +447,22 @@ mod tests {
         assert_eq!(error.to_string(), "the validation samples must be less than the 1437 training samples, not 1437");
         let few = DataConfig { samples: Some(100), ..config }.load().unwrap();
         assert_eq!((few.train.len(), few.test.len()), (100, 100));
+    }
+
+    #[test]
+    fn validation_samples_of_a_folder_are_of_all_classes() {
+        let dir = tempfile::tempdir().unwrap();
+        for class in ["a", "b"].map(|class| dir.path().join(class)) {
+            fs::create_dir(&class).unwrap();
+            (0..10).for_each(|i| image::GrayImage::new(4, 4).save(class.join(format!("{i}.png"))).unwrap());
+        }
+        let folder = DataConfig { dir: Some(dir.path().into()), side: Some(4), ..DataName::Folder.into() };
+        let split = DataConfig { validation: 4, ..folder }.load().unwrap();
+        let labels = |source: &Arc<dyn Source>| -> Vec<usize> {
+            (0..source.len()).map(|i| source.read(i, &mut [0.0; 48]).unwrap()).collect()
+        };
+        assert_eq!(labels(&split.test), [0, 0, 1, 1]);
+        assert_eq!(labels(&split.train), [[0; 6], [1; 6]].concat());
     }
 
     /// Small files in the official layouts.

@@ -1,7 +1,7 @@
 use crate::{DataError, Normalization};
 use image::{DynamicImage, ImageFormat, ImageReader, imageops::FilterType};
 use serde::{Deserialize, Serialize};
-use std::{fs::File, io::BufReader, path::Path};
+use std::{fs, io::Cursor, path::Path};
 
 /// What is done to an image file before a network sees it: the shorter side is resized, the middle
 /// cropped, and each channel c of the pixels in 0 … 1 becomes `(x - mean[c]) / std[c]`.
@@ -71,10 +71,14 @@ impl Preprocessing {
     pub(crate) fn decode(path: &Path) -> Result<DynamicImage, DataError> {
         let bad = |reason: String| DataError::Image { path: path.into(), reason };
         // The content says what it is; the name may be wrong.
-        let reader = File::open(path).and_then(|file| ImageReader::new(BufReader::new(file)).with_guessed_format());
+        let bytes = fs::read(path).map_err(|error| bad(format!("cannot be read: {error}")))?;
+        let reader = ImageReader::new(Cursor::new(&bytes)).with_guessed_format();
         let mut reader = reader.map_err(|error| bad(format!("cannot be read: {error}")))?;
         if !matches!(reader.format(), Some(ImageFormat::Png | ImageFormat::Jpeg)) {
             return Err(bad("is neither PNG nor JPEG".into()));
+        }
+        if reader.format() == Some(ImageFormat::Jpeg) && is_cut(&bytes) {
+            return Err(bad("is not a whole image: its end is missing".into()));
         }
         let mut limits = image::Limits::default();
         limits.max_image_width = Some(1 << 16);
@@ -122,6 +126,25 @@ impl Preprocessing {
     }
 }
 
+/// Whether a JPEG file ends before its end-of-image marker (ITU T.81, annex B). The decoder makes up what is missing.
+fn is_cut(bytes: &[u8]) -> bool {
+    let mut at = 0;
+    loop {
+        let rest = bytes.get(at..).unwrap_or_default();
+        // In a scan's data FF is followed by 0 or a restart marker.
+        let is_marker = |pair: &[u8]| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xff | 0xd0..=0xd7);
+        let Some(found) = rest.windows(2).position(is_marker) else { return true };
+        at += found + 2;
+        match (rest[found + 1], bytes.get(at..at + 2)) {
+            (0xd9, _) => return false,
+            // Start of image, and a marker without a segment.
+            (0xd8 | 0x01, _) => {}
+            (_, Some(length)) => at += usize::from(u16::from_be_bytes([length[0], length[1]])),
+            (_, None) => return true,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,6 +171,20 @@ mod tests {
         let values = preprocessing.treat(&DynamicImage::ImageLuma8(image));
         assert_eq!(values.len(), 100);
         assert!(values.iter().all(|x| (x - 0.2).abs() < 1e-6));
+    }
+
+    #[test]
+    fn a_jpeg_is_whole_up_to_its_end_and_with_anything_behind_it() {
+        let mut jpeg = Vec::new();
+        let image = RgbImage::from_fn(40, 30, |x, y| Rgb([(7 * x) as u8, (9 * y) as u8, (x * y) as u8]));
+        image.write_to(&mut Cursor::new(&mut jpeg), ImageFormat::Jpeg).unwrap();
+        assert!(!is_cut(&jpeg));
+        for length in 0..jpeg.len() {
+            assert!(is_cut(&jpeg[..length]), "{length} of {}", jpeg.len());
+        }
+        // As phones put a film behind a picture.
+        jpeg.extend([0x00, 0xff, 0xda, 0x12]);
+        assert!(!is_cut(&jpeg));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::{
     name::{CIFAR10, CIFAR100},
 };
 use flate2::read::GzDecoder;
-use residual_fetch::{Checksum, Progress, Source, fetch};
+use residual_fetch::{Checksum, Progress, Source, fetch, lock};
 use std::{
     fs::{self, File},
     io,
@@ -88,26 +88,22 @@ impl DataName {
     }
 
     /// Downloads the dataset into a folder, or goes on with a download that was cut, and verifies it. Reports bytes of
-    /// all files together. `mirror` is a URL under which the files have the same names, in place of the server.
+    /// all files together. `mirror` is a URL that takes the server's place: under it the files are in a folder of the dataset's name.
     ///
     /// # Errors
     /// If it is in the program or must be the user's own, or as [`residual_fetch::fetch`]'s.
     pub fn fetch(self, dir: &Path, mirror: Option<&str>, progress: &mut dyn FnMut(u64)) -> Result<(), DataError> {
         let Some((server, files, unpacked)) = self.published() else { return Err(DataError::NotPublished(self)) };
-        fetch_files(dir, mirror.unwrap_or(server), files, unpacked, progress)
+        let mirror = mirror.map(|mirror| format!("{}/{self}", mirror.trim_end_matches('/')));
+        let server = mirror.as_deref().unwrap_or(server);
+        match unpacked {
+            None => fetch_files(dir, server, files, progress),
+            Some(folder) => fetch_archive(dir, server, &files[0], folder, &|| self.is_in(dir), progress),
+        }
     }
 }
 
-fn fetch_files(
-    dir: &Path,
-    server: &str,
-    files: &[Download],
-    unpacked: Option<&str>,
-    progress: &mut dyn FnMut(u64),
-) -> Result<(), DataError> {
-    if unpacked.is_some_and(|folder| dir.join(folder).is_dir()) {
-        return Ok(());
-    }
+fn fetch_files(dir: &Path, server: &str, files: &[Download], progress: &mut dyn FnMut(u64)) -> Result<(), DataError> {
     let mut before = 0;
     for Download { name, bytes, sha256 } in files {
         let url = format!("{}/{name}", server.trim_end_matches('/'));
@@ -116,13 +112,32 @@ fn fetch_files(
         before += bytes;
         progress(before);
     }
-    match unpacked {
-        Some(folder) => unpack(dir, files[0].name, folder),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
-/// Unpacks an archive beside it, and removes it when its folder has taken its name.
+/// Downloads an archive and unpacks it, unless what is in it is there.
+fn fetch_archive(
+    dir: &Path,
+    server: &str,
+    archive: &Download,
+    folder: &str,
+    is_there: &dyn Fn() -> bool,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), DataError> {
+    if is_there() {
+        return Ok(());
+    }
+    fetch_files(dir, server, std::slice::from_ref(archive), progress)?;
+    // One process unpacks.
+    let held = lock(&dir.join(folder))?;
+    if !is_there() {
+        unpack(dir, archive.name, folder)?;
+    }
+    held.remove();
+    Ok(())
+}
+
+/// Unpacks an archive beside it, and removes it when its folder has taken its name, in place of one that is there.
 fn unpack(dir: &Path, archive: &str, folder: &str) -> Result<(), DataError> {
     let at = |action, path: &Path| {
         let path = path.to_path_buf();
@@ -135,6 +150,13 @@ fn unpack(dir: &Path, archive: &str, folder: &str) -> Result<(), DataError> {
     }
     let file = File::open(&archive).map_err(at("read", &archive))?;
     tar::Archive::new(GzDecoder::new(file)).unpack(&temporary).map_err(at("unpack", &archive))?;
+    // Whole on the disk before it has its name.
+    for entry in fs::read_dir(temporary.join(folder)).map_err(at("read", &temporary))?.flatten() {
+        File::open(entry.path()).and_then(|file| file.sync_all()).map_err(at("write", &entry.path()))?;
+    }
+    if target.exists() {
+        fs::remove_dir_all(&target).map_err(at("replace", &target))?;
+    }
     fs::rename(temporary.join(folder), &target).map_err(at("write", &target))?;
     let _ = (fs::remove_dir_all(&temporary), fs::remove_file(&archive));
     Ok(())
@@ -164,9 +186,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("a.tar.gz"), archive()).unwrap();
         fs::create_dir(dir.path().join("some-folder.part")).unwrap();
+        fs::create_dir(dir.path().join("some-folder")).unwrap();
+        fs::write(dir.path().join("some-folder/damaged.bin"), "x").unwrap();
         unpack(dir.path(), "a.tar.gz", "some-folder").unwrap();
         assert_eq!(fs::read(dir.path().join("some-folder/test.bin")).unwrap(), b"abc");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        let files = |dir: &Path| fs::read_dir(dir).unwrap().count();
+        assert_eq!((files(dir.path()), files(&dir.path().join("some-folder"))), (1, 1));
     }
 
     /// Answers requests with the whole content, or the first time with its first half.
@@ -199,11 +224,16 @@ mod tests {
         let sha256: &'static str = sha256_file(&saved).unwrap().leak();
         let server = serve(content.clone());
         let to = dir.path().join("data");
-        let files = [download("a.tar.gz", content.len() as u64, sha256)];
+        let file = download("a.tar.gz", content.len() as u64, sha256);
+        let there = || to.join("some-folder/test.bin").is_file();
         let mut last = 0;
-        fetch_files(&to, &server, &files, Some("some-folder"), &mut |done| last = done).unwrap();
+        fetch_archive(&to, &server, &file, "some-folder", &there, &mut |done| last = done).unwrap();
         assert_eq!((last, fs::read(to.join("some-folder/test.bin")).unwrap()), (content.len() as u64, b"abc".to_vec()));
-        fetch_files(&to, "http://127.0.0.1:1", &files, Some("some-folder"), &mut |_| {}).unwrap();
+        fetch_archive(&to, "http://127.0.0.1:1", &file, "some-folder", &there, &mut |_| {}).unwrap();
+        // What is no longer whole is fetched again.
+        fs::remove_file(to.join("some-folder/test.bin")).unwrap();
+        fetch_archive(&to, &server, &file, "some-folder", &there, &mut |_| {}).unwrap();
+        assert!(there());
 
         let error = DataName::Mnist.fetch(&dir.path().join("mnist"), Some(&server), &mut |_| {}).unwrap_err();
         assert!(error.to_string().contains("checksum"), "{error}");

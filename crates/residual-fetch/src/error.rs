@@ -105,12 +105,12 @@ pub enum FetchError {
 }
 
 impl FetchError {
-    /// What makes an error of the system one that says what was tried on which file.
     /// Whether something asked for is wrong, rather than a failure on the way.
     pub fn is_usage(&self) -> bool {
         matches!(self, Self::Mirror(_))
     }
 
+    /// What makes an error of the system one that says what was tried on which file.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: path.into(), source }
     }

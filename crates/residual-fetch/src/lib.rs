@@ -77,8 +77,7 @@ pub fn fetch(source: &Source, to: &Path, progress: &mut dyn FnMut(Progress)) -> 
     if let Some(folder) = to.parent() {
         fs::create_dir_all(folder).map_err(FetchError::io("create", folder))?;
     }
-    let lock = beside(to, ".lock");
-    let _held = hold(&lock, to)?;
+    let held = lock(to)?;
     // Another process may have been done just before the lock was free.
     let outcome = if present(to, &source.sha256)? {
         Outcome::Present
@@ -87,7 +86,7 @@ pub fn fetch(source: &Source, to: &Path, progress: &mut dyn FnMut(Progress)) -> 
         Outcome::Downloaded
     };
     // Only now does nobody need the lock any more: whoever still gets it finds the file.
-    let _ = fs::remove_file(&lock);
+    held.remove();
     Ok(outcome)
 }
 
@@ -99,16 +98,35 @@ fn present(path: &Path, checksum: &Checksum) -> Result<bool, FetchError> {
     Ok(there)
 }
 
-/// Holds the lock as long as the result lives. A file system without locks lets everyone in.
-fn hold(lock: &Path, to: &Path) -> Result<File, FetchError> {
-    let file = File::options().write(true).create(true).truncate(false).open(lock);
-    let file = file.map_err(FetchError::io("create", lock))?;
+/// A file beside what only one process may make at a time, held until this is dropped.
+#[derive(Debug)]
+pub struct Lock {
+    path: PathBuf,
+    _held: File,
+}
+
+impl Lock {
+    /// Removes the file: for when what it guards is made, and whoever still holds it finds that.
+    pub fn remove(self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Holds the lock of a file or folder that is to be made: its name with the ending `.lock`. A file system without locks
+/// lets everyone in.
+///
+/// # Errors
+/// If another process holds it, or the file cannot be written.
+pub fn lock(to: &Path) -> Result<Lock, FetchError> {
+    let path = beside(to, ".lock");
+    let file = File::options().write(true).create(true).truncate(false).open(&path);
+    let file = file.map_err(FetchError::io("create", &path))?;
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => Err(FetchError::Busy { path: to.into() }),
         Err(TryLockError::Error(error)) if error.kind() != io::ErrorKind::Unsupported => {
-            Err(FetchError::io("lock", lock)(error))
+            Err(FetchError::io("lock", &path)(error))
         }
-        _ => Ok(file),
+        _ => Ok(Lock { path, _held: file }),
     }
 }
 

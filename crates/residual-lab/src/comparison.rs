@@ -107,8 +107,7 @@ impl Comparison {
                 run.seconds / 60.0
             );
         }
-        let mut machines: Vec<String> = self.runs.iter().map(|run| run.environment.to_string()).collect();
-        machines.dedup();
+        let machines = distinct(self.runs.iter().map(|run| run.environment.to_string()));
         let _ = writeln!(text, "\nMeasured on {}.", machines.join("; "));
         text
     }
@@ -116,7 +115,8 @@ impl Comparison {
     /// Error of the passing training batches, and test error, against the epoch: SVG.
     pub fn svg(&self) -> String {
         let panel = |title: &str, split: Split| {
-            let lines: Vec<Line> = self.runs.iter().enumerate().map(|(i, run)| line(run, i, split)).collect();
+            let before = |i: usize| self.runs[..i].iter().filter(|run| run.kind == self.runs[i].kind).count();
+            let lines: Vec<Line> = (0..self.runs.len()).map(|i| line(&self.runs[i], before(i), split)).collect();
             let points = || lines.iter().flat_map(|line| &line.points);
             let last = points().map(|point| point.0).fold(1.0, f64::max);
             let highest = points().map(|point| point.1).fold(0.0, f64::max);
@@ -129,8 +129,7 @@ impl Comparison {
             let error = run.test_error.map_or_else(|| "unknown".into(), |error| format!("{:.1} %", 100.0 * error));
             format!("{}: test error {error} after {} epochs.", run.label, run.epochs)
         });
-        let mut data: Vec<&str> = self.runs.iter().map(|run| &*run.data).collect();
-        data.dedup();
+        let data = distinct(self.runs.iter().map(|run| run.data.clone()));
         Figure {
             title: "Error against epoch".into(),
             subtitle: data.join(", "),
@@ -142,6 +141,18 @@ impl Comparison {
     }
 }
 
+/// Each of the words once, in the order of their first.
+fn distinct(words: impl Iterator<Item = String>) -> Vec<String> {
+    let mut distinct: Vec<String> = Vec::new();
+    words.for_each(|word| {
+        if !distinct.contains(&word) {
+            distinct.push(word)
+        }
+    });
+    distinct
+}
+
+/// The line of a run, which is the index-th of its kind.
 fn line(run: &ComparedRun, index: usize, split: Split) -> Line {
     const PLAIN: [&str; 3] = ["#d55e00", "#e69f00", "#cc79a7"];
     const RESIDUAL: [&str; 3] = ["#0072b2", "#56b4e9", "#009e73"];
@@ -149,7 +160,7 @@ fn line(run: &ComparedRun, index: usize, split: Split) -> Line {
     let rows = run.rows.iter().filter(|row| row.split == split);
     Line {
         label: run.label.clone(),
-        color: colors[index / 2 % colors.len()].into(),
+        color: colors[index % colors.len()].into(),
         marker: None,
         points: rows.map(|row| (row.epoch as f64, 100.0 * row.error)).collect(),
         spread: Vec::new(),
@@ -189,6 +200,7 @@ mod tests {
         let svg = comparison.svg();
         assert_eq!(svg.matches("<polyline").count(), 6);
         assert!(svg.contains("dense-plain4: test error"));
+        assert!(["#d55e00", "#0072b2", "#56b4e9"].iter().all(|color| svg.contains(color)));
         assert!(Comparison::read(&[dir.path()]).unwrap_err().to_string().contains("holds no training"));
     }
 }

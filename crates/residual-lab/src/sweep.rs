@@ -1,7 +1,7 @@
 use crate::{LabError, Results, RunResult, RunStatus};
 use rayon::ThreadPoolBuilder;
 use residual_backend::{Backend, Hardware};
-use residual_data::{DataConfig, Dataset};
+use residual_data::{DataConfig, DataName, Dataset};
 use residual_model::{BlockKind, BlockOptions, BranchScale, Family, NetName, NetworkConfig, Norm, ShortcutOption};
 use residual_train::{
     Device, Environment, Evaluate, Event, Schedule, Status, StopFlag, TrainConfig, TrainError, Training, files,
@@ -181,10 +181,16 @@ impl SweepConfig {
         self.plan().iter().try_for_each(|spec| Ok(self.training(*spec)?.validate()?))
     }
 
+    /// The data, images of a folder at the side that all nets take.
+    fn data(&self) -> DataConfig {
+        let side = (self.data.name == DataName::Folder).then_some(32);
+        DataConfig { side: self.data.side.or(side), ..self.data.clone() }
+    }
+
     /// One training's configuration.
     fn training(&self, spec: RunSpec) -> Result<TrainConfig, TrainError> {
         let RunSpec { family, kind, depth, alpha, seed } = spec;
-        let config = TrainConfig::new(NetName { family, kind, depth }, self.data.clone())?;
+        let config = TrainConfig::new(NetName { family, kind, depth }, self.data())?;
         let blocks = BlockOptions {
             kind,
             shortcut: ShortcutOption::ZeroPad,
@@ -256,7 +262,7 @@ impl Sweep {
     /// If a setting is wrong.
     pub fn new(config: SweepConfig, backend: Backend, hardware: Hardware) -> Result<Self, LabError> {
         config.validate()?;
-        let dataset = config.data.load().map_err(TrainError::from)?;
+        let dataset = config.data().load().map_err(TrainError::from)?;
         let jobs = std::thread::available_parallelism().map_or(1, usize::from);
         let environment = Environment::here(backend, &hardware);
         let (device, stop) = (hardware.device, StopFlag::default());

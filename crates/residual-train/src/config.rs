@@ -283,7 +283,7 @@ impl TrainConfig {
 
     /// Optimizer steps in all, with so many batches an epoch.
     pub fn steps(&self, batches: usize) -> usize {
-        let all = self.epochs * batches.div_ceil(self.accumulate.max(1));
+        let all = self.epochs.saturating_mul(batches.div_ceil(self.accumulate.max(1)));
         self.iterations.map_or(all, |iterations| iterations.min(all))
     }
 

@@ -1,6 +1,6 @@
 use crate::{
     Checkpoint, Device, Environment, Outcome, Row, Status, TrainConfig, TrainError, files,
-    learner::{Classifier, burn_bytes},
+    learner::{Classifier, burn_bytes, bytes},
     metrics,
 };
 use burn::{
@@ -90,7 +90,8 @@ impl RunDir {
         let run = run.locked()?;
         // Whoever held the lock before may have made a training of it.
         run.check_room(force)?;
-        let names = [SUMMARY, MODEL, BEST, METRICS, CHECKPOINT, PREPROCESSING, "train", "valid", ENVIRONMENT, CONFIG];
+        // An environment alone is no training, so it goes last.
+        let names = [SUMMARY, MODEL, BEST, METRICS, CHECKPOINT, PREPROCESSING, "train", "valid", CONFIG, ENVIRONMENT];
         names.iter().try_for_each(|name| files::remove(&run.file(name)))?;
         // The last makes it a training.
         files::write_json(&run.file(ENVIRONMENT), environment)?;
@@ -245,8 +246,17 @@ impl RunDir {
     /// # Errors
     /// If it is damaged or another network's: the error names the file.
     pub fn latest(&self, device: &Device, older: bool) -> Result<Option<Checkpoint>, TrainError> {
+        self.newest(usize::MAX, device, older)
+    }
+
+    /// The newest checkpoint of fewer iterations, damaged ones left out.
+    pub(crate) fn before(&self, iteration: usize, device: &Device) -> Result<Option<Checkpoint>, TrainError> {
+        self.newest(iteration, device, true).or(Ok(None))
+    }
+
+    fn newest(&self, below: usize, device: &Device, older: bool) -> Result<Option<Checkpoint>, TrainError> {
         let mut first = None;
-        for (_, path) in self.checkpoints() {
+        for (_, path) in self.checkpoints().into_iter().filter(|(iteration, _)| *iteration < below) {
             match self.read_checkpoint(&path, device) {
                 Ok(checkpoint) => return Ok(Some(checkpoint)),
                 Err(error) if older => first = first.or(Some(error)),
@@ -275,14 +285,19 @@ impl RunDir {
         })?;
         OptimizerRecord::from_bytes(burn_bytes(&records.optimizer)).map_err(|e| unusable(path, &e))?;
         LrSchedulerRecord::from_bytes(burn_bytes(&records.scheduler)).map_err(|e| unusable(path, &e))?;
+        if records.ema.is_some() != config.ema.is_some() {
+            return Err(TrainError::bad_file(path, "and config.json differ in whether there is a moving average"));
+        }
         for record in [&records.ema, &records.best].into_iter().flatten() {
-            read(record).map_err(|e| unusable(path, &e))?;
+            let record = read(record).map_err(|e| unusable(path, &e))?;
+            let network = config.init(&device.clone().inner());
+            network.try_load_record(record).map_err(|e| unusable(path, &e))?;
         }
         Ok(checkpoint)
     }
 
     /// The files of checkpoints by their iterations, newest first.
-    fn checkpoints(&self) -> Vec<(u64, PathBuf)> {
+    fn checkpoints(&self) -> Vec<(usize, PathBuf)> {
         let entries = fs::read_dir(self.file(CHECKPOINT)).into_iter().flatten().flatten();
         let numbered = |path: PathBuf| {
             let name = path.file_name()?.to_str()?.strip_suffix(".ckpt")?;
@@ -293,24 +308,17 @@ impl RunDir {
         found
     }
 
-    /// Removes the newest checkpoint, unless it is the only one.
-    pub(crate) fn forget_newest(&self) -> bool {
-        match &self.checkpoints()[..] {
-            [(_, newest), _, ..] => fs::remove_file(newest).is_ok(),
-            _ => false,
-        }
-    }
-
     /// Writes a checkpoint, and with it the metrics and the best weights; forgets all but the newest.
     pub(crate) fn write_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
         let folder = self.file(CHECKPOINT);
         files::create_dir(&folder)?;
-        let own = checkpoint.iteration() as u64;
-        files::write(&folder.join(format!("{own:08}.ckpt")), &checkpoint.to_bytes()?)?;
+        // The checkpoint comes last, so that a training that goes on from it finds the others no older.
         if let Some(best) = &checkpoint.records.best {
             files::write(&self.file(BEST), best)?;
         }
         self.write_metrics(&checkpoint.rows)?;
+        let own = checkpoint.iteration();
+        files::write(&folder.join(format!("{own:08}.ckpt")), &checkpoint.to_bytes()?)?;
         // Those of later iterations are of a time that the training went back from.
         let (later, earlier): (Vec<_>, Vec<_>) = self.checkpoints().into_iter().partition(|(i, _)| *i > own);
         for (_, path) in later.iter().chain(earlier.iter().skip(KEPT)) {
@@ -323,7 +331,7 @@ impl RunDir {
         metrics::write(&self.file(METRICS), rows)
     }
 
-    /// Writes the final weights and the summary.
+    /// Writes the summary, and the weights if the training came to its end.
     pub(crate) fn finish(
         &self,
         outcome: &Outcome,
@@ -331,10 +339,8 @@ impl RunDir {
         error: Option<&TrainError>,
     ) -> Result<(), TrainError> {
         self.write_metrics(&outcome.rows)?;
-        if outcome.status != Status::Failed {
-            let path = self.file(MODEL);
-            let record = outcome.network.clone().into_record();
-            record.save(&path).map_err(|e| TrainError::bad_file(&path, format!("cannot be written: {e}")))?;
+        if matches!(outcome.status, Status::Finished | Status::StoppedEarly) {
+            files::write(&self.file(MODEL), &bytes(outcome.network.clone().into_record())?)?;
         }
         let summary = Summary {
             status: outcome.status,

@@ -30,11 +30,17 @@ pub fn evaluate(
     batch_size: usize,
     device: &Device,
 ) -> Result<Evaluation, DataError> {
-    let loader = Loader::new(source.clone(), batch_size, &device.clone().inner());
+    let loader = ahead(source, batch_size, &device.clone().inner());
     match measure_all(network, &loader, &|| false) {
         Err(TrainError::Data(error)) => Err(error),
         result => Ok(result.expect("nobody asked to stop")),
     }
+}
+
+/// Samples in order, read ahead by every core.
+fn ahead(source: &Arc<dyn Source>, batch_size: usize, device: &Device) -> Loader {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Loader::new(source.clone(), batch_size, device).with_workers(cores).with_prefetch(2)
 }
 
 /// Measures all of a loader's samples, unless asked to stop.
@@ -102,7 +108,7 @@ pub fn predict(
     let device = device.clone().inner();
     let mut sums = Sums::default();
     let (mut predicted, mut labels, mut rank, mut classes) = (Vec::new(), Vec::new(), Vec::new(), source.classes());
-    for batch in Loader::new(source.clone(), batch_size, &device).batches() {
+    for batch in ahead(source, batch_size, &device).batches() {
         let batch = batch?;
         let logits = network.forward(batch.images);
         classes = logits.dims()[1];

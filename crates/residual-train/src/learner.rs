@@ -34,7 +34,7 @@ use burn::{
 use residual_data::{Batch, Dataset, Loader, Order};
 use residual_model::{Network, parameters::for_each_parameter};
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     path::PathBuf,
     sync::{
         Arc, Mutex,
@@ -134,8 +134,6 @@ pub(crate) struct Loop {
     session: RefCell<Session>,
     ema: RefCell<Option<Ema>>,
     last_checkpoint: RefCell<Instant>,
-    /// The iteration of the checkpoint that the training last went back to.
-    went_back_to: Cell<Option<usize>>,
     observer: RefCell<Observer>,
     error: RefCell<Option<TrainError>>,
 }
@@ -197,7 +195,6 @@ pub(crate) fn train(
         session: RefCell::new(session),
         ema,
         last_checkpoint: RefCell::new(Instant::now()),
-        went_back_to: Cell::new(None),
         observer: RefCell::new(observer),
         error: RefCell::new(None),
     });
@@ -287,7 +284,7 @@ impl Loop {
                 Err(TrainError::Diverged { loss, .. })
                     if self.config.on_nan == OnNan::Rewind && session.progress.rewinds < MOST_REWINDS =>
                 {
-                    self.rewind(learner, session, loss)?;
+                    self.rewind(components, learner, session, loss)?;
                 }
                 Err(error) => return Err(error),
                 Ok(()) => {}
@@ -362,12 +359,16 @@ impl Loop {
             learner.lr_step();
             learner.optimizer_step(grads);
             session.progress.iteration += 1;
+            session.progress.rewound = false;
             if let Some(ema) = &mut *self.ema.borrow_mut() {
                 ema.update(&learner.model().valid().network);
             }
             let due =
                 self.conduct.checkpoint_every.is_some_and(|every| self.last_checkpoint.borrow().elapsed() >= every);
-            if pending.len() >= READ_EVERY || last || due || self.conduct.stop.is_set() {
+            // A window is read when it is full, whatever was read of it before: the warm-up's end depends on that.
+            let batch = session.progress.batch;
+            let full = batch / READ_EVERY > (batch - pending.len()) / READ_EVERY;
+            if full || last || due || self.conduct.stop.is_set() {
                 self.read(&mut pending, session)?;
                 let loss = session.curve.last().copied().unwrap_or_default();
                 self.notify(Event::Step { epoch: number, batch: session.progress.batch, batches, loss });
@@ -385,7 +386,8 @@ impl Loop {
         }
         if session.progress.batch == batches || session.progress.iteration >= total {
             let Progress { running, seconds, iteration, .. } = session.progress;
-            let lr = self.pace.factor() * self.config.schedule.rate(iteration - 1, total, self.pace.is_warm());
+            let lr =
+                self.pace.factor() * self.config.schedule.rate(iteration.saturating_sub(1), total, self.pace.is_warm());
             session.push(number, Split::Running, running.evaluation(), lr, seconds);
         }
         Ok(())
@@ -498,6 +500,8 @@ impl Loop {
     fn restore(&self, learner: &mut Learner<Classifier>, session: &mut Session, checkpoint: Checkpoint) {
         let Checkpoint { progress, warm, rows, records, .. } = checkpoint;
         const CHECKED: &str = "a checkpoint's records were read when it was";
+        // Running statistics that a step left to be folded in are not to overtake those of the checkpoint.
+        drop(learner.model().valid());
         learner.load_model(ModuleRecord::from_bytes(burn_bytes(&records.model)).expect(CHECKED));
         learner.load_optim(OptimizerRecord::from_bytes(burn_bytes(&records.optimizer)).expect(CHECKED));
         learner.load_scheduler(LrSchedulerRecord::from_bytes(burn_bytes(&records.scheduler)).expect(CHECKED));
@@ -516,29 +520,36 @@ impl Loop {
         (session.progress, session.rows) = (progress, rows);
     }
 
-    /// Goes back to the last checkpoint, with half the rate from there on. One that led nowhere before is given up, if
-    /// there is an older.
-    fn rewind(&self, learner: &mut Learner<Classifier>, session: &mut Session, loss: f32) -> Result<(), TrainError> {
+    /// Goes back to the last checkpoint, with half the rate from there on, and writes that as a checkpoint. From one
+    /// that it came back to before without a checkpoint since, it goes back to the one before, if there is one.
+    fn rewind(
+        &self,
+        components: &mut Components,
+        learner: &mut Learner<Classifier>,
+        session: &mut Session,
+        loss: f32,
+    ) -> Result<(), TrainError> {
         let diverged =
             TrainError::Diverged { epoch: session.progress.epoch + 1, iteration: session.progress.iteration, loss };
         let Some(directory) = &self.conduct.directory else { return Err(diverged) };
-        let Some(mut checkpoint) = directory.latest(&self.device, false)? else { return Err(diverged) };
-        if self.went_back_to.replace(Some(checkpoint.iteration())) == Some(checkpoint.iteration())
-            && directory.forget_newest()
+        let Some(mut checkpoint) = directory.latest(&self.device, true)? else { return Err(diverged) };
+        if checkpoint.progress.rewound
+            && let Some(older) = directory.before(checkpoint.iteration(), &self.device)?
         {
-            checkpoint = directory.latest(&self.device, false)?.unwrap_or(checkpoint);
+            checkpoint = older;
         }
         let (epoch, rewinds) = (session.progress.epoch + 1, session.progress.rewinds + 1);
-        // A rewind before an earlier one's next checkpoint keeps that one's row.
+        // The rows of rewinds that the checkpoint does not know of are kept.
         let earlier: Vec<Row> = session.rows.iter().filter(|row| row.split == Split::Rewind).cloned().collect();
         self.restore(learner, session, checkpoint);
         session.rows.extend(earlier.into_iter().skip(session.progress.rewinds));
-        session.progress.rewinds = rewinds;
+        (session.progress.rewinds, session.progress.rewound) = (rewinds, true);
         self.pace.set_rewinds(rewinds);
         let total = self.config.steps(self.loader.batches_per_epoch());
         let lr = self.pace.factor() * self.config.schedule.rate(session.progress.iteration, total, self.pace.is_warm());
         let diverged = Evaluation { loss: f64::from(loss), error: f64::NAN, samples: 0 };
         session.push(epoch, Split::Rewind, diverged, lr, 0.0);
+        self.checkpoint(components, learner, session)?;
         self.notify(Event::Rewind { iteration: session.progress.iteration, lr });
         Ok(())
     }
@@ -562,7 +573,7 @@ impl Session {
     }
 }
 
-fn bytes(record: ModuleRecord) -> Result<Vec<u8>, TrainError> {
+pub(crate) fn bytes(record: ModuleRecord) -> Result<Vec<u8>, TrainError> {
     record.into_bytes().map(|bytes| bytes.to_vec()).map_err(|e| TrainError::Learner(e.to_string()))
 }
 

@@ -41,7 +41,7 @@ pub use error::TrainError;
 pub use evaluate::{Evaluation, Predictions, evaluate, predict};
 pub use memory::Memory;
 pub use metrics::{Row, Split};
-pub use recipe::Recipe;
+pub use recipe::{Length, Recipe};
 pub use residual_data::{Augmentation, DataConfig, DataName, Normalize};
 pub use schedule::{Decay, Schedule, Warmup};
 pub use throughput::{Throughput, matmul_flops, throughput};

@@ -43,7 +43,7 @@ impl Memory {
     /// If the images' folder or the data's settings cannot be used.
     pub fn expected(config: &TrainConfig, kernels: Kernels) -> Result<Self, DataError> {
         let summary = config.network.summary();
-        let batch = config.batch_size as u64;
+        let batch = config.batch_size.min(config.data.describe()?.train) as u64;
         let weights = FLOAT * summary.parameters();
         let activations = Activations::of(summary.rows(), FLOAT * batch);
         let kept = match kernels {
@@ -53,7 +53,7 @@ impl Memory {
         };
         Ok(Self {
             program: PROGRAM,
-            data: data(config)?,
+            data: data(config, batch)?,
             // A checkpoint has weights, velocity and best weights, as records and in its file.
             weights: weights * (2 + 6 + 3 * u64::from(config.ema.is_some())),
             optimizer: 2 * weights,
@@ -76,7 +76,7 @@ impl Memory {
     }
 }
 
-fn data(config: &TrainConfig) -> Result<u64, DataError> {
+fn data(config: &TrainConfig, batch: u64) -> Result<u64, DataError> {
     let shape = config.data.describe()?.shape;
     let values = shape.iter().product::<usize>() as u64;
     let (samples, bytes) = match config.data.name {
@@ -87,7 +87,7 @@ fn data(config: &TrainConfig) -> Result<u64, DataError> {
         DataName::Folder => (0, 0),
     };
     // Three batches are under way: two read ahead, and one in use.
-    Ok(samples * values * bytes + 3 * FLOAT * values * config.batch_size as u64)
+    Ok(samples * values * bytes + 3 * FLOAT * values * batch)
 }
 
 /// Sizes of the outputs of a network's layers, in bytes for a batch.

@@ -20,6 +20,9 @@ pub(crate) struct Progress {
     pub(crate) best: Option<(usize, f64)>,
     /// How often the training went back after it diverged.
     pub(crate) rewinds: usize,
+    /// Whether that is how it came here.
+    #[serde(default)]
+    pub(crate) rewound: bool,
 }
 
 impl Progress {

@@ -23,6 +23,17 @@ pub enum Recipe {
     QuickCifar,
 }
 
+/// What of a recipe's length is other than the recipe says. Warm-up, milestones and epochs follow from it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Length {
+    /// Passes over the training set.
+    pub epochs: Option<usize>,
+    /// Samples in a batch.
+    pub batch_size: Option<usize>,
+    /// Batches for a step.
+    pub accumulate: Option<usize>,
+}
+
 impl Recipe {
     /// Every recipe there is.
     pub const ALL: &[Self] = &[Self::Digits, Self::He2015Cifar, Self::He2016Preact, Self::Imagenet90, Self::QuickCifar];
@@ -59,8 +70,21 @@ impl Recipe {
     /// # Errors
     /// If there is no such network, or the dataset's folder cannot be used.
     pub fn config(self, net: NetName, data: DataConfig) -> Result<TrainConfig, TrainError> {
-        let config = TrainConfig::new(net, data)?;
-        let steps = config.data.describe()?.train.div_ceil(self.batch_size()).max(1);
+        self.config_of(net, data, Length::default())
+    }
+
+    /// The configuration for a network and data, of another length: the papers' iterations stay what they are, and
+    /// what is a part of the training, such as a third or a number of epochs, stays that part.
+    ///
+    /// # Errors
+    /// As [`Self::config`].
+    pub fn config_of(self, net: NetName, data: DataConfig, length: Length) -> Result<TrainConfig, TrainError> {
+        let mut config = TrainConfig::new(net, data)?;
+        config.batch_size = length.batch_size.unwrap_or(self.batch_size());
+        config.accumulate = length.accumulate.unwrap_or(config.accumulate);
+        let batches = config.data.describe()?.train.div_ceil(config.batch_size.max(1));
+        let steps = batches.div_ceil(config.accumulate.max(1)).max(1);
+        let epochs = |usual: usize| length.epochs.unwrap_or(usual);
         let flip_and_crop = Augmentation { crop: 4, flip: true, ..Augmentation::default() };
         let by_ten = |lr: f64, milestones: Vec<usize>, warmup: Warmup| Schedule {
             lr,
@@ -68,35 +92,40 @@ impl Recipe {
             warmup,
         };
         let cifar = |warmup: Warmup| TrainConfig {
-            epochs: 64_000usize.div_ceil(steps),
+            epochs: epochs(64_000usize.div_ceil(steps)),
             iterations: Some(64_000),
             augmentation: flip_and_crop.clone(),
             schedule: by_ten(0.1, vec![32_000, 48_000], warmup),
             evaluate: Evaluate::TestEveryEpoch,
-            batch_size: self.batch_size(),
             ..config.clone()
         };
         Ok(match self {
-            Self::Digits => config,
+            Self::Digits => TrainConfig { epochs: epochs(config.epochs), ..config },
             Self::He2015Cifar => cifar(match net.depth >= 110 && net.family != Family::Dense {
                 true => Warmup::UntilError { lr: 0.01, threshold: 0.8 },
                 false => Warmup::None,
             }),
             Self::He2016Preact => cifar(Warmup::Constant { lr: 0.01, iterations: 400 }),
             Self::Imagenet90 => TrainConfig {
-                epochs: 90,
-                batch_size: self.batch_size(),
+                epochs: epochs(90),
                 augmentation: Augmentation { resized_crop: Some(0.08), flip: true, ..Augmentation::default() },
-                schedule: by_ten(0.1, vec![30 * steps, 60 * steps], Warmup::None),
+                schedule: by_ten(
+                    0.1,
+                    [1, 2].map(|third| epochs(90).saturating_mul(steps) * third / 3).into(),
+                    Warmup::None,
+                ),
                 evaluate: Evaluate::TestEveryEpoch,
                 ..config
             },
             Self::QuickCifar => TrainConfig {
-                epochs: 15,
-                batch_size: self.batch_size(),
+                epochs: epochs(15),
                 augmentation: flip_and_crop,
                 optimizer: Optimizer { nesterov: true, weight_decay: 5e-4, ..config.optimizer.clone() },
-                schedule: Schedule { lr: 0.2, decay: Decay::Linear, warmup: Warmup::Linear { iterations: 3 * steps } },
+                schedule: Schedule {
+                    lr: 0.2,
+                    decay: Decay::Linear,
+                    warmup: Warmup::Linear { iterations: (epochs(15).saturating_mul(steps) / 5).max(1) },
+                },
                 evaluate: Evaluate::TestEveryEpoch,
                 ..config
             },
@@ -171,6 +200,22 @@ mod tests {
         let rates: Vec<f64> = (0..total).map(|t| config.schedule.rate(t, total, true)).collect();
         let peak = rates.iter().copied().fold(0.0, f64::max);
         assert!(rates[0] < 0.001 && rates[total - 1] < 1e-4 && (peak - 0.2).abs() < 1e-12, "{peak}");
+    }
+
+    #[test]
+    fn a_recipe_of_another_length_keeps_its_form() {
+        let of = |recipe: Recipe, length| {
+            let data = DataConfig { dir: None, ..DataName::Cifar10.into() };
+            recipe.config_of("resnet20".parse().unwrap(), data, length).unwrap()
+        };
+        let short = of(Recipe::QuickCifar, Length { epochs: Some(5), ..Length::default() });
+        assert_eq!((short.epochs, short.schedule.warmup), (5, Warmup::Linear { iterations: 391 }));
+        let summed = of(Recipe::QuickCifar, Length { accumulate: Some(2), ..Length::default() });
+        assert_eq!(summed.schedule.warmup, Warmup::Linear { iterations: 3 * 196 });
+        let large = of(Recipe::He2015Cifar, Length { batch_size: Some(256), ..Length::default() });
+        assert_eq!((large.epochs, large.steps(196)), (327, 64_000));
+        let small = of(Recipe::Imagenet90, Length { batch_size: Some(100), ..Length::default() });
+        assert_eq!(small.schedule.decay, Decay::Step { milestones: vec![15_000, 30_000], factor: 0.1 });
     }
 
     #[test]

@@ -88,7 +88,8 @@ pub struct Outcome {
     pub status: Status,
     /// Everything measured.
     pub rows: Vec<Row>,
-    /// The loss of every batch since the start, or since it was resumed.
+    /// The loss of every batch that was computed since the start, or since it was resumed. Where the training went
+    /// back to a checkpoint, the batches after it come again.
     pub curve: Vec<f32>,
     /// The last clean pass over the training set; NaN and 0 samples if there was none.
     pub train: Evaluation,
@@ -162,7 +163,8 @@ impl Training {
         self
     }
 
-    /// Writes everything into this folder.
+    /// Writes everything into this folder, and trains by its `config.json`: what is read from JSON may differ from what
+    /// was written in a number's last bit, and a resumed training reads it.
     pub fn in_dir(mut self, directory: RunDir) -> Self {
         self.conduct.directory = Some(directory);
         self
@@ -202,9 +204,10 @@ impl Training {
     /// # Errors
     /// If the loss is not finite, a sample cannot be read or a file not written. A run directory
     /// then says so in its summary and keeps its last checkpoint.
-    pub fn run(self) -> Result<Outcome, TrainError> {
+    pub fn run(mut self) -> Result<Outcome, TrainError> {
         let parameters = self.config.network.summary().parameters();
         if let Some(directory) = &self.conduct.directory {
+            self.config = directory.config()?;
             directory.write_preprocessing(&self.dataset.preprocessing)?;
         }
         let (network, session, error) =
@@ -221,12 +224,11 @@ impl Training {
             seconds: session.rows.iter().map(|row| row.seconds).sum(),
             rows: session.rows,
         };
-        if let Some(directory) = &self.conduct.directory {
-            directory.finish(&outcome, parameters, error.as_ref())?;
-        }
-        match error {
-            Some(error) => Err(error),
-            None => Ok(outcome),
-        }
+        let written = match &self.conduct.directory {
+            Some(directory) => directory.finish(&outcome, parameters, error.as_ref()),
+            None => Ok(()),
+        };
+        // What went wrong first is what is told.
+        error.map_or(written, Err).map(|()| outcome)
     }
 }

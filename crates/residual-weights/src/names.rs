@@ -171,11 +171,13 @@ impl NameMap {
         rules.into_iter().map(rule).collect::<Result<_, _>>().map(Self)
     }
 
-    /// The new name.
+    /// The new name. One of more than 4,096 bytes, which no tensor has, is not changed any further.
     pub fn apply(&self, name: &str) -> String {
-        self.0
-            .iter()
-            .fold(name.to_string(), |name, (pattern, new)| pattern.replace_all(&name, new.as_str()).into_owned())
+        const LONGEST: usize = 4096;
+        self.0.iter().fold(name.to_string(), |name, (pattern, new)| match name.len() {
+            ..=LONGEST => pattern.replace_all(&name, new.as_str()).into_owned(),
+            _ => name,
+        })
     }
 }
 

@@ -30,7 +30,7 @@ struct Line {
 fn list(json: bool) -> anyhow::Result<()> {
     let line = |name: &DataName| -> anyhow::Result<Line> {
         let folder = (name.has_files() && *name != DataName::Folder).then(|| name.default_dir()).transpose()?;
-        let present = !name.has_files() || folder.as_ref().is_some_and(|folder| folder.is_dir());
+        let present = !name.has_files() || folder.as_ref().is_some_and(|folder| name.is_in(folder));
         let megabytes = name.download_bytes().map(|bytes| bytes as f64 / 1e6);
         Ok(Line { name: name.to_string(), folder, present, megabytes })
     };
@@ -90,12 +90,6 @@ fn check_folder(dir: &Path, name: Option<DataName>, json: bool) -> anyhow::Resul
     }
 }
 
-/// Groups and files that are listed before the rest is only counted.
-const LISTED: usize = 10;
-
-/// Equal samples of a group that are named.
-const SHOWN: usize = 3;
-
 fn text(dir: &Path, report: &Report) -> String {
     let mut text = format!("{}: {}, {} classes\n", dir.display(), report.dataset, report.splits[0].counts.len());
     let numbers = |values: &[f32]| values.iter().map(|x| format!("{x:.4}")).collect::<Vec<_>>().join(" ");
@@ -120,17 +114,13 @@ fn text(dir: &Path, report: &Report) -> String {
     }
     if !report.unreadable.is_empty() {
         let _ = writeln!(text, "\n{} unreadable", report.unreadable.len());
-        for (path, reason) in report.unreadable.iter().take(LISTED) {
+        for (path, reason) in &report.unreadable {
             let _ = writeln!(text, "  {} {reason}", path.display());
         }
     }
     let _ = writeln!(text, "\n{} groups of equal images", report.duplicates.len());
-    for group in report.duplicates.iter().take(LISTED) {
-        let more = if group.len() > SHOWN { format!(" = {} more", group.len() - SHOWN) } else { String::new() };
-        let _ = writeln!(text, "  {}{more}", group[..group.len().min(SHOWN)].join(" = "));
-    }
-    if report.duplicates.len() > LISTED {
-        text += "  ... (--json lists all)\n";
+    for group in &report.duplicates {
+        let _ = writeln!(text, "  {}", group.join(" = "));
     }
     text
 }

@@ -4,7 +4,8 @@ use crate::{
     args::{EvalArgs, SplitChoice},
     output,
 };
-use residual_data::Normalization;
+use residual_data::{DataName, Normalization};
+use residual_model::NetworkConfig;
 use residual_train::{Predictions, files, predict};
 use std::fmt::Write;
 
@@ -14,7 +15,10 @@ pub(crate) fn eval(args: &EvalArgs) -> anyhow::Result<()> {
         return Err(Usage("the batch size must be at least 1".into()).into());
     }
     let model = args.model.open()?;
-    let data = args.data.apply(model.data.clone().unwrap_or_default())?;
+    let mut data = args.data.apply(model.data.clone().unwrap_or_default())?;
+    if let (DataName::Folder, None, NetworkConfig::Conv(network)) = (data.name, data.side, &model.card.network) {
+        data.side = Some(network.image[1]);
+    }
     // Pixels as the weights know them; where that is not known, as the dataset's own trainings do.
     let dataset = match &model.card.preprocessing {
         Some(known) => data.load_normalized(Normalization { mean: known.mean.clone(), std: known.std.clone() })?,

@@ -1,13 +1,13 @@
 use super::{model::Weights, percent};
 use crate::{
     Interrupted, Usage,
-    args::{EvaluateChoice, OnNanChoice, ScheduleChoice, TrainArgs},
+    args::{BackendArgs, EvaluateChoice, KernelsChoice, OnNanChoice, ScheduleChoice, TrainArgs},
     output::{self, Progress},
 };
 use residual_backend::{Backend, Hardware};
 use residual_model::{BlockOptions, Kernels, Network, summary::thousands};
 use residual_train::{
-    Decay, Environment, Evaluate, Event, Memory, OnNan, Outcome, Row, RunDir, Split, Start, Status, StopFlag,
+    Decay, Environment, Evaluate, Event, Length, Memory, OnNan, Outcome, Row, RunDir, Split, Start, Status, StopFlag,
     TrainConfig, TrainError, Training, Warmup,
 };
 use residual_weights::WeightsError;
@@ -36,16 +36,7 @@ fn start(args: &TrainArgs, stop: &StopFlag) -> anyhow::Result<()> {
     if args.dry_run {
         return dry_run(args, &config, backend, memory);
     }
-    if on_the_cpu(backend) && memory.total() > Memory::available() {
-        let (needed, there) = (gibibytes(memory.total()), gibibytes(Memory::available()));
-        let name = config.network.name();
-        let text = format!(
-            "{name} in batches of {} takes some {needed} of memory, and there are {there}; try --recompute, or a smaller \
-             --batch-size with --accumulate",
-            config.batch_size
-        );
-        return Err(Usage(text).into());
-    }
+    check_memory(&config, backend, memory)?;
     if config.on_nan == OnNan::Rewind {
         make_default(backend)?;
     }
@@ -57,6 +48,21 @@ fn start(args: &TrainArgs, stop: &StopFlag) -> anyhow::Result<()> {
     let run = RunDir::create(&path, &config, &Environment::here(backend, &hardware), args.force)?;
     announce(&config, backend, &hardware, &path);
     finish(training, &config, run, stop, args)
+}
+
+/// Fails if a training cannot fit.
+fn check_memory(config: &TrainConfig, backend: Backend, memory: Memory) -> anyhow::Result<()> {
+    if on_the_cpu(backend) && memory.total() > Memory::available() {
+        let (needed, there) = (gibibytes(memory.total()), gibibytes(Memory::available()));
+        let name = config.network.name();
+        let text = format!(
+            "{name} in batches of {} takes some {needed} of memory, and there are {there}; try --recompute, or a smaller \
+             --batch-size with --accumulate",
+            config.batch_size
+        );
+        return Err(Usage(text).into());
+    }
+    Ok(())
 }
 
 /// Whether tensors are in the program's own memory.
@@ -125,13 +131,19 @@ fn resume(args: &TrainArgs, path: &Path, stop: &StopFlag) -> anyhow::Result<()> 
             serde_json::json!({ "run": path.display().to_string(), "network": network, "status": Status::Finished });
         return if args.json { output::print_json(&value) } else { Ok(()) };
     }
-    let (backend, hardware) = match &args.backend.backend {
-        Some(_) => args.backend.open()?,
-        None => {
-            let backend: Backend = run.environment()?.backend.parse()?;
-            (backend, backend.probe()?)
-        }
+    // As it began, but for what is asked for now.
+    let began = run.environment()?;
+    let BackendArgs { backend, kernels, recompute } = &args.backend;
+    let same = backend.as_ref().is_none_or(|name| *name == began.backend) && kernels.is_none() && !recompute;
+    let began_with = |kernels| same && began.kernels == kernels;
+    let backend_args = BackendArgs {
+        kernels: if began_with(Kernels::Reference) { Some(KernelsChoice::Reference) } else { *kernels },
+        recompute: *recompute || began_with(Kernels::Recompute),
+        backend: backend.clone().or(Some(began.backend)),
     };
+    let (backend, hardware) = backend_args.open()?;
+    let memory = Memory::expected(&config, Kernels::on(&hardware.device)).map_err(TrainError::from)?;
+    check_memory(&config, backend, memory)?;
     make_default(backend)?;
     let mut training = Training::new(config.clone(), hardware.device.clone())?;
     announce(&config, backend, &hardware, path);
@@ -243,7 +255,7 @@ fn observer(config: &TrainConfig) -> impl FnMut(Event<'_>) + 'static {
     move |event| match event {
         Event::Step { epoch, batch, batches, loss } => {
             let done = ((epoch - 1) * batches + batch) as u64;
-            let bar = bar.get_or_insert_with(|| Progress::new((epochs * batches) as u64, done));
+            let bar = bar.get_or_insert_with(|| Progress::new(epochs.saturating_mul(batches) as u64, done));
             bar.set(done);
             bar.message(&format!("epoch {epoch}/{epochs}, loss {loss:.3}"));
         }
@@ -289,7 +301,8 @@ fn resolve(args: &TrainArgs) -> anyhow::Result<TrainConfig> {
         (Some(path), _) => TrainConfig::read(path)?,
         (None, Some(net)) => {
             let recipe = args.recipe.unwrap_or_default();
-            recipe.config(net, args.data.apply(recipe.data())?)?
+            let length = Length { epochs: args.epochs, batch_size: args.batch_size, accumulate: args.accumulate };
+            recipe.config_of(net, args.data.apply(recipe.data())?, length)?
         }
         (None, None) => unreachable!("clap requires one of --net, --config and --resume"),
     };
@@ -313,7 +326,7 @@ fn resolve(args: &TrainArgs) -> anyhow::Result<TrainConfig> {
     config.patience = args.patience.or(config.patience);
     config.ema = args.ema.or(config.ema);
     config.optimizer.clip = args.clip.or(config.optimizer.clip);
-    config.optimizer.nesterov |= args.nesterov;
+    config.optimizer.nesterov = args.nesterov.unwrap_or(config.optimizer.nesterov);
     config.on_nan = match args.on_nan {
         Some(OnNanChoice::Stop) => OnNan::Stop,
         Some(OnNanChoice::Rewind) => OnNan::Rewind,
@@ -321,7 +334,7 @@ fn resolve(args: &TrainArgs) -> anyhow::Result<TrainConfig> {
     };
     config.optimizer.momentum = args.momentum.unwrap_or(config.optimizer.momentum);
     config.optimizer.weight_decay = args.weight_decay.unwrap_or(config.optimizer.weight_decay);
-    config.optimizer.decay_all &= !args.no_norm_decay;
+    config.optimizer.decay_all = args.no_norm_decay.map_or(config.optimizer.decay_all, |without| !without);
     if let Some(rates) = &args.part_lr {
         config.optimizer.rates.clone_from(rates);
     }
@@ -337,7 +350,7 @@ fn resolve(args: &TrainArgs) -> anyhow::Result<TrainConfig> {
         Some(EvaluateChoice::AtEnd) => Evaluate::AtEnd,
         None => config.evaluate,
     };
-    resolve_schedule(args, &mut config);
+    resolve_schedule(args, &mut config)?;
     let config = match args.seed {
         Some(seed) => config.with_seed(seed),
         None => config,
@@ -347,19 +360,30 @@ fn resolve(args: &TrainArgs) -> anyhow::Result<TrainConfig> {
     Ok(config.with_network(network))
 }
 
-fn resolve_schedule(args: &TrainArgs, config: &mut TrainConfig) {
+fn resolve_schedule(args: &TrainArgs, config: &mut TrainConfig) -> anyhow::Result<()> {
     let schedule = &mut config.schedule;
     schedule.lr = args.lr.unwrap_or(schedule.lr);
-    let milestones = args.milestones.clone();
-    match (args.schedule, milestones) {
-        (Some(ScheduleChoice::Constant), _) => schedule.decay = Decay::Constant,
-        (Some(ScheduleChoice::Linear), _) => schedule.decay = Decay::Linear,
-        (Some(ScheduleChoice::Cosine), _) => schedule.decay = Decay::Cosine,
-        (Some(ScheduleChoice::Step), milestones) => {
-            schedule.decay = Decay::Step { milestones: milestones.unwrap_or_default(), factor: args.factor };
+    let (known, usual) = match &schedule.decay {
+        Decay::Step { milestones, factor } => (Some(milestones.clone()), *factor),
+        _ => (None, 0.1),
+    };
+    let steps = args.milestones.is_some() || args.factor.is_some();
+    let choice = args.schedule.or_else(|| steps.then_some(ScheduleChoice::Step));
+    if let Some(choice) = choice {
+        schedule.decay = match choice {
+            ScheduleChoice::Constant => Decay::Constant,
+            ScheduleChoice::Linear => Decay::Linear,
+            ScheduleChoice::Cosine => Decay::Cosine,
+            ScheduleChoice::Step => {
+                let Some(milestones) = args.milestones.clone().or(known) else {
+                    return Err(Usage("a step schedule needs --milestones, such as 32000,48000".into()).into());
+                };
+                Decay::Step { milestones, factor: args.factor.unwrap_or(usual) }
+            }
+        };
+        if steps && !matches!(schedule.decay, Decay::Step { .. }) {
+            return Err(Usage("--milestones and --factor are for --schedule step".into()).into());
         }
-        (None, Some(milestones)) => schedule.decay = Decay::Step { milestones, factor: args.factor },
-        (None, None) => {}
     }
     if let Some(iterations) = args.warmup {
         schedule.warmup = Warmup::Linear { iterations };
@@ -367,4 +391,5 @@ fn resolve_schedule(args: &TrainArgs, config: &mut TrainConfig) {
     if let Some(threshold) = args.warmup_error {
         schedule.warmup = Warmup::UntilError { lr: args.warmup_lr, threshold };
     }
+    Ok(())
 }

@@ -58,7 +58,10 @@ fn what_cannot_be_fetched_or_found_says_so() {
         (output.status.code(), text(&output.stderr))
     };
     let (code, error) = at(&["data", "fetch", "mnist"], "http://127.0.0.1:9/");
-    assert!(code == Some(1) && error.contains("cannot reach http://127.0.0.1:9/train-images-idx3-ubyte.gz"), "{error}");
+    assert!(
+        code == Some(1) && error.contains("cannot reach http://127.0.0.1:9/mnist/train-images-idx3-ubyte.gz"),
+        "{error}"
+    );
     let (code, error) = at(&["data", "fetch", "mnist"], "nowhere");
     assert!(code == Some(2) && error.contains("RESIDUAL_MIRROR is `nowhere`"), "{error}");
     let (code, error) = at(&["train", "--net", "resnet8", "--data", "cifar10"], "");
@@ -86,6 +89,32 @@ fn recipes_print_themselves_and_flags_override_them() {
     assert_eq!(config["schedule"]["decay"]["milestones"], serde_json::json!([32_000, 48_000]));
     assert_eq!(config["schedule"]["warmup"]["threshold"], 0.8);
     assert_eq!((&config["schedule"]["lr"], &config["augmentation"]["crop"]), (&0.05.into(), &2.into()));
+    assert_eq!(config["data"]["normalize"], "pixel");
+    let print = |args: &[&str]| -> serde_json::Value {
+        let recipe = ["train", "--recipe", "he2015-cifar", "--net", "resnet20", "--print-config"];
+        serde_json::from_str(&succeeds(&[&recipe[..], args].concat()).0).unwrap()
+    };
+    let config = print(&["--factor", "0.2", "--data", "cifar100", "--batch-size", "256"]);
+    let decay = &config["schedule"]["decay"];
+    assert_eq!((&decay["factor"], &decay["milestones"][1]), (&0.2.into(), &48_000.into()));
+    assert_eq!((&config["data"]["normalize"], &config["epochs"]), (&"pixel".into(), &327.into()));
+    assert_eq!(print(&["--milestones", "5,9"])["schedule"]["decay"]["factor"], 0.1);
+}
+
+#[test]
+fn flags_that_would_do_nothing_are_refused() {
+    let train = |args: &[&'static str]| [&["train", "--net", "resnet8"][..], args].concat();
+    refuses(&train(&["--schedule", "step"]), 2, "a step schedule needs --milestones");
+    refuses(
+        &train(&["--schedule", "cosine", "--factor", "0.5"]),
+        2,
+        "--milestones and --factor are for --schedule step",
+    );
+    refuses(&train(&["--data-dir", "photos"]), 2, "--data-dir is for a dataset in files");
+    refuses(&train(&["--side", "32"]), 2, "--side is for --data folder, and the dataset is digits");
+    let normalize = ["--data", "folder", "--data-dir", "x", "--normalize", "pixel"];
+    refuses(&train(&normalize), 2, "--normalize is for datasets other than folders");
+    refuses(&train(&["--workers", "60000"]), 2, "`60000` is no number of threads; expected 1 to 1024");
 }
 
 #[test]
@@ -95,6 +124,10 @@ fn memory_is_told_before_a_training_and_too_much_is_refused() {
         report.contains("resnet20 on cifar10 in batches of 128, flex") && report.contains("activations"),
         "{report}"
     );
+    // A batch has no more samples than there are.
+    let (report, _) = succeeds(&["train", "--net", "resnet8", "--batch-size", "1000000", "--dry-run", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    assert!(report["total"].as_u64().unwrap() < 1 << 30, "{report}");
     let huge = ["train", "--net", "resnet1202", "--data", "cifar10", "--batch-size", "60000"];
     refuses(&huge, 2, "resnet1202 in batches of 60000 takes some");
 }

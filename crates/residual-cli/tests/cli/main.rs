@@ -71,7 +71,7 @@ fn wrong_requests_exit_with_2_and_say_what_would_be_right() {
         (&["summary", "resnet20", "--image", "32"], "unknown image size `32`"),
         (&["train"], "--net"),
         (&["train", "--net", "resnet20", "--patience", "2", "--evaluate", "at-end"], "patience needs an evaluation"),
-        (&["train", "--net", "resnet20", "--schedule", "step"], "the number of milestones must be at least 1"),
+        (&["train", "--net", "resnet20", "--schedule", "step"], "a step schedule needs --milestones"),
         (&["sweep", "--seed", "18446744073709551615"], "seeds must be at most 1000"),
     ];
     for (args, text) in cases {

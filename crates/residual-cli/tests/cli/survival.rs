@@ -70,7 +70,7 @@ fn a_training_killed_at_twenty_moments_ends_with_the_same_bytes() {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let fraction = (state >> 33) as f64 / f64::from(1u32 << 31);
         if killed.join("model.bpk").exists() {
-            assert_eq!((weights(&killed), metrics(&killed)), (weights(&whole), metrics(&whole)));
+            assert_same(&killed, &whole);
             fs::remove_dir_all(&killed).unwrap();
         }
         let mut child = start(TRAIN, &killed);
@@ -82,8 +82,45 @@ fn a_training_killed_at_twenty_moments_ends_with_the_same_bytes() {
     while !killed.join("model.bpk").exists() {
         assert!(start(TRAIN, &killed).wait().unwrap().success());
     }
-    assert_eq!(weights(&killed), weights(&whole));
-    assert_eq!(metrics(&killed), metrics(&whole));
+    assert_same(&killed, &whole);
+}
+
+/// Whether two trainings left the same last and best weights and the same metrics.
+fn assert_same(a: &Path, b: &Path) {
+    assert_eq!(metrics(a), metrics(b));
+    assert!(weights(a) == weights(b), "other weights");
+    // A run whose last weights are the best.
+    let best = |run: &Path| {
+        let path = run.with_extension("best");
+        fs::create_dir_all(&path).unwrap();
+        for (from, to) in
+            [("config.json", "config.json"), ("preprocessing.json", "preprocessing.json"), ("best.bpk", "model.bpk")]
+        {
+            fs::copy(run.join(from), path.join(to)).unwrap();
+        }
+        weights(&path)
+    };
+    assert!(best(a) == best(b), "other best weights");
+}
+
+#[test]
+fn a_training_goes_on_with_the_kernels_it_began_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let [whole, killed, fused] = ["whole", "killed", "fused"].map(|name| dir.path().join(name));
+    let reference = [TRAIN, &["--kernels", "reference"]].concat();
+    assert!(start(&reference, &whole).wait().unwrap().success());
+    assert!(start(TRAIN, &fused).wait().unwrap().success());
+    assert!(weights(&whole) != weights(&fused));
+    let mut child = start(&reference, &killed);
+    while !killed.join("checkpoint").exists() {
+        assert!(child.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!killed.join("model.bpk").exists());
+    assert!(start(&[], &killed).wait().unwrap().success());
+    assert_same(&killed, &whole);
 }
 
 #[test]
@@ -92,6 +129,7 @@ fn a_second_process_is_refused() {
     let run = dir.path().join("run");
     let mut first = start(&["train", "--net", "resnet20", "--epochs", "1000"], &run);
     while !run.join("config.json").exists() {
+        assert!(first.try_wait().unwrap().is_none());
         std::thread::sleep(Duration::from_millis(10));
     }
     let path = run.to_str().unwrap();
@@ -110,9 +148,9 @@ fn without_room_for_a_checkpoint_the_last_one_stays() {
     assert!(start(&["train", "--net", "dense-resnet4", "--epochs", "1"], &run).wait().unwrap().success());
     let other = dir.path().join("full");
     let residual = env!("CARGO_BIN_EXE_residual");
-    // 512-byte blocks: enough for a configuration, too few for a checkpoint.
+    // 512-byte blocks: enough for the best weights, too few for a checkpoint.
     let script = format!(
-        "trap '' XFSZ; ulimit -f 40; exec '{residual}' train --net dense-resnet4 --epochs 1 --out '{}'",
+        "trap '' XFSZ; ulimit -f 200; exec '{residual}' train --net dense-resnet4 --epochs 1 --out '{}'",
         other.display()
     );
     let output = Command::new("sh").args(["-c", &script]).output().unwrap();

@@ -16,15 +16,18 @@ pub struct Idx {
 /// Reads an IDX file of unsigned bytes, gzipped if it begins as such a file does; `file` names it in errors.
 ///
 /// # Errors
-/// If it is not one, or has more or fewer bytes than it announces.
+/// If it is not one, has more or fewer bytes than it announces, or more than a GiB of them.
 pub fn read(file: &str, content: &[u8]) -> Result<Idx, DataError> {
     if content.starts_with(&[0x1f, 0x8b]) { decode(file, GzDecoder::new(content)) } else { decode(file, content) }
 }
 
+/// Values that a file may have; a small one could unpack to any number.
+const MOST: usize = 1 << 30;
+
 fn decode(file: &str, mut reader: impl Read) -> Result<Idx, DataError> {
     let corrupt = |reason: String| DataError::Corrupt { file: file.into(), reason };
     let mut take = |count: usize| {
-        // No more memory than there are bytes, whatever the header announces.
+        // No more memory than there are bytes, when unpacked, whatever the header announces.
         let mut bytes = Vec::new();
         let read = reader.by_ref().take(count as u64).read_to_end(&mut bytes);
         read.map(|_| bytes).map_err(|error| corrupt(error.to_string()))
@@ -39,13 +42,12 @@ fn decode(file: &str, mut reader: impl Read) -> Result<Idx, DataError> {
     let dims: Vec<usize> =
         header.chunks_exact(4).map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]) as usize).collect();
     let announced = dims.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim));
-    let bytes = match announced {
-        Some(count) if count < usize::MAX => take(count + 1)?,
-        _ => Vec::new(),
+    let Some(announced) = announced.filter(|count| *count <= MOST) else {
+        return Err(corrupt(format!("{dims:?} values are announced, more than {MOST}")));
     };
-    if announced != Some(bytes.len()) {
-        let there =
-            if announced.is_some_and(|count| bytes.len() > count) { "more".into() } else { bytes.len().to_string() };
+    let bytes = take(announced + 1)?;
+    if announced != bytes.len() {
+        let there = if bytes.len() > announced { "more".into() } else { bytes.len().to_string() };
         return Err(corrupt(format!("{dims:?} values are announced, {there} are there")));
     }
     Ok(Idx { dims, bytes })

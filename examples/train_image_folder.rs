@@ -10,7 +10,7 @@
 
 use residual::{
     backend::Backend,
-    data::{DataConfig, Folder},
+    data::{DataConfig, Folder, Source},
     train::{Augmentation, DataName, Event, Optimizer, Schedule, Split, TrainConfig, Training},
 };
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let side = args.next().map_or(Ok(64), |side| side.parse())?;
     let data = DataConfig { dir: Some(dir.clone()), side: Some(side), ..DataName::Folder.into() };
     let (train, test) = Folder::open(&dir, data.load()?.preprocessing)?;
-    println!("{} classes: {}", train.class_names().len(), train.class_names().join(", "));
+    println!("{} classes: {}", train.classes(), train.class_names().unwrap_or_default().join(", "));
     println!("{} images to train on, {} held out", train.files().len(), test.files().len());
 
     let config = TrainConfig {

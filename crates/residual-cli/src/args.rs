@@ -172,15 +172,15 @@ pub(crate) struct TrainArgs {
     /// What a step schedule multiplies the rate by [default: 0.1]
     #[arg(long)]
     pub(crate) factor: Option<f64>,
-    /// Iterations over which the learning rate rises to its peak
+    /// Iterations over which the learning rate rises to its peak, or for which it is --warmup-lr; 0 for no warm-up
     #[arg(long, value_name = "ITERATIONS", conflicts_with = "warmup_error")]
     pub(crate) warmup: Option<usize>,
     /// Train at --warmup-lr until the running training error is below this fraction
     #[arg(long, value_name = "FRACTION")]
     pub(crate) warmup_error: Option<f64>,
-    /// The learning rate until then
-    #[arg(long, default_value_t = 0.01, requires = "warmup_error")]
-    pub(crate) warmup_lr: f64,
+    /// The learning rate of the warm-up [default: 0.01 with --warmup-error]
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) warmup_lr: Option<f64>,
     /// Momentum of SGD, not dampened [default: 0.9]
     #[arg(long)]
     pub(crate) momentum: Option<f64>,
@@ -219,7 +219,7 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) checkpoint_every: Option<Duration>,
     /// With --resume: if the newest checkpoint is damaged, go on from the one before
-    #[arg(long, requires = "resume")]
+    #[arg(long)]
     pub(crate) older_checkpoint: bool,
     /// Threads that read and augment samples [default: the cores of this machine]
     #[arg(long, value_parser = threads)]
@@ -263,8 +263,8 @@ pub(crate) enum OnNanChoice {
 
 /// A number of threads that systems have.
 fn threads(text: &str) -> Result<usize, String> {
-    let number = text.parse().ok().filter(|number| (1..=1024).contains(number));
-    number.ok_or_else(|| format!("`{text}` is no number of threads; expected 1 to 1024"))
+    let number = text.parse().ok().filter(|number| (1..=256).contains(number));
+    number.ok_or_else(|| format!("`{text}` is no number of threads; expected 1 to 256"))
 }
 
 /// `90s`, `10m`, `2h`, or seconds.

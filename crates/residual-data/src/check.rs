@@ -165,7 +165,7 @@ fn check_folder(dir: &Path) -> Result<Report, DataError> {
     let splits = [split(&train), split(&test)];
     Ok(Report {
         dataset: DataName::Folder,
-        classes: train.class_names().to_vec(),
+        classes: train.class_names().unwrap_or_default(),
         splits,
         unreadable,
         duplicates: groups(hashes.into_iter()),

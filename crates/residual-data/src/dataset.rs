@@ -10,6 +10,11 @@ pub trait Source: Send + Sync {
     /// The number of classes.
     fn classes(&self) -> usize;
 
+    /// The classes' names, where the data have them.
+    fn class_names(&self) -> Option<Vec<String>> {
+        None
+    }
+
     /// The number of samples.
     fn len(&self) -> usize;
 
@@ -250,6 +255,10 @@ impl Source for Subset {
 
     fn classes(&self) -> usize {
         self.source.classes()
+    }
+
+    fn class_names(&self) -> Option<Vec<String>> {
+        self.source.class_names()
     }
 
     fn len(&self) -> usize {

@@ -42,7 +42,7 @@ pub enum DataError {
         path: PathBuf,
     },
     /// A folder of images, without the folder.
-    #[error("which folder of images? name it")]
+    #[error("which folder of images? name it, as with --data-dir")]
     WhichFolder,
     /// A folder that holds no dataset.
     #[error("{} {reason}", path.display())]

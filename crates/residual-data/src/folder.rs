@@ -28,6 +28,10 @@ impl Folder {
     /// If there are none, a class has none to train on, or a folder cannot be read.
     pub fn open(dir: &Path, preprocessing: Preprocessing) -> Result<(Self, Self), DataError> {
         let (train, test) = Self::list(dir, preprocessing)?;
+        if let Some(class) = (0..train.classes.len()).find(|&class| !train.files.iter().any(|file| file.1 == class)) {
+            let reason = format!("has no PNG or JPEG files in the folder {}", train.classes[class]);
+            return Err(DataError::Folder { path: dir.into(), reason });
+        }
         match test.files.is_empty() {
             false => Ok((train, test)),
             true => Err(DataError::Folder {
@@ -37,7 +41,7 @@ impl Folder {
         }
     }
 
-    /// As [`Self::open`], whether any image is held out or not.
+    /// As [`Self::open`], whether a class has images or not, and any is held out or not.
     pub(crate) fn list(dir: &Path, preprocessing: Preprocessing) -> Result<(Self, Self), DataError> {
         preprocessing.validate().map_err(DataError::Preprocessing)?;
         let bad = |reason: String| DataError::Folder { path: dir.into(), reason };
@@ -69,17 +73,9 @@ impl Folder {
         if train.is_empty() {
             return Err(bad("has no images; expected a sub-folder of PNG or JPEG files for each class".into()));
         }
-        if let Some(class) = (0..classes.len()).find(|&class| !train.iter().any(|file| file.1 == class)) {
-            return Err(bad(format!("has no PNG or JPEG files in the folder {}", classes[class])));
-        }
         let classes = Arc::new(classes);
         let of = |files| Self { files, classes: classes.clone(), preprocessing: preprocessing.clone() };
         Ok((of(train), of(test)))
-    }
-
-    /// The classes' names.
-    pub fn class_names(&self) -> &[String] {
-        &self.classes
     }
 
     /// The files, each with its class.
@@ -129,6 +125,10 @@ impl Source for Folder {
 
     fn classes(&self) -> usize {
         self.classes.len()
+    }
+
+    fn class_names(&self) -> Option<Vec<String>> {
+        Some(self.classes.to_vec())
     }
 
     fn len(&self) -> usize {
@@ -198,7 +198,7 @@ mod tests {
         fs::write(dir.path().join("cat/notes.txt"), "no image").unwrap();
         fs::write(dir.path().join("cat/.hidden.png"), "no image").unwrap();
         let (train, test) = Folder::open(dir.path(), plain()).unwrap();
-        assert_eq!(train.class_names(), ["cat", "owl"]);
+        assert_eq!(train.class_names().unwrap(), ["cat", "owl"]);
         assert_eq!(names(&test), ["0:4", "1:4"]);
         assert_eq!(names(&train), ["0:0", "0:1", "0:2", "0:3", "0:5", "1:0", "1:1", "1:2", "1:3", "1:5"]);
         let mut pixels = vec![0.0; 3 * 64];

@@ -141,7 +141,7 @@ pub struct DataConfig {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a dataset's name, such as \"cifar10\", or an object with its name")]
 enum Repr {
     Name(DataName),
     Full(Full),

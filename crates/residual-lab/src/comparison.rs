@@ -68,7 +68,7 @@ impl Comparison {
                 train_error: of(Split::Train).next_back().map(|row| row.error),
                 test_error: of(Split::Test).next_back().map(|row| row.error),
                 best: lowest.map(|row| (row.error, row.epoch)),
-                seconds: rows.iter().map(|row| row.seconds).sum(),
+                seconds: rows.iter().fold(0.0, |sum, row| sum + row.seconds),
                 environment: run.environment()?,
                 kind: config.network.blocks().kind,
                 rows,
@@ -80,6 +80,13 @@ impl Comparison {
                 |other: &&TrainConfig| other.network.name() == config.network.name() && other.data == config.data;
             if configs.iter().filter(twin).count() > 1 {
                 run.label = format!("{}, seed {}", run.label, config.seed);
+            }
+        }
+        // Where that does not tell trainings apart, their folders do.
+        let labels: Vec<_> = runs.iter().map(|run| (run.label.clone(), run.data.clone())).collect();
+        for run in &mut runs {
+            if labels.iter().filter(|(label, data)| *label == run.label && *data == run.data).count() > 1 {
+                run.label = format!("{} ({})", run.label, run.path.display());
             }
         }
         Ok(Self { runs })
@@ -201,6 +208,8 @@ mod tests {
         assert_eq!(svg.matches("<polyline").count(), 6);
         assert!(svg.contains("dense-plain4: test error"));
         assert!(["#d55e00", "#0072b2", "#56b4e9"].iter().all(|color| svg.contains(color)));
+        let twice = Comparison::read(&[&folders[0], &folders[0]]).unwrap();
+        assert!(twice.runs[1].label.starts_with("dense-plain4, seed 0 ("), "{}", twice.runs[1].label);
         assert!(Comparison::read(&[dir.path()]).unwrap_err().to_string().contains("holds no training"));
     }
 }

@@ -187,7 +187,8 @@ impl TrainConfig {
         let unusable = |error: serde_json::Error| format!("is not usable: {error}");
         let value: serde_json::Value = serde_json::from_str(json).map_err(unusable)?;
         match value.get("version").and_then(serde_json::Value::as_u64) {
-            Some(version) if version == u64::from(Self::VERSION) => serde_json::from_value(value).map_err(unusable),
+            // Read again, so that errors say where they are.
+            Some(version) if version == u64::from(Self::VERSION) => serde_json::from_str(json).map_err(unusable),
             Some(version) => {
                 Err(format!("is a configuration of version {version}; this program reads version {}", Self::VERSION))
             }

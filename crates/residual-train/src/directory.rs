@@ -8,7 +8,7 @@ use burn::{
     optim::{OptimizerRecord, lr_scheduler::LrSchedulerRecord},
     store::ModuleRecord,
 };
-use residual_data::Preprocessing;
+use residual_data::{Dataset, Preprocessing};
 use residual_fetch::{is_unfinished, remove_unfinished};
 use residual_model::Network;
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,7 @@ use std::{
 /// | `model.bpk` | the final weights, Burn's format |
 /// | `best.bpk` | the weights of the epoch with the lowest test error |
 /// | `preprocessing.json` | what makes an image file like the images it was trained on |
+/// | `classes.json` | the classes' names, where the data have them |
 /// | `checkpoint/` | the two newest [`Checkpoint`]s |
 /// | `.lock` | held by the process that trains |
 ///
@@ -64,6 +65,7 @@ const METRICS: &str = "metrics.csv";
 const CHECKPOINT: &str = "checkpoint";
 const BEST: &str = "best.bpk";
 const PREPROCESSING: &str = "preprocessing.json";
+const CLASSES: &str = "classes.json";
 const LOCK: &str = ".lock";
 
 /// Checkpoints that are kept.
@@ -91,7 +93,8 @@ impl RunDir {
         // Whoever held the lock before may have made a training of it.
         run.check_room(force)?;
         // An environment alone is no training, so it goes last.
-        let names = [SUMMARY, MODEL, BEST, METRICS, CHECKPOINT, PREPROCESSING, "train", "valid", CONFIG, ENVIRONMENT];
+        let names =
+            [SUMMARY, MODEL, BEST, METRICS, CHECKPOINT, PREPROCESSING, CLASSES, "train", "valid", CONFIG, ENVIRONMENT];
         names.iter().try_for_each(|name| files::remove(&run.file(name)))?;
         // The last makes it a training.
         files::write_json(&run.file(ENVIRONMENT), environment)?;
@@ -190,10 +193,14 @@ impl RunDir {
         files::read_json(&self.file(ENVIRONMENT))
     }
 
+    /// How the training ended last, if it did and not by a kill.
+    pub fn status(&self) -> Option<Status> {
+        self.summary().ok().map(|summary| summary.status)
+    }
+
     /// Whether the training came to its end.
     pub fn is_finished(&self) -> bool {
-        let status = self.summary().map(|summary| summary.status);
-        matches!(status, Ok(Status::Finished | Status::StoppedEarly))
+        matches!(self.status(), Some(Status::Finished | Status::StoppedEarly))
     }
 
     /// Everything measured so far.
@@ -215,7 +222,10 @@ impl RunDir {
         let path = self.file(MODEL);
         match path.is_file() {
             true => Ok(path),
-            false => Err(TrainError::bad_file(&self.path, format!("holds no finished training: {MODEL} is missing"))),
+            false => {
+                let best = if self.file(BEST).is_file() { "; best.bpk has the best weights so far" } else { "" };
+                Err(TrainError::bad_file(&self.path, format!("holds no finished training: {MODEL} is missing{best}")))
+            }
         }
     }
 
@@ -236,8 +246,19 @@ impl RunDir {
         if path.exists() { files::read_json(&path) } else { Ok(self.config()?.data.load()?.preprocessing) }
     }
 
-    pub(crate) fn write_preprocessing(&self, preprocessing: &Preprocessing) -> Result<(), TrainError> {
-        files::write_json(&self.file(PREPROCESSING), preprocessing)
+    /// The names of the classes, where the data had them.
+    ///
+    /// # Errors
+    /// If the file is damaged.
+    pub fn class_names(&self) -> Result<Option<Vec<String>>, TrainError> {
+        let path = self.file(CLASSES);
+        path.exists().then(|| files::read_json(&path)).transpose()
+    }
+
+    /// Writes what is to be known of the data later.
+    pub(crate) fn write_data(&self, dataset: &Dataset) -> Result<(), TrainError> {
+        files::write_json(&self.file(PREPROCESSING), &dataset.preprocessing)?;
+        dataset.train.class_names().map_or(Ok(()), |names| files::write_json(&self.file(CLASSES), &names))
     }
 
     /// The newest checkpoint, whole and of this network, or `None` if there is none yet. With `older` a damaged one
@@ -263,7 +284,12 @@ impl RunDir {
                 Err(error) => return Err(error),
             }
         }
-        first.map_or(Ok(None), Err)
+        match first {
+            None => Ok(None),
+            Some(first) => {
+                Err(TrainError::bad_file(&self.file(CHECKPOINT), format!("has none that is whole: {first}")))
+            }
+        }
     }
 
     fn read_checkpoint(&self, path: &Path, device: &Device) -> Result<Checkpoint, TrainError> {
@@ -312,13 +338,13 @@ impl RunDir {
     pub(crate) fn write_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
         let folder = self.file(CHECKPOINT);
         files::create_dir(&folder)?;
-        // The checkpoint comes last, so that a training that goes on from it finds the others no older.
+        // The best weights come first: a training that goes on from the checkpoint may be at its end.
         if let Some(best) = &checkpoint.records.best {
             files::write(&self.file(BEST), best)?;
         }
-        self.write_metrics(&checkpoint.rows)?;
         let own = checkpoint.iteration();
         files::write(&folder.join(format!("{own:08}.ckpt")), &checkpoint.to_bytes()?)?;
+        self.write_metrics(&checkpoint.rows)?;
         // Those of later iterations are of a time that the training went back from.
         let (later, earlier): (Vec<_>, Vec<_>) = self.checkpoints().into_iter().partition(|(i, _)| *i > own);
         for (_, path) in later.iter().chain(earlier.iter().skip(KEPT)) {

@@ -19,7 +19,8 @@ pub enum Recipe {
     /// weight decay 1e-4, random resized crops and flips.
     Imagenet90,
     /// Ours, for a CPU: fifteen epochs in batches of 128, one cycle of the rate to 0.2 and down to 0 (Smith & Topin
-    /// 2018), Nesterov momentum, weight decay 5e-4, flips and crops.
+    /// 2018), Nesterov momentum, weight decay 5e-4, flips and crops. In 30 minutes on two cores ResNet-20 came to a test
+    /// error of 11.0 %, its plain twin to 13.5 % (one seed each; `results/cifar10`).
     QuickCifar,
 }
 
@@ -49,7 +50,9 @@ impl Recipe {
             Self::Imagenet90 => {
                 "90 epochs of batches of 256, 0.1 divided by 10 every 30, random resized crops and flips"
             }
-            Self::QuickCifar => "15 epochs of batches of 128, one cycle to 0.2 and down: half an hour on a CPU",
+            Self::QuickCifar => {
+                "15 epochs of batches of 128, one cycle to 0.2: resnet20 to 11 % in half an hour on 2 cores"
+            }
         }
     }
 

@@ -208,7 +208,7 @@ impl Training {
         let parameters = self.config.network.summary().parameters();
         if let Some(directory) = &self.conduct.directory {
             self.config = directory.config()?;
-            directory.write_preprocessing(&self.dataset.preprocessing)?;
+            directory.write_data(&self.dataset)?;
         }
         let (network, session, error) =
             learner::train(self.config, self.dataset, &self.device, self.conduct.clone(), self.session, self.observer);

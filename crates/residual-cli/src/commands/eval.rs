@@ -14,6 +14,9 @@ pub(crate) fn eval(args: &EvalArgs) -> anyhow::Result<()> {
     if args.batch_size == 0 {
         return Err(Usage("the batch size must be at least 1".into()).into());
     }
+    if let Some(path) = args.predictions.as_ref().filter(|path| path.exists()) {
+        return Err(Usage(format!("{} exists; name another file for the predictions", path.display())).into());
+    }
     let model = args.model.open()?;
     let mut data = args.data.apply(model.data.clone().unwrap_or_default())?;
     if let (DataName::Folder, None, NetworkConfig::Conv(network)) = (data.name, data.side, &model.card.network) {

@@ -80,13 +80,17 @@ impl Weights {
 
     /// A file, or the folder of a finished training.
     fn open(path: &Path, options: LoadOptions) -> anyhow::Result<Self> {
-        if !path.is_dir() {
-            return Ok(Self { path: path.into(), card: Card::of(path)?, data: None, options });
-        }
-        let run = RunDir::open(path)?;
+        let in_a_run = ["best.bpk", "model.bpk"].iter().any(|name| path.ends_with(name));
+        let run = match (path.is_dir(), path.parent()) {
+            (true, _) => RunDir::open(path)?,
+            (false, Some(folder)) if in_a_run && let Ok(run) = RunDir::open(folder) => run,
+            _ => return Ok(Self { path: path.into(), card: Card::of(path)?, data: None, options }),
+        };
         let config = run.config()?;
-        let card = Card { network: config.network, preprocessing: Some(run.preprocessing()?), labels: None };
-        Ok(Self { path: run.model()?, card: Some(card), data: Some(config.data), options })
+        let labels = run.class_names()?.filter(|names| names.len() == config.network.classes());
+        let card = Card { network: config.network, preprocessing: Some(run.preprocessing()?), labels };
+        let path = if path.is_dir() { run.model()? } else { path.into() };
+        Ok(Self { path, card: Some(card), data: Some(config.data), options })
     }
 
     /// Puts them into a network.

@@ -21,6 +21,7 @@ use std::{
 pub(crate) fn train(args: Box<TrainArgs>, stop: &StopFlag) -> anyhow::Result<()> {
     match &args.resume {
         Some(path) => resume(&args, path, stop),
+        None if args.older_checkpoint => Err(Usage("--older-checkpoint goes with --resume".into()).into()),
         None => start(&args, stop),
     }
 }
@@ -147,10 +148,20 @@ fn resume(args: &TrainArgs, path: &Path, stop: &StopFlag) -> anyhow::Result<()> 
     make_default(backend)?;
     let mut training = Training::new(config.clone(), hardware.device.clone())?;
     announce(&config, backend, &hardware, path);
-    match run.latest(&hardware.device, args.older_checkpoint)? {
+    let latest = run.latest(&hardware.device, args.older_checkpoint);
+    let latest = latest.map_err(|error| match args.older_checkpoint {
+        false => anyhow::anyhow!("{error}; --older-checkpoint goes on from the one before"),
+        true => error.into(),
+    })?;
+    match latest {
         Some(checkpoint) => {
             eprintln!("resumes after epoch {}, iteration {}", checkpoint.epoch(), checkpoint.iteration());
             training = training.from_checkpoint(checkpoint);
+        }
+        // One that failed may have measured an epoch whose checkpoint could not be written.
+        None if run.status() != Some(Status::Failed) && !run.metrics()?.is_empty() => {
+            let path = path.display();
+            anyhow::bail!("{path} has measurements, but no checkpoint to go on from; begin again with --force");
         }
         None => {
             eprintln!("no checkpoint yet: starts anew");
@@ -385,11 +396,20 @@ fn resolve_schedule(args: &TrainArgs, config: &mut TrainConfig) -> anyhow::Resul
             return Err(Usage("--milestones and --factor are for --schedule step".into()).into());
         }
     }
-    if let Some(iterations) = args.warmup {
-        schedule.warmup = Warmup::Linear { iterations };
+    match (args.warmup, args.warmup_error) {
+        (Some(0), _) => schedule.warmup = Warmup::None,
+        (Some(iterations), _) => schedule.warmup = Warmup::Linear { iterations },
+        (None, Some(threshold)) => schedule.warmup = Warmup::UntilError { lr: 0.01, threshold },
+        (None, None) => {}
     }
-    if let Some(threshold) = args.warmup_error {
-        schedule.warmup = Warmup::UntilError { lr: args.warmup_lr, threshold };
+    if let Some(lr) = args.warmup_lr {
+        schedule.warmup = match schedule.warmup {
+            Warmup::None => {
+                return Err(Usage("--warmup-lr needs --warmup or --warmup-error to say how long".into()).into());
+            }
+            Warmup::Linear { iterations } | Warmup::Constant { iterations, .. } => Warmup::Constant { lr, iterations },
+            Warmup::UntilError { threshold, .. } => Warmup::UntilError { lr, threshold },
+        };
     }
     Ok(())
 }

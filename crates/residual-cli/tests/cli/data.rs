@@ -36,7 +36,10 @@ fn a_folder_of_images_is_checked_and_trained_on() {
     assert!(table.contains("| resnet8 | folder |") && table.contains("| 20 | 0.00 | 0.00 |"), "{table}");
     let image = format!("{path}/light/0.png");
     let (prediction, _) = succeeds(&["predict", "--weights", run, &image, "--json"]);
-    assert!(prediction.contains("\"class\": 1"), "{prediction}");
+    assert!(prediction.contains("\"class\": 1") && prediction.contains("\"light\""), "{prediction}");
+    // The best weights are weights of the same network.
+    succeeds(&["eval", "--weights", &format!("{run}/best.bpk")]);
+    refuses(&["compare", run, "--figure", &format!("{run}/config.json")], 2, "expected a name that ends in .svg");
 }
 
 #[test]
@@ -99,6 +102,12 @@ fn recipes_print_themselves_and_flags_override_them() {
     assert_eq!((&decay["factor"], &decay["milestones"][1]), (&0.2.into(), &48_000.into()));
     assert_eq!((&config["data"]["normalize"], &config["epochs"]), (&"pixel".into(), &327.into()));
     assert_eq!(print(&["--milestones", "5,9"])["schedule"]["decay"]["factor"], 0.1);
+    let warmup = |args: &[&str]| print(args)["schedule"]["warmup"].clone();
+    let constant = serde_json::json!({"kind": "constant", "lr": 0.02, "iterations": 9});
+    assert_eq!(warmup(&["--warmup", "9", "--warmup-lr", "0.02"]), constant);
+    let until = serde_json::json!({"kind": "until-error", "lr": 0.01, "threshold": 0.5});
+    assert_eq!(warmup(&["--warmup-error", "0.5"]), until);
+    assert_eq!(warmup(&["--warmup", "0"]), serde_json::json!({"kind": "none"}));
 }
 
 #[test]
@@ -110,11 +119,13 @@ fn flags_that_would_do_nothing_are_refused() {
         2,
         "--milestones and --factor are for --schedule step",
     );
+    refuses(&train(&["--warmup-lr", "0.5"]), 2, "--warmup-lr needs --warmup or --warmup-error");
     refuses(&train(&["--data-dir", "photos"]), 2, "--data-dir is for a dataset in files");
     refuses(&train(&["--side", "32"]), 2, "--side is for --data folder, and the dataset is digits");
     let normalize = ["--data", "folder", "--data-dir", "x", "--normalize", "pixel"];
     refuses(&train(&normalize), 2, "--normalize is for datasets other than folders");
-    refuses(&train(&["--workers", "60000"]), 2, "`60000` is no number of threads; expected 1 to 1024");
+    refuses(&train(&["--older-checkpoint"]), 2, "--older-checkpoint goes with --resume");
+    refuses(&train(&["--workers", "60000"]), 2, "`60000` is no number of threads; expected 1 to 256");
 }
 
 #[test]

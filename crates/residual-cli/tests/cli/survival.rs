@@ -178,6 +178,14 @@ fn a_terminated_training_leaves_a_checkpoint() {
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(fs::read_to_string(run.join("summary.json")).unwrap().contains("\"interrupted\""));
     assert!(fs::read_dir(run.join("checkpoint")).unwrap().count() >= 1);
+    // Without it the measurements would be lost.
+    fs::remove_dir_all(run.join("checkpoint")).unwrap();
+    fs::write(
+        run.join("metrics.csv"),
+        "epoch,split,loss,error,lr,seconds,images_per_second\n1,running,1,0.5,0.1,1,9\n",
+    )
+    .unwrap();
+    refuses(&["train", "--resume", run.to_str().unwrap()], 1, "has measurements, but no checkpoint to go on from");
 }
 
 /// The most memory that a process had resident, read until it ends.

@@ -68,7 +68,7 @@ fn configurations_are_read_or_refused() {
             if config.validate().is_ok() {
                 config.network.summary();
             }
-            (config.steps(10), config.schedule.rate(3, 10, false));
+            let _ = (config.steps(10), config.schedule.rate(3, 10, false));
             read += 1;
         }
     }

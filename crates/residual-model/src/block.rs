@@ -166,6 +166,21 @@ impl<F: Module + ModuleDisplay, S: Module + ModuleDisplay> Block<F, S> {
         }
     }
 
+    /// The two ways through the block, each with its factor; a plain block has one.
+    pub(crate) fn branches<const D: usize>(&self, a: Tensor<D>) -> (Tensor<D>, Option<Tensor<D>>)
+    where
+        F: Layer<D>,
+        S: Layer<D>,
+    {
+        match self {
+            Self::Plain(block) => (block.main_path.forward(a), None),
+            Self::Residual(block) => {
+                let shortcut = scale(block.shortcut.forward(a.clone()), block.skip_strength);
+                (scale(block.main_path.forward(a), block.survival * block.branch_scale), Some(shortcut))
+            }
+        }
+    }
+
     /// p: 1 in a plain block.
     pub fn survival(&self) -> f64 {
         match self {

@@ -7,7 +7,7 @@ use crate::{
     init::zeroed,
     kernels::{Addend, End, fused, unit},
     norm::fold,
-    shortcut::pad_channels,
+    shortcut::subsampled,
 };
 use alloc::{vec, vec::Vec};
 use burn::{
@@ -17,7 +17,7 @@ use burn::{
         BatchNorm, PaddingConfig2d,
         conv::{Conv2d, Conv2dConfig},
     },
-    tensor::{Device, Tensor, s},
+    tensor::{Device, Tensor, activation::relu},
 };
 use serde::{Deserialize, Serialize};
 
@@ -256,11 +256,7 @@ impl Layer<4> for ConvShortcut {
         if let Some(conv) = &self.conv {
             return unit(conv, &self.bn).forward(a);
         }
-        let a = match self.stride as isize {
-            1 => a,
-            stride => a.slice(s![.., .., ..;stride, ..;stride]),
-        };
-        pad_channels(a, self.out_channels)
+        subsampled(a, self.stride, self.out_channels)
     }
 
     fn addend(&self, a: &Tensor<4>, strength: f64) -> Addend<4> {
@@ -272,6 +268,22 @@ impl Layer<4> for ConvShortcut {
 }
 
 impl ConvPath {
+    /// The convolutions in order.
+    pub(crate) fn convolutions(&self) -> Vec<&Conv2d> {
+        [Some(&self.conv1), Some(&self.conv2), self.conv3.as_ref()].into_iter().flatten().collect()
+    }
+
+    /// Each convolution's output after its norm.
+    pub(crate) fn responses(&self, a: Tensor<4>) -> Vec<Tensor<4>> {
+        let mut a = a;
+        let respond = |(conv, norm)| {
+            let z = unit(conv, norm).forward(a.clone());
+            a = relu(z.clone());
+            z
+        };
+        self.convolutions().into_iter().zip([&self.bn1, &self.bn2, &self.bn3]).map(respond).collect()
+    }
+
     pub(crate) fn folded(mut self) -> Self {
         self.conv1 = fold(self.conv1, self.bn1.take());
         self.conv2 = fold(self.conv2, self.bn2.take());

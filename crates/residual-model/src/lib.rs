@@ -79,8 +79,8 @@ pub use init::InitConfig;
 pub use kernels::Kernels;
 pub use name::{Family, NetName, PUBLISHED};
 pub use network::{
-    Activation, BlockOptions, BlockShape, ConvConfig, ConvNetwork, DenseConfig, DenseNetwork, Features, Network,
-    NetworkBlock, NetworkConfig, Part, Stage, Stem,
+    Activation, BlockOptions, BlockShape, BlockView, Branches, ConvConfig, ConvNetwork, DenseConfig, DenseNetwork,
+    Features, Network, NetworkBlock, NetworkConfig, Part, Stage, Stem,
 };
 pub use norm::Norm;
 pub use preact::{PreactBlock, PreactPath, PreactPlainBlock, PreactResidualBlock};

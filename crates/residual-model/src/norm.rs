@@ -21,9 +21,12 @@ pub enum Norm {
     None,
 }
 
+/// The share of a batch's statistics in the running ones after a training step.
+pub(crate) const MOMENTUM: f64 = 0.1;
+
 impl Norm {
     pub(crate) fn init(self, features: usize, device: &Device) -> Option<BatchNorm> {
-        (self == Self::Batch).then(|| BatchNormConfig::new(features).init(device))
+        (self == Self::Batch).then(|| BatchNormConfig::new(features).with_momentum(MOMENTUM).init(device))
     }
 
     /// Whether the linear layers before this norm have a bias.

@@ -9,6 +9,7 @@ use crate::{
     kernels::{Addend, End, Unit, fused, unit},
     norm::{fold, normalize},
 };
+use alloc::vec::Vec;
 use burn::{
     module::Module,
     nn::{BatchNorm, conv::Conv2d},
@@ -90,6 +91,22 @@ impl PreactPath {
             None => second.forward(p1),
             Some(third) => third.forward(second.forward_relu(p1)),
         }
+    }
+
+    /// The convolutions in order.
+    pub(crate) fn convolutions(&self) -> Vec<&Conv2d> {
+        [Some(&self.conv1), Some(&self.conv2), self.conv3.as_ref()].into_iter().flatten().collect()
+    }
+
+    /// Each convolution's output.
+    pub(crate) fn responses(&self, a: Tensor<4>) -> Vec<Tensor<4>> {
+        let mut a = a;
+        let respond = |(conv, norm): (&Conv2d, &Option<BatchNorm>)| {
+            let z = conv.forward(relu(normalize(norm, a.clone())));
+            a = z.clone();
+            z
+        };
+        self.convolutions().into_iter().zip([&self.bn1, &self.bn2, &self.bn3]).map(respond).collect()
     }
 
     /// The convolutions, each with the norm after it; the last has none.
@@ -201,6 +218,18 @@ impl PreactBlock {
         match self {
             Self::Plain(block) => block.forward(a),
             Self::Residual(block) => block.forward_sampled(a, survives),
+        }
+    }
+
+    /// The two ways through the block, each with its factor; a plain block has one.
+    pub(crate) fn branches(&self, a: Tensor<4>) -> (Tensor<4>, Option<Tensor<4>>) {
+        match self {
+            Self::Plain(block) => (block.forward(a), None),
+            Self::Residual(block) => {
+                let (p, shortcut) = block.ways(a);
+                let main_path = scale(block.main_path.forward(p), block.survival * block.branch_scale);
+                (main_path, Some(scale(shortcut, block.skip_strength)))
+            }
         }
     }
 

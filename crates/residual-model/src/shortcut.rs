@@ -1,5 +1,5 @@
 use crate::ModelError;
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, s};
 use core::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +49,15 @@ impl FromStr for ShortcutOption {
             _ => Err(ModelError::UnknownWord { what: "shortcut option", word: word.into(), expected: "A, B or C" }),
         }
     }
+}
+
+/// Every `stride`-th pixel, padded with zeros up to `channels`: option A.
+pub(crate) fn subsampled(a: Tensor<4>, stride: usize, channels: usize) -> Tensor<4> {
+    let a = match stride as isize {
+        1 => a,
+        stride => a.slice(s![.., .., ..;stride, ..;stride]),
+    };
+    pad_channels(a, channels)
 }
 
 /// Pads dimension 1 with zeros up to `channels`, half of them before and half after.

@@ -323,7 +323,7 @@ impl ConvConfig {
         2 + self.shape.layers() * self.block_count()
     }
 
-    fn block_count(&self) -> usize {
+    pub(super) fn block_count(&self) -> usize {
         self.stages.iter().sum()
     }
 
@@ -583,7 +583,7 @@ impl ConvNetwork {
     }
 
     /// What the first stage takes.
-    fn stem(&self, images: Tensor<4>) -> Tensor<4> {
+    pub(super) fn stem(&self, images: Tensor<4>) -> Tensor<4> {
         let stem = unit(&self.conv1, &self.bn1);
         let a = if self.preact { stem.forward(images) } else { stem.forward_relu(images) };
         match &self.maxpool {
@@ -592,7 +592,7 @@ impl ConvNetwork {
         }
     }
 
-    fn pool(&self, a: Tensor<4>) -> Tensor<2> {
+    pub(super) fn pool(&self, a: Tensor<4>) -> Tensor<2> {
         let a = if self.preact { relu(normalize(&self.bn, a)) } else { a };
         a.flatten::<3>(2, 3).mean_dim(2).squeeze_dim::<2>(2)
     }

@@ -84,7 +84,7 @@ impl DenseConfig {
         if self.init.zero_init { network.zero_last_layers() } else { network }
     }
 
-    fn block_count(&self) -> usize {
+    pub(super) fn block_count(&self) -> usize {
         (self.depth - 2) / 2
     }
 
@@ -144,7 +144,7 @@ impl DenseNetwork {
         self.blocks.iter().fold(self.stem(x), |a, block| block.forward(a))
     }
 
-    fn stem(&self, x: Tensor<2>) -> Tensor<2> {
+    pub(super) fn stem(&self, x: Tensor<2>) -> Tensor<2> {
         unit(&self.linear1, &self.bn1).forward_relu(x)
     }
 

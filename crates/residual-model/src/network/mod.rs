@@ -1,9 +1,11 @@
 //! Whole networks, and what all of them have in common.
 
+mod anatomy;
 mod conv;
 mod dense;
 mod part;
 
+pub use anatomy::{BlockView, Branches};
 pub use conv::{Activation, BlockShape, ConvConfig, ConvNetwork, NetworkBlock, Stem};
 pub use dense::{DenseConfig, DenseNetwork};
 pub use part::Part;
@@ -196,6 +198,14 @@ impl NetworkConfig {
         match self {
             Self::Dense(config) => config.width,
             Self::Conv(config) => config.width,
+        }
+    }
+
+    /// The number of blocks.
+    pub fn block_count(&self) -> usize {
+        match self {
+            Self::Dense(config) => config.block_count(),
+            Self::Conv(config) => config.block_count(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand, ValueEnum};
 use residual_data::{DataName, Normalize};
+use residual_lab::What;
 use residual_model::{BranchScale, Family, NetName, Norm, Part, ShortcutOption, Stem};
 use residual_train::Recipe;
 use std::{path::PathBuf, time::Duration};
@@ -21,6 +22,7 @@ pub(crate) enum Command {
     Sweep(SweepArgs),
     Train(Box<TrainArgs>),
     Compare(CompareArgs),
+    Inspect(InspectArgs),
     Predict(PredictArgs),
     Eval(EvalArgs),
     Models(ModelsArgs),
@@ -91,6 +93,77 @@ pub(crate) struct SweepArgs {
     #[command(flatten)]
     pub(crate) backend: BackendArgs,
     /// Print results.json instead of tables
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Measure inside networks why shortcuts help, plain and residual side by side
+///
+/// A subject is the folder of a finished training, which is only read, or a network's name: that is measured as it
+/// starts. Each measurement writes NAME.csv, NAME.svg and NAME.json; `residual report` makes a page of them.
+#[derive(clap::Args)]
+#[command(after_help = "Measurements:
+  gradients    norm of each layer's gradient at initialisation and in training, with and without norm
+  activations  scale of blocks' outputs and layers' responses, main path against input
+  lesion       test error without blocks, and with blocks swapped (trained networks)
+  alpha        error of trainings with the shortcut weakened
+  paths        gradient by the length of its path, and the effective depth (residual networks)
+  landscape    loss around the weights
+  shattered    autocorrelation of gradients at neighbouring inputs
+
+Examples:
+  residual inspect plain56 resnet56 --what gradients,activations
+  residual inspect dense-plain32 --what gradients --width 256 --samples 1024
+  residual inspect runs/plain20 runs/resnet20 --what lesion,landscape
+  residual inspect runs/resnet20 --what gradients --steps 1,10,100
+  residual inspect resnet32 --what alpha --epochs 7 --seeds 3")]
+pub(crate) struct InspectArgs {
+    /// Folders of trainings, or names of networks
+    #[arg(required = true, value_name = "RUN|NET")]
+    pub(crate) subjects: Vec<String>,
+    /// What to measure, separated by commas
+    #[arg(long, required = true, value_delimiter = ',', value_name = "WHAT")]
+    pub(crate) what: Vec<What>,
+    /// Folder for the results [default: inspect/ and the subjects' names]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// Images that are looked at [default: 512]
+    #[arg(long, value_name = "IMAGES")]
+    pub(crate) images: Option<usize>,
+    /// Initialisations over which gradients are averaged [default: 10]
+    #[arg(long)]
+    pub(crate) inits: Option<u64>,
+    /// Training steps after which gradients are measured too, separated by commas
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) steps: Vec<usize>,
+    /// Trainings for each skip strength [default: 2]
+    #[arg(long)]
+    pub(crate) seeds: Option<u64>,
+    /// Random choices of blocks, paths and lines of inputs [default: 20]
+    #[arg(long)]
+    pub(crate) draws: Option<usize>,
+    /// Points along each direction of a landscape [default: 21]
+    #[arg(long)]
+    pub(crate) points: Option<usize>,
+    /// Seed of a fresh network [default: 0]
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Passes over the training set, of a fresh network's trainings [default: 10]
+    #[arg(long)]
+    pub(crate) epochs: Option<usize>,
+    /// Learning rate of a fresh network's trainings [default: 0.05]
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) lr: Option<f64>,
+    /// Measurements at a time, each on one core [default: the cores of this machine, 1 on a GPU]
+    #[arg(long)]
+    pub(crate) jobs: Option<usize>,
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+    #[command(flatten)]
+    pub(crate) backend: BackendArgs,
+    /// Print findings as JSON
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -47,6 +47,7 @@ fn run(args: Args) -> anyhow::Result<()> {
         Command::Sweep(args) => commands::sweep(args, &stop_on_ctrl_c()?),
         Command::Train(args) => commands::train(args, &stop_on_ctrl_c()?),
         Command::Compare(args) => commands::compare(&args),
+        Command::Inspect(args) => commands::inspect(&args),
         Command::Predict(args) => commands::predict(&args),
         Command::Eval(args) => commands::eval(&args),
         Command::Models(args) => commands::models(&args),

@@ -1,10 +1,23 @@
-//! Line charts as SVG, and the same as PNG.
+//! Charts as SVG, and the same as PNG.
+//!
+//! The SVG is a picture by itself. It also carries its numbers (`data-…`), which the report's script shows.
 
+mod axis;
+mod field;
+
+pub(crate) use self::{
+    axis::{Axis, Scale},
+    field::Field,
+};
+
+use self::axis::significant;
 use crate::LabError;
 use resvg::{tiny_skia, usvg};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::{fmt::Write, sync::Arc};
 
 /// Panels under a title.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Figure {
     pub(crate) title: String,
     pub(crate) subtitle: String,
@@ -14,34 +27,39 @@ pub(crate) struct Figure {
     pub(crate) panels: Vec<Panel>,
 }
 
-/// Lines over common axes.
+/// Lines over common axes, and over a field if there is one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Panel {
     pub(crate) title: String,
     pub(crate) x: Axis,
     pub(crate) y: Axis,
     pub(crate) lines: Vec<Line>,
+    #[serde(default)]
+    pub(crate) field: Option<Field>,
 }
 
-/// A linear axis.
-pub(crate) struct Axis {
-    pub(crate) label: String,
-    pub(crate) range: (f64, f64),
-    pub(crate) ticks: Vec<f64>,
-}
-
-/// One line, with a marker and a whisker of ± spread at each point if it has markers.
+/// One line, with a marker and a whisker of ± spread at each point if it has markers. Points that are not finite, or
+/// have no place on the axes, interrupt it; what lies outside the axes is drawn at their ends.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Line {
     pub(crate) label: String,
     pub(crate) color: String,
     pub(crate) marker: Option<Marker>,
+    #[serde(deserialize_with = "points")]
     pub(crate) points: Vec<(f64, f64)>,
+    #[serde(deserialize_with = "numbers")]
     pub(crate) spread: Vec<f64>,
     /// Single measurements behind the points.
+    #[serde(deserialize_with = "points")]
     pub(crate) dots: Vec<(f64, f64)>,
+    /// What a pointer shows at each point; without them the point's numbers.
+    pub(crate) tips: Vec<String>,
 }
 
 /// The shape that tells lines apart without colour.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Marker {
     Circle,
     Square,
@@ -51,52 +69,53 @@ pub(crate) enum Marker {
 const PANEL: (f64, f64) = (470.0, 330.0);
 const LEFT: f64 = 62.0;
 const RIGHT: f64 = 18.0;
-const TOP: f64 = 58.0;
+/// Room for a field's colour bar.
+const BAR: f64 = 86.0;
 const BOTTOM: f64 = 50.0;
-const HEAD: f64 = 62.0;
+const LEGEND_ROW: f64 = 18.0;
 const INK: &str = "#1f2328";
 const GREY: &str = "#59636e";
 const GRID: &str = "#e3e6ea";
 const FONT: &str = "Roboto, 'Helvetica Neue', Arial, sans-serif";
 
-impl Axis {
-    /// From 0 to at least `max`, with about five round ticks.
-    pub(crate) fn from_zero(label: &str, max: f64) -> Self {
-        let max = if max > 0.0 { max } else { 1.0 };
-        let magnitude = 10f64.powf((max / 5.0).log10().floor());
-        let step = [1.0, 2.0, 2.5, 5.0, 10.0].map(|m| m * magnitude).into_iter().find(|s| max / s <= 5.0 + 1e-9);
-        let step = step.unwrap_or(max / 5.0);
-        let count = (max / step - 1e-9).ceil() as usize;
-        let ticks: Vec<f64> = (0..=count).map(|i| i as f64 * step).collect();
-        Self { label: label.into(), range: (0.0, count as f64 * step), ticks }
-    }
+/// JSON has no word for numbers that are not finite, so that they come back from `null`.
+fn numbers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f64>, D::Error> {
+    let numbers = Vec::<Option<f64>>::deserialize(deserializer)?;
+    Ok(numbers.into_iter().map(|n| n.unwrap_or(f64::NAN)).collect())
+}
+
+fn points<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(f64, f64)>, D::Error> {
+    let points = Vec::<(Option<f64>, Option<f64>)>::deserialize(deserializer)?;
+    Ok(points.into_iter().map(|(x, y)| (x.unwrap_or(f64::NAN), y.unwrap_or(f64::NAN))).collect())
 }
 
 impl Figure {
-    fn size(&self) -> (f64, f64) {
-        let rows = self.panels.len().div_ceil(self.columns);
-        let columns = self.columns.min(self.panels.len()).max(1);
-        (columns as f64 * PANEL.0, HEAD + rows as f64 * PANEL.1)
-    }
-
     /// The figure as an SVG document.
     pub(crate) fn to_svg(&self) -> String {
-        let (width, height) = self.size();
-        let mut svg = String::new();
-        let _ = writeln!(
-            svg,
-            r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" font-family="{FONT}" role="img" aria-label="{}">"#,
-            escape(&self.description)
-        );
+        let columns = self.columns.min(self.panels.len()).max(1);
+        let width = columns as f64 * PANEL.0;
+        let titles = wrap(&self.title, width - LEFT - RIGHT, 20.0);
+        let subtitles = wrap(&self.subtitle, width - LEFT - RIGHT, 12.5);
+        let head = 22.0 * titles.len() as f64 + 18.0 * subtitles.len() as f64 + 22.0;
+        let top = self.panels.iter().map(Panel::head).fold(0.0, f64::max);
+        let panel_height = PANEL.1 - 58.0 + top;
+        let height = head + self.panels.len().div_ceil(columns) as f64 * panel_height;
+        let mut svg = open(width, height, &self.description);
         let _ = writeln!(svg, "<title>{}</title>", escape(&self.title));
         let _ = writeln!(svg, r##"<rect width="{width}" height="{height}" fill="#ffffff"/>"##);
-        text(&mut svg, (LEFT, 28.0), 20.0, INK, "start", &self.title);
-        text(&mut svg, (LEFT, 48.0), 12.5, GREY, "start", &self.subtitle);
+        let mut y = 6.0;
+        for (class, size, lines) in [("title", 22.0, titles), ("subtitle", 18.0, subtitles)] {
+            for line in lines {
+                y += size;
+                text(&mut svg, class, (LEFT, y), "start", &line);
+            }
+        }
         for (i, panel) in self.panels.iter().enumerate() {
-            let x = (i % self.columns) as f64 * PANEL.0;
-            let y = HEAD + (i / self.columns) as f64 * PANEL.1;
+            let x = (i % columns) as f64 * PANEL.0;
+            let y = head + (i / columns) as f64 * panel_height;
             let _ = writeln!(svg, r#"<g transform="translate({x} {y})">"#);
-            panel.draw(&mut svg);
+            panel.draw_head(&mut svg);
+            Plot::new(panel, top, panel_height).draw(&mut svg);
             svg.push_str("</g>\n");
         }
         svg.push_str("</svg>\n");
@@ -119,140 +138,302 @@ impl Figure {
 }
 
 impl Panel {
-    fn x(&self, value: f64) -> f64 {
-        let (from, to) = self.x.range;
-        LEFT + (value - from) / (to - from) * (PANEL.0 - LEFT - RIGHT)
+    /// Lines over axes.
+    pub(crate) fn new(title: String, x: Axis, y: Axis, lines: Vec<Line>) -> Self {
+        Self { title, x, y, lines, field: None }
     }
 
-    fn y(&self, value: f64) -> f64 {
-        let (from, to) = self.y.range;
-        let bottom = PANEL.1 - BOTTOM;
-        bottom - (value.clamp(from, to) - from) / (to - from) * (bottom - TOP)
+    /// The panel alone, without title and legend, which a page sets in its own type.
+    pub(crate) fn to_svg(&self) -> String {
+        let (top, height) = (14.0, PANEL.1 - 44.0);
+        let lines: Vec<&str> = self.lines.iter().map(|line| line.label.as_str()).collect();
+        let field = self.field.as_ref().map(|field| format!("{} over ", field.label)).unwrap_or_default();
+        let names = if lines.is_empty() { String::new() } else { format!(" Lines: {}.", lines.join(", ")) };
+        let label = format!("{}: {field}{} against {}.{names}", self.title, self.y.label, self.x.label);
+        let mut svg = open(PANEL.0, height, &label);
+        Plot::new(self, top, height).draw(&mut svg);
+        svg.push_str("</svg>\n");
+        svg
+    }
+
+    fn titles(&self) -> Vec<String> {
+        wrap(&self.title, PANEL.0 - LEFT - RIGHT, 14.5)
+    }
+
+    /// The legend's entries, each with its place from the left, row by row.
+    fn legend(&self) -> Vec<Vec<(f64, &Line)>> {
+        let mut rows: Vec<Vec<(f64, &Line)>> = Vec::new();
+        let mut x = f64::MAX;
+        for line in self.lines.iter().filter(|line| !line.label.is_empty()) {
+            let width = 26.0 + measure(&line.label, 12.0) + 14.0;
+            if x + width > PANEL.0 {
+                x = LEFT;
+                rows.push(Vec::new());
+            }
+            if let Some(row) = rows.last_mut() {
+                row.push((x, line));
+            }
+            x += width;
+        }
+        rows
+    }
+
+    /// The height of title and legend.
+    fn head(&self) -> f64 {
+        22.0 + 18.0 * self.titles().len() as f64 + LEGEND_ROW * self.legend().len() as f64
+    }
+
+    fn draw_head(&self, svg: &mut String) {
+        let mut y = 20.0;
+        for line in self.titles() {
+            text(svg, "panel-title", (LEFT, y), "start", &line);
+            y += 18.0;
+        }
+        for row in self.legend() {
+            for (x, line) in row {
+                line.draw_key(svg, (x, y));
+                text(svg, "key", (x + 26.0, y + 4.0), "start", &line.label);
+            }
+            y += LEGEND_ROW;
+        }
+    }
+}
+
+impl Line {
+    /// A line still without points.
+    pub(crate) fn new(label: &str, color: &str) -> Self {
+        Self { label: label.into(), color: color.into(), ..Self::default() }
+    }
+
+    /// A piece of the line with its marker, 20 pixels long.
+    fn draw_key(&self, svg: &mut String, (x, y): (f64, f64)) {
+        let color = escape(&self.color);
+        let end = x + 20.0;
+        let _ = writeln!(svg, r#"<line x1="{x}" y1="{y}" x2="{end}" y2="{y}" stroke="{color}" stroke-width="2.5"/>"#);
+        if let Some(marker) = self.marker {
+            marker.draw(svg, (x + 10.0, y), &color, "");
+        }
+    }
+
+    /// The legend's picture of the line, as a picture of its own.
+    pub(crate) fn key_svg(&self) -> String {
+        let mut svg = String::from(r#"<svg viewBox="0 0 20 12" width="20" height="12" aria-hidden="true">"#);
+        self.draw_key(&mut svg, (0.0, 6.0));
+        svg + "</svg>"
+    }
+}
+
+/// A panel's lines and axes in their place.
+struct Plot<'a> {
+    panel: &'a Panel,
+    left: f64,
+    right: f64,
+    top: f64,
+    bottom: f64,
+}
+
+impl<'a> Plot<'a> {
+    fn new(panel: &'a Panel, top: f64, height: f64) -> Self {
+        let right = PANEL.0 - if panel.field.is_some() { BAR } else { RIGHT };
+        Self { panel, left: LEFT, right, top, bottom: height - BOTTOM }
+    }
+
+    fn x(&self, value: f64) -> Option<f64> {
+        Some(self.left + self.panel.x.place(value)?.clamp(0.0, 1.0) * (self.right - self.left))
+    }
+
+    fn y(&self, value: f64) -> Option<f64> {
+        Some(self.bottom - self.panel.y.place(value)?.clamp(0.0, 1.0) * (self.bottom - self.top))
+    }
+
+    fn point(&self, (x, y): (f64, f64)) -> Option<(f64, f64)> {
+        Some((self.x(x)?, self.y(y)?))
     }
 
     fn draw(&self, svg: &mut String) {
-        text(svg, (LEFT, 20.0), 14.5, INK, "start", &self.title);
-        self.draw_legend(svg);
+        let Self { panel, left, right, top, bottom } = self;
+        let axis = |axis: &Axis| {
+            let scale = if axis.scale == Scale::Log { "log" } else { "linear" };
+            format!("{scale} {} {}", axis.range.0, axis.range.1)
+        };
+        let _ = writeln!(
+            svg,
+            r#"<g class="plot" data-box="{left} {top} {right} {bottom}" data-x="{}" data-y="{}" data-x-label="{}" data-y-label="{}">"#,
+            axis(&panel.x),
+            axis(&panel.y),
+            escape(&panel.x.label),
+            escape(&panel.y.label)
+        );
+        if let Some(field) = &panel.field {
+            field.draw(svg, self);
+        }
         self.draw_axes(svg);
-        for line in &self.lines {
+        for line in &panel.lines {
             self.draw_line(svg, line);
         }
-    }
-
-    fn draw_legend(&self, svg: &mut String) {
-        let mut x = LEFT;
-        for line in &self.lines {
-            let y = 38.0;
-            let _ = writeln!(
-                svg,
-                r#"<line x1="{x}" y1="{y}" x2="{}" y2="{y}" stroke="{}" stroke-width="2.5"/>"#,
-                x + 20.0,
-                line.color
-            );
-            if let Some(marker) = line.marker {
-                marker.draw(svg, (x + 10.0, y), &line.color, "");
-            }
-            text(svg, (x + 26.0, y + 4.0), 12.0, INK, "start", &line.label);
-            x += 26.0 + 6.6 * line.label.chars().count() as f64 + 14.0;
-        }
+        svg.push_str("</g>\n");
     }
 
     fn draw_axes(&self, svg: &mut String) {
-        let (left, right, bottom) = (LEFT, PANEL.0 - RIGHT, PANEL.1 - BOTTOM);
-        for &tick in &self.y.ticks {
-            let y = self.y(tick);
-            let _ = writeln!(svg, r#"<line x1="{left}" y1="{y:.1}" x2="{right}" y2="{y:.1}" stroke="{GRID}"/>"#);
-            text(svg, (left - 8.0, y + 4.0), 11.5, GREY, "end", &number(tick));
+        let &Self { panel, left, right, top, bottom } = self;
+        for (&tick, label) in panel.y.ticks.iter().zip(panel.y.tick_labels()) {
+            let Some(y) = self.y(tick) else { continue };
+            if panel.field.is_none() {
+                let _ = writeln!(svg, r#"<line x1="{left}" y1="{y:.1}" x2="{right}" y2="{y:.1}" stroke="{GRID}"/>"#);
+            }
+            text(svg, "tick", (left - 8.0, y + 4.0), "end", &label);
         }
         let mut free = f64::MIN;
-        for &tick in &self.x.ticks {
-            let (x, label) = (self.x(tick), number(tick));
-            let half = 3.4 * label.len() as f64 + 2.0;
-            let _ =
-                writeln!(svg, r#"<line x1="{x:.1}" y1="{bottom}" x2="{x:.1}" y2="{}" stroke="{GREY}"/>"#, bottom + 4.0);
+        for (&tick, label) in panel.x.ticks.iter().zip(panel.x.tick_labels()) {
+            let Some(x) = self.x(tick) else { continue };
+            let half = measure(&label, 11.5) / 2.0 + 3.0;
+            let end = bottom + 4.0;
+            let _ = writeln!(svg, r#"<line x1="{x:.1}" y1="{bottom}" x2="{x:.1}" y2="{end}" stroke="{GREY}"/>"#);
             if x - half > free {
-                text(svg, (x, bottom + 17.0), 11.5, GREY, "middle", &label);
+                text(svg, "tick", (x, bottom + 17.0), "middle", &label);
                 free = x + half;
             }
         }
         let _ = writeln!(svg, r#"<line x1="{left}" y1="{bottom}" x2="{right}" y2="{bottom}" stroke="{GREY}"/>"#);
-        text(svg, ((left + right) / 2.0, bottom + 38.0), 12.5, INK, "middle", &self.x.label);
-        let middle = (TOP + bottom) / 2.0;
-        let _ = writeln!(svg, r#"<g transform="translate(18 {middle}) rotate(-90)">"#);
-        text(svg, (0.0, 0.0), 12.5, INK, "middle", &self.y.label);
+        text(svg, "name", ((left + right) / 2.0, bottom + 38.0), "middle", &panel.x.label);
+        let _ = writeln!(svg, r#"<g transform="translate(18 {}) rotate(-90)">"#, (top + bottom) / 2.0);
+        text(svg, "name", (0.0, 0.0), "middle", &panel.y.label);
         svg.push_str("</g>\n");
     }
 
     fn draw_line(&self, svg: &mut String, line: &Line) {
-        let Line { color, points, .. } = line;
-        for &(x, y) in &line.dots {
+        let color = escape(&line.color);
+        let places: Vec<Option<(f64, f64)>> = line.points.iter().map(|&point| self.point(point)).collect();
+        self.open_series(svg, line, &places);
+        for (x, y) in line.dots.iter().filter_map(|&dot| self.point(dot)) {
+            let _ = writeln!(svg, r#"<circle cx="{x:.1}" cy="{y:.1}" r="2" fill="{color}" fill-opacity="0.45"/>"#);
+        }
+        let width = if line.marker.is_some() { 2.5 } else { 1.8 };
+        for run in places.split(Option::is_none).filter(|run| !run.is_empty()) {
+            let run: Vec<(f64, f64)> = run.iter().flatten().copied().collect();
+            if let ([(x, y)], None) = (&run[..], line.marker) {
+                let _ = writeln!(svg, r#"<circle cx="{x:.1}" cy="{y:.1}" r="{width}" fill="{color}"/>"#);
+            }
+            let path: Vec<String> = run.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
             let _ = writeln!(
                 svg,
-                r#"<circle cx="{:.1}" cy="{:.1}" r="2" fill="{color}" fill-opacity="0.45"/>"#,
-                self.x(x),
-                self.y(y)
+                r#"<polyline points="{}" fill="none" stroke="{color}" stroke-width="{width}" stroke-linejoin="round"/>"#,
+                path.join(" ")
             );
         }
-        let path: Vec<String> = points.iter().map(|&(x, y)| format!("{:.1},{:.1}", self.x(x), self.y(y))).collect();
-        let width = if line.marker.is_some() { 2.5 } else { 1.8 };
-        let _ = writeln!(
-            svg,
-            r#"<polyline points="{}" fill="none" stroke="{color}" stroke-width="{width}" stroke-linejoin="round"/>"#,
-            path.join(" ")
-        );
-        let Some(marker) = line.marker else { return };
-        for (&(x, y), &spread) in points.iter().zip(&line.spread) {
-            let (px, top, bottom) = (self.x(x), self.y(y + spread), self.y(y - spread));
-            if bottom - top > 0.5 {
-                for (x1, y1, x2, y2) in
-                    [(px, top, px, bottom), (px - 4.0, top, px + 4.0, top), (px - 4.0, bottom, px + 4.0, bottom)]
-                {
-                    let _ = writeln!(
-                        svg,
-                        r#"<line x1="{x1:.1}" y1="{y1:.1}" x2="{x2:.1}" y2="{y2:.1}" stroke="{color}" stroke-width="1.4"/>"#
-                    );
-                }
+        if let Some(marker) = line.marker {
+            for (i, &place) in places.iter().enumerate() {
+                let Some((x, y)) = place else { continue };
+                self.draw_whisker(svg, line, i, x);
+                marker.draw(svg, (x, y), &color, &self.tip(line, i));
             }
-            let tip = format!("{}, {x} layers: {y:.2} ± {spread:.2}", line.label);
-            marker.draw(svg, (px, self.y(y)), color, &tip);
         }
+        svg.push_str("</g>\n");
+    }
+
+    /// With what a script shows of it.
+    fn open_series(&self, svg: &mut String, line: &Line, places: &[Option<(f64, f64)>]) {
+        let shown = || (0..places.len()).filter(|&i| places[i].is_some());
+        let numbers = |i: usize| {
+            let (x, y) = line.points[i];
+            let spread = line.spread.get(i).map(|&spread| format!(",{}", significant(spread))).unwrap_or_default();
+            format!("{},{}{spread}", significant(x), significant(y))
+        };
+        let _ = write!(
+            svg,
+            r#"<g class="series" data-label="{}" data-color="{}" data-points="{}""#,
+            escape(&line.label),
+            escape(&line.color),
+            shown().map(numbers).collect::<Vec<_>>().join(" ")
+        );
+        if !line.tips.is_empty() {
+            let tips: Vec<&str> = shown().map(|i| line.tips.get(i).map_or("", String::as_str)).collect();
+            let _ = write!(svg, r#" data-tips="{}""#, escape(&serde_json::to_string(&tips).unwrap_or_default()));
+        }
+        svg.push_str(">\n");
+    }
+
+    fn draw_whisker(&self, svg: &mut String, line: &Line, i: usize, x: f64) {
+        let (y, spread) = (line.points[i].1, line.spread.get(i).copied().unwrap_or(0.0));
+        let Some(top) = self.y(y + spread) else { return };
+        // Below a logarithmic axis there is no place.
+        let bottom = self.y(y - spread).unwrap_or(self.bottom);
+        if bottom - top > 0.5 {
+            let (left, right) = (x - 4.0, x + 4.0);
+            let _ = writeln!(
+                svg,
+                r#"<path d="M{left:.1} {top:.1}H{right:.1}M{left:.1} {bottom:.1}H{right:.1}M{x:.1} {top:.1}V{bottom:.1}" stroke="{}" stroke-width="1.4"/>"#,
+                escape(&line.color)
+            );
+        }
+    }
+
+    fn tip(&self, line: &Line, i: usize) -> String {
+        if let Some(tip) = line.tips.get(i) {
+            return format!("{}: {tip}", line.label);
+        }
+        let (x, y) = line.points[i];
+        let spread = line.spread.get(i).map(|&spread| format!(" ± {}", significant(spread))).unwrap_or_default();
+        let Panel { x: x_axis, y: y_axis, .. } = self.panel;
+        format!("{}: {} {}, {} {}{spread}", line.label, x_axis.label, significant(x), y_axis.label, significant(y))
     }
 }
 
 impl Marker {
     fn draw(self, svg: &mut String, (x, y): (f64, f64), color: &str, tip: &str) {
-        let shape = match self {
-            Self::Circle => format!(r#"<circle cx="{x:.1}" cy="{y:.1}" r="4.5""#),
-            Self::Square => format!(r#"<rect x="{:.1}" y="{:.1}" width="8.4" height="8.4""#, x - 4.2, y - 4.2),
-            Self::Triangle => {
-                format!(r#"<path d="M{x:.1} {:.1} l5.2 9 h-10.4 z""#, y - 5.6)
-            }
+        let (name, shape) = match self {
+            Self::Circle => ("circle", format!(r#"cx="{x:.1}" cy="{y:.1}" r="4.5""#)),
+            Self::Square => ("rect", format!(r#"x="{:.1}" y="{:.1}" width="8.4" height="8.4""#, x - 4.2, y - 4.2)),
+            Self::Triangle => ("path", format!(r#"d="M{x:.1} {:.1} l5.2 9 h-10.4 z""#, y - 5.6)),
         };
-        let _ = writeln!(
-            svg,
-            r##"{shape} fill="{color}" stroke="#ffffff"><title>{}</title></{}>"##,
-            escape(tip),
-            match self {
-                Self::Circle => "circle",
-                Self::Square => "rect",
-                Self::Triangle => "path",
-            }
-        );
+        let tip = if tip.is_empty() { String::new() } else { format!("<title>{}</title>", escape(tip)) };
+        let _ = writeln!(svg, r##"<{name} {shape} fill="{color}" stroke="#ffffff">{tip}</{name}>"##);
     }
 }
 
-fn text(svg: &mut String, (x, y): (f64, f64), size: f64, color: &str, anchor: &str, content: &str) {
+fn open(width: f64, height: f64, label: &str) -> String {
+    format!(
+        r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" font-family="{FONT}" role="img" aria-label="{}">
+"#,
+        escape(label)
+    )
+}
+
+/// Text of a class, which a page may set larger where the picture is small.
+fn text(svg: &mut String, class: &str, (x, y): (f64, f64), anchor: &str, content: &str) {
+    let (size, color) = match class {
+        "title" => (20.0, INK),
+        "subtitle" => (12.5, GREY),
+        "panel-title" => (14.5, INK),
+        "key" => (12.0, INK),
+        "name" => (12.5, INK),
+        _ => (11.5, GREY),
+    };
     let _ = writeln!(
         svg,
-        r#"<text x="{x:.1}" y="{y:.1}" font-size="{size}" fill="{color}" text-anchor="{anchor}">{}</text>"#,
+        r#"<text class="{class}" x="{x:.1}" y="{y:.1}" font-size="{size}" fill="{color}" text-anchor="{anchor}">{}</text>"#,
         escape(content)
     );
 }
 
-/// Without a trail of zeros.
-fn number(value: f64) -> String {
-    let text = format!("{value:.3}");
-    text.trim_end_matches('0').trim_end_matches('.').to_string()
+/// About how wide a text is.
+fn measure(text: &str, size: f64) -> f64 {
+    0.55 * size * text.chars().count() as f64
+}
+
+/// Lines of a text that fit the width.
+fn wrap(text: &str, width: f64, size: f64) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if measure(line, size) + measure(word, size) + 0.3 * size <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.into()),
+        }
+    }
+    lines
 }
 
 /// Text made safe for XML and HTML.
@@ -272,28 +453,26 @@ mod tests {
             points: vec![(0.0, 0.0), (10.0, 50.0)],
             spread: vec![0.0, 5.0],
             dots: vec![(10.0, 45.0)],
+            ..Line::default()
         };
-        let x = Axis { label: "x".into(), range: (0.0, 10.0), ticks: vec![0.0, 10.0] };
-        let panel = Panel { title: "t".into(), x, y: Axis::from_zero("y", 50.0), lines: vec![line] };
+        let x = Axis { label: "x".into(), range: (0.0, 10.0), ticks: vec![0.0, 10.0], scale: Scale::Linear };
+        let panel = Panel { title: "t".into(), x, y: Axis::from_zero("y", 50.0), lines: vec![line], field: None };
         Figure { title: "T".into(), subtitle: "s".into(), description: "d".into(), columns: 2, panels: vec![panel] }
     }
 
-    #[test]
-    fn ticks_are_round_and_cover_the_data() {
-        let ticks = |max| Axis::from_zero("", max).ticks;
-        assert_eq!(ticks(100.0), [0.0, 20.0, 40.0, 60.0, 80.0, 100.0]);
-        assert_eq!(ticks(91.3), [0.0, 20.0, 40.0, 60.0, 80.0, 100.0]);
-        assert_eq!(ticks(2.4), [0.0, 0.5, 1.0, 1.5, 2.0, 2.5]);
-        assert_eq!(Axis::from_zero("", 0.0).range, (0.0, 1.0));
+    /// How many pixels there are of a colour.
+    fn count(png: &[u8], color: (u8, u8, u8)) -> usize {
+        let pixmap = tiny_skia::Pixmap::decode_png(png).unwrap();
+        pixmap.pixels().iter().filter(|p| (p.red(), p.green(), p.blue()) == color).count()
     }
 
     #[test]
     fn points_land_where_the_axes_say() {
         let figure = figure();
-        let panel = &figure.panels[0];
-        assert_eq!((panel.x(0.0), panel.x(10.0)), (LEFT, PANEL.0 - RIGHT));
-        assert_eq!((panel.y(0.0), panel.y(50.0)), (PANEL.1 - BOTTOM, TOP));
-        assert_eq!(panel.y(1e9), TOP);
+        let plot = Plot::new(&figure.panels[0], 58.0, PANEL.1);
+        assert_eq!((plot.x(0.0), plot.x(10.0)), (Some(LEFT), Some(PANEL.0 - RIGHT)));
+        assert_eq!((plot.y(0.0), plot.y(50.0)), (Some(PANEL.1 - BOTTOM), Some(58.0)));
+        assert_eq!((plot.y(1e9), plot.y(f64::NAN)), (Some(58.0), None));
     }
 
     #[test]
@@ -303,9 +482,56 @@ mod tests {
         let png = figure.to_png().unwrap();
         let pixmap = tiny_skia::Pixmap::decode_png(&png).unwrap();
         assert_eq!((pixmap.width(), pixmap.height()), (940, 784));
-        let blue = pixmap.pixels().iter().filter(|p| (p.red(), p.green(), p.blue()) == (0, 0x72, 0xb2)).count();
         let dark = pixmap.pixels().iter().filter(|p| p.red() < 60 && p.green() < 60).count();
-        assert!(blue > 500, "the line is missing");
+        assert!(count(&png, (0, 0x72, 0xb2)) > 500, "the line is missing");
         assert!(dark > 100, "the text is missing");
+    }
+
+    #[test]
+    fn what_is_not_finite_interrupts_a_line_and_survives_json() {
+        let mut figure = figure();
+        let line = &mut figure.panels[0].lines[0];
+        line.points = [1.0, 2.0, f64::NAN, 4.0, f64::INFINITY, 6.0, 7.0].map(|y| (y, y)).to_vec();
+        line.spread.clear();
+        line.tips = (0..7).map(|i| format!("tip {i}")).collect();
+        let svg = figure.to_svg();
+        assert_eq!((svg.matches("<polyline").count(), svg.matches("<title>a ").count()), (3, 5));
+        assert!(!svg.contains("NaN") && !svg.contains("inf") && svg.contains("tip 3") && !svg.contains("tip 2"));
+        let json = serde_json::to_string(&figure).unwrap();
+        let back: Figure = serde_json::from_str(&json).unwrap();
+        assert_eq!(back.to_svg(), svg);
+        figure.panels[0].y = Axis::log("y", 1.0, 10.0);
+        figure.panels[0].lines[0].points = vec![(1.0, 1.0), (2.0, 0.0), (3.0, 10.0)];
+        assert!(!figure.to_svg().contains("NaN"));
+    }
+
+    #[test]
+    fn a_legend_that_is_too_wide_goes_on_below() {
+        let mut figure = figure();
+        let line = figure.panels[0].lines[0].clone();
+        let before = figure.panels[0].head();
+        figure.panels[0].lines = vec![line; 9];
+        let panel = &figure.panels[0];
+        assert_eq!(panel.legend().iter().map(Vec::len).sum::<usize>(), 9);
+        assert!(panel.legend().len() > 1 && panel.head() > before);
+        for (x, line) in panel.legend().into_iter().flatten() {
+            assert!(x + 26.0 + measure(&line.label, 12.0) <= PANEL.0);
+        }
+    }
+
+    #[test]
+    fn a_field_is_coloured_and_has_a_scale() {
+        let mut figure = figure();
+        let axis: Vec<f64> = (0..25).map(|i| f64::from(i) * 10.0 / 24.0).collect();
+        let mut values: Vec<f64> = axis.iter().flat_map(|y| axis.iter().map(move |x| x + y)).collect();
+        values[0] = f64::NAN;
+        let field = Field { xs: axis.clone(), ys: axis, values, range: (0.0, 20.0), label: "loss".into() };
+        let panel = &mut figure.panels[0];
+        (panel.field, panel.y, panel.lines) = (Some(field), Axis::covering("y", 0.0, 10.0), Vec::new());
+        let svg = figure.to_svg();
+        assert!(svg.len() < 100_000 && !svg.contains("NaN") && svg.contains(">loss<"), "{}", svg.len());
+        let png = figure.to_png().unwrap();
+        assert!(count(&png, (0xfd, 0xe7, 0x25)) > 50, "the lightest colour is missing");
+        assert!(count(&png, (0xb8, 0xbd, 0xc3)) > 50, "the unknown is not grey");
     }
 }

@@ -1,6 +1,7 @@
 use crate::{
     LabError,
     chart::{Axis, Figure, Line, Panel},
+    figures,
 };
 use residual_model::{BlockKind, summary::thousands};
 use residual_train::{Environment, Row, RunDir, Split, TrainConfig};
@@ -127,10 +128,7 @@ impl Comparison {
             let points = || lines.iter().flat_map(|line| &line.points);
             let last = points().map(|point| point.0).fold(1.0, f64::max);
             let highest = points().map(|point| point.1).fold(0.0, f64::max);
-            let mut x = Axis::from_zero("epoch", last);
-            x.range.1 = last;
-            x.ticks.retain(|&tick| tick <= last);
-            Panel { title: title.into(), x, y: Axis::from_zero("error, %", highest), lines }
+            Panel::new(title.into(), Axis::until("epoch", last), Axis::from_zero("error, %", highest), lines)
         };
         let sentences = self.runs.iter().map(|run| {
             let error = run.test_error.map_or_else(|| "unknown".into(), |error| format!("{:.1} %", 100.0 * error));
@@ -161,17 +159,12 @@ fn distinct(words: impl Iterator<Item = String>) -> Vec<String> {
 
 /// The line of a run, which is the index-th of its kind.
 fn line(run: &ComparedRun, index: usize, split: Split) -> Line {
-    const PLAIN: [&str; 3] = ["#d55e00", "#e69f00", "#cc79a7"];
-    const RESIDUAL: [&str; 3] = ["#0072b2", "#56b4e9", "#009e73"];
-    let colors = if run.kind == BlockKind::Plain { PLAIN } else { RESIDUAL };
     let rows = run.rows.iter().filter(|row| row.split == split);
     Line {
         label: run.label.clone(),
-        color: colors[index % colors.len()].into(),
-        marker: None,
+        color: figures::color(run.kind, index),
         points: rows.map(|row| (row.epoch as f64, 100.0 * row.error)).collect(),
-        spread: Vec::new(),
-        dots: Vec::new(),
+        ..Line::default()
     }
 }
 

@@ -2,14 +2,23 @@
 
 use crate::{
     Results, RunResult, RunStatus, Series,
-    chart::{Axis, Figure, Line, Marker, Panel},
+    chart::{Axis, Figure, Line, Marker, Panel, Scale},
 };
 use residual_model::{BlockKind, Family};
 
 /// Okabe and Ito's palette, told apart with any colour vision.
-const PLAIN: &str = "#d55e00";
-const RESIDUAL: &str = "#0072b2";
+const PLAIN: [&str; 3] = ["#d55e00", "#e69f00", "#cc79a7"];
+const RESIDUAL: [&str; 3] = ["#0072b2", "#56b4e9", "#009e73"];
 const BETWEEN: [&str; 4] = ["#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
+
+/// The colour of the index-th line of a kind.
+pub(crate) fn color(kind: BlockKind, index: usize) -> String {
+    let colors = match kind {
+        BlockKind::Plain => PLAIN,
+        BlockKind::Residual => RESIDUAL,
+    };
+    colors[index % colors.len()].into()
+}
 
 /// Training error against the number of layers: He et al. 2015, Fig. 1 and 6 in one.
 pub(crate) fn depth(results: &Results) -> Figure {
@@ -25,9 +34,10 @@ pub(crate) fn depth(results: &Results) -> Figure {
             series.iter().flat_map(|s| &s.points).flat_map(|p| &p.train_errors).fold(0.0f64, |a, &b| a.max(b));
         Panel {
             title: format!("{} blocks, {} epochs", word(family), config.epochs(family)),
-            x: Axis { label: "number of layers".into(), range: (0.0, 1.03 * deepest), ticks },
+            x: Axis { label: "number of layers".into(), range: (0.0, 1.03 * deepest), ticks, scale: Scale::Linear },
             y: Axis::from_zero("training error, %", 100.0 * highest),
             lines: series.iter().enumerate().map(|(i, s)| error_line(s, i)).collect(),
+            field: None,
         }
     };
     let families: Vec<Family> = results.config.families.clone();
@@ -46,17 +56,18 @@ pub(crate) fn depth(results: &Results) -> Figure {
 
 fn error_line(series: &Series, index: usize) -> Line {
     let (color, marker) = match (series.kind, series.alpha) {
-        (BlockKind::Plain, _) => (PLAIN, Marker::Circle),
-        (BlockKind::Residual, 1.0) => (RESIDUAL, Marker::Square),
-        _ => (BETWEEN[index % BETWEEN.len()], Marker::Triangle),
+        (BlockKind::Plain, _) => (color(series.kind, 0), Marker::Circle),
+        (BlockKind::Residual, 1.0) => (color(series.kind, 0), Marker::Square),
+        _ => (BETWEEN[index % BETWEEN.len()].into(), Marker::Triangle),
     };
     Line {
         label: series.label(),
-        color: color.into(),
+        color,
         marker: Some(marker),
         points: series.points.iter().map(|p| (p.depth as f64, 100.0 * p.train.mean)).collect(),
         spread: series.points.iter().map(|p| 100.0 * p.train.std).collect(),
         dots: series.points.iter().flat_map(|p| p.train_errors.iter().map(|e| (p.depth as f64, 100.0 * e))).collect(),
+        tips: Vec::new(),
     }
 }
 
@@ -67,15 +78,8 @@ pub(crate) fn curves(results: &Results) -> Figure {
     let panel = |series: &Series| {
         let lines = curve_lines(results, series);
         let last = lines.iter().flat_map(|l| l.points.last()).map(|p| p.0).fold(1.0, f64::max);
-        let mut x = Axis::from_zero("iteration", last);
-        x.range.1 = last;
-        x.ticks.retain(|&t| t <= last);
-        Panel {
-            title: format!("{} blocks, {}", word(series.family), series.label()),
-            x,
-            y: Axis::from_zero("training loss", highest),
-            lines,
-        }
+        let title = format!("{} blocks, {}", word(series.family), series.label());
+        Panel::new(title, Axis::until("iteration", last), Axis::from_zero("training loss", highest), lines)
     };
     Figure {
         title: "Training loss, by number of layers".into(),
@@ -104,10 +108,8 @@ fn curve_lines(results: &Results, series: &Series) -> Vec<Line> {
         Line {
             label: point.depth.to_string(),
             color: shaded(series.kind, shade),
-            marker: None,
             points: smooth(&mean(&curves)),
-            spread: Vec::new(),
-            dots: Vec::new(),
+            ..Line::default()
         }
     };
     series.points.iter().enumerate().map(line).collect()
@@ -130,7 +132,7 @@ fn smooth(values: &[f64]) -> Vec<(f64, f64)> {
 }
 
 /// From a light to a dark shade of the kind's colour.
-fn shaded(kind: BlockKind, t: f64) -> String {
+pub(crate) fn shaded(kind: BlockKind, t: f64) -> String {
     let (light, dark) = match kind {
         BlockKind::Plain => ([0xf4, 0xa9, 0x6a], [0x7a, 0x2a, 0x00]),
         BlockKind::Residual => ([0x86, 0xbd, 0xea], [0x06, 0x33, 0x5c]),
@@ -146,7 +148,7 @@ fn word(family: Family) -> &'static str {
     }
 }
 
-fn seeds(n: u64) -> String {
+pub(crate) fn seeds(n: u64) -> String {
     if n == 1 { "1 seed".into() } else { format!("{n} seeds") }
 }
 

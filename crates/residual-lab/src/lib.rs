@@ -20,6 +20,7 @@ mod chart;
 mod comparison;
 mod error;
 mod figures;
+mod inspect;
 mod page;
 mod results;
 mod statistics;
@@ -29,6 +30,7 @@ mod verdict;
 
 pub use comparison::{ComparedRun, Comparison};
 pub use error::LabError;
+pub use inspect::{InspectConfig, Inspection, Subject, What};
 pub use results::{Results, RunResult, RunStatus};
 pub use statistics::{Point, Series, Spread, series};
 pub use sweep::{Progress, RunSpec, Sweep, SweepConfig};

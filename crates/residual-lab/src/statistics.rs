@@ -19,6 +19,19 @@ impl Spread {
         let squares = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>();
         Self { mean, std: if n > 1.0 { (squares / (n - 1.0)).sqrt() } else { 0.0 } }
     }
+
+    /// Half the width of the mean's 95 % confidence interval, by Student's distribution; 0 for a single value.
+    pub fn half_width(values: &[f64]) -> f64 {
+        // The 97.5 % quantile for 1 to 30 degrees of freedom.
+        const STUDENT: [f64; 30] = [
+            12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+            2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+        ];
+        match values.len() {
+            0 | 1 => 0.0,
+            n => STUDENT.get(n - 2).unwrap_or(&1.96) * Self::of(values).std / (n as f64).sqrt(),
+        }
+    }
 }
 
 /// All seeds of one network.
@@ -102,5 +115,7 @@ mod tests {
     fn spread_is_the_sample_standard_deviation() {
         assert_eq!(Spread::of(&[2.0, 4.0, 6.0]), Spread { mean: 4.0, std: 2.0 });
         assert_eq!(Spread::of(&[5.0]), Spread { mean: 5.0, std: 0.0 });
+        assert_eq!(Spread::half_width(&[2.0, 4.0, 6.0]), 4.303 * 2.0 / 3f64.sqrt());
+        assert_eq!(Spread::half_width(&[5.0]), 0.0);
     }
 }

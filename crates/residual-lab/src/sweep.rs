@@ -471,7 +471,7 @@ impl Sweep {
 }
 
 /// Enough for Burn's recursive helpers on graphs of a thousand layers.
-const STACK: usize = 64 << 20;
+pub(crate) const STACK: usize = 64 << 20;
 
 /// `sweep.json`
 #[derive(PartialEq, Serialize, Deserialize)]

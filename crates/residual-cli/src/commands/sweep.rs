@@ -53,7 +53,7 @@ pub(crate) fn sweep(args: SweepArgs, stop: &StopFlag) -> anyhow::Result<()> {
     }
 }
 
-fn default_jobs(backend: Backend) -> usize {
+pub(super) fn default_jobs(backend: Backend) -> usize {
     match backend {
         Backend::Flex | Backend::NdArray => std::thread::available_parallelism().map_or(1, usize::from),
         _ => 1,

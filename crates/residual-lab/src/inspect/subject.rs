@@ -1,0 +1,196 @@
+use super::{InspectConfig, Watch};
+use crate::{LabError, figures};
+use burn::tensor::Tensor;
+use rayon::ThreadPoolBuilder;
+use residual_data::{Batch, Dataset, Loader, Source, Subset};
+use residual_model::{BlockKind, Network};
+use residual_train::{Device, RunDir, TrainConfig, TrainError};
+use std::{
+    fmt,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+/// A network to look at: fresh, or with a training's weights.
+pub struct Subject {
+    pub(super) config: TrainConfig,
+    pub(super) dataset: Dataset,
+    pub(super) device: Device,
+    trained: Option<Mutex<Network>>,
+}
+
+impl Subject {
+    /// The network that a training with these settings starts with.
+    ///
+    /// # Errors
+    /// If a setting is wrong, or the data cannot be loaded.
+    pub fn fresh(config: TrainConfig, device: &Device) -> Result<Self, LabError> {
+        config.validate()?;
+        let dataset = config.data.load().map_err(TrainError::from)?;
+        // What a training checks before it starts.
+        residual_train::Training::with_data(config.clone(), dataset.clone(), device.clone())?;
+        Ok(Self { config, dataset, device: device.clone().inner(), trained: None })
+    }
+
+    /// The network of a finished training. The folder is only read.
+    ///
+    /// # Errors
+    /// If the folder holds no finished training, or its data cannot be loaded.
+    pub fn of_run(folder: &Path, device: &Device) -> Result<Self, LabError> {
+        let run = RunDir::open(folder)?;
+        let device = device.clone().inner();
+        run.model()?;
+        let network = run.network(&device)?;
+        Ok(Self { trained: Some(Mutex::new(network)), ..Self::fresh(run.config()?, &device)? })
+    }
+
+    /// Whether it has a training's weights.
+    pub fn is_trained(&self) -> bool {
+        self.trained.is_some()
+    }
+
+    pub(super) fn kind(&self) -> BlockKind {
+        self.config.network.blocks().kind
+    }
+
+    /// `plain56`
+    pub(super) fn name(&self) -> String {
+        let name = self.config.network.name().to_string();
+        match self.config.network.blocks().skip_strength {
+            alpha if alpha != 1.0 && self.kind() == BlockKind::Residual => format!("{name}, α = {alpha}"),
+            _ => name,
+        }
+    }
+
+    /// The training's network in inference mode.
+    pub(super) fn trained(&self) -> Option<Network> {
+        self.trained.as_ref().map(|network| network.lock().unwrap_or_else(|error| error.into_inner()).clone())
+    }
+
+    /// The training's network, or else the initial one with the batch's statistics in its norms; in inference mode.
+    pub(super) fn network(&self, images: &Tensor<4>) -> Network {
+        self.trained().unwrap_or_else(|| self.initial(images))
+    }
+
+    /// The initial network with the batch's statistics in its norms, in inference mode.
+    pub(super) fn initial(&self, images: &Tensor<4>) -> Network {
+        self.config.init(&self.device.clone().autodiff()).calibrated(images.clone())
+    }
+
+    /// So many training images, at equal distances.
+    pub(super) fn training_images(&self, samples: usize, device: &Device) -> Result<Batch, LabError> {
+        batch(&self.dataset.train, samples, device)
+    }
+
+    /// So many test images, at equal distances.
+    pub(super) fn test_images(&self, samples: usize, device: &Device) -> Result<Batch, LabError> {
+        batch(&self.dataset.test, samples, device)
+    }
+}
+
+impl fmt::Display for Subject {
+    /// `plain56 on digits, seed 0, trained for 10 epochs`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, data, seed) = (self.name(), &self.config.data, self.config.seed);
+        match self.is_trained() {
+            true => write!(f, "{name} on {data}, seed {seed}, trained for {} epochs", self.config.epochs),
+            false => write!(f, "{name} on {data}, seed {seed}, fresh"),
+        }
+    }
+}
+
+fn batch(source: &Arc<dyn Source>, samples: usize, device: &Device) -> Result<Batch, LabError> {
+    let some: Arc<dyn Source> = Arc::new(Subset::evenly(source.clone(), samples));
+    let batch = Loader::new(some, samples, device).batches().next();
+    Ok(batch.ok_or_else(|| LabError::Setting("there are no samples".into()))?.map_err(TrainError::from)?)
+}
+
+/// `512 training images`, if there are so many.
+pub(super) fn training_images(subjects: &[Subject], samples: usize) -> String {
+    let most = subjects.iter().map(|subject| subject.dataset.train.len()).max().unwrap_or(0);
+    format!("{} training images", samples.min(most))
+}
+
+/// `512 test images`, if there are so many.
+pub(super) fn test_images(subjects: &[Subject], samples: usize) -> String {
+    let most = subjects.iter().map(|subject| subject.dataset.test.len()).max().unwrap_or(0);
+    format!("{} test images", samples.min(most))
+}
+
+/// The subjects' names, with a number where two have the same.
+pub(super) fn labels(subjects: &[Subject]) -> Vec<String> {
+    let names: Vec<String> = subjects.iter().map(Subject::name).collect();
+    let label = |(i, name): (usize, &String)| match names.iter().filter(|other| *other == name).count() {
+        1 => name.clone(),
+        _ => format!("{name} ({})", i + 1),
+    };
+    names.iter().enumerate().map(label).collect()
+}
+
+/// The subjects' colours, by kind.
+pub(super) fn colors(subjects: &[Subject]) -> Vec<String> {
+    let before = |i: usize| subjects[..i].iter().filter(|other| other.kind() == subjects[i].kind()).count();
+    (0..subjects.len()).map(|i| figures::color(subjects[i].kind(), before(i))).collect()
+}
+
+/// The values of a tensor.
+pub(super) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
+    tensor.into_data().iter::<f64>().collect()
+}
+
+/// `‖v‖₂`
+pub(super) fn norm(values: &[f64]) -> f64 {
+    values.iter().map(|x| x * x).sum::<f64>().sqrt()
+}
+
+/// Calls `f` with each number below `count`, several at a time, each on one core: the results, in order, are the same
+/// for any number at a time.
+pub(super) fn each<R: Send>(
+    count: usize,
+    config: &InspectConfig,
+    watch: Watch<'_>,
+    f: impl Fn(usize) -> Result<R, LabError> + Sync,
+) -> Result<Vec<R>, LabError> {
+    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let results: Mutex<Vec<Option<R>>> = Mutex::new((0..count).map(|_| None).collect());
+    let failure: Mutex<Option<LabError>> = Mutex::new(None);
+    let fail = |error| {
+        next.store(count, Ordering::SeqCst);
+        lock(&failure).get_or_insert(error);
+    };
+    let worker = || {
+        let pool = ThreadPoolBuilder::new().num_threads(1).stack_size(crate::sweep::STACK).build();
+        let pool = match pool {
+            Ok(pool) => pool,
+            Err(error) => return fail(LabError::Setting(format!("cannot start a thread: {error}"))),
+        };
+        loop {
+            let i = next.fetch_add(1, Ordering::SeqCst);
+            if i >= count {
+                return;
+            }
+            match pool.install(|| f(i)) {
+                Ok(result) => lock(&results)[i] = Some(result),
+                Err(error) => return fail(error),
+            }
+            watch(done.fetch_add(1, Ordering::SeqCst) + 1, count);
+        }
+    };
+    watch(0, count);
+    std::thread::scope(|scope| {
+        for _ in 0..config.jobs.min(count) {
+            scope.spawn(worker);
+        }
+    });
+    if let Some(error) = lock(&failure).take() {
+        return Err(error);
+    }
+    Ok(lock(&results).drain(..).flatten().collect())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,327 @@
+//! Each measurement on a case whose answer is known.
+
+use super::{activations, alpha, gradients, landscape, lesion, paths, shattered, subject::values, *};
+use burn::{
+    module::{Module, ModuleMapper, Param},
+    tensor::{Tensor, TensorData},
+};
+use residual_backend::Backend;
+use residual_data::{Batch, DataName};
+use residual_model::{BlockKind, BlockOptions, InitConfig, Network, NetworkConfig, Norm};
+use residual_train::{Device, TrainConfig};
+
+fn device() -> Device {
+    Backend::Flex.probe().unwrap().device
+}
+
+fn config(net: &str, change: impl Fn(BlockOptions) -> BlockOptions) -> TrainConfig {
+    let config = TrainConfig::new(net.parse().unwrap(), DataName::Synthetic).unwrap();
+    let blocks = change(*config.network.blocks());
+    let network = config.network.clone().with_blocks(blocks);
+    config.with_network(network)
+}
+
+fn subject(net: &str) -> Subject {
+    Subject::fresh(config(net, |blocks| blocks), &device()).unwrap()
+}
+
+fn quiet(_: usize, _: usize) {}
+
+/// A network whose main paths end in zeros.
+fn with_dead_blocks(net: &str) -> TrainConfig {
+    let config = config(net, |blocks| blocks);
+    let init = InitConfig { zero_init: true, ..*config.network.init_config() };
+    let network = config.network.clone().with_init(init);
+    config.with_network(network)
+}
+
+type Matrix = Vec<Vec<f64>>;
+
+fn product(a: &Matrix, b: &Matrix) -> Matrix {
+    a.iter().map(|row| (0..b[0].len()).map(|j| row.iter().zip(b).map(|(x, r)| x * r[j]).sum()).collect()).collect()
+}
+
+fn transposed(a: &Matrix) -> Matrix {
+    (0..a[0].len()).map(|j| a.iter().map(|row| row[j]).collect()).collect()
+}
+
+fn matrix(data: &TensorData) -> Matrix {
+    let values: Vec<f64> = data.iter::<f64>().collect();
+    values.chunks(data.shape()[1]).map(<[f64]>::to_vec).collect()
+}
+
+/// With positive inputs and weights no ReLU clips: `logits = x W₁ W₂ W₃ W₄`, and the gradient of each weight is a product
+/// of matrices.
+#[test]
+fn gradients_of_a_linear_network_are_products_of_matrices() {
+    struct Positive;
+    impl ModuleMapper for Positive {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.map(|tensor| tensor.inner().abs().mul_scalar(0.1)).map(|t| Tensor::from_inner(t).require_grad())
+        }
+    }
+    let config = config("dense-plain4", |blocks| BlockOptions { norm: Norm::None, ..blocks });
+    let device = device().autodiff();
+    let network = config.network.clone().with_width(6).init(&device).map(&mut Positive);
+    let [samples, features, classes] = [5, config.data.describe().unwrap().shape.iter().product::<usize>(), 4];
+    let shape = config.data.describe().unwrap().shape;
+    let pixels: Vec<f32> = (0..samples * features).map(|i| 0.1 + (i * 7 % 11) as f32 / 11.0).collect();
+    let labels: Vec<usize> = (0..samples).map(|i| i % classes).collect();
+    let batch = Batch {
+        images: Tensor::from_data(TensorData::new(pixels.clone(), [samples, shape[0], shape[1], shape[2]]), &device),
+        labels: Tensor::from_data(TensorData::new(labels.iter().map(|&l| l as i32).collect(), [samples]), &device),
+        targets: None,
+        number: 0,
+    };
+    let mut weights = Vec::new();
+    residual_model::parameters::for_each_parameter(&network, |parameter| {
+        if parameter.path.ends_with(".weight") {
+            weights.push(matrix(&parameter.data()));
+        }
+    });
+    assert_eq!(weights.len(), 4);
+    let mut inputs: Vec<Matrix> =
+        vec![pixels.chunks(features).map(|r| r.iter().map(|&x| f64::from(x)).collect()).collect()];
+    for weight in &weights {
+        inputs.push(product(&inputs[inputs.len() - 1], weight));
+    }
+    // ∂L/∂logits = (softmax - one-hot) / samples
+    let mut delta: Matrix = inputs[4]
+        .iter()
+        .zip(&labels)
+        .map(|(scores, &label)| {
+            let most = scores.iter().copied().fold(f64::MIN, f64::max);
+            let sum: f64 = scores.iter().map(|s| (s - most).exp()).sum();
+            let p = scores.iter().map(|s| (s - most).exp() / sum);
+            p.enumerate().map(|(c, p)| (p - f64::from(u8::from(c == label))) / samples as f64).collect()
+        })
+        .collect();
+    let mut expected = Vec::new();
+    for layer in (0..4).rev() {
+        let gradient = product(&transposed(&inputs[layer]), &delta);
+        expected.push(gradient.iter().flatten().map(|g| g * g).sum::<f64>().sqrt());
+        delta = product(&delta, &transposed(&weights[layer]));
+    }
+    expected.reverse();
+    let found = gradients::by_layer(&network, &batch);
+    // The stem's and the head's are no block's.
+    assert_eq!(found.iter().map(|(name, _)| &name[..]).collect::<Vec<_>>(), ["blocks.0.linear1", "blocks.0.linear2"]);
+    for ((_, found), expected) in found.iter().zip(&expected[1..3]) {
+        assert!((found / expected - 1.0).abs() < 1e-4, "{found} {expected}");
+    }
+}
+
+#[test]
+fn growth_is_the_factor_of_a_geometric_sequence() {
+    let norms: Vec<f64> = (0..9).map(|layer| 3.0 * 1.25f64.powi(-layer)).collect();
+    assert!((gradients::growth(&norms) - 1.25).abs() < 1e-12);
+}
+
+/// `π/(π-1)` for wide layers and large batches (Yang et al. 2019).
+#[test]
+fn the_covariance_of_dense_gradients_grows_by_the_published_factor() {
+    let config = TrainConfig::new("dense-plain32".parse().unwrap(), DataName::Digits).unwrap();
+    let network = config.network.clone().with_width(192);
+    let subject = Subject::fresh(config.with_network(network), &device()).unwrap();
+    let device = device().autodiff();
+    let batch = subject.training_images(512, &device).unwrap();
+    let factors: Vec<f64> = (0..3)
+        .map(|seed| {
+            let network = subject.config.clone().with_seed(seed).init(&device).train();
+            let norms: Vec<f64> = gradients::by_layer(&network, &batch).into_iter().map(|(_, norm)| norm).collect();
+            gradients::growth(&norms).powi(2)
+        })
+        .collect();
+    let theory = std::f64::consts::PI / (std::f64::consts::PI - 1.0);
+    let mean = crate::Spread::of(&factors).mean;
+    assert!((mean / theory - 1.0).abs() < 0.1, "{factors:?} against {theory}");
+}
+
+#[test]
+fn a_dead_block_adds_nothing_and_is_not_missed() {
+    let device = device();
+    let subject = Subject::fresh(with_dead_blocks("resnet20"), &device).unwrap();
+    let batch = subject.test_images(64, &device).unwrap();
+    let network = subject.initial(&batch.images);
+    for block in activations::by_block(&network, &batch.images) {
+        assert_eq!(block.ratio, 0.0);
+        assert_eq!(block.responses[1], 0.0);
+        assert!(block.output > 0.0);
+    }
+    let damage = lesion::damage(&network, batch.clone(), 3, 0);
+    assert_eq!(damage.without.len(), 9);
+    assert!(damage.without.iter().all(|(_, error)| *error == damage.whole));
+
+    // The plain twin's blocks all give 0, the scores are the head's biases, and removing one changes nothing either; but
+    // a living one is missed.
+    let alive = Subject::fresh(config("resnet20", |blocks| blocks), &device).unwrap();
+    let network = alive.initial(&batch.images);
+    let ratios: Vec<f64> = activations::by_block(&network, &batch.images).iter().map(|block| block.ratio).collect();
+    assert!(ratios.iter().all(|&ratio| ratio > 0.1), "{ratios:?}");
+}
+
+/// Blocks, stem and head are the whole network, and a bypassed residual block is its shortcut.
+#[test]
+fn a_network_is_its_parts() {
+    let device = device();
+    for net in ["resnet20", "plain20", "dense-plain8", "dense-resnet8", "preact_resnet20", "preact_plain20"] {
+        let subject = subject(net);
+        let images = subject.test_images(16, &device).unwrap().images;
+        let network = subject.initial(&images);
+        let whole = values(network.forward(images.clone()));
+        let blocks = network.blocks();
+        assert_eq!(blocks.len(), subject.config.network.block_count());
+        let a = blocks.iter().fold(network.stem(images.clone()), |a, block| {
+            let joined = block.join(block.branches(a.clone()));
+            let whole = block.forward(a.clone());
+            assert_eq!(block.bypass(a.clone()).dims(), whole.dims(), "{net} {}", block.name);
+            assert_eq!(block.responses(a).last().unwrap().dims(), whole.dims());
+            close(&values(joined.clone()), &values(whole));
+            joined
+        });
+        close(&values(network.head(a)), &whole);
+    }
+}
+
+fn close(a: &[f64], b: &[f64]) {
+    let scale = b.iter().fold(1e-3f64, |most, x| most.max(x.abs()));
+    assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-4 * scale), "{a:?} {b:?}");
+}
+
+/// After calibration inference gives what a training step's forward pass gives.
+#[test]
+fn a_calibrated_network_infers_as_it_trains() {
+    let device = device();
+    for net in ["plain20", "resnet20", "dense-resnet8"] {
+        let subject = subject(net);
+        let images = subject.test_images(32, &device).unwrap().images;
+        let fresh = subject.config.init(&device.clone().autodiff());
+        let before = values(fresh.valid().forward(images.clone()));
+        let calibrated = fresh.calibrated(images.clone());
+        let training = values(fresh.clone().train().forward(Tensor::from_inner(images.clone())).inner());
+        close(&values(calibrated.forward(images.clone())), &training);
+        // The network itself was not changed by it.
+        let again = subject.config.init(&device.clone().autodiff());
+        assert_eq!(before, values(again.valid().forward(images)));
+    }
+}
+
+/// Where main paths are zero, blocks with identities are `g(α a)`: predictions do not depend on α but at 0.
+#[test]
+fn an_identity_branch_is_the_same_at_any_strength() {
+    let config = with_dead_blocks("dense-resnet8");
+    let mut config = TrainConfig { epochs: 1, ..config };
+    config.schedule.lr = 1e-12;
+    config.optimizer.weight_decay = 0.0;
+    let subject = Subject::fresh(config, &device()).unwrap();
+    let error = |alpha| alpha::errors(&subject, alpha, 0).unwrap().train;
+    let whole = error(1.0);
+    assert_eq!([error(0.25), error(0.5)], [whole; 2]);
+    // Without any input the head's biases, all equal, choose the first class.
+    let classes = subject.dataset.classes() as f64;
+    assert!((error(0.0) - (1.0 - 1.0 / classes)).abs() < 0.05, "{}", error(0.0));
+}
+
+/// `½ ‖w‖²` is a quadratic along any direction.
+#[test]
+fn the_landscape_of_a_quadratic_is_a_paraboloid() {
+    let device = device();
+    let subject = subject("dense-resnet4");
+    let images = subject.training_images(8, &device).unwrap().images;
+    let network = subject.initial(&images);
+    let weights = |network: &Network| {
+        let mut all = Vec::new();
+        residual_model::parameters::for_each_parameter(network, |parameter| {
+            if parameter.path.ends_with(".weight") {
+                all.extend(parameter.data().iter::<f64>());
+            }
+        });
+        all
+    };
+    let quadratic = |network: &Network| weights(network).iter().map(|w| w * w / 2.0).sum::<f64>();
+    let plane = landscape::Plane::new(network.clone(), 7);
+    let found = landscape::scan(&plane, 5, &InspectConfig::default(), &quiet, quadratic).unwrap();
+    let w = weights(&network);
+    let difference = |x, y| -> Vec<f64> { weights(&plane.at(x, y)).iter().zip(&w).map(|(a, b)| a - b).collect() };
+    let (first, second) = (difference(1.0, 0.0), difference(0.0, 1.0));
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    for (k, found) in found.iter().enumerate() {
+        let (x, y) = (landscape::offset(k % 5, 5), landscape::offset(k / 5, 5));
+        let expected = (dot(&w, &w) + x * x * dot(&first, &first) + y * y * dot(&second, &second)) / 2.0
+            + x * dot(&w, &first)
+            + y * dot(&w, &second)
+            + x * y * dot(&first, &second);
+        assert!((found / expected - 1.0).abs() < 1e-4, "{found} {expected}");
+    }
+    // Filter normalisation: each filter's direction is as long as the filter, so the whole is too.
+    assert!((dot(&first, &first) / dot(&w, &w) - 1.0).abs() < 1e-4);
+    assert!(first != second);
+}
+
+/// Gradients pass a block whose main path is zero by its shortcut alone.
+#[test]
+fn without_main_paths_every_gradient_is_on_the_shortest_path() {
+    let device = device();
+    let subject = Subject::fresh(with_dead_blocks("dense-resnet8"), &device).unwrap();
+    let images = subject.training_images(16, &device).unwrap().images;
+    let network = subject.initial(&images).train().freeze();
+    let batch = subject.training_images(16, &device.clone().autodiff()).unwrap();
+    let along = |through: [bool; 3]| paths::gradient_along(&network, &batch, &through);
+    assert!(along([false; 3]) > 0.0);
+    assert_eq!([along([true, false, false]), along([false, true, true]), along([true; 3])], [0.0; 3]);
+    let shares = paths::shares(3, &[(0, 2.0), (1, 0.0), (2, 0.0), (3, 0.0)]);
+    assert_eq!(paths::effective(&shares), (0.0, 0, 0));
+}
+
+/// With equal magnitudes the shares are binomial.
+#[test]
+fn shares_of_equal_paths_are_binomial() {
+    let close = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-12);
+    let all: Vec<(usize, f64)> = (0..=4).map(|k| (k, 0.3)).collect();
+    assert!(close(&paths::shares(4, &all), &[1.0, 4.0, 6.0, 4.0, 1.0].map(|c| c / 16.0)));
+    // Between measured lengths magnitudes are interpolated.
+    assert!(close(&paths::shares(4, &[(0, 0.3), (4, 0.3)]), &[1.0, 4.0, 6.0, 4.0, 1.0].map(|c| c / 16.0)));
+    let (mean, from, to) = paths::effective(&paths::shares(100, &[(0, 1.0), (100, 1.0)]));
+    assert!((mean - 50.0).abs() < 1e-9 && from == 40 && to == 60, "{mean} {from} {to}");
+}
+
+#[test]
+fn autocorrelation_of_known_sequences() {
+    let wave: Vec<f64> = (0..4096).map(|i| (f64::from(i) * std::f64::consts::TAU / 16.0).cos()).collect();
+    let found = shattered::autocorrelation(&wave, 16).unwrap();
+    for (lag, r) in found.iter().enumerate() {
+        let expected = (lag as f64 * std::f64::consts::TAU / 16.0).cos();
+        assert!((r - expected).abs() < 0.01, "{lag}: {r} {expected}");
+    }
+    let alternating: Vec<f64> = (0..1000).map(|i| if i % 2 == 0 { 1.0 } else { -1.0 }).collect();
+    assert!((shattered::autocorrelation(&alternating, 1).unwrap()[1] + 0.999).abs() < 1e-9);
+    assert!(shattered::autocorrelation(&[2.0; 10], 3).is_none());
+}
+
+#[test]
+fn a_measurement_comes_back_from_its_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let subjects = [subject("dense-plain4"), subject("dense-resnet4")];
+    let hardware = Backend::Flex.probe().unwrap();
+    let environment = Environment::here(Backend::Flex, &hardware);
+    let config = InspectConfig { samples: 32, inits: 2, draws: 2, points: 3, seeds: 1, steps: vec![1, 2], jobs: 2 };
+    for &what in What::ALL.iter().filter(|what| **what != What::Lesion) {
+        let measured =
+            Inspection::measure(what, &subjects, &config, "residual inspect".into(), environment.clone(), &quiet)
+                .unwrap();
+        measured.write(dir.path(), &what.to_string()).unwrap();
+        // The same for any number at a time.
+        let alone = InspectConfig { jobs: 1, ..config.clone() };
+        let again = Inspection::measure(what, &subjects, &alone, String::new(), environment.clone(), &quiet).unwrap();
+        assert_eq!((&measured.finding, &measured.table), (&again.finding, &again.table));
+        assert!(measured.table.len() > 2 && measured.table.iter().all(|row| row.len() == measured.table[0].len()));
+    }
+    let back = Inspection::read_all(dir.path()).unwrap();
+    assert_eq!(back.len(), What::ALL.len() - 1);
+    assert!(back.windows(2).all(|pair| pair[0].what as usize <= pair[1].what as usize));
+    let error = |what| Inspection::measure(what, &subjects[..1], &config, String::new(), environment.clone(), &quiet);
+    assert!(error(What::Lesion).unwrap_err().to_string().contains("need a trained network"));
+    assert!(error(What::Paths).unwrap_err().to_string().contains("dense-plain4 has a single path"));
+    assert_eq!(subjects[0].kind(), BlockKind::Plain);
+    assert!(matches!(subjects[0].config.network, NetworkConfig::Dense(_)));
+}

@@ -21,6 +21,7 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     Sweep(SweepArgs),
     Train(Box<TrainArgs>),
+    Report(ReportArgs),
     Compare(CompareArgs),
     Inspect(InspectArgs),
     Predict(PredictArgs),
@@ -41,6 +42,7 @@ pub(crate) enum Command {
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   residual sweep
+  residual sweep --explain
   residual sweep --family conv --depths 8,20,56 --seeds 1
   residual sweep --family dense --norm none --out sweep-without-norm
   residual sweep --alpha 0,0.25,0.5,0.75,1 --depths 32 --out sweep-alpha")]
@@ -62,15 +64,19 @@ pub(crate) struct SweepArgs {
     pub(crate) seed: u64,
     #[command(flatten)]
     pub(crate) data: DataArgs,
-    /// Passes over the training set [default: 20 dense, 7 conv]
+    /// Passes over the training set [default: 20 dense, 7 conv, 10 with nets of more than 200 layers]
     #[arg(long)]
     pub(crate) epochs: Option<usize>,
     /// Samples in a batch
     #[arg(long, default_value_t = 64)]
     pub(crate) batch_size: usize,
-    /// Learning rate at the start of its cosine decay [default: 0.02 dense, 0.05 conv]
+    /// Learning rate at the start of its cosine decay [default: 0.02 dense, 0.1 with nets of more than 200 layers, 0.05
+    /// conv]
     #[arg(long, allow_negative_numbers = true)]
     pub(crate) lr: Option<f64>,
+    /// Shorten the gradient of all parameters together to this norm [default: 2 with nets of more than 200 layers]
+    #[arg(long, value_name = "NORM", allow_negative_numbers = true)]
+    pub(crate) clip: Option<f64>,
     /// Norm after each layer: batch or none
     #[arg(long, default_value = "batch")]
     pub(crate) norm: Norm,
@@ -81,6 +87,9 @@ pub(crate) struct SweepArgs {
     /// Channels of the convolutional nets' first stage
     #[arg(long, default_value_t = 8)]
     pub(crate) width: usize,
+    /// Measure inside the shallowest and the deepest nets why shortcuts help: gradients, activations, lesions, landscapes
+    #[arg(long)]
+    pub(crate) explain: bool,
     /// Folder for the results
     #[arg(long, default_value = "sweep")]
     pub(crate) out: PathBuf,
@@ -553,6 +562,22 @@ pub(crate) enum DataCommand {
     },
 }
 
+/// Write one page of sweeps and inspections: figures, findings, commands
+///
+/// The page holds everything it shows and needs no network. A sweep's inspections are those in its folder `inspect`.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  residual report sweep
+  residual report sweep inspect --out found.html")]
+pub(crate) struct ReportArgs {
+    /// Folders that `residual sweep` or `residual inspect` wrote
+    #[arg(required = true, value_name = "DIR")]
+    pub(crate) folders: Vec<PathBuf>,
+    /// HTML file to write
+    #[arg(long, value_name = "FILE", default_value = "report.html")]
+    pub(crate) out: PathBuf,
+}
+
 /// Compare trainings: errors, parameters and time as a table, error against epoch as a figure
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
@@ -731,6 +756,7 @@ pub(crate) enum KernelsChoice {
   residual bench
   residual bench resnet56 --kernels reference
   residual bench resnet50 --batch 8 --inference
+  residual bench resnet20 --data cifar10 --flip --crop-padding 4
   residual bench resnet1202 --recompute --steps 1")]
 pub(crate) struct BenchArgs {
     /// Network, as `residual models` lists them, or of another depth
@@ -748,6 +774,10 @@ pub(crate) struct BenchArgs {
     /// Inference alone
     #[arg(long)]
     pub(crate) inference: bool,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    #[command(flatten)]
+    pub(crate) augmentation: AugmentationArgs,
     #[command(flatten)]
     pub(crate) network: ImageNetworkArgs,
     #[command(flatten)]

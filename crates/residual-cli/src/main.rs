@@ -46,6 +46,7 @@ fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Sweep(args) => commands::sweep(args, &stop_on_ctrl_c()?),
         Command::Train(args) => commands::train(args, &stop_on_ctrl_c()?),
+        Command::Report(args) => commands::report(&args),
         Command::Compare(args) => commands::compare(&args),
         Command::Inspect(args) => commands::inspect(&args),
         Command::Predict(args) => commands::predict(&args),

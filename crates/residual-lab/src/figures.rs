@@ -3,6 +3,7 @@
 use crate::{
     Results, RunResult, RunStatus, Series,
     chart::{Axis, Figure, Line, Marker, Panel, Scale},
+    table::cell,
 };
 use residual_model::{BlockKind, Family};
 
@@ -36,7 +37,7 @@ pub(crate) fn depth(results: &Results) -> Figure {
             title: format!("{} blocks, {} epochs", word(family), config.epochs(family)),
             x: Axis { label: "number of layers".into(), range: (0.0, 1.03 * deepest), ticks, scale: Scale::Linear },
             y: Axis::from_zero("training error, %", 100.0 * highest),
-            lines: series.iter().enumerate().map(|(i, s)| error_line(s, i)).collect(),
+            lines: series.iter().enumerate().map(|(i, s)| error_line(s, i, config.first_seed)).collect(),
             field: None,
         }
     };
@@ -54,7 +55,7 @@ pub(crate) fn depth(results: &Results) -> Figure {
     }
 }
 
-fn error_line(series: &Series, index: usize) -> Line {
+fn error_line(series: &Series, index: usize, first_seed: u64) -> Line {
     let (color, marker) = match (series.kind, series.alpha) {
         (BlockKind::Plain, _) => (color(series.kind, 0), Marker::Circle),
         (BlockKind::Residual, 1.0) => (color(series.kind, 0), Marker::Square),
@@ -67,8 +68,16 @@ fn error_line(series: &Series, index: usize) -> Line {
         points: series.points.iter().map(|p| (p.depth as f64, 100.0 * p.train.mean)).collect(),
         spread: series.points.iter().map(|p| 100.0 * p.train.std).collect(),
         dots: series.points.iter().flat_map(|p| p.train_errors.iter().map(|e| (p.depth as f64, 100.0 * e))).collect(),
-        tips: Vec::new(),
+        tips: series.points.iter().map(|p| error_tip(p, first_seed)).collect(),
     }
+}
+
+/// A point's error, and that of each seed.
+fn error_tip(point: &crate::Point, first_seed: u64) -> String {
+    let seeds = point.train_errors.iter().zip(first_seed..);
+    let seeds: Vec<String> = seeds.map(|(error, seed)| format!("seed {seed}: {:.2} %", 100.0 * error)).collect();
+    let unit = if point.diverged > 0 { "" } else { " %" };
+    format!("{} layers\n{}{unit}\n{}", point.depth, cell(point, point.train), seeds.join("\n"))
 }
 
 /// Training loss against the iteration, one panel a family and kind: He et al. 2015, Fig. 6.
@@ -106,9 +115,9 @@ fn curve_lines(results: &Results, series: &Series) -> Vec<Line> {
         let curves: Vec<&[f32]> = results.runs.iter().filter(belongs).map(|r| &r.curve[..]).collect();
         let shade = i as f64 / (series.points.len().max(2) - 1) as f64;
         Line {
-            label: point.depth.to_string(),
+            label: format!("{} layers", point.depth),
             color: shaded(series.kind, shade),
-            points: smooth(&mean(&curves)),
+            points: thin(smooth(&mean(&curves))),
             ..Line::default()
         }
     };
@@ -129,6 +138,13 @@ fn smooth(values: &[f64]) -> Vec<(f64, f64)> {
         window.iter().sum::<f64>() / window.len() as f64
     };
     (0..values.len()).map(|i| ((i + 1) as f64, average(i))).collect()
+}
+
+/// As many of the points as a picture can show, among them the last.
+fn thin(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
+    const MOST: usize = 160;
+    let (step, last) = (points.len().div_ceil(MOST).max(1), points.len().saturating_sub(1));
+    points.into_iter().enumerate().filter(|(i, _)| (last - i) % step == 0).map(|(_, point)| point).collect()
 }
 
 /// From a light to a dark shade of the kind's colour.

@@ -1,10 +1,10 @@
 use crate::{
-    LabError, RunSpec, Series, SweepConfig, Verdict, figures, page, series,
+    LabError, Report, RunSpec, Series, SweepConfig, Verdict, figures, series, sweep,
     table::markdown_table,
     verdict::{NO_VERDICT, RULE},
 };
 use residual_train::{Environment, TrainError, files};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::path::Path;
 
 /// What one training came to.
@@ -62,6 +62,20 @@ pub struct Results {
     pub runs: Vec<RunResult>,
 }
 
+impl<'de> Deserialize<'de> for Results {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// What the rest follows from.
+        #[derive(Deserialize)]
+        struct Measured {
+            config: SweepConfig,
+            environment: Environment,
+            runs: Vec<RunResult>,
+        }
+        let Measured { config, environment, runs } = Measured::deserialize(deserializer)?;
+        Ok(Self::new(config, environment, runs))
+    }
+}
+
 /// The curves stay in `runs/`; the rest of each training is one row.
 fn without_curves<S: Serializer>(runs: &[RunResult], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(runs.iter().map(|run| RunResult { curve: Vec::new(), ..run.clone() }))
@@ -90,8 +104,20 @@ impl Results {
         files::write(&folder.join("depth.svg"), depth.to_svg().as_bytes())?;
         files::write(&folder.join("depth.png"), &depth.to_png()?)?;
         files::write(&folder.join("curves.svg"), curves.to_svg().as_bytes())?;
-        files::write(&folder.join("index.html"), page::render(self, &depth, &curves).as_bytes())?;
+        files::write(&folder.join("index.html"), Report::of_sweep(self, folder)?.html().as_bytes())?;
         Ok(())
+    }
+
+    /// Reads what a sweep wrote into its folder, with the loss curves if the trainings' files are still there.
+    ///
+    /// # Errors
+    /// If `results.json` cannot be read.
+    pub fn read(folder: &Path) -> Result<Self, LabError> {
+        let mut results: Self = files::read_json(&folder.join("results.json"))?;
+        for run in &mut results.runs {
+            run.curve = sweep::stored_curve(folder, run).unwrap_or_default();
+        }
+        Ok(results)
     }
 
     /// The tables, the verdicts and the machine, as Markdown.

@@ -1,16 +1,22 @@
-use crate::{LabError, Results, RunResult, RunStatus};
+use crate::{
+    LabError, Results, RunResult, RunStatus, What,
+    explain::{explain, explained},
+};
 use rayon::ThreadPoolBuilder;
 use residual_backend::{Backend, Hardware};
 use residual_data::{DataConfig, DataName, Dataset};
-use residual_model::{BlockKind, BlockOptions, BranchScale, Family, NetName, NetworkConfig, Norm, ShortcutOption};
+use residual_model::{
+    BlockKind, BlockOptions, BranchScale, Family, Kernels, NetName, NetworkConfig, Norm, ShortcutOption,
+};
 use residual_train::{
-    Device, Environment, Evaluate, Event, Schedule, Status, StopFlag, TrainConfig, TrainError, Training, files,
+    Device, Environment, Evaluate, Event, Optimizer, RunDir, Schedule, Status, StopFlag, TrainConfig, TrainError,
+    Training, files,
 };
 use serde::{Deserialize, Serialize};
 use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Mutex,
     time::{Duration, Instant},
 };
@@ -31,13 +37,16 @@ pub struct SweepConfig {
     pub first_seed: u64,
     /// The dataset.
     pub data: DataConfig,
-    /// Passes over the training set; by default each family's own ([`SweepConfig::default_epochs`]).
+    /// Passes over the training set; by default each family's own ([`SweepConfig::epochs()`]).
     pub epochs: Option<usize>,
     /// Samples in a batch.
     pub batch_size: usize,
     /// Learning rate at the start of its cosine decay; by default each family's own
-    /// ([`SweepConfig::default_lr`]).
+    /// ([`SweepConfig::lr()`]).
     pub lr: Option<f64>,
+    /// The norm that the gradient of all parameters together is shortened to; by default as [`SweepConfig::clip()`] says.
+    #[serde(default)]
+    pub clip: Option<f64>,
     /// The norm after each layer.
     pub norm: Norm,
     /// The factor of the main path in residual blocks; by default 1 with a norm and `1/√L` without.
@@ -61,12 +70,23 @@ impl Default for SweepConfig {
             epochs: None,
             batch_size: 64,
             lr: None,
+            clip: None,
             norm: Norm::Batch,
             branch_scale: None,
             dense_width: 64,
             conv_width: 8,
         }
     }
+}
+
+/// The layers above which nets need care.
+const DEEP: usize = 200;
+
+/// Settings that depend on the family and the depths.
+struct Usual {
+    epochs: usize,
+    lr: f64,
+    clip: Option<f64>,
 }
 
 /// One training of a sweep.
@@ -104,31 +124,35 @@ impl SweepConfig {
         }
     }
 
-    /// The epochs of a family's trainings unless others are asked for: 20 of the cheap dense nets, 7
-    /// of the convolutional ones.
-    pub fn default_epochs(family: Family) -> usize {
-        match family {
-            Family::Dense => 20,
-            _ => 7,
+    /// What a family's trainings are like unless something else is asked for. A first step along the summed gradient of
+    /// hundreds of blocks is too long, so that it is clipped where there are such nets, for all nets alike.
+    fn usual(&self, family: Family) -> Usual {
+        let depths = self.depths.as_deref().unwrap_or(Self::default_depths(family));
+        let deep = depths.iter().any(|&depth| depth > DEEP);
+        match (family, deep) {
+            (Family::Dense, false) => Usual { epochs: 20, lr: 0.02, clip: None },
+            (Family::Dense, true) => Usual { epochs: 20, lr: 0.1, clip: Some(2.0) },
+            (_, false) => Usual { epochs: 7, lr: 0.05, clip: None },
+            (_, true) => Usual { epochs: 10, lr: 0.05, clip: Some(2.0) },
         }
     }
 
-    /// The learning rate of a family's trainings unless another is asked for: 0.02 dense, 0.05 conv.
-    pub fn default_lr(family: Family) -> f64 {
-        match family {
-            Family::Dense => 0.02,
-            _ => 0.05,
-        }
-    }
-
-    /// The epochs of a family's trainings.
+    /// The epochs of a family's trainings: by default 20 of the cheap dense nets and 7 of the convolutional ones, 10 if
+    /// some have more than 200 layers.
     pub fn epochs(&self, family: Family) -> usize {
-        self.epochs.unwrap_or(Self::default_epochs(family))
+        self.epochs.unwrap_or(self.usual(family).epochs)
     }
 
-    /// The learning rate of a family's trainings.
+    /// The learning rate of a family's trainings: by default 0.05 conv and 0.02 dense, 0.1 if some have more than 200
+    /// layers.
     pub fn lr(&self, family: Family) -> f64 {
-        self.lr.unwrap_or(Self::default_lr(family))
+        self.lr.unwrap_or(self.usual(family).lr)
+    }
+
+    /// The norm that gradients of a family's trainings are shortened to: by default 2 if some nets have more than 200
+    /// layers.
+    pub fn clip(&self, family: Family) -> Option<f64> {
+        self.clip.or(self.usual(family).clip)
     }
 
     /// The trainings in the order of the results.
@@ -207,12 +231,55 @@ impl SweepConfig {
         Ok(TrainConfig {
             batch_size: self.batch_size,
             evaluate: Evaluate::AtEnd,
+            optimizer: Optimizer { clip: self.clip(family), ..config.optimizer.clone() },
             ..config
                 .with_network(network)
                 .with_epochs(self.epochs(family))
                 .with_schedule(Schedule::cosine(self.lr(family)))
                 .with_seed(seed)
         })
+    }
+
+    /// The command that trains the same, on this backend.
+    pub fn command(&self, environment: &Environment) -> String {
+        let usual = Self::default();
+        let list = |values: Vec<String>| values.join(",");
+        let mut command = String::from("residual sweep");
+        let mut say = |flag: &str, value: Option<String>| {
+            if let Some(value) = value {
+                command.push_str(&format!(" --{flag} {}", quoted(&value)));
+            }
+        };
+        let DataConfig { name, dir, side, samples, validation, normalize } = &self.data;
+        let Environment { backend, kernels, .. } = environment;
+        if let [family] = self.families[..] {
+            say("family", Some(family.to_string()));
+        }
+        say("depths", self.depths.as_ref().map(|depths| list(depths.iter().map(usize::to_string).collect())));
+        let alphas = list(self.alphas.iter().map(f64::to_string).collect());
+        say("alpha", (self.alphas != usual.alphas).then_some(alphas));
+        say("seeds", (self.seeds != usual.seeds).then(|| self.seeds.to_string()));
+        say("seed", (self.first_seed != usual.first_seed).then(|| self.first_seed.to_string()));
+        say("data", (*name != usual.data.name).then(|| name.to_string()));
+        say("data-dir", dir.as_ref().map(|dir| dir.display().to_string()));
+        say("side", side.map(|side| side.to_string()));
+        say("samples", samples.map(|samples| samples.to_string()));
+        say("validation", (*validation != usual.data.validation).then(|| validation.to_string()));
+        say("normalize", (*normalize != usual.data.normalize).then(|| normalize.to_string()));
+        say("epochs", self.epochs.map(|epochs| epochs.to_string()));
+        say("batch-size", (self.batch_size != usual.batch_size).then(|| self.batch_size.to_string()));
+        say("lr", self.lr.map(|lr| lr.to_string()));
+        say("clip", self.clip.map(|clip| clip.to_string()));
+        say("norm", (self.norm != usual.norm).then(|| self.norm.to_string()));
+        say("branch-scale", self.branch_scale.map(|scale| scale.to_string()));
+        say("width", (self.conv_width != usual.conv_width).then(|| self.conv_width.to_string()));
+        say("backend", (*backend != Backend::Flex.to_string()).then(|| backend.clone()));
+        let chosen = [Backend::Flex, Backend::NdArray].iter().any(|known| known.to_string() == *backend);
+        say("kernels", (chosen && *kernels == Kernels::Reference).then(|| kernels.to_string()));
+        if *kernels == Kernels::Recompute {
+            command.push_str(" --recompute");
+        }
+        command
     }
 
     /// The factor of the main path in residual blocks.
@@ -232,6 +299,7 @@ pub struct Sweep {
     dataset: Dataset,
     jobs: usize,
     force: bool,
+    explain: bool,
     stop: StopFlag,
 }
 
@@ -253,6 +321,13 @@ pub enum Progress<'a> {
     Work(u64),
     /// A training has ended.
     Finished(&'a RunResult),
+    /// A family's nets are measured inside.
+    Measuring {
+        /// The family.
+        family: Family,
+        /// What is measured.
+        what: What,
+    },
 }
 
 impl Sweep {
@@ -266,7 +341,7 @@ impl Sweep {
         let jobs = std::thread::available_parallelism().map_or(1, usize::from);
         let environment = Environment::here(backend, &hardware);
         let (device, stop) = (hardware.device, StopFlag::default());
-        Ok(Self { config, environment, device, dataset, jobs, force: false, stop })
+        Ok(Self { config, environment, device, dataset, jobs, force: false, explain: false, stop })
     }
 
     /// Sets how many trainings run at a time, each on one core; by default as many as there are
@@ -284,6 +359,21 @@ impl Sweep {
     pub fn with_force(mut self, force: bool) -> Self {
         self.force = force;
         self
+    }
+
+    /// Sets whether the shallowest and the deepest nets are measured inside, too: their trainings become run directories
+    /// in `runs/`, the measurements lie in `inspect/`.
+    ///
+    /// # Errors
+    /// If the sweep does not train both plain and residual nets.
+    pub fn with_explain(mut self, explain: bool) -> Result<Self, LabError> {
+        let alphas = &self.config.alphas;
+        if explain && !(alphas.contains(&0.0) && alphas.contains(&1.0)) {
+            let text = "an explanation compares plain and residual nets: the skip strengths must contain 0 and 1";
+            return Err(LabError::Setting(text.into()));
+        }
+        self.explain = explain;
+        Ok(self)
     }
 
     /// Sets the flag that stops it.
@@ -317,6 +407,9 @@ impl Sweep {
             return Err(LabError::Stopped { done: done.len(), total: plan.len() });
         }
         let results = Results::new(self.config.clone(), self.environment.clone(), done);
+        if self.explain {
+            explain(folder, &self.config, &self.environment, &self.device, self.jobs, progress)?;
+        }
         results.write(folder)?;
         Ok(results)
     }
@@ -332,7 +425,7 @@ impl Sweep {
                 return other("holds another sweep; choose another folder with --out, or replace it with --force");
             }
             if !same {
-                files::remove(&folder.join("runs"))?;
+                ["runs", "inspect"].iter().try_for_each(|name| files::remove(&folder.join(name)))?;
                 Results::FILES.iter().try_for_each(|name| files::remove(&folder.join(name)))?;
             }
         } else if !path.exists() && folder.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
@@ -352,7 +445,18 @@ impl Sweep {
         // What cannot be read, a half-written file of a machine that lost power, is trained again.
         let Ok(stored) = files::read_json::<Stored>(&path) else { return Ok(None) };
         let config = to_json(&self.config.training(spec)?);
+        let is_whole = stored.result.status == RunStatus::Diverged
+            || !self.keeps(spec)
+            || RunDir::open(&run_dir(folder, spec)).is_ok_and(|run| run.model().is_ok());
+        if !is_whole {
+            return Ok(None);
+        }
         Ok((stored.config == config && stored.backend == self.environment.backend).then_some(stored.result))
+    }
+
+    /// Whether the training's network is needed later.
+    fn keeps(&self, spec: RunSpec) -> bool {
+        self.explain && explained(&self.config, spec.family).contains(&spec)
     }
 
     fn run_missing(
@@ -409,7 +513,7 @@ impl Sweep {
         let pool = pool.map_err(|e| LabError::Setting(format!("cannot start a thread: {e}")))?;
         let parameters = config.network.summary().parameters();
         let start = Instant::now();
-        let result = pool.install(|| catch_unwind(AssertUnwindSafe(|| self.train(config, spec, progress))));
+        let result = pool.install(|| catch_unwind(AssertUnwindSafe(|| self.train(folder, config, spec, progress))));
         let outcome = result.map_err(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let message = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
@@ -431,6 +535,7 @@ impl Sweep {
 
     fn train(
         &self,
+        folder: &Path,
         config: TrainConfig,
         spec: RunSpec,
         progress: &(dyn Fn(Progress<'_>) + Sync),
@@ -438,14 +543,21 @@ impl Sweep {
         let epochs = config.epochs;
         let work = self.work(&spec);
         let (sender, receiver) = std::sync::mpsc::channel();
-        let training = Training::with_data(config, self.dataset.clone(), self.device.clone())?
-            .with_stop(self.stop.clone())
-            .with_observer(move |event| {
-                if let Event::Step { epoch, batch, batches, .. } = event {
-                    let done = ((epoch - 1) * batches + batch) as u64;
-                    let _ = sender.send(work * done / (epochs * batches) as u64);
-                }
-            });
+        let run = match self.keeps(spec) {
+            true => Some(RunDir::create(&run_dir(folder, spec), &config, &self.environment, true)?),
+            false => None,
+        };
+        let training = Training::with_data(config, self.dataset.clone(), self.device.clone())?;
+        let training = match run {
+            Some(run) => training.in_dir(run),
+            None => training,
+        };
+        let training = training.with_stop(self.stop.clone()).with_observer(move |event| {
+            if let Event::Step { epoch, batch, batches, .. } = event {
+                let done = ((epoch - 1) * batches + batch) as u64;
+                let _ = sender.send(work * done / (epochs * batches) as u64);
+            }
+        });
         // The observer must own what it holds; a scoped thread passes on what it says.
         std::thread::scope(|scope| {
             scope.spawn(move || {
@@ -489,8 +601,27 @@ struct Stored {
     result: RunResult,
 }
 
-fn run_path(folder: &Path, spec: RunSpec) -> std::path::PathBuf {
+/// The loss of every batch of a training, if its file is there and of this training.
+pub(crate) fn stored_curve(folder: &Path, run: &RunResult) -> Option<Vec<f32>> {
+    let stored: Stored = files::read_json(&run_path(folder, run.spec)).ok()?;
+    let same = (stored.result.spec, stored.result.train_error, stored.result.iterations)
+        == (run.spec, run.train_error, run.iterations);
+    same.then_some(stored.result.curve)
+}
+
+fn run_path(folder: &Path, spec: RunSpec) -> PathBuf {
     folder.join("runs").join(format!("{spec}.json"))
+}
+
+/// The run directory of a training whose network is kept.
+pub(crate) fn run_dir(folder: &Path, spec: RunSpec) -> PathBuf {
+    folder.join("runs").join(spec.to_string())
+}
+
+/// A word as a shell takes it for one, in quotes if need be.
+pub fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,=+:@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) { word.into() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
 fn to_json<T: Serialize>(value: &T) -> serde_json::Value {
@@ -558,6 +689,55 @@ mod tests {
             }
             assert_eq!(plain, residual);
         }
+    }
+
+    #[test]
+    fn deep_sweeps_clip_gradients_of_all_nets_alike() {
+        let mut config = SweepConfig::default();
+        assert_eq!([Family::Dense, Family::Conv].map(|f| (config.epochs(f), config.lr(f))), [(20, 0.02), (7, 0.05)]);
+        assert!(config.plan().iter().all(|spec| config.training(*spec).unwrap().optimizer.clip.is_none()));
+        config.depths = Some(vec![20, 1202]);
+        assert!(config.plan().iter().all(|spec| config.training(*spec).unwrap().optimizer.clip == Some(2.0)));
+        config.clip = Some(7.0);
+        assert!(config.plan().iter().all(|spec| config.training(*spec).unwrap().optimizer.clip == Some(7.0)));
+    }
+
+    #[test]
+    fn a_command_says_what_differs() {
+        let mut environment = Environment::here(Backend::Flex, &Backend::Flex.probe().unwrap());
+        environment.kernels = Kernels::Fused;
+        assert_eq!(SweepConfig::default().command(&environment), "residual sweep");
+        let config = SweepConfig {
+            families: vec![Family::Conv],
+            depths: Some(vec![8, 20]),
+            alphas: vec![0.0, 0.25],
+            seeds: 1,
+            first_seed: 7,
+            data: DataConfig {
+                dir: Some("it's here".into()),
+                samples: Some(500),
+                validation: 50,
+                normalize: residual_data::Normalize::Pixel,
+                ..DataName::Mnist.into()
+            },
+            epochs: Some(2),
+            batch_size: 32,
+            lr: Some(1e-3),
+            clip: Some(0.5),
+            norm: Norm::None,
+            branch_scale: Some(BranchScale::One),
+            conv_width: 16,
+            ..SweepConfig::default()
+        };
+        (environment.backend, environment.kernels) = ("ndarray".into(), Kernels::Reference);
+        assert_eq!(
+            config.command(&environment),
+            "residual sweep --family conv --depths 8,20 --alpha 0,0.25 --seeds 1 --seed 7 --data mnist \
+             --data-dir 'it'\\''s here' --samples 500 --validation 50 --normalize pixel --epochs 2 --batch-size 32 \
+             --lr 0.001 --clip 0.5 --norm none --branch-scale one --width 16 --backend ndarray --kernels reference"
+        );
+        (environment.backend, environment.kernels) = ("wgpu".into(), Kernels::Reference);
+        assert!(config.command(&environment).ends_with("--backend wgpu"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-use crate::{Point, Series};
+use crate::{Point, Series, Spread};
 use residual_model::Family;
 use std::fmt::Write;
 
@@ -22,8 +22,8 @@ pub fn markdown_table(series: &[Series]) -> String {
         let _ = writeln!(text, "|--:|{}", "--:|".repeat(header.len()));
         for (i, point) in first.points.iter().enumerate() {
             let points = || columns.iter().filter_map(|s| s.points.get(i));
-            let train = points().map(|p| cell(p, p.train.mean, p.train.std));
-            let test = points().map(|p| cell(p, p.test.mean, p.test.std));
+            let train = points().map(|p| cell(p, p.train));
+            let test = points().map(|p| cell(p, p.test));
             let cells: Vec<String> = train.chain(test).collect();
             let _ = writeln!(text, "| {} | {} |", point.depth, cells.join(" | "));
         }
@@ -31,9 +31,10 @@ pub fn markdown_table(series: &[Series]) -> String {
     text
 }
 
-fn cell(point: &Point, mean: f64, std: f64) -> String {
+/// A point's error in per cent.
+pub(crate) fn cell(point: &Point, error: Spread) -> String {
     let seeds = point.train_errors.len();
-    let (mean, std) = (100.0 * mean, 100.0 * std);
+    let (mean, std) = (100.0 * error.mean, 100.0 * error.std);
     match (seeds, point.diverged) {
         (1, 0) => format!("{mean:.2}"),
         (_, 0) => format!("{mean:.2} ± {std:.2}"),

@@ -127,20 +127,32 @@ impl fmt::Display for Rise {
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let finding = match self.finding {
-            Finding::Shown => "shown: plain nets get worse with depth, residual nets do not",
-            Finding::ShownInPart => {
+        f.pad(match self {
+            Self::Shown => "shown: plain nets get worse with depth, residual nets do not",
+            Self::ShownInPart => {
                 "shown in part: plain nets get worse with depth, residual nets by less than half as much"
             }
-            Finding::NotShown => "not shown by these data",
-        };
+            Self::NotShown => "not shown by these data",
+        })
+    }
+}
+
+impl Verdict {
+    /// Both rises.
+    pub(crate) fn detail(&self) -> String {
         let seeds = match self.seeds {
             1 => " One seed, so no spread is known.",
             _ => "",
         };
-        write!(f, "{} nets: {finding}. Plain: {}. Residual: {}.{seeds}", self.family, self.plain, self.residual)
+        format!("Plain: {}. Residual: {}.{seeds}", self.plain, self.residual)
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} nets: {}. {}", self.family, self.finding, self.detail())
     }
 }
 

@@ -44,5 +44,5 @@ pub use metrics::{Row, Split};
 pub use recipe::{Length, Recipe};
 pub use residual_data::{Augmentation, DataConfig, DataName, Normalize};
 pub use schedule::{Decay, Schedule, Warmup};
-pub use throughput::{Throughput, matmul_flops, throughput};
+pub use throughput::{Feed, Throughput, matmul_flops, throughput};
 pub use training::{Event, Outcome, Status, StopFlag, Training};

@@ -4,15 +4,18 @@ use burn::{
     optim::GradientsParams,
     tensor::{Device, Distribution, Int, Tensor, TensorData},
 };
+use residual_data::{Augmentation, Loader, Order, Source};
 use residual_model::{Network, NetworkConfig};
 use serde::Serialize;
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 /// How fast a network trains and infers, on random images.
 #[derive(Clone, Debug, Serialize)]
 pub struct Throughput {
     /// Seconds of each training step: forward, backward and the optimizer's update.
     pub train_seconds: Vec<f64>,
+    /// The same with batches that a loader reads, with the wait for them.
+    pub loaded_seconds: Vec<f64>,
     /// Seconds of each pass over the batch in inference mode, norms folded into convolutions.
     pub infer_seconds: Vec<f64>,
     /// The most memory the process has had resident by the end of training, in bytes, where the system tells.
@@ -22,17 +25,44 @@ pub struct Throughput {
 /// Steps before those that are timed.
 const WARM_UP: usize = 2;
 
-/// Times training steps and inference passes over one batch of random images, by SGD with momentum 0.9
-/// and weight decay 1e-4. `training` off skips the first half. Calls `watch` after each step and pass with the
-/// number of those done and of all, two of each kind more than are timed.
+/// Steps of one kind in a row.
+const TURN: usize = 12;
+
+/// Where training images come from, beside the one batch that is held in memory.
+#[derive(Clone)]
+pub struct Feed {
+    /// The samples.
+    pub source: Arc<dyn Source>,
+    /// How they are changed.
+    pub augmentation: Augmentation,
+    /// Threads that read them.
+    pub workers: usize,
+}
+
+impl Feed {
+    fn loader(&self, batch: usize, device: &Device) -> Loader {
+        Loader::new(self.source.clone(), batch, device)
+            .with_order(Order::Shuffled { seed: 0 })
+            .with_augmentation(self.augmentation.clone(), 0)
+            .with_workers(self.workers)
+            .with_drop_last(true)
+            .with_prefetch(2)
+    }
+}
+
+/// Times training steps and inference passes over one batch of random images, by SGD with momentum 0.9 and weight decay
+/// 1e-4. Without `training` the steps are left out; with a `feed` as many again take their batches from a loader, in
+/// turns with the others, ten or so at a time. Calls `watch` after each step and pass with the number of those done and
+/// of all, two of each kind more than are timed.
 ///
 /// # Errors
-/// If the network cannot be built, or the device fails.
+/// If the network cannot be built, a sample cannot be read or the device fails.
 pub fn throughput(
     config: &NetworkConfig,
     batch: usize,
     steps: usize,
     training: bool,
+    feed: Option<&Feed>,
     device: &Device,
     mut watch: impl FnMut(usize, usize),
 ) -> Result<Throughput, TrainError> {
@@ -44,8 +74,13 @@ pub fn throughput(
     let images = |device: &Device| Tensor::<4>::random([batch, channels, height, width], Distribution::Default, device);
     let sync = |device: &Device| device.sync().map_err(|error| TrainError::Learner(error.to_string()));
 
-    let all = (WARM_UP + steps) * if training { 2 } else { 1 };
-    let mut train_seconds = Vec::new();
+    let kinds = 1 + usize::from(training) + usize::from(training && feed.is_some());
+    let (all, mut done) = ((WARM_UP + steps) * kinds, 0);
+    let mut tell = || {
+        done += 1;
+        watch(done, all);
+    };
+    let (mut train_seconds, mut loaded_seconds) = (Vec::new(), Vec::new());
     let mut network = config.init(device);
     if training {
         let device = device.clone().autodiff();
@@ -54,14 +89,40 @@ pub fn throughput(
         let images = images(&device);
         let labels: Vec<i64> = (0..batch).map(|i| (i % config.classes()) as i64).collect();
         let labels = Tensor::<1, Int>::from_data(TensorData::new(labels, [batch]), &device);
-        for step in 0..WARM_UP + steps {
-            let start = Instant::now();
-            let loss = loss(&trained.forward_training(images.clone(), 0, step as u64), &labels);
+        let mut step = |mut trained: Network, images: Tensor<4>, labels: &Tensor<1, Int>, number: usize| {
+            let loss = loss(&trained.forward_training(images, 0, number as u64), labels);
             let gradients = GradientsParams::from_grads(loss.backward(), &trained);
             trained = optimizer.step(0.01, trained, gradients);
-            sync(&device)?;
-            train_seconds.push(start.elapsed().as_secs_f64());
-            watch(train_seconds.len(), all);
+            sync(&device).map(|()| trained)
+        };
+        while train_seconds.len() < WARM_UP + steps {
+            let turn = TURN.min(WARM_UP + steps - train_seconds.len());
+            for _ in 0..turn {
+                let start = Instant::now();
+                trained = step(trained, images.clone(), &labels, train_seconds.len())?;
+                train_seconds.push(start.elapsed().as_secs_f64());
+                tell();
+            }
+            let Some(feed) = feed else { continue };
+            let loader = feed.loader(batch, &device);
+            let mut batches = loader.batches();
+            let mut next = || match batches.next() {
+                Some(batch) => Ok(batch?),
+                None => {
+                    batches = loader.batches();
+                    let batch =
+                        batches.next().ok_or_else(|| TrainError::Mismatch("fewer samples than a batch".into()))?;
+                    Ok::<_, TrainError>(batch?)
+                }
+            };
+            next()?;
+            for _ in 0..turn {
+                let start = Instant::now();
+                let read = next()?;
+                trained = step(trained, read.images, &read.labels, loaded_seconds.len())?;
+                loaded_seconds.push(start.elapsed().as_secs_f64());
+                tell();
+            }
         }
         network = trained.valid();
     }
@@ -79,10 +140,15 @@ pub fn throughput(
         sync(device)?;
         drop(scores);
         infer_seconds.push(start.elapsed().as_secs_f64());
-        watch(train_seconds.len() + infer_seconds.len(), all);
+        tell();
     }
     let timed = |seconds: Vec<f64>| seconds.into_iter().skip(WARM_UP).collect();
-    Ok(Throughput { train_seconds: timed(train_seconds), infer_seconds: timed(infer_seconds), train_peak_bytes })
+    Ok(Throughput {
+        train_seconds: timed(train_seconds),
+        loaded_seconds: timed(loaded_seconds),
+        infer_seconds: timed(infer_seconds),
+        train_peak_bytes,
+    })
 }
 
 /// The floating-point operations a second of a product of two square matrices, the best of several.

@@ -3,8 +3,9 @@ use crate::{
     args::BenchArgs,
     output::{self, Progress},
 };
-use residual_model::Kernels;
-use residual_train::{Environment, Throughput, matmul_flops, throughput};
+use residual_data::{Augmentation, DataConfig};
+use residual_model::{InitConfig, Kernels, NetworkConfig};
+use residual_train::{Environment, Feed, Throughput, matmul_flops, throughput};
 use serde::Serialize;
 use std::fmt::Write;
 
@@ -18,9 +19,12 @@ struct Report {
     environment: Environment,
     steps: usize,
     train_images_per_s: Option<f64>,
+    /// With the batches of a dataset instead of one that is held in memory.
+    loaded_images_per_s: Option<f64>,
     infer_images_per_s: f64,
     /// The slowest and the fastest step.
     train_range: Option<[f64; 2]>,
+    loaded_range: Option<[f64; 2]>,
     infer_range: [f64; 2],
     train_gflops: Option<f64>,
     infer_gflops: f64,
@@ -46,12 +50,18 @@ pub(crate) fn bench(args: BenchArgs) -> anyhow::Result<()> {
     if let Some(threads) = args.threads {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     }
-    let (network, image) = args.network.describe(args.net)?;
+    let (mut network, mut image) = args.network.describe(args.net)?;
+    let feed = feed(&args)?;
+    if let Some(feed) = &feed {
+        image = feed.source.shape();
+        let of_data = NetworkConfig::new(args.net, image, feed.source.classes());
+        network = args.network.network.apply(of_data, InitConfig::default())?;
+    }
     let (backend, hardware) = args.backend.open()?;
     let mut bar: Option<Progress> = None;
     let watch = |done: usize, all: usize| bar.get_or_insert_with(|| Progress::new(all as u64, 0)).set(done as u64);
-    let Throughput { train_seconds, infer_seconds, train_peak_bytes } =
-        throughput(&network, args.batch, args.steps, !args.inference, &hardware.device, watch)?;
+    let Throughput { train_seconds, loaded_seconds, infer_seconds, train_peak_bytes } =
+        throughput(&network, args.batch, args.steps, !args.inference, feed.as_ref(), &hardware.device, watch)?;
     if let Some(bar) = bar {
         bar.finish();
     }
@@ -59,6 +69,7 @@ pub(crate) fn bench(args: BenchArgs) -> anyhow::Result<()> {
 
     let operations = 2e-9 * network.summary().multiply_adds() as f64;
     let train = rates(&train_seconds, args.batch);
+    let loaded = rates(&loaded_seconds, args.batch);
     let infer = rates(&infer_seconds, args.batch).expect("at least one step");
     // The backward pass computes two products for each of the forward pass.
     let train_gflops = train.map(|rate| rate[0] * 3.0 * operations);
@@ -72,8 +83,10 @@ pub(crate) fn bench(args: BenchArgs) -> anyhow::Result<()> {
         environment: Environment::here(backend, &hardware),
         steps: args.steps,
         train_images_per_s: train.map(|rate| rate[0]),
+        loaded_images_per_s: loaded.map(|rate| rate[0]),
         infer_images_per_s: infer[0],
         train_range: train.map(|rate| [rate[1], rate[2]]),
+        loaded_range: loaded.map(|rate| [rate[1], rate[2]]),
         infer_range: [infer[1], infer[2]],
         train_gflops,
         infer_gflops,
@@ -83,6 +96,23 @@ pub(crate) fn bench(args: BenchArgs) -> anyhow::Result<()> {
         peak_mib: train_peak_bytes.filter(|_| !args.inference).map(|bytes| bytes as f64 / (1 << 20) as f64),
     };
     if args.json { output::print_json(&report) } else { output::print(&report.text()) }
+}
+
+/// The dataset that training takes its batches from, if one was asked for.
+fn feed(args: &BenchArgs) -> anyhow::Result<Option<Feed>> {
+    let data = match (args.data.data, args.network.image.is_some()) {
+        (None, _) => return Ok(None),
+        (Some(_), true) => return Err(Usage("--image and --data exclude each other".into()).into()),
+        (Some(_), false) => args.data.apply(DataConfig::default())?,
+    };
+    let augmentation = args.augmentation.apply(Augmentation::default());
+    let source = data.load()?.train;
+    augmentation.check([source.shape()[1], source.shape()[2]])?;
+    if source.len() < args.batch {
+        return Err(Usage(format!("--batch must be at most the {} samples of {data}", source.len())).into());
+    }
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    Ok(Some(Feed { source, augmentation, workers }))
 }
 
 impl Report {
@@ -101,6 +131,11 @@ impl Report {
             (self.train_images_per_s, self.train_range, self.train_gflops, self.train_share)
         {
             line("training", rate, range, gflops, share);
+        }
+        if let (Some(rate), Some(range), Some(gflops), Some(share), Some(held)) =
+            (self.loaded_images_per_s, self.loaded_range, self.train_gflops, self.train_share, self.train_images_per_s)
+        {
+            line("with data", rate, range, gflops * rate / held, share * rate / held);
         }
         line("inference", self.infer_images_per_s, self.infer_range, self.infer_gflops, self.infer_share);
         let _ = writeln!(text, "\nmatmul of 2048x2048 matrices: {:.1} GFLOP/s", self.matmul_gflops);

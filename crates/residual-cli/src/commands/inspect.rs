@@ -5,13 +5,10 @@ use crate::{
     output::{self, Progress},
 };
 use residual_data::DataConfig;
-use residual_lab::{InspectConfig, Inspection, Subject, What};
+use residual_lab::{InspectConfig, Inspection, Subject, What, quoted};
 use residual_model::NetName;
 use residual_train::{Device, Environment, TrainConfig};
-use std::{
-    fmt::Write,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 /// Measures inside networks.
 pub(crate) fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
@@ -88,13 +85,5 @@ fn default_out(subjects: &[String]) -> PathBuf {
 
 /// This program's command line, as a shell takes it.
 fn command() -> String {
-    let mut text = String::from("residual");
-    for word in std::env::args().skip(1) {
-        let plain = !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./,=:+@%".contains(c));
-        let _ = match plain {
-            true => write!(text, " {word}"),
-            false => write!(text, " '{}'", word.replace('\'', r"'\''")),
-        };
-    }
-    text
+    std::env::args().skip(1).fold("residual".into(), |command, word| format!("{command} {}", quoted(&word)))
 }

@@ -26,6 +26,7 @@ pub(crate) fn sweep(args: SweepArgs, stop: &StopFlag) -> anyhow::Result<()> {
         epochs: args.epochs,
         batch_size: args.batch_size,
         lr: args.lr,
+        clip: args.clip,
         norm: args.norm,
         branch_scale: args.branch_scale,
         ..SweepConfig::default()
@@ -38,8 +39,11 @@ pub(crate) fn sweep(args: SweepArgs, stop: &StopFlag) -> anyhow::Result<()> {
     };
     config.validate()?;
     let plan = config.plan().len();
-    let sweep =
-        Sweep::new(config, backend, hardware.clone())?.with_jobs(jobs).with_force(args.force).with_stop(stop.clone());
+    let sweep = Sweep::new(config, backend, hardware.clone())?
+        .with_jobs(jobs)
+        .with_force(args.force)
+        .with_explain(args.explain)?
+        .with_stop(stop.clone());
     let at_a_time = jobs.min(plan);
     eprintln!("{plan} trainings on {} ({}), {at_a_time} at a time", backend, hardware.name);
     match run(&sweep, &args.out) {
@@ -82,6 +86,11 @@ fn run(sweep: &Sweep, out: &Path) -> Result<Results, LabError> {
             ended.0 += 1;
             if let Some(bar) = bar.get() {
                 bar.line(&line(result, *ended));
+            }
+        }
+        SweepProgress::Measuring { family, what } => {
+            if let Some(bar) = bar.get() {
+                bar.line(&format!("measuring {what} of {family} nets"));
             }
         }
     });

@@ -1,6 +1,7 @@
 //! The binary as its users meet it.
 
 mod data;
+mod report;
 mod survival;
 mod weights;
 
@@ -162,6 +163,11 @@ fn bench_times_training_and_inference() {
         assert!(report["peak_mib"].as_f64().unwrap() > 1.0);
     }
     assert_eq!(report["kernels"], "fused");
+    assert!(report["loaded_images_per_s"].is_null());
+    let digits = ["bench", "resnet8", "--data", "digits", "--crop-padding", "1", "--batch", "4", "--steps", "2"];
+    let text = succeeds(&digits).0;
+    assert!(text.contains("images 1x8x8") && text.contains("with data "), "{text}");
+    refuses(&["bench", "resnet8", "--data", "digits", "--image", "3x8x8"], 2, "exclude each other");
     let text = succeeds(&[&bench[..], &["--kernels", "reference", "--threads", "1"]].concat()).0;
     assert!(text.contains("reference kernels, 1 threads") && text.contains("peak memory"), "{text}");
     let text = succeeds(&[&bench[..], &["--recompute", "--inference"]].concat()).0;

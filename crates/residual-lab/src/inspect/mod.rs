@@ -19,7 +19,11 @@ pub use subject::Subject;
 use crate::{LabError, chart::Figure};
 use residual_train::{Environment, TrainError, files};
 use serde::{Deserialize, Serialize};
-use std::{fmt, path::Path, str::FromStr};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -256,24 +260,36 @@ impl Inspection {
         Ok(files::write_json(&folder.join(format!("{name}.json")), self)?)
     }
 
-    /// The measurements of a folder, in the order of [`What::ALL`] and then of their files' names.
+    /// The measurements of a folder and of the folders in it: by folder, in the order of [`What::ALL`], and then of their
+    /// files' names.
     ///
     /// # Errors
     /// If a file cannot be read.
     pub fn read_all(folder: &Path) -> Result<Vec<Self>, LabError> {
+        let (mut found, folders) = Self::read_in(folder)?;
+        for folder in folders {
+            found.extend(Self::read_in(&folder)?.0);
+        }
+        Ok(found)
+    }
+
+    /// Those that lie in the folder itself, and the folders in it.
+    fn read_in(folder: &Path) -> Result<(Vec<Self>, Vec<PathBuf>), LabError> {
         let unreadable = |source| TrainError::Io { action: "read", path: folder.into(), source };
-        let mut paths = Vec::new();
+        let (mut paths, mut folders) = (Vec::new(), Vec::new());
         for entry in folder.read_dir().map_err(unreadable)? {
             let path = entry.map_err(unreadable)?.path();
-            if path.extension().is_some_and(|ending| ending == "json") && path.with_extension("svg").exists() {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "json") && path.with_extension("svg").exists() {
                 paths.push(path);
             }
         }
         paths.sort();
+        folders.sort();
         let mut found =
             paths.iter().map(|path| Ok(files::read_json(path)?)).collect::<Result<Vec<Self>, LabError>>()?;
-        let place = |inspection: &Self| What::ALL.iter().position(|what| *what == inspection.what);
-        found.sort_by_key(place);
-        Ok(found)
+        found.sort_by_key(|inspection| What::ALL.iter().position(|what| *what == inspection.what));
+        Ok((found, folders))
     }
 }

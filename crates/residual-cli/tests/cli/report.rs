@@ -1,0 +1,84 @@
+//! The page of what was found.
+
+use super::{refuses, succeeds};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+#[test]
+fn a_recorded_sweep_becomes_a_page_and_other_folders_do_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../results/digits");
+    let recorded = recorded.to_str().unwrap();
+    let before = fs::read_dir(recorded).unwrap().count();
+    let (stdout, _) = succeeds(&["report", recorded, "--out", &path("page.html")]);
+    assert_eq!(stdout, format!("The report: {}\n", path("page.html")));
+    assert_eq!(fs::read_dir(recorded).unwrap().count(), before);
+    let page = fs::read_to_string(path("page.html")).unwrap();
+    assert!(page.contains("Does a deeper net train better?") && page.contains("Dense nets: shown"), "{page}");
+    assert!(page.contains("<code>residual sweep</code>") && page.ends_with("</html>\n"));
+    refuses(&["report", recorded, "--out", &path("page.pdf")], 2, "expected a name that ends in .html");
+    refuses(&["report", &path("missing"), "--out", &path("b.html")], 1, "missing is no folder");
+    refuses(&["report", &path(""), "--out", &path("b.html")], 1, "holds neither a sweep nor an inspection");
+    refuses(&["report"], 2, "DIR");
+    assert!(!dir.path().join("b.html").exists());
+}
+
+/// Every file of a folder, with its content and the time it was written.
+fn snapshot(folder: &Path) -> Vec<(PathBuf, Vec<u8>, std::time::SystemTime)> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(snapshot(&path));
+        } else {
+            let written = fs::metadata(&path).unwrap().modified().unwrap();
+            files.push((path.clone(), fs::read(&path).unwrap(), written));
+        }
+    }
+    files.sort();
+    files
+}
+
+#[test]
+fn an_inspection_changes_nothing_of_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    let (plain, residual, out) = (path("plain"), path("residual"), path("found"));
+    for (net, run) in [("plain8", &plain), ("resnet8", &residual)] {
+        succeeds(&["train", "--net", net, "--data", "synthetic", "--epochs", "1", "--out", run]);
+    }
+    let before = [snapshot(plain.as_ref()), snapshot(residual.as_ref())];
+    let what = "gradients,activations,lesion,alpha,paths,landscape,shattered";
+    let small = ["--images", "32", "--inits", "2", "--draws", "2", "--points", "3", "--seeds", "1", "--steps", "1"];
+    let inspect = [&["inspect", &plain, &residual, "--what", what, "--out", &out][..], &small].concat();
+    let findings = succeeds(&inspect).0;
+    assert!([snapshot(plain.as_ref()), snapshot(residual.as_ref())] == before);
+    for what in what.split(',') {
+        assert!(findings.contains(&format!("{what}.svg")), "{findings}");
+        for ending in ["csv", "svg", "json"] {
+            assert!(Path::new(&out).join(format!("{what}.{ending}")).exists());
+        }
+    }
+    // A second look finds the same, and a page shows it.
+    assert_eq!(succeeds(&inspect).0, findings);
+    let page = path("page.html");
+    succeeds(&["report", &out, "--out", &page]);
+    let html = fs::read_to_string(&page).unwrap();
+    assert!(html.contains("--what gradients,activations") && html.contains("Blocks removed"));
+    let found = snapshot(out.as_ref());
+    succeeds(&["report", &out, "--out", &page]);
+    assert!(snapshot(out.as_ref()) == found);
+}
+
+#[test]
+fn what_cannot_be_inspected_is_said() {
+    refuses(&["inspect", "resnet20", "--what", "colour"], 2, "nothing is called `colour`");
+    refuses(&["inspect", "nothing-here", "--what", "paths"], 2, "neither the folder of a training nor a network");
+    refuses(&["inspect", "plain20", "--what", "lesion"], 2, "lesions need a trained network");
+    refuses(&["inspect", "plain20", "--what", "paths"], 2, "plain20 has a single path");
+    refuses(&["inspect", "resnet20", "--what", "paths", "--draws", "0"], 2, "draws must be at least 1, not 0");
+    refuses(&["inspect", "resnet8", "--what", "gradients", "--steps", "9999", "--epochs", "1"], 2, "has 23 steps");
+}

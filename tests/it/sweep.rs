@@ -86,6 +86,39 @@ fn a_stopped_sweep_keeps_what_is_finished() {
 }
 
 #[test]
+fn an_explained_sweep_measures_the_ends_of_the_figure() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = SweepConfig { depths: Some(vec![4, 6, 8]), epochs: Some(1), ..config() };
+    let run = |explain| {
+        let counts = [AtomicUsize::new(0), AtomicUsize::new(0)];
+        let sweep = sweep(config.clone()).with_explain(explain).unwrap();
+        let watch = |event: Progress<'_>| match event {
+            Progress::Finished(_) => _ = counts[0].fetch_add(1, Ordering::SeqCst),
+            Progress::Measuring { .. } => _ = counts[1].fetch_add(1, Ordering::SeqCst),
+            _ => {}
+        };
+        sweep.run(dir.path(), &watch).unwrap();
+        counts.map(AtomicUsize::into_inner)
+    };
+    let page = || fs::read_to_string(dir.path().join("index.html")).unwrap();
+    assert_eq!(run(false), [12, 0]);
+    let (results, plain_page) = (table(dir.path()), page());
+    // The networks of four trainings are needed, which are trained again; the table stays as it is.
+    assert_eq!(run(true), [4, 4]);
+    assert_eq!(table(dir.path()), results);
+    assert!(!plain_page.contains("Blocks removed") && page().contains("Blocks removed"));
+    for what in ["gradients", "activations", "lesion", "landscape"] {
+        let json = fs::read_to_string(dir.path().join(format!("inspect/dense/{what}.json"))).unwrap();
+        assert!(json.contains("dense-plain4 on digits") && json.contains("dense-resnet8 on digits"), "{json}");
+        assert!(json.contains(&format!("--what {what} --out")));
+    }
+    // Nothing is left to do.
+    assert_eq!(run(true), [0, 0]);
+    let one_kind = SweepConfig { alphas: vec![1.0], ..config.clone() };
+    assert!(sweep(one_kind).with_explain(true).is_err());
+}
+
+#[test]
 fn a_folder_with_something_else_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("thesis.tex"), "x").unwrap();

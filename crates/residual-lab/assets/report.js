@@ -6,7 +6,7 @@
     if (text !== undefined) node.textContent = text;
     return parent ? parent.appendChild(node) : node;
   };
-  const short = (value) => String(Number(value.toPrecision(4)));
+  const short = (value) => String(Number(value.toPrecision(4))).replace(/^-/, "−");
 
   /** Where an axis puts a number: `data-x` and `data-y` have its scale and its range. */
   const axis = (text, from, to) => {

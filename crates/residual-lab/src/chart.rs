@@ -85,8 +85,15 @@ fn numbers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f64>, D::Er
 }
 
 fn points<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(f64, f64)>, D::Error> {
-    let points = Vec::<(Option<f64>, Option<f64>)>::deserialize(deserializer)?;
-    Ok(points.into_iter().map(|(x, y)| (x.unwrap_or(f64::NAN), y.unwrap_or(f64::NAN))).collect())
+    /// A point as it stands in JSON.
+    #[derive(Deserialize)]
+    struct Point(#[serde(deserialize_with = "pair")] (f64, f64));
+    Ok(Vec::<Point>::deserialize(deserializer)?.into_iter().map(|Point(point)| point).collect())
+}
+
+fn pair<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(f64, f64), D::Error> {
+    let (x, y) = <(Option<f64>, Option<f64>)>::deserialize(deserializer)?;
+    Ok((x.unwrap_or(f64::NAN), y.unwrap_or(f64::NAN)))
 }
 
 impl Figure {
@@ -533,5 +540,10 @@ mod tests {
         let png = figure.to_png().unwrap();
         assert!(count(&png, (0xfd, 0xe7, 0x25)) > 50, "the lightest colour is missing");
         assert!(count(&png, (0xb8, 0xbd, 0xc3)) > 50, "the unknown is not grey");
+        if let Some(field) = &mut figure.panels[0].field {
+            (field.values, field.range) = (vec![f64::NAN; 25 * 25], (f64::NAN, f64::NAN));
+        }
+        let unknown: Figure = serde_json::from_str(&serde_json::to_string(&figure).unwrap()).unwrap();
+        assert!(!unknown.to_svg().contains("NaN") && unknown.to_png().is_ok());
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     sweep::{quoted, run_dir},
 };
 use residual_model::Family;
-use residual_train::{Device, Environment, RunDir};
+use residual_train::{Device, Environment, RunDir, StopFlag};
 use std::path::Path;
 
 /// What is measured.
@@ -26,13 +26,14 @@ pub(crate) fn explained(config: &SweepConfig, family: Family) -> Vec<RunSpec> {
 /// Measures the trainings whose networks a sweep kept, each family in a folder of `inspect/`.
 ///
 /// # Errors
-/// If a file cannot be read or written.
+/// If a file cannot be read or written, or it is asked to stop.
 pub(crate) fn explain(
     folder: &Path,
     config: &SweepConfig,
     environment: &Environment,
     device: &Device,
     jobs: usize,
+    stop: &StopFlag,
     progress: &(dyn Fn(Progress<'_>) + Sync),
 ) -> Result<(), LabError> {
     let measure = InspectConfig { jobs, ..InspectConfig::default() };
@@ -48,6 +49,10 @@ pub(crate) fn explain(
         for what in WHAT {
             if subjects.is_empty() || out.join(format!("{what}.json")).exists() {
                 continue;
+            }
+            if stop.is_set() {
+                let trainings = config.plan().len();
+                return Err(LabError::Stopped { done: trainings, total: trainings });
             }
             progress(Progress::Measuring { family, what });
             let runs: Vec<String> = folders.iter().map(|run| quoted(&run.to_string_lossy())).collect();

@@ -82,20 +82,22 @@ fn error_tip(point: &crate::Point, first_seed: u64) -> String {
 
 /// Training loss against the iteration, one panel a family and kind: He et al. 2015, Fig. 6.
 pub(crate) fn curves(results: &Results) -> Figure {
-    let highest = results.series.iter().flat_map(|s| curve_lines(results, s)).flat_map(|l| l.points);
-    let highest = highest.map(|(_, y)| y).fold(0.0, f64::max).min(3.0);
+    let losses = results.series.iter().flat_map(|s| curve_lines(results, s)).flat_map(|line| line.points);
+    let highest = losses.map(|(_, loss)| loss).fold(0.0, f64::max);
+    let shown = highest.min(HIGHEST_LOSS);
     let panel = |series: &Series| {
         let lines = curve_lines(results, series);
         let last = lines.iter().flat_map(|l| l.points.last()).map(|p| p.0).fold(1.0, f64::max);
         let title = format!("{} blocks, {}", word(series.family), series.label());
-        Panel::new(title, Axis::until("iteration", last), Axis::from_zero("training loss", highest), lines)
+        Panel::new(title, Axis::until("iteration", last), Axis::from_zero("training loss", shown), lines)
     };
     Figure {
         title: "Training loss, by number of layers".into(),
         subtitle: format!(
-            "mean of {}, moving average of {} iterations; darker is deeper",
+            "mean of {}, moving average of {} iterations; darker is deeper{}",
             seeds(results.config.seeds),
-            2 * HALF_WINDOW + 1
+            2 * HALF_WINDOW + 1,
+            if highest > shown { format!("; above {HIGHEST_LOSS} drawn at {HIGHEST_LOSS}") } else { String::new() }
         ),
         description: "Training loss against the iteration for plain and residual nets of each depth.".into(),
         columns: 2,
@@ -104,6 +106,8 @@ pub(crate) fn curves(results: &Results) -> Figure {
 }
 
 const HALF_WINDOW: usize = 6;
+/// More than a guess among ten classes costs.
+const HIGHEST_LOSS: f64 = 3.0;
 
 fn curve_lines(results: &Results, series: &Series) -> Vec<Line> {
     let line = |(i, point): (usize, &crate::Point)| {

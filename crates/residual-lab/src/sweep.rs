@@ -408,7 +408,7 @@ impl Sweep {
         }
         let results = Results::new(self.config.clone(), self.environment.clone(), done);
         if self.explain {
-            explain(folder, &self.config, &self.environment, &self.device, self.jobs, progress)?;
+            explain(folder, &self.config, &self.environment, &self.device, self.jobs, &self.stop, progress)?;
         }
         results.write(folder)?;
         Ok(results)

@@ -34,7 +34,8 @@ pub(crate) fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
         inspection.write(&out, &what.to_string())?;
         if !args.json {
             let picture = out.join(format!("{what}.svg"));
-            output::print(&format!("{}\n{}\n\n", inspection.finding, picture.display()))?;
+            let details: String = inspection.details.iter().map(|detail| format!("  {detail}\n")).collect();
+            output::print(&format!("{}\n{details}  {}\n\n", inspection.finding, picture.display()))?;
         }
         found.push(inspection);
     }

@@ -91,7 +91,8 @@ impl Axis {
             Scale::Linear if !(0.01..1e6).contains(&largest) => scientific(tick, 2),
             Scale::Linear => trimmed(&format!("{tick:.decimals$}")),
         };
-        self.ticks.iter().map(label).collect()
+        let minus = |text: String| text.strip_prefix('-').map(|rest| format!("−{rest}")).unwrap_or(text);
+        self.ticks.iter().map(label).map(minus).collect()
     }
 }
 
@@ -178,5 +179,6 @@ mod tests {
         );
         assert_eq!(Axis::from_zero("", 0.004).tick_labels()[1], "1e-3");
         assert_eq!(Axis::from_zero("", 2.4).tick_labels(), ["0", "0.5", "1", "1.5", "2", "2.5"]);
+        assert_eq!(Axis::covering("", -1.0, 1.0).tick_labels(), ["−1", "−0.5", "0", "0.5", "1"]);
     }
 }

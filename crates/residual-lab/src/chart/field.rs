@@ -19,6 +19,7 @@ pub(crate) struct Field {
     #[serde(deserialize_with = "super::numbers")]
     pub(crate) values: Vec<f64>,
     /// The values of the first and the last colour.
+    #[serde(deserialize_with = "super::pair")]
     pub(crate) range: (f64, f64),
     /// What the values are.
     pub(crate) label: String,
@@ -190,16 +191,18 @@ impl Field {
     fn draw_bar(&self, svg: &mut String, plot: &Plot<'_>) {
         let (x, top, bottom) = (plot.right + 14.0, plot.top, plot.bottom);
         let step = (bottom - top) / SHADES as f64;
+        // Each reaches a little under the next, so that no gap shows between.
+        let height = step + 1.0;
         svg.push_str("<g shape-rendering=\"crispEdges\">\n");
-        for shade in 0..SHADES {
+        for shade in (0..SHADES).rev() {
             let y = bottom - (shade + 1) as f64 * step;
             let color = color(shade as f64 / (SHADES - 1) as f64);
-            let _ = writeln!(svg, r#"<rect x="{x:.1}" y="{y:.2}" width="12" height="{step:.2}" fill="{color}"/>"#);
+            let _ = writeln!(svg, r#"<rect x="{x:.1}" y="{y:.2}" width="12" height="{height:.2}" fill="{color}"/>"#);
         }
         svg.push_str("</g>\n");
         let (from, to) = self.range;
         let mut axis = Axis::covering(&self.label, from, to);
-        axis.ticks.retain(|tick| (from..=to).contains(tick));
+        axis.ticks.retain(|tick| from < to && (from..=to).contains(tick));
         for (tick, label) in axis.ticks.iter().zip(axis.tick_labels()) {
             let y = bottom - (tick - from) / (to - from) * (bottom - top);
             let _ = writeln!(

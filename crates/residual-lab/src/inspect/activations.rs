@@ -2,7 +2,7 @@
 
 use super::{
     InspectConfig, Measurement, Subject, Watch,
-    subject::{each, labels, norm, test_images, values},
+    subject::{each, labels, listed, norm, test_images, values},
 };
 use crate::{
     LabError,
@@ -75,7 +75,17 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
             vec![b.ratio]
         }),
     ];
-    let finding = (0..subjects.len()).map(|i| sentence(&labels[i], i, &states)).collect::<Vec<_>>().join(" ");
+    let details = (0..subjects.len()).map(|i| sentence(&labels[i], i, &states)).collect();
+    let ratio = |i: usize| {
+        let state = states.iter().rfind(|state| state.subject == i)?;
+        let ratio = median(state.blocks.iter().map(|block| block.ratio).collect());
+        let fresh = if state.trained { "" } else { " (fresh)" };
+        Some(format!("{:.0} % in {}{fresh}", 100.0 * ratio, labels[i]))
+    };
+    let finding = format!(
+        "The norm of what a block computes is, in the median and against its input's, {}.",
+        listed((0..subjects.len()).filter_map(ratio))
+    );
     let figure = Figure {
         title: "Scale of activations".into(),
         subtitle: format!("{}; initial norms have these images' statistics", test_images(subjects, config.samples)),
@@ -83,7 +93,7 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
         columns: 2,
         panels,
     };
-    Ok(Measurement { finding, figure, table: table(&labels, &states) })
+    Ok(Measurement { finding, details, figure, table: table(&labels, &states) })
 }
 
 fn panel(
@@ -128,7 +138,7 @@ fn sentence(label: &str, i: usize, states: &[State]) -> String {
             (state.blocks.first().map_or(0.0, |b| b.output), state.blocks.last().map_or(0.0, |b| b.output));
         format!(
             "{word} a block's main path has {ratio:.2} of its input's norm, its layers respond with a deviation of \
-             {response:.2} (medians), and the outputs' deviation goes from {first:.2} to {last:.2}"
+             {response:.2} (medians), and the blocks' outputs deviate by {first:.2} at the first to {last:.2} at the last"
         )
     };
     let said: Vec<String> = states.iter().filter(|state| state.subject == i).map(say).collect();

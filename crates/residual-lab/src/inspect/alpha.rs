@@ -2,7 +2,7 @@
 
 use super::{
     InspectConfig, Measurement, Subject, Watch,
-    subject::{each, labels},
+    subject::{each, labels, listed},
 };
 use crate::{
     LabError,
@@ -93,7 +93,12 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
         });
         format!("{}: training error {}.", label(i), said.join(", "))
     };
-    let finding = distinct.iter().map(sentence).collect::<Vec<_>>().join(" ");
+    let details = distinct.iter().map(sentence).collect();
+    let fall = |&i: &usize| {
+        let [from, to] = [0.0, 1.0].map(|alpha| 100.0 * Spread::of(&of(i, alpha, |errors| errors.train)).mean);
+        format!("from {from:.1} % at α = 0 to {to:.1} % at α = 1 in {}", label(i))
+    };
+    let finding = format!("The training error goes {}.", listed(distinct.iter().map(fall)));
     let header = ["network", "alpha", "seed", "train_error", "test_error"];
     let row = |(&(i, alpha, seed), errors): (&(usize, f64, u64), &Errors)| {
         vec![
@@ -115,5 +120,5 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
         ],
     };
     let table = std::iter::once(header.map(String::from).to_vec()).chain(jobs.iter().zip(&found).map(row)).collect();
-    Ok(Measurement { finding, figure, table })
+    Ok(Measurement { finding, details, figure, table })
 }

@@ -6,7 +6,7 @@
 
 use super::{
     InspectConfig, Measurement, Subject, Watch,
-    subject::{colors, each, labels, norm, training_images, values},
+    subject::{colors, each, labels, listed, norm, training_images, values},
 };
 use crate::{
     LabError,
@@ -98,9 +98,12 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
         .map(|(norm, words)| initial_panel(subjects, &labels, &measured, *norm, words))
         .collect();
     panels.extend((0..subjects.len()).filter_map(|i| training_panel(subjects, &labels, &measured, i)));
-    let sentences: Vec<String> =
-        (0..subjects.len()).map(|i| sentence(&subjects[i], &labels[i], i, &measured)).collect();
-    let finding = sentences.join(" ");
+    let details = (0..subjects.len()).map(|i| sentence(&subjects[i], &labels[i], i, &measured)).collect();
+    let ratio = |i| format!("{} in {}", times(Growth::of(&measured, i, Norm::Batch).in_all), labels[i]);
+    let finding = format!(
+        "With batch norm the gradient of the first layer is at initialisation {} that of the last.",
+        listed((0..subjects.len()).map(ratio))
+    );
     let figure = Figure {
         title: "Norm of the loss's gradient by layer".into(),
         subtitle: format!(
@@ -112,7 +115,7 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
         columns: 2,
         panels,
     };
-    Ok(Measurement { finding, figure, table: table(&labels, &measured) })
+    Ok(Measurement { finding, details, figure, table: table(&labels, &measured) })
 }
 
 fn layers(subject: &Subject, job: &Job, samples: usize) -> Result<Vec<LayerNorm>, LabError> {
@@ -224,45 +227,64 @@ fn panel(title: String, lines: Vec<Line>) -> Panel {
     Panel::new(title, Axis::until("layer of the blocks", last), y, lines)
 }
 
-/// `plain56: with batch norm the gradient grows by 1.19 ± 0.01 a layer towards the input …`
-fn sentence(subject: &Subject, label: &str, i: usize, measured: &[Measured]) -> String {
-    let grows = |norm: Norm| {
-        let inits: Vec<Vec<f64>> = of(measured, i, norm).collect();
+/// How a subject's gradients grow towards the input at initialisation.
+struct Growth {
+    /// A layer: the mean over initialisations, and half its 95 % interval.
+    factor: f64,
+    half_width: f64,
+    /// From the last layer to the first.
+    in_all: f64,
+    /// Whether it is a number in every initialisation.
+    finite: bool,
+}
+
+impl Growth {
+    fn of(measured: &[Measured], subject: usize, norm: Norm) -> Self {
+        let inits: Vec<Vec<f64>> = of(measured, subject, norm).collect();
         let factors: Vec<f64> = inits.iter().map(|norms| growth(norms)).filter(|factor| factor.is_finite()).collect();
         let ratios = inits.iter().filter_map(|norms| Some((norms.first()? / norms.last()?).ln()));
-        let ratio = Spread::of(&ratios.filter(|ratio| ratio.is_finite()).collect::<Vec<_>>()).mean.exp();
-        (Spread::of(&factors).mean, Spread::half_width(&factors), ratio, factors.len() < inits.len())
-    };
-    let (factor, half, ratio, _) = grows(Norm::Batch);
-    let (bare, bare_half, bare_ratio, failed) = grows(Norm::None);
+        let ratios: Vec<f64> = ratios.filter(|ratio| ratio.is_finite()).collect();
+        Self {
+            factor: Spread::of(&factors).mean,
+            half_width: Spread::half_width(&factors),
+            in_all: Spread::of(&ratios).mean.exp(),
+            finite: ratios.len() == inits.len(),
+        }
+    }
+}
+
+/// `plain56: towards the input the gradient grows by a factor of 1.133 ± 0.006 a layer …`
+fn sentence(subject: &Subject, label: &str, i: usize, measured: &[Measured]) -> String {
+    let [normed, bare] = [Norm::Batch, Norm::None].map(|norm| Growth::of(measured, i, norm));
+    let Growth { factor, half_width, .. } = normed;
     let plain = subject.kind() == BlockKind::Plain;
     let theory = match (plain, subject.config.network.name().family) {
         (true, Family::Dense) => format!(
-            ", so its covariance by {:.3} (theory for wide layers: π/(π-1) = {:.3})",
+            ", its covariance by {:.3} (theory for wide layers: π/(π-1) = {:.3})",
             factor * factor,
             std::f64::consts::PI / (std::f64::consts::PI - 1.0)
         ),
         _ => String::new(),
     };
-    let textbook = match plain && factor - half > 1.0 {
-        true => " It does not vanish, as textbooks have it: it explodes towards the input.",
+    let textbook = match plain && factor - half_width > 1.0 {
+        true => " It does not vanish, as textbooks have it: it explodes.",
         false => "",
     };
-    let bare = match failed {
-        true => "without norm it is no finite number in every initialisation".into(),
-        false => format!("without norm by {bare:.3} ± {bare_half:.3}, {} in all", times(bare_ratio)),
+    let bare = match bare.finite {
+        true => format!("by {:.3} ± {:.3}", bare.factor, bare.half_width),
+        false => "by no finite number in some initialisations".into(),
     };
     format!(
-        "{label}: at initialisation the gradient grows by a factor of {factor:.3} ± {half:.3} (95 %) a layer towards the \
-         input with batch norm{theory}, {} from the last layer to the first; {bare}.{textbook}",
-        times(ratio)
+        "{label}: towards the input the gradient grows by a factor of {factor:.3} ± {half_width:.3} a layer with batch \
+         norm{theory}, and without {bare} (95 % intervals of means).{textbook}"
     )
 }
 
 /// `3.2 times`, `4e6 times`
 fn times(ratio: f64) -> String {
     match ratio {
-        r if (0.01..1000.0).contains(&r) => format!("{r:.2} times"),
+        r if (0.1..10.0).contains(&r) => format!("{r:.1} times"),
+        r if (10.0..10_000.0).contains(&r) => format!("{r:.0} times"),
         r => format!("{r:.0e} times"),
     }
 }

@@ -6,7 +6,7 @@
 
 use super::{
     InspectConfig, Measurement, Subject, Watch,
-    subject::{colors, each, labels, norm, training_images, values},
+    subject::{colors, each, labels, listed, norm, training_images, values},
 };
 use crate::{
     LabError,
@@ -180,18 +180,22 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
         }),
         ..Panel::new(labels[i].clone(), axis("first direction"), axis("second direction"), Vec::new())
     };
+    let basin = |i: usize| {
+        let below = fields[i].iter().filter(|loss| **loss < guessing).count();
+        format!("{:.0} % in {}", 100.0 * below as f64 / fields[i].len() as f64, labels[i])
+    };
+    let finding = format!(
+        "Of the square around the weights, the part whose loss is below that of guessing is {}.",
+        listed((0..subjects.len()).map(basin))
+    );
     let sentence = |i: usize| {
-        let basin = fields[i].iter().filter(|loss| **loss < guessing).count() as f64 / fields[i].len() as f64;
         let centre = fields[i][fields[i].len() / 2];
         let farthest = fields[i].iter().copied().fold(0.0, f64::max);
-        format!(
-            "{}: loss {centre:.3} at the weights and up to {farthest:.3} in the square; {:.0} % of the square lie below the \
-             loss of guessing, {guessing:.2}.",
-            labels[i],
-            100.0 * basin
-        )
+        let farthest = if farthest < 1e4 { format!("{farthest:.1}") } else { format!("{farthest:.0e}") };
+        format!("{}: the loss is {centre:.3} at the weights and up to {farthest} in the square.", labels[i])
     };
-    let finding = (0..subjects.len()).map(sentence).collect::<Vec<_>>().join(" ");
+    let guess = format!("Guessing has a loss of ln {} = {guessing:.2}.", subjects[0].config.network.classes());
+    let details = (0..subjects.len()).map(sentence).chain([guess]).collect();
     let mut table = vec![["network", "x", "y", "loss"].map(String::from).to_vec()];
     for (label, field) in labels.iter().zip(&fields) {
         for (k, loss) in field.iter().enumerate() {
@@ -209,5 +213,5 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
         columns: 2,
         panels: (0..subjects.len()).map(field).chain([line]).collect(),
     };
-    Ok(Measurement { finding, figure, table })
+    Ok(Measurement { finding, details, figure, table })
 }

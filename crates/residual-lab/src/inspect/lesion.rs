@@ -2,7 +2,7 @@
 
 use super::{
     InspectConfig, Measurement, Subject, Watch,
-    subject::{colors, each, labels, test_images, values},
+    subject::{colors, each, labels, listed, test_images, values},
 };
 use crate::{
     LabError,
@@ -177,7 +177,14 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
         panel("Without several", "random blocks removed", lines(&|d| some(&d.removed, d.whole, "blocks removed"))),
         panel("In another order", "random pairs swapped", lines(&|d| some(&d.swapped, d.whole, "pairs swapped"))),
     ];
-    let finding = (0..subjects.len()).map(|i| sentence(&labels[i], &damages[i])).collect::<Vec<_>>().join(" ");
+    let details = (0..subjects.len()).map(|i| sentence(&labels[i], &damages[i])).collect();
+    let rise = |i: usize| {
+        let errors: Vec<f64> = damages[i].without.iter().map(|(_, error)| *error).collect();
+        let (whole, without) = (100.0 * damages[i].whole, 100.0 * Spread::of(&errors).mean);
+        format!("from {whole:.1} to {without:.1} % in {}", labels[i])
+    };
+    let finding =
+        format!("Without one block the test error goes on average {}.", listed((0..subjects.len()).map(rise)));
     let figure = Figure {
         title: "Test error of a damaged network".into(),
         subtitle: format!("{}; means over {} random choices", test_images(subjects, config.samples), config.draws),
@@ -185,7 +192,7 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
         columns: 2,
         panels,
     };
-    Ok(Measurement { finding, figure, table: table(&labels, &damages) })
+    Ok(Measurement { finding, details, figure, table: table(&labels, &damages) })
 }
 
 fn panel(title: &str, x: &str, lines: Vec<Line>) -> Panel {

@@ -188,6 +188,7 @@ pub(crate) type Watch<'a> = &'a (dyn Fn(usize, usize) + Sync);
 /// What a measurement found.
 struct Measurement {
     finding: String,
+    details: Vec<String>,
     figure: Figure,
     /// The header and the rows.
     table: Vec<Vec<String>>,
@@ -202,6 +203,9 @@ pub struct Inspection {
     pub subject: String,
     /// The number that matters, in a sentence.
     pub finding: String,
+    /// What else was found, a sentence or two on each network.
+    #[serde(default)]
+    pub details: Vec<String>,
     /// The command that measures it again.
     pub command: String,
     /// The machine.
@@ -230,7 +234,7 @@ impl Inspection {
         if subjects.is_empty() {
             return Err(LabError::Setting("which network? name a run or a network".into()));
         }
-        let Measurement { finding, figure, table } = match what {
+        let Measurement { finding, details, figure, table } = match what {
             What::Gradients => gradients::measure(subjects, config, watch),
             What::Activations => activations::measure(subjects, config, watch),
             What::Lesion => lesion::measure(subjects, config, watch),
@@ -240,7 +244,7 @@ impl Inspection {
             What::Shattered => shattered::measure(subjects, config, watch),
         }?;
         let subject = subjects.iter().map(Subject::to_string).collect::<Vec<_>>().join("; ");
-        Ok(Self { what, subject, finding, command, environment, figure, table })
+        Ok(Self { what, subject, finding, details, command, environment, figure, table })
     }
 
     /// Writes `NAME.csv`, `NAME.svg` and at last `NAME.json` into a folder.

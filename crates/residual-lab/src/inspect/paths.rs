@@ -6,7 +6,7 @@
 
 use super::{
     InspectConfig, Measurement, Subject, Watch,
-    subject::{colors, each, labels, norm, training_images, values},
+    subject::{colors, each, labels, listed, norm, training_images, values},
 };
 use crate::{
     LabError,
@@ -119,7 +119,7 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
 
     let (labels, colors) = (labels(subjects), colors(subjects));
     let mut panels = [Vec::new(), Vec::new()];
-    let mut sentences = Vec::new();
+    let (mut found, mut details) = (Vec::new(), Vec::new());
     for &i in &residual {
         let of: Vec<(usize, f64)> = jobs
             .iter()
@@ -140,18 +140,18 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
         panels[0].push(line(of.iter().map(|(k, g)| (*k as f64, *g)).collect(), ""));
         panels[1].push(line(shares.iter().enumerate().map(|(k, s)| (k as f64, 100.0 * s)).collect(), " %"));
         let (mean, from, to) = effective(&shares);
-        sentences.push(format!(
-            "{}: 95 % of the gradient at the input comes through paths of {from} to {to} of the {blocks} blocks; the mean is \
-             {mean:.1} blocks, an effective depth of {:.0} layers out of {}.",
+        found.push(format!("{from} to {to} of the {blocks} blocks in {}", labels[i]));
+        details.push(format!(
+            "{}: the mean path has {mean:.1} of {blocks} blocks, an effective depth of {:.0} layers out of {}.",
             labels[i],
             2.0 + mean * layers_of_a_block(&subjects[i], blocks),
             subjects[i].config.network.name().depth
         ));
     }
     if residual.len() < subjects.len() {
-        sentences.push("A plain net has one path, through all of its blocks.".into());
+        details.push("A plain net has one path, through all of its blocks.".into());
     }
-    let finding = sentences.join(" ");
+    let finding = format!("95 % of the gradient at the input comes through paths of {}.", listed(found.into_iter()));
     let [single, share] = panels;
     let positive = || single.iter().flat_map(|line| &line.points).map(|p| p.1).filter(|y| *y > 0.0 && y.is_finite());
     let (least, most) = positive().fold((f64::MAX, f64::MIN_POSITIVE), |(a, b), y| (a.min(y), b.max(y)));
@@ -174,7 +174,7 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
             ),
         ],
     };
-    Ok(Measurement { finding, figure, table })
+    Ok(Measurement { finding, details, figure, table })
 }
 
 fn tip(y: f64, unit: &str) -> String {

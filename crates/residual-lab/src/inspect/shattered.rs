@@ -5,7 +5,7 @@
 
 use super::{
     InspectConfig, Measurement, Subject, Watch,
-    subject::{colors, each, labels, norm, values},
+    subject::{colors, each, labels, listed, norm, values},
 };
 use crate::{
     LabError,
@@ -85,7 +85,7 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
     let traces = each(subjects.len() * draws, config, watch, |job| lines(&subjects[job / draws], config, job % draws))?;
     let (labels, colors) = (labels(subjects), colors(subjects));
     let mut panels = Vec::new();
-    let (mut correlations, mut sentences) = (Vec::new(), Vec::new());
+    let (mut correlations, mut near, mut details) = (Vec::new(), Vec::new(), Vec::new());
     for i in 0..subjects.len() {
         let traces = &traces[i * draws..(i + 1) * draws];
         let found: Vec<Vec<f64>> = traces.iter().filter_map(|trace| autocorrelation(trace, LAGS)).collect();
@@ -93,17 +93,18 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
         let distance = 2.0 * REACH / (POINTS - 1) as f64;
         let points: Vec<(f64, f64)> = (0..=LAGS).map(|lag| (lag as f64 * distance, mean(lag))).collect();
         if found.is_empty() {
-            sentences.push(format!("{}: the gradient is the same everywhere on its lines.", labels[i]));
+            details.push(format!("{}: the gradient is the same everywhere on its lines.", labels[i]));
         } else {
             let first: Vec<f64> = found.iter().map(|r| r[1]).collect();
-            let reach = points.iter().find(|(_, r)| *r < 0.5).map(|(d, _)| format!("falls below 1/2 at {d:.2}"));
-            sentences.push(format!(
-                "{}: gradients at neighbouring inputs ({distance:.3} apart) correlate by {:.2} ± {:.2} (95 %), and the \
-                 correlation {}.",
+            let reach =
+                points.iter().find(|(_, r)| *r < 0.5).map(|(d, _)| format!("falls below 1/2 at a distance of {d:.2}"));
+            let Spread { mean, .. } = Spread::of(&first);
+            near.push(format!("{mean:.2} in {}", labels[i]));
+            details.push(format!(
+                "{}: the correlation of neighbours is {mean:.2} ± {:.2} (95 %), and {}.",
                 labels[i],
-                Spread::of(&first).mean,
                 Spread::half_width(&first),
-                reach.unwrap_or_else(|| format!("stays above 1/2 up to {:.2}", LAGS as f64 * distance)),
+                reach.unwrap_or_else(|| format!("stays above 1/2 up to a distance of {:.2}", LAGS as f64 * distance)),
             ));
         }
         let tips = points.iter().map(|(d, r)| format!("{}, {d:.2} apart: {r:.2}", labels[i])).collect();
@@ -117,7 +118,14 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
         correlations,
     );
     panels.insert(0, correlations);
-    let finding = sentences.join(" ");
+    let finding = match near.is_empty() {
+        true => "The gradient is the same at all inputs of a line.".into(),
+        false => format!(
+            "The correlation of gradients at neighbouring inputs, {:.3} apart, is {}.",
+            2.0 * REACH / (POINTS - 1) as f64,
+            listed(near.into_iter())
+        ),
+    };
     let figure = Figure {
         title: "Gradients along a line of inputs".into(),
         subtitle: format!("{POINTS} inputs on a line through two images, which lie at t = -1 and 1; {draws} lines"),
@@ -132,7 +140,7 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
             table.push(vec![labels[job / draws].clone(), (job % draws + 1).to_string(), t, format!("{value:e}")]);
         }
     }
-    Ok(Measurement { finding, figure, table })
+    Ok(Measurement { finding, details, figure, table })
 }
 
 /// The first line's derivative, in units of its standard deviation.

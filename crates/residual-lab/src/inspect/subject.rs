@@ -130,6 +130,16 @@ pub(super) fn labels(subjects: &[Subject]) -> Vec<String> {
     names.iter().enumerate().map(label).collect()
 }
 
+/// `a, b and c`
+pub(super) fn listed(words: impl Iterator<Item = String>) -> String {
+    let words: Vec<String> = words.collect();
+    match &words[..] {
+        [] => String::new(),
+        [word] => word.clone(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
 /// The subjects' colours, by kind.
 pub(super) fn colors(subjects: &[Subject]) -> Vec<String> {
     let before = |i: usize| subjects[..i].iter().filter(|other| other.kind() == subjects[i].kind()).count();

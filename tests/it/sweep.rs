@@ -109,7 +109,7 @@ fn an_explained_sweep_measures_the_ends_of_the_figure() {
     assert!(!plain_page.contains("Blocks removed") && page().contains("Blocks removed"));
     for what in ["gradients", "activations", "lesion", "landscape"] {
         let json = fs::read_to_string(dir.path().join(format!("inspect/dense/{what}.json"))).unwrap();
-        assert!(json.contains("dense-plain4 on digits") && json.contains("dense-resnet8 on digits"), "{json}");
+        assert!(json.contains("dense-plain4, dense-resnet4, dense-plain8 and dense-resnet8 on digits"), "{json}");
         assert!(json.contains(&format!("--what {what} --out")));
     }
     // Nothing is left to do.

@@ -64,14 +64,15 @@ pub(crate) struct SweepArgs {
     pub(crate) seed: u64,
     #[command(flatten)]
     pub(crate) data: DataArgs,
-    /// Passes over the training set [default: 20 dense, 7 conv, 10 with nets of more than 200 layers]
+    /// Passes over the training set [default: 20 dense, 7 conv; 30 and 10 with nets of more than
+    /// 200 layers]
     #[arg(long)]
     pub(crate) epochs: Option<usize>,
     /// Samples in a batch
     #[arg(long, default_value_t = 64)]
     pub(crate) batch_size: usize,
-    /// Learning rate at the start of its cosine decay [default: 0.02 dense, 0.1 with nets of more than 200 layers, 0.05
-    /// conv]
+    /// Learning rate at the start of its cosine decay [default: 0.05; 0.02 of dense nets of at
+    /// most 200 layers]
     #[arg(long, allow_negative_numbers = true)]
     pub(crate) lr: Option<f64>,
     /// Shorten the gradient of all parameters together to this norm [default: 2 with nets of more than 200 layers]

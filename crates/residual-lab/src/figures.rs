@@ -34,7 +34,7 @@ pub(crate) fn depth(results: &Results) -> Figure {
         let highest =
             series.iter().flat_map(|s| &s.points).flat_map(|p| &p.train_errors).fold(0.0f64, |a, &b| a.max(b));
         Panel {
-            title: format!("{} blocks, {} epochs", word(family), config.epochs(family)),
+            title: format!("{} blocks, {}", word(family), counted(config.epochs(family) as u64, "epoch")),
             x: Axis { label: "number of layers".into(), range: (0.0, 1.03 * deepest), ticks, scale: Scale::Linear },
             y: Axis::from_zero("training error, %", 100.0 * highest),
             lines: series.iter().enumerate().map(|(i, s)| error_line(s, i, config.first_seed)).collect(),
@@ -44,11 +44,10 @@ pub(crate) fn depth(results: &Results) -> Figure {
     let families: Vec<Family> = results.config.families.clone();
     Figure {
         title: "Training error against depth".into(),
-        subtitle: format!(
-            "{}, {}; mean ± standard deviation, small dots are single seeds",
-            config.data,
-            seeds(config.seeds)
-        ),
+        subtitle: match config.seeds {
+            1 => format!("{}, 1 seed", config.data),
+            n => format!("{}, {n} seeds; mean ± standard deviation, small dots are single seeds", config.data),
+        },
         description: description(results),
         columns: 2,
         panels: families.iter().map(panel).collect(),
@@ -95,7 +94,7 @@ pub(crate) fn curves(results: &Results) -> Figure {
         title: "Training loss, by number of layers".into(),
         subtitle: format!(
             "mean of {}, moving average of {} iterations; darker is deeper{}",
-            seeds(results.config.seeds),
+            counted(results.config.seeds, "seed"),
             2 * HALF_WINDOW + 1,
             if highest > shown { format!("; above {HIGHEST_LOSS} drawn at {HIGHEST_LOSS}") } else { String::new() }
         ),
@@ -168,8 +167,8 @@ fn word(family: Family) -> &'static str {
     }
 }
 
-pub(crate) fn seeds(n: u64) -> String {
-    if n == 1 { "1 seed".into() } else { format!("{n} seeds") }
+pub(crate) fn counted(n: u64, word: &str) -> String {
+    if n == 1 { format!("1 {word}") } else { format!("{n} {word}s") }
 }
 
 fn description(results: &Results) -> String {

@@ -109,10 +109,11 @@ impl Report {
 "#
         ));
         let found: Vec<What> = self.kinds();
-        if !found.is_empty() {
+        if self.sweeps.len() + found.len() > 1 {
             page.put(format_args!("<nav aria-label=\"Contents\">\n<ul>\n"));
-            if !self.sweeps.is_empty() {
-                page.put(format_args!("<li><a href=\"#sweep-1\">Error against depth</a></li>\n"));
+            for (i, results) in self.sweeps.iter().enumerate() {
+                let (number, title) = (i + 1, escape(&self.sweep_title(i + 1, results)));
+                page.put(format_args!("<li><a href=\"#sweep-{number}\">{title}</a></li>\n"));
             }
             for what in found {
                 page.put(format_args!("<li><a href=\"#{what}\">{}</a></li>\n", what.title()));
@@ -128,14 +129,18 @@ impl Report {
         What::ALL.iter().filter(found).copied().collect()
     }
 
+    fn sweep_title(&self, number: usize, results: &Results) -> String {
+        match self.sweeps.len() {
+            1 => "Error against depth".into(),
+            _ => format!("Error against depth, {number}: {}", subject(&results.config)),
+        }
+    }
+
     fn write_sweep(&self, page: &mut Page, results: &Results) {
         page.sweeps += 1;
         let number = page.sweeps;
         page.put(format_args!("<section id=\"sweep-{number}\" aria-labelledby=\"sweep-{number}-title\">\n"));
-        let title = match self.sweeps.len() {
-            1 => "Error against depth".into(),
-            _ => format!("Error against depth: {}", subject(&results.config)),
-        };
+        let title = self.sweep_title(number, results);
         page.put(format_args!("<h2 id=\"sweep-{number}-title\">{}</h2>\n", escape(&title)));
         page.figure(&figures::depth(results));
         page.put(format_args!("<h3>Verdict</h3>\n"));
@@ -154,7 +159,10 @@ impl Report {
         if results.verdicts.is_empty() {
             page.put(format_args!("<p>{NO_VERDICT}</p>\n"));
         }
-        page.put(format_args!("<h3>Error, in per cent</h3>\n<p class=\"note\">Mean ± standard deviation.</p>\n"));
+        page.put(format_args!("<h3>Error, in per cent</h3>\n"));
+        if results.config.seeds > 1 {
+            page.put(format_args!("<p class=\"note\">Mean ± standard deviation.</p>\n"));
+        }
         for family in [Family::Dense, Family::Conv] {
             write_table(page, &results.series, family);
         }
@@ -289,9 +297,10 @@ fn write_table(page: &mut Page, series: &[Series], family: Family) {
     let Some(first) = columns.first() else { return };
     let labels: String =
         columns.iter().map(|s| format!("<th scope=\"col\">{}</th>", escape(&capital(&s.label())))).collect();
-    let span = columns.len();
+    let (span, sweep) = (columns.len(), page.sweeps);
+    let wide = if span > 2 { " wide" } else { "" };
     page.put(format_args!(
-        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Errors of the {family} nets\">\n<table>\n<thead>\n\
+        "<div class=\"scroll{wide}\" tabindex=\"0\" role=\"region\" aria-label=\"Errors of the {family} nets, table {sweep}\">\n<table>\n<thead>\n\
          <tr><th rowspan=\"2\" scope=\"col\">{} layers</th><th colspan=\"{span}\" scope=\"colgroup\">Training error</th>\
          <th colspan=\"{span}\" scope=\"colgroup\">Test error</th></tr>\n<tr>{labels}{labels}</tr>\n</thead>\n<tbody>\n",
         capital(&family.to_string())
@@ -512,7 +521,7 @@ mod tests {
         }
         let report = Report::read(&[dir.path(), dir.path()]).unwrap();
         assert_eq!(report.sweeps[0].runs, results.runs);
-        assert!(report.html().contains("Error against depth: dense nets on digits"));
+        assert!(report.html().contains("Error against depth, 2: dense nets on digits"));
         let error = |path: &Path| Report::read(&[path]).unwrap_err().to_string();
         assert!(error(&dir.path().join("missing")).contains("is no folder"));
         assert!(error(&dir.path().join("runs")).contains("holds neither a sweep nor an inspection"));

@@ -131,20 +131,19 @@ impl SweepConfig {
         let deep = depths.iter().any(|&depth| depth > DEEP);
         match (family, deep) {
             (Family::Dense, false) => Usual { epochs: 20, lr: 0.02, clip: None },
-            (Family::Dense, true) => Usual { epochs: 20, lr: 0.1, clip: Some(2.0) },
+            (Family::Dense, true) => Usual { epochs: 30, lr: 0.05, clip: Some(2.0) },
             (_, false) => Usual { epochs: 7, lr: 0.05, clip: None },
             (_, true) => Usual { epochs: 10, lr: 0.05, clip: Some(2.0) },
         }
     }
 
-    /// The epochs of a family's trainings: by default 20 of the cheap dense nets and 7 of the convolutional ones, 10 if
-    /// some have more than 200 layers.
+    /// The epochs of a family's trainings: by default 20 of the cheap dense nets and 7 of the convolutional ones, 30 and 10
+    /// if some have more than 200 layers.
     pub fn epochs(&self, family: Family) -> usize {
         self.epochs.unwrap_or(self.usual(family).epochs)
     }
 
-    /// The learning rate of a family's trainings: by default 0.05 conv and 0.02 dense, 0.1 if some have more than 200
-    /// layers.
+    /// The learning rate of a family's trainings: by default 0.05, but 0.02 of dense nets of at most 200 layers.
     pub fn lr(&self, family: Family) -> f64 {
         self.lr.unwrap_or(self.usual(family).lr)
     }

@@ -83,7 +83,7 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
         Some(format!("{:.0} % in {}{fresh}", 100.0 * ratio, labels[i]))
     };
     let finding = format!(
-        "The norm of what a block computes is, in the median and against its input's, {}.",
+        "What a block computes has, in the median and against the norm of its input, {}.",
         listed((0..subjects.len()).filter_map(ratio))
     );
     let figure = Figure {

@@ -111,7 +111,10 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
     };
     let figure = Figure {
         title: "Error against the strength of the shortcut".into(),
-        subtitle: format!("{} for each; α = 0 is the plain net, α = 1 the residual net", figures::seeds(config.seeds)),
+        subtitle: format!(
+            "{} for each; α = 0 is the plain net, α = 1 the residual net",
+            figures::counted(config.seeds, "seed")
+        ),
         description: finding.clone(),
         columns: 2,
         panels: vec![

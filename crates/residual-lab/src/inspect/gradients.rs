@@ -99,9 +99,9 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
         .collect();
     panels.extend((0..subjects.len()).filter_map(|i| training_panel(subjects, &labels, &measured, i)));
     let details = (0..subjects.len()).map(|i| sentence(&subjects[i], &labels[i], i, &measured)).collect();
-    let ratio = |i| format!("{} in {}", times(Growth::of(&measured, i, Norm::Batch).in_all), labels[i]);
+    let ratio = |i| format!("{} in {}", rounded(Growth::of(&measured, i, Norm::Batch).in_all), labels[i]);
     let finding = format!(
-        "With batch norm the gradient of the first layer is at initialisation {} that of the last.",
+        "At initialisation with batch norm, the first layer's gradient is larger than the last's by a factor of {}.",
         listed((0..subjects.len()).map(ratio))
     );
     let figure = Figure {
@@ -266,7 +266,7 @@ fn sentence(subject: &Subject, label: &str, i: usize, measured: &[Measured]) -> 
         ),
         _ => String::new(),
     };
-    let textbook = match plain && factor - half_width > 1.0 {
+    let textbook = match plain && factor - half_width > 1.0 && normed.in_all > 10.0 {
         true => " It does not vanish, as textbooks have it: it explodes.",
         false => "",
     };
@@ -280,12 +280,12 @@ fn sentence(subject: &Subject, label: &str, i: usize, measured: &[Measured]) -> 
     )
 }
 
-/// `3.2 times`, `4e6 times`
-fn times(ratio: f64) -> String {
+/// `3.2`, `718`, `4e6`
+fn rounded(ratio: f64) -> String {
     match ratio {
-        r if (0.1..10.0).contains(&r) => format!("{r:.1} times"),
-        r if (10.0..10_000.0).contains(&r) => format!("{r:.0} times"),
-        r => format!("{r:.0e} times"),
+        r if (0.1..10.0).contains(&r) => format!("{r:.1}"),
+        r if (10.0..10_000.0).contains(&r) => format!("{r:.0}"),
+        r => format!("{r:.0e}"),
     }
 }
 

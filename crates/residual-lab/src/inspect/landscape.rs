@@ -185,7 +185,7 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
         format!("{:.0} % in {}", 100.0 * below as f64 / fields[i].len() as f64, labels[i])
     };
     let finding = format!(
-        "Of the square around the weights, the part whose loss is below that of guessing is {}.",
+        "The loss is below that of guessing in so much of the square around the weights: {}.",
         listed((0..subjects.len()).map(basin))
     );
     let sentence = |i: usize| {

@@ -243,7 +243,7 @@ impl Inspection {
             What::Landscape => landscape::measure(subjects, config, watch),
             What::Shattered => shattered::measure(subjects, config, watch),
         }?;
-        let subject = subjects.iter().map(Subject::to_string).collect::<Vec<_>>().join("; ");
+        let subject = subject::described(subjects);
         Ok(Self { what, subject, finding, details, command, environment, figure, table })
     }
 

@@ -98,7 +98,8 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
             let first: Vec<f64> = found.iter().map(|r| r[1]).collect();
             let reach =
                 points.iter().find(|(_, r)| *r < 0.5).map(|(d, _)| format!("falls below 1/2 at a distance of {d:.2}"));
-            let Spread { mean, .. } = Spread::of(&first);
+            // Rounded here, so that no zero is negative.
+            let mean = (100.0 * Spread::of(&first).mean).round() / 100.0 + 0.0;
             near.push(format!("{mean:.2} in {}", labels[i]));
             details.push(format!(
                 "{}: the correlation of neighbours is {mean:.2} ± {:.2} (95 %), and {}.",

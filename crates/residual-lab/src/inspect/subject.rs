@@ -65,6 +65,15 @@ impl Subject {
         }
     }
 
+    /// `on digits, seed 0, trained for 10 epochs`
+    fn state(&self) -> String {
+        let (data, seed) = (&self.config.data, self.config.seed);
+        match self.is_trained() {
+            true => format!("on {data}, seed {seed}, trained for {} epochs", self.config.epochs),
+            false => format!("on {data}, seed {seed}, fresh"),
+        }
+    }
+
     /// The training's network in inference mode.
     pub(super) fn trained(&self) -> Option<Network> {
         self.trained.as_ref().map(|network| network.lock().unwrap_or_else(|error| error.into_inner()).clone())
@@ -94,11 +103,16 @@ impl Subject {
 impl fmt::Display for Subject {
     /// `plain56 on digits, seed 0, trained for 10 epochs`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (name, data, seed) = (self.name(), &self.config.data, self.config.seed);
-        match self.is_trained() {
-            true => write!(f, "{name} on {data}, seed {seed}, trained for {} epochs", self.config.epochs),
-            false => write!(f, "{name} on {data}, seed {seed}, fresh"),
-        }
+        write!(f, "{} {}", self.name(), self.state())
+    }
+}
+
+/// `plain56 and resnet56 on digits, seed 0, fresh`; what differs is said of each.
+pub(super) fn described(subjects: &[Subject]) -> String {
+    let same = subjects.windows(2).all(|pair| pair[0].state() == pair[1].state());
+    match subjects.first() {
+        Some(first) if same => format!("{} {}", listed(subjects.iter().map(Subject::name)), first.state()),
+        _ => subjects.iter().map(Subject::to_string).collect::<Vec<_>>().join("; "),
     }
 }
 

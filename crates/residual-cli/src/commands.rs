@@ -96,6 +96,15 @@ impl DataArgs {
     }
 }
 
+impl DataArgs {
+    /// Whether anything was asked for.
+    fn any(&self) -> bool {
+        let Self { data, data_dir, side, samples, validation, normalize } = self;
+        let sizes = [side, samples, validation].iter().any(|size| size.is_some());
+        data.is_some() || data_dir.is_some() || sizes || normalize.is_some()
+    }
+}
+
 impl AugmentationArgs {
     /// The augmentation with what was asked for changed.
     fn apply(&self, augmentation: Augmentation) -> Augmentation {
@@ -112,6 +121,16 @@ impl AugmentationArgs {
 }
 
 impl NetworkArgs {
+    /// Whether anything was asked for.
+    fn any(&self) -> bool {
+        let Self { classes, width, shortcut, norm, alpha, branch_scale, zero_init, stem, output_stride, last_survival } =
+            self;
+        let sizes = [classes, width, output_stride].iter().any(|size| size.is_some());
+        let factors = [alpha, last_survival].iter().any(|factor| factor.is_some());
+        let words = shortcut.is_some() || norm.is_some() || branch_scale.is_some() || stem.is_some();
+        sizes || factors || words || *zero_init
+    }
+
     /// The network with what was asked for changed.
     fn apply(&self, network: NetworkConfig, init: InitConfig) -> Result<NetworkConfig, ModelError> {
         let blocks = *network.blocks();

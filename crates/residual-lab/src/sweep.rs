@@ -406,10 +406,12 @@ impl Sweep {
             return Err(LabError::Stopped { done: done.len(), total: plan.len() });
         }
         let results = Results::new(self.config.clone(), self.environment.clone(), done);
+        results.write(folder)?;
         if self.explain {
             explain(folder, &self.config, &self.environment, &self.device, self.jobs, &self.stop, progress)?;
+            // The page has what was measured inside, too.
+            results.write(folder)?;
         }
-        results.write(folder)?;
         Ok(results)
     }
 

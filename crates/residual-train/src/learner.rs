@@ -112,6 +112,8 @@ pub(crate) type Observer = Box<dyn FnMut(Event<'_>)>;
 #[derive(Clone, Debug)]
 pub(crate) struct Conduct {
     pub(crate) stop: StopFlag,
+    /// Sets the flag after this optimizer step.
+    pub(crate) stop_after: Option<usize>,
     pub(crate) directory: Option<RunDir>,
     pub(crate) checkpoint_every: Option<Duration>,
     /// Threads that read samples.
@@ -360,6 +362,9 @@ impl Loop {
             learner.optimizer_step(grads);
             session.progress.iteration += 1;
             session.progress.rewound = false;
+            if self.conduct.stop_after == Some(session.progress.iteration) {
+                self.conduct.stop.set();
+            }
             if let Some(ema) = &mut *self.ema.borrow_mut() {
                 ema.update(&learner.model().valid().network);
             }

@@ -1,10 +1,14 @@
-use crate::{Optimizer, TrainError, evaluate::loss, learner::sgd};
+use crate::{
+    Optimizer, TrainError,
+    evaluate::{loss, soft_loss},
+    learner::sgd,
+};
 use burn::{
     module::Module,
     optim::GradientsParams,
     tensor::{Device, Distribution, Int, Tensor, TensorData},
 };
-use residual_data::{Augmentation, Loader, Order, Source};
+use residual_data::{Augmentation, Batch, Loader, Order, Source};
 use residual_model::{Network, NetworkConfig};
 use serde::Serialize;
 use std::{sync::Arc, time::Instant};
@@ -86,11 +90,15 @@ pub fn throughput(
         let device = device.clone().autodiff();
         let mut trained = config.init(&device).train();
         let mut optimizer = sgd(&Optimizer::default(), 1e-4).init();
-        let images = images(&device);
         let labels: Vec<i64> = (0..batch).map(|i| (i % config.classes()) as i64).collect();
         let labels = Tensor::<1, Int>::from_data(TensorData::new(labels, [batch]), &device);
-        let mut step = |mut trained: Network, images: Tensor<4>, labels: &Tensor<1, Int>, number: usize| {
-            let loss = loss(&trained.forward_training(images, 0, number as u64), labels);
+        let held = Batch { images: images(&device), labels, targets: None, number: 0 };
+        let mut step = |mut trained: Network, batch: Batch, number: usize| {
+            let logits = trained.forward_training(batch.images, 0, number as u64);
+            let loss = match batch.targets {
+                Some(targets) => soft_loss(&logits, targets),
+                None => loss(&logits, &batch.labels),
+            };
             let gradients = GradientsParams::from_grads(loss.backward(), &trained);
             trained = optimizer.step(0.01, trained, gradients);
             sync(&device).map(|()| trained)
@@ -99,7 +107,7 @@ pub fn throughput(
             let turn = TURN.min(WARM_UP + steps - train_seconds.len());
             for _ in 0..turn {
                 let start = Instant::now();
-                trained = step(trained, images.clone(), &labels, train_seconds.len())?;
+                trained = step(trained, held.clone(), train_seconds.len())?;
                 train_seconds.push(start.elapsed().as_secs_f64());
                 tell();
             }
@@ -119,7 +127,7 @@ pub fn throughput(
             for _ in 0..turn {
                 let start = Instant::now();
                 let read = next()?;
-                trained = step(trained, read.images, &read.labels, loaded_seconds.len())?;
+                trained = step(trained, read, loaded_seconds.len())?;
                 loaded_seconds.push(start.elapsed().as_secs_f64());
                 tell();
             }

@@ -145,7 +145,13 @@ impl Training {
             config,
             dataset,
             device,
-            conduct: Conduct { stop: StopFlag::default(), directory: None, checkpoint_every: None, workers: 1 },
+            conduct: Conduct {
+                stop: StopFlag::default(),
+                stop_after: None,
+                directory: None,
+                checkpoint_every: None,
+                workers: 1,
+            },
             observer: Box::new(|_| {}),
             session: Session::default(),
         })
@@ -154,6 +160,12 @@ impl Training {
     /// Sets the flag that stops it.
     pub fn with_stop(mut self, stop: StopFlag) -> Self {
         self.conduct.stop = stop;
+        self
+    }
+
+    /// Interrupts it after this optimizer step; the schedule stays that of the whole training.
+    pub fn with_stop_after(mut self, step: usize) -> Self {
+        self.conduct.stop_after = Some(step);
         self
     }
 

@@ -56,6 +56,10 @@ pub(crate) fn bench(args: BenchArgs) -> anyhow::Result<()> {
         image = feed.source.shape();
         let of_data = NetworkConfig::new(args.net, image, feed.source.classes());
         network = args.network.network.apply(of_data, InitConfig::default())?;
+        if network.classes() < feed.source.classes() {
+            let (own, there) = (network.classes(), feed.source.classes());
+            return Err(Usage(format!("--classes must be at least the data's {there}, not {own}")).into());
+        }
     }
     let (backend, hardware) = args.backend.open()?;
     let mut bar: Option<Progress> = None;
@@ -100,18 +104,21 @@ pub(crate) fn bench(args: BenchArgs) -> anyhow::Result<()> {
 
 /// The dataset that training takes its batches from, if one was asked for.
 fn feed(args: &BenchArgs) -> anyhow::Result<Option<Feed>> {
-    let data = match (args.data.data, args.network.image.is_some()) {
+    let augmentation = args.augmentation.apply(Augmentation::default());
+    let data = match (args.data.data, args.network.image.is_some() || args.inference) {
+        (None, _) if args.data.any() || augmentation != Augmentation::default() => {
+            return Err(Usage("flags of data and augmentation need --data NAME".into()).into());
+        }
         (None, _) => return Ok(None),
-        (Some(_), true) => return Err(Usage("--image and --data exclude each other".into()).into()),
+        (Some(_), true) => return Err(Usage("--data excludes --image and --inference".into()).into()),
         (Some(_), false) => args.data.apply(DataConfig::default())?,
     };
-    let augmentation = args.augmentation.apply(Augmentation::default());
     let source = data.load()?.train;
     augmentation.check([source.shape()[1], source.shape()[2]])?;
     if source.len() < args.batch {
         return Err(Usage(format!("--batch must be at most the {} samples of {data}", source.len())).into());
     }
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     Ok(Some(Feed { source, augmentation, workers }))
 }
 

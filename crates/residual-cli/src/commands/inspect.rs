@@ -7,7 +7,7 @@ use crate::{
 use residual_data::DataConfig;
 use residual_lab::{InspectConfig, Inspection, Subject, What, quoted};
 use residual_model::NetName;
-use residual_train::{Device, Environment, TrainConfig};
+use residual_train::{Device, Environment, TrainConfig, files};
 use std::path::{Path, PathBuf};
 
 /// Measures inside networks.
@@ -24,9 +24,18 @@ pub(crate) fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
         jobs: args.jobs.unwrap_or_else(|| default_jobs(backend)),
     };
     config.validate()?;
+    let all_runs = args.subjects.iter().all(|name| Path::new(name).is_dir());
+    let training = args.seed.is_some() || args.epochs.is_some() || args.lr.is_some();
+    if all_runs && (training || args.data.any() || args.network.any()) {
+        return Err(
+            Usage("flags of data, network and training are for networks by name; runs have their own".into()).into()
+        );
+    }
     let subjects = args.subjects.iter().map(|name| subject(args, name, &hardware.device));
     let subjects = subjects.collect::<anyhow::Result<Vec<Subject>>>()?;
+    args.what.iter().try_for_each(|&what| Inspection::check(what, &subjects, &config))?;
     let out = args.out.clone().unwrap_or_else(|| default_out(&args.subjects));
+    files::create_dir(&out)?;
     let mut found = Vec::new();
     for &what in &args.what {
         let environment = Environment::here(backend, &hardware);
@@ -75,13 +84,18 @@ fn measure(
     Ok(result?)
 }
 
-/// `inspect/plain56-resnet56`
+/// `inspect/plain56-resnet56`, and of many the first three.
 fn default_out(subjects: &[String]) -> PathBuf {
+    const MOST: usize = 3;
     let name = |subject: &String| {
         let path = Path::new(subject);
-        path.file_name().map_or_else(|| subject.clone(), |name| name.to_string_lossy().into_owned())
+        path.file_name().map_or_else(|| "run".into(), |name| name.to_string_lossy().into_owned())
     };
-    Path::new("inspect").join(subjects.iter().map(name).collect::<Vec<_>>().join("-"))
+    let mut names: Vec<String> = subjects.iter().take(MOST).map(name).collect();
+    if subjects.len() > MOST {
+        names.push(format!("and-{}-more", subjects.len() - MOST));
+    }
+    Path::new("inspect").join(names.join("-"))
 }
 
 /// This program's command line, as a shell takes it.

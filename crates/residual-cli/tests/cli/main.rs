@@ -167,7 +167,9 @@ fn bench_times_training_and_inference() {
     let digits = ["bench", "resnet8", "--data", "digits", "--crop-padding", "1", "--batch", "4", "--steps", "2"];
     let text = succeeds(&digits).0;
     assert!(text.contains("images 1x8x8") && text.contains("with data "), "{text}");
-    refuses(&["bench", "resnet8", "--data", "digits", "--image", "3x8x8"], 2, "exclude each other");
+    refuses(&["bench", "resnet8", "--data", "digits", "--image", "3x8x8"], 2, "--data excludes --image");
+    refuses(&["bench", "resnet8", "--flip"], 2, "need --data NAME");
+    refuses(&["bench", "resnet8", "--data", "digits", "--classes", "3"], 2, "--classes must be at least the data's 10");
     let text = succeeds(&[&bench[..], &["--kernels", "reference", "--threads", "1"]].concat()).0;
     assert!(text.contains("reference kernels, 1 threads") && text.contains("peak memory"), "{text}");
     let text = succeeds(&[&bench[..], &["--recompute", "--inference"]].concat()).0;

@@ -62,6 +62,7 @@ fn an_inspection_changes_nothing_of_the_run() {
             assert!(Path::new(&out).join(format!("{what}.{ending}")).exists());
         }
     }
+    refuses(&["inspect", &plain, "--what", "lesion", "--norm", "none"], 2, "runs have their own");
     // A second look finds the same, and a page shows it.
     assert_eq!(succeeds(&inspect).0, findings);
     let page = path("page.html");
@@ -80,5 +81,6 @@ fn what_cannot_be_inspected_is_said() {
     refuses(&["inspect", "plain20", "--what", "lesion"], 2, "lesions need a trained network");
     refuses(&["inspect", "plain20", "--what", "paths"], 2, "plain20 has a single path");
     refuses(&["inspect", "resnet20", "--what", "paths", "--draws", "0"], 2, "draws must be at least 1, not 0");
+    refuses(&["inspect", "resnet20", "--what", "landscape", "--points", "9999"], 2, "points must be at most 1001");
     refuses(&["inspect", "resnet8", "--what", "gradients", "--steps", "9999", "--epochs", "1"], 2, "has 23 steps");
 }

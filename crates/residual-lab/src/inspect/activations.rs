@@ -2,13 +2,12 @@
 
 use super::{
     InspectConfig, Measurement, Subject, Watch,
-    subject::{each, labels, listed, norm, test_images, values},
+    subject::{each, labels, listed, test_images},
 };
 use crate::{
     LabError,
     chart::{Axis, Figure, Line, Panel},
     figures,
-    statistics::Spread,
 };
 use burn::tensor::Tensor;
 use residual_model::Network;
@@ -30,17 +29,37 @@ pub(super) fn by_block(network: &Network, images: &Tensor<4>) -> Vec<BlockScale>
     let mut scales = Vec::new();
     for block in network.blocks() {
         let branches = block.branches(a.clone());
-        let ratio = norm(&values(branches.main_path.clone())) / norm(&values(a.clone()));
-        let responses = block.responses(a).into_iter().map(|z| deviation(z)).collect();
+        let ratio = moments(branches.main_path.clone()).norm() / moments(a.clone()).norm();
+        let responses = block.responses(a).into_iter().map(|z| moments(z).deviation()).collect();
         a = block.join(branches);
-        scales.push(BlockScale { name: block.name.clone(), output: deviation(a.clone()), ratio, responses });
+        scales.push(BlockScale { name: block.name.clone(), output: moments(a.clone()).deviation(), ratio, responses });
     }
     scales
 }
 
-/// The standard deviation of a tensor's values.
-fn deviation(tensor: Tensor<4>) -> f64 {
-    Spread::of(&values(tensor)).std
+/// Sums over a tensor's values, which may be many.
+struct Moments {
+    count: f64,
+    sum: f64,
+    squares: f64,
+}
+
+fn moments(tensor: Tensor<4>) -> Moments {
+    let data = tensor.into_data();
+    let zero = Moments { count: 0.0, sum: 0.0, squares: 0.0 };
+    data.iter::<f64>().fold(zero, |m, x| Moments { count: m.count + 1.0, sum: m.sum + x, squares: m.squares + x * x })
+}
+
+impl Moments {
+    /// `‖x‖₂`
+    fn norm(&self) -> f64 {
+        self.squares.sqrt()
+    }
+
+    fn deviation(&self) -> f64 {
+        let mean = self.sum / self.count;
+        (self.squares / self.count - mean * mean).max(0.0).sqrt()
+    }
 }
 
 /// A subject as it starts, or trained.
@@ -83,7 +102,7 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
         Some(format!("{:.0} % in {}{fresh}", 100.0 * ratio, labels[i]))
     };
     let finding = format!(
-        "What a block computes has, in the median and against the norm of its input, {}.",
+        "What a block computes has, in the median, this part of its input's norm: {}.",
         listed((0..subjects.len()).filter_map(ratio))
     );
     let figure = Figure {

@@ -21,12 +21,18 @@ const ALPHAS: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
 pub(super) struct Errors {
     pub(super) train: f64,
     pub(super) test: f64,
+    diverged: bool,
 }
 
 /// The subject's training with another skip strength and seed.
 fn training(subject: &Subject, alpha: f64, seed: u64) -> TrainConfig {
     let config = subject.config.clone().with_seed(seed);
-    let blocks = BlockOptions { kind: BlockKind::Residual, skip_strength: alpha, ..*config.network.blocks() };
+    let blocks = *config.network.blocks();
+    let blocks = match alpha {
+        // The plain net itself, to whose blocks nothing is added, scaled or left out.
+        0.0 => BlockOptions { kind: BlockKind::Plain, last_survival: 1.0, ..blocks },
+        _ => BlockOptions { kind: BlockKind::Residual, skip_strength: alpha, ..blocks },
+    };
     let network = config.network.clone().with_blocks(blocks);
     TrainConfig { evaluate: Evaluate::AtEnd, patience: None, ..config.with_network(network) }
 }
@@ -35,8 +41,8 @@ fn training(subject: &Subject, alpha: f64, seed: u64) -> TrainConfig {
 pub(super) fn errors(subject: &Subject, alpha: f64, seed: u64) -> Result<Errors, LabError> {
     let config = training(subject, alpha, seed);
     match Training::with_data(config, subject.dataset.clone(), subject.device.clone())?.run() {
-        Ok(outcome) => Ok(Errors { train: outcome.train.error, test: outcome.test.error }),
-        Err(TrainError::Diverged { .. }) => Ok(Errors { train: 1.0, test: 1.0 }),
+        Ok(outcome) => Ok(Errors { train: outcome.train.error, test: outcome.test.error, diverged: false }),
+        Err(TrainError::Diverged { .. }) => Ok(Errors { train: 1.0, test: 1.0, diverged: true }),
         Err(error) => Err(error.into()),
     }
 }
@@ -62,7 +68,7 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
     })?;
 
     let names = labels(subjects);
-    let label = |i: usize| names[i].replace("plain", "resnet");
+    let label = |i: usize| names[i].replace("plain", "resnet").split(", α").next().unwrap_or_default().to_string();
     let of = |i: usize, alpha: f64, part: fn(&Errors) -> f64| -> Vec<f64> {
         jobs.iter()
             .zip(&found)
@@ -91,7 +97,12 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
             let error = Spread::of(&of(i, alpha, |errors| errors.train));
             format!("{:.1} % at α = {alpha}", 100.0 * error.mean)
         });
-        format!("{}: training error {}.", label(i), said.join(", "))
+        let diverged = jobs.iter().zip(&found).filter(|(job, errors)| job.0 == i && errors.diverged).count();
+        let diverged = match diverged {
+            0 => String::new(),
+            n => format!(" {} diverged, which counts as 100 %.", figures::counted(n as u64, "training")),
+        };
+        format!("{}: training error {}.{diverged}", label(i), said.join(", "))
     };
     let details = distinct.iter().map(sentence).collect();
     let fall = |&i: &usize| {

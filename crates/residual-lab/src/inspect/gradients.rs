@@ -6,7 +6,7 @@
 
 use super::{
     InspectConfig, Measurement, Subject, Watch,
-    subject::{colors, each, labels, listed, norm, training_images, values},
+    subject::{colors, cross_entropies, each, labels, listed, norm, training_images, values},
 };
 use crate::{
     LabError,
@@ -14,35 +14,34 @@ use crate::{
     figures,
     statistics::Spread,
 };
-use burn::{module::Module, optim::GradientsParams, tensor::activation::log_softmax};
+use burn::{module::Module, optim::GradientsParams};
 use residual_data::Batch;
 use residual_model::{BlockKind, BlockOptions, BranchScale, Family, Network, Norm, parameters::for_each_parameter};
-use residual_train::{Event, StopFlag, Training};
+use residual_train::{Evaluate, TrainConfig, TrainError, Training};
 
 /// A layer's path and `‖∂L/∂W‖`.
 pub(super) type LayerNorm = (String, f64);
 
-/// The layers of the blocks' main paths, in order, for the mean cross-entropy of a batch. The network is one that
-/// trains.
+/// All layers, in order, for the mean cross-entropy of a batch. The network is one that trains.
 pub(super) fn by_layer(network: &Network, batch: &Batch) -> Vec<LayerNorm> {
-    let logits = network.forward(batch.images.clone());
-    let [samples, _] = logits.dims();
-    let labels = batch.labels.clone().reshape([samples, 1]);
-    let loss = log_softmax(logits, 1).gather(1, labels).mean().neg();
+    let loss = cross_entropies(network.forward(batch.images.clone()), batch.labels.clone()).mean();
     let gradients = GradientsParams::from_grads(loss.backward(), network);
     let mut norms = Vec::new();
     for_each_parameter(network, |parameter| {
-        if !(parameter.path.contains(".main_path.") && parameter.path.ends_with(".weight")) {
-            return;
-        }
+        let Some(layer) = parameter.path.strip_suffix(".weight") else { return };
         let gradient = match parameter.shape.len() {
             2 => gradients.get::<2>(parameter.id).map(values),
             _ => gradients.get::<4>(parameter.id).map(values),
         };
-        let layer = parameter.path.trim_end_matches(".weight").replace(".main_path", "");
-        norms.push((layer, norm(&gradient.unwrap_or_default())));
+        norms.push((layer.to_string(), norm(&gradient.unwrap_or_default())));
     });
     norms
+}
+
+/// Those of the blocks' main paths, by shorter names.
+pub(super) fn of_blocks(layers: &[LayerNorm]) -> Vec<LayerNorm> {
+    let name = |path: &str| path.contains(".main_path.").then(|| path.replace(".main_path", ""));
+    layers.iter().filter_map(|(path, norm)| Some((name(path)?, *norm))).collect()
 }
 
 /// The factor by which norms grow from each layer to the one before it: `exp(-slope)` of the least-squares line through
@@ -75,6 +74,23 @@ struct Measured {
     layers: Vec<LayerNorm>,
 }
 
+/// Fails unless the subject's training has these steps, and can be done again.
+pub(super) fn check(subject: &Subject, config: &InspectConfig) -> Result<(), LabError> {
+    if config.steps.is_empty() {
+        return Ok(());
+    }
+    subject.check_start()?;
+    let training = &subject.config;
+    let steps = training.steps(subject.dataset.train.len().div_ceil(training.batch_size));
+    match config.steps.iter().find(|&&step| step > steps) {
+        Some(step) => {
+            let name = subject.name();
+            Err(LabError::Setting(format!("the training of {name} has {steps} steps, none with the number {step}")))
+        }
+        None => Ok(()),
+    }
+}
+
 pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch<'_>) -> Result<Measurement, LabError> {
     let mut jobs = Vec::new();
     for (i, subject) in subjects.iter().enumerate() {
@@ -82,15 +98,20 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
         for norm in [Norm::Batch, Norm::None] {
             jobs.extend((0..config.inits).map(|k| (i, Job::Initial { norm, seed: first.wrapping_add(k) })));
         }
-        jobs.extend(config.steps.iter().map(|&steps| (i, Job::After { steps })));
+        let stages = !config.steps.is_empty() || (subject.is_trained() && subject.check_start().is_ok());
+        jobs.extend(stages.then_some((i, Job::After { steps: 0 })));
+        jobs.extend(config.steps.iter().filter(|&&steps| steps > 0).map(|&steps| (i, Job::After { steps })));
         jobs.extend(subject.is_trained().then_some((i, Job::Trained)));
     }
     let layers = each(jobs.len(), config, watch, |i| {
         let (subject, job) = &jobs[i];
         layers(&subjects[*subject], job, config.samples)
     })?;
-    let measured: Vec<Measured> =
-        jobs.into_iter().zip(layers).map(|((subject, job), layers)| Measured { subject, job, layers }).collect();
+    let measured: Vec<Measured> = jobs
+        .into_iter()
+        .zip(layers)
+        .filter_map(|((subject, job), layers)| Some(Measured { subject, job, layers: layers? }))
+        .collect();
 
     let labels = labels(subjects);
     let mut panels: Vec<Panel> = [(Norm::Batch, "with batch norm"), (Norm::None, "without norm")]
@@ -101,14 +122,14 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
     let details = (0..subjects.len()).map(|i| sentence(&subjects[i], &labels[i], i, &measured)).collect();
     let ratio = |i| format!("{} in {}", rounded(Growth::of(&measured, i, Norm::Batch).in_all), labels[i]);
     let finding = format!(
-        "At initialisation with batch norm, the first layer's gradient is larger than the last's by a factor of {}.",
+        "At initialisation with batch norm, the gradient of the blocks' first layer is that of their last times {}.",
         listed((0..subjects.len()).map(ratio))
     );
     let figure = Figure {
         title: "Norm of the loss's gradient by layer".into(),
         subtitle: format!(
-            "{} initialisations, {}; geometric means, from the input to the output",
-            config.inits,
+            "{}, {}; geometric means, from the input to the output, blocks unscaled",
+            figures::counted(config.inits, "initialisation"),
             training_images(subjects, config.samples)
         ),
         description: finding.clone(),
@@ -118,14 +139,18 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
     Ok(Measurement { finding, details, figure, table: table(&labels, &measured) })
 }
 
-fn layers(subject: &Subject, job: &Job, samples: usize) -> Result<Vec<LayerNorm>, LabError> {
+/// `None` of a training that diverged before.
+fn layers(subject: &Subject, job: &Job, samples: usize) -> Result<Option<Vec<LayerNorm>>, LabError> {
     let device = subject.device.clone().autodiff();
     let network = match job {
         Job::Initial { norm, seed } => initial(subject, *norm, *seed).init(&device).train(),
-        Job::After { steps } => after(subject, *steps)?.train(),
+        Job::After { steps } => match after(subject, *steps) {
+            Err(LabError::Train(TrainError::Diverged { .. })) => return Ok(None),
+            network => network?.train(),
+        },
         Job::Trained => subject.trained().expect("only of trained subjects").train(),
     };
-    Ok(by_layer(&network, &subject.training_images(samples, &device)?))
+    Ok(Some(by_layer(&network, &subject.training_images(samples, &device)?)))
 }
 
 /// The network as it would start with this norm and seed, main paths unscaled.
@@ -136,39 +161,20 @@ fn initial(subject: &Subject, norm: Norm, seed: u64) -> residual_model::NetworkC
 }
 
 /// The network after so many steps of its training.
-fn after(subject: &Subject, steps: usize) -> Result<Network, LabError> {
+pub(super) fn after(subject: &Subject, steps: usize) -> Result<Network, LabError> {
     let device = subject.device.clone().autodiff();
     if steps == 0 {
         return Ok(subject.config.init(&device).valid());
     }
-    let (stop, mut taken) = (StopFlag::default(), 0);
-    let flag = stop.clone();
-    let training = Training::with_data(subject.config.clone(), subject.dataset.clone(), device)?
-        .with_stop(stop)
-        .with_observer(move |event| {
-            if let Event::Step { .. } = event {
-                taken += 1;
-                if taken == steps {
-                    flag.set();
-                }
-            }
-        });
-    let outcome = training.run()?;
-    match outcome.iterations >= steps {
-        true => Ok(outcome.network),
-        false => Err(LabError::Setting(format!(
-            "the training of {} has {} steps, none with the number {steps}",
-            subject.name(),
-            outcome.iterations
-        ))),
-    }
+    let config = TrainConfig { evaluate: Evaluate::AtEnd, patience: None, ema: None, ..subject.config.clone() };
+    Ok(Training::with_data(config, subject.dataset.clone(), device)?.with_stop_after(steps).run()?.network)
 }
 
 /// All initialisations of a subject.
 fn of<'a>(measured: &'a [Measured], subject: usize, wanted: Norm) -> impl Iterator<Item = Vec<f64>> + 'a {
     measured.iter().filter_map(move |m| match m.job {
         Job::Initial { norm, .. } if norm == wanted && m.subject == subject => {
-            Some(m.layers.iter().map(|(_, norm)| *norm).collect())
+            Some(of_blocks(&m.layers).into_iter().map(|(_, norm)| norm).collect())
         }
         _ => None,
     })
@@ -178,7 +184,7 @@ fn initial_panel(subjects: &[Subject], labels: &[String], measured: &[Measured],
     let colors = colors(subjects);
     let line = |i: usize| {
         let inits: Vec<Vec<f64>> = of(measured, i, norm).collect();
-        let names = measured.iter().find(|m| m.subject == i).map(|m| &m.layers[..]).unwrap_or_default();
+        let names = measured.iter().find(|m| m.subject == i).map(|m| of_blocks(&m.layers)).unwrap_or_default();
         let point = |layer: usize| {
             let logs: Vec<f64> = inits.iter().map(|norms| norms[layer].ln()).collect();
             let Spread { mean, std } = Spread::of(&logs);
@@ -194,13 +200,10 @@ fn initial_panel(subjects: &[Subject], labels: &[String], measured: &[Measured],
 /// A subject's own norm, from the initialisation on.
 fn training_panel(subjects: &[Subject], labels: &[String], measured: &[Measured], i: usize) -> Option<Panel> {
     let subject = &subjects[i];
-    let own = subject.config.network.blocks().norm;
-    let seed = subject.config.network.init_config().seed;
     let stages: Vec<(String, &Measured)> = measured
         .iter()
         .filter(|m| m.subject == i)
         .filter_map(|m| match m.job {
-            Job::Initial { norm, seed: s } if norm == own && s == seed => Some(("step 0".to_string(), m)),
             Job::After { steps } => Some((format!("step {steps}"), m)),
             Job::Trained => Some(("trained".to_string(), m)),
             Job::Initial { .. } => None,
@@ -209,10 +212,11 @@ fn training_panel(subjects: &[Subject], labels: &[String], measured: &[Measured]
     let last = stages.len().checked_sub(1).filter(|&last| last > 0)?;
     let line = |(k, (label, m)): (usize, &(String, &Measured))| {
         let color = figures::shaded(subject.kind(), k as f64 / last as f64);
+        let layers = of_blocks(&m.layers);
         let tip = |(layer, norm): &LayerNorm| format!("{label}, {layer}: {norm:.2e}");
         Line {
-            points: m.layers.iter().enumerate().map(|(l, (_, norm))| (l as f64 + 1.0, *norm)).collect(),
-            tips: m.layers.iter().map(tip).collect(),
+            points: layers.iter().enumerate().map(|(l, (_, norm))| (l as f64 + 1.0, *norm)).collect(),
+            tips: layers.iter().map(tip).collect(),
             ..Line::new(label, &color)
         }
     };
@@ -227,28 +231,36 @@ fn panel(title: String, lines: Vec<Line>) -> Panel {
     Panel::new(title, Axis::until("layer of the blocks", last), y, lines)
 }
 
-/// How a subject's gradients grow towards the input at initialisation.
+/// How a subject's gradients grow towards the input at initialisation; not finite where they are not.
 struct Growth {
-    /// A layer: the mean over initialisations, and half its 95 % interval.
+    /// By how much a layer: the mean over initialisations, and half its 95 % interval.
     factor: f64,
     half_width: f64,
     /// From the last layer to the first.
     in_all: f64,
-    /// Whether it is a number in every initialisation.
-    finite: bool,
 }
 
 impl Growth {
     fn of(measured: &[Measured], subject: usize, norm: Norm) -> Self {
         let inits: Vec<Vec<f64>> = of(measured, subject, norm).collect();
-        let factors: Vec<f64> = inits.iter().map(|norms| growth(norms)).filter(|factor| factor.is_finite()).collect();
-        let ratios = inits.iter().filter_map(|norms| Some((norms.first()? / norms.last()?).ln()));
-        let ratios: Vec<f64> = ratios.filter(|ratio| ratio.is_finite()).collect();
+        let factors: Vec<f64> = inits.iter().map(|norms| growth(norms)).collect();
+        let ratio =
+            |norms: &Vec<f64>| norms.first().zip(norms.last()).map_or(f64::NAN, |(first, last)| (first / last).ln());
+        let ratios: Vec<f64> = inits.iter().map(ratio).collect();
         Self {
             factor: Spread::of(&factors).mean,
             half_width: Spread::half_width(&factors),
             in_all: Spread::of(&ratios).mean.exp(),
-            finite: ratios.len() == inits.len(),
+        }
+    }
+
+    /// `by a factor of 1.133 ± 0.006`
+    fn words(&self) -> String {
+        let Self { factor, half_width, .. } = self;
+        match (factor.is_finite(), *half_width > 0.0) {
+            (true, true) => format!("by a factor of {factor:.3} ± {half_width:.3}"),
+            (true, false) => format!("by a factor of {factor:.3}"),
+            (false, _) => "by no finite factor in some initialisation".into(),
         }
     }
 }
@@ -256,33 +268,33 @@ impl Growth {
 /// `plain56: towards the input the gradient grows by a factor of 1.133 ± 0.006 a layer …`
 fn sentence(subject: &Subject, label: &str, i: usize, measured: &[Measured]) -> String {
     let [normed, bare] = [Norm::Batch, Norm::None].map(|norm| Growth::of(measured, i, norm));
-    let Growth { factor, half_width, .. } = normed;
     let plain = subject.kind() == BlockKind::Plain;
     let theory = match (plain, subject.config.network.name().family) {
         (true, Family::Dense) => format!(
             ", its covariance by {:.3} (theory for wide layers: π/(π-1) = {:.3})",
-            factor * factor,
+            normed.factor * normed.factor,
             std::f64::consts::PI / (std::f64::consts::PI - 1.0)
         ),
         _ => String::new(),
     };
-    let textbook = match plain && factor - half_width > 1.0 && normed.in_all > 10.0 {
+    let sure = normed.half_width > 0.0 && normed.factor - normed.half_width > 1.0 && normed.in_all > 10.0;
+    let textbook = match plain && sure {
         true => " It does not vanish, as textbooks have it: it explodes.",
         false => "",
     };
-    let bare = match bare.finite {
-        true => format!("by {:.3} ± {:.3}", bare.factor, bare.half_width),
-        false => "by no finite number in some initialisations".into(),
-    };
+    let interval = if normed.half_width > 0.0 { " (95 % intervals of means)" } else { "" };
     format!(
-        "{label}: towards the input the gradient grows by a factor of {factor:.3} ± {half_width:.3} a layer with batch \
-         norm{theory}, and without {bare} (95 % intervals of means).{textbook}"
+        "{label}: towards the input the gradient grows {} a layer with batch norm{theory}, and without {}{interval}.\
+         {textbook}",
+        normed.words(),
+        bare.words()
     )
 }
 
 /// `3.2`, `718`, `4e6`
 fn rounded(ratio: f64) -> String {
     match ratio {
+        r if !r.is_finite() => "no finite number".into(),
         r if (0.1..10.0).contains(&r) => format!("{r:.1}"),
         r if (10.0..10_000.0).contains(&r) => format!("{r:.0}"),
         r => format!("{r:.0e}"),

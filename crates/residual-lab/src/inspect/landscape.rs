@@ -6,15 +6,16 @@
 
 use super::{
     InspectConfig, Measurement, Subject, Watch,
-    subject::{colors, each, labels, listed, norm, training_images, values},
+    subject::{colors, cross_entropies, each, labels, listed, norm, training_images, values},
 };
 use crate::{
     LabError,
     chart::{Axis, Field, Figure, Line, Panel},
+    figures,
 };
 use burn::{
     module::{Module, ModuleMapper, Param},
-    tensor::{Tensor, TensorData, activation::log_softmax},
+    tensor::{Tensor, TensorData, s},
 };
 use rand_distr::{Distribution, StandardNormal};
 use residual_data::Batch;
@@ -101,9 +102,8 @@ fn loss(network: &Network, batch: &Batch) -> f64 {
     let mut sum = 0.0;
     for start in (0..samples).step_by(CHUNK) {
         let end = (start + CHUNK).min(samples);
-        let logits = network.forward(batch.images.clone().slice(burn::tensor::s![start..end]));
-        let labels = batch.labels.clone().slice(burn::tensor::s![start..end]).reshape([end - start, 1]);
-        sum -= values(log_softmax(logits, 1).gather(1, labels)).iter().sum::<f64>();
+        let logits = network.forward(batch.images.clone().slice(s![start..end]));
+        sum += values(cross_entropies(logits, batch.labels.clone().slice(s![start..end]))).iter().sum::<f64>();
     }
     sum / samples as f64
 }
@@ -117,14 +117,12 @@ pub(super) fn scan(
     f: impl Fn(&Network) -> f64 + Sync,
 ) -> Result<Vec<f64>, LabError> {
     let at = |i: usize| offset(i, points);
-    let plane = std::sync::Mutex::new(plane);
-    each(points * points, config, watch, |job| {
-        let network = {
-            let plane = plane.lock().unwrap_or_else(|error| error.into_inner());
-            plane.at(at(job % points), at(job / points))
-        };
-        Ok(f(&network))
-    })
+    each(points * points, config, watch, |job| Ok(f(&plane.at(at(job % points), at(job / points)))))
+}
+
+/// What is not a number stays so.
+fn at_least(loss: f64, least: f64) -> f64 {
+    if loss < least { least } else { loss }
 }
 
 /// From -RADIUS to RADIUS.
@@ -139,26 +137,22 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
     for (i, subject) in subjects.iter().enumerate() {
         let batch = subject.training_images(config.samples, &subject.device)?;
         let plane = Plane::new(subject.network(&batch.images), subject.config.seed);
-        let batch = std::sync::Mutex::new(batch);
         let all = subjects.len() * points * points;
         let watch = |done: usize, of: usize| watch(i * of + done, all);
-        fields.push(scan(&plane, points, config, &watch, |network| {
-            let batch = batch.lock().unwrap_or_else(|error| error.into_inner()).clone();
-            loss(network, &batch)
-        })?);
+        fields.push(scan(&plane, points, config, &watch, |network| loss(network, &batch))?);
     }
 
     let (labels, colors) = (labels(subjects), colors(subjects));
     let places: Vec<f64> = (0..points).map(|i| offset(i, points)).collect();
-    let guessing = (subjects[0].config.network.classes() as f64).ln();
+    let guessing = |i: usize| (subjects[i].config.network.classes() as f64).ln();
     let finite = || fields.iter().flatten().filter(|loss| loss.is_finite() && **loss > 0.0);
     let (least, most) = finite().fold((f64::MAX, f64::MIN_POSITIVE), |(a, b), &loss| (a.min(loss), b.max(loss)));
-    let (least, most) = (least.min(most).max(1e-4), most.clamp(1e-3, 1e3 * guessing));
+    let (least, most) = (least.min(most).max(1e-4), most.clamp(1e-3, 1e4));
     let lines = (0..subjects.len()).map(|i| {
         let row = &fields[i][points / 2 * points..(points / 2 + 1) * points];
         let tip = |(x, loss): (&f64, &f64)| format!("{}, {x:.2} along the first direction: loss {loss:.3}", labels[i]);
         Line {
-            points: places.iter().zip(row).map(|(x, loss)| (*x, loss.max(least))).collect(),
+            points: places.iter().zip(row).map(|(x, loss)| (*x, at_least(*loss, least))).collect(),
             tips: places.iter().zip(row).map(tip).collect(),
             ..Line::new(&labels[i], &colors[i])
         }
@@ -174,28 +168,35 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
         field: Some(Field {
             xs: places.clone(),
             ys: places.clone(),
-            values: fields[i].iter().map(|loss| loss.max(least).log10()).collect(),
+            values: fields[i].iter().map(|loss| at_least(*loss, least).log10()).collect(),
             range: (least.log10(), most.log10()),
             label: "log₁₀ of the loss".into(),
         }),
         ..Panel::new(labels[i].clone(), axis("first direction"), axis("second direction"), Vec::new())
     };
     let basin = |i: usize| {
-        let below = fields[i].iter().filter(|loss| **loss < guessing).count();
+        let below = fields[i].iter().filter(|loss| **loss < guessing(i)).count();
         format!("{:.0} % in {}", 100.0 * below as f64 / fields[i].len() as f64, labels[i])
     };
     let finding = format!(
-        "The loss is below that of guessing in so much of the square around the weights: {}.",
+        "The loss is below that of guessing in this part of the square around the weights: {}.",
         listed((0..subjects.len()).map(basin))
     );
     let sentence = |i: usize| {
         let centre = fields[i][fields[i].len() / 2];
-        let farthest = fields[i].iter().copied().fold(0.0, f64::max);
+        let farthest = fields[i].iter().copied().filter(|loss| loss.is_finite()).fold(0.0, f64::max);
         let farthest = if farthest < 1e4 { format!("{farthest:.1}") } else { format!("{farthest:.0e}") };
-        format!("{}: the loss is {centre:.3} at the weights and up to {farthest} in the square.", labels[i])
+        let lost = match fields[i].iter().filter(|loss| !loss.is_finite()).count() {
+            0 => String::new(),
+            n => format!("; at {} it is no number", figures::counted(n as u64, "point")),
+        };
+        format!(
+            "{}: the loss is {centre:.3} at the weights and up to {farthest} in the square{lost}; that of guessing is {:.2}.",
+            labels[i],
+            guessing(i)
+        )
     };
-    let guess = format!("Guessing has a loss of ln {} = {guessing:.2}.", subjects[0].config.network.classes());
-    let details = (0..subjects.len()).map(sentence).chain([guess]).collect();
+    let details = (0..subjects.len()).map(sentence).collect();
     let mut table = vec![["network", "x", "y", "loss"].map(String::from).to_vec()];
     for (label, field) in labels.iter().zip(&fields) {
         for (k, loss) in field.iter().enumerate() {

@@ -24,9 +24,9 @@ pub(super) struct Damage {
     /// Without one block.
     pub(super) without: Vec<(String, f64)>,
     /// Without k random blocks, for k from 1.
-    removed: Vec<Vec<f64>>,
+    pub(super) removed: Vec<Vec<f64>>,
     /// After k random swaps of two blocks of one shape.
-    swapped: Vec<Vec<f64>>,
+    pub(super) swapped: Vec<Vec<f64>>,
 }
 
 /// Runs a network in inference mode in any order of its blocks.
@@ -49,9 +49,10 @@ impl<'a> Bench<'a> {
         Self { network, blocks, inputs, labels }
     }
 
-    /// The error of the network from a block on, which are taken in this order, some of them bypassed.
-    fn error(&self, from: usize, rest: impl Iterator<Item = (usize, bool)>) -> f64 {
-        let a = rest.fold(self.inputs[from].clone(), |a, (i, there)| match there {
+    /// The error of the network with its blocks in this order, those bypassed that are not to be there.
+    fn error(&self, order: &[(usize, bool)]) -> f64 {
+        let same = order.iter().enumerate().take_while(|(place, block)| **block == (*place, true)).count();
+        let a = order[same..].iter().fold(self.inputs[same].clone(), |a, &(i, there)| match there {
             true => self.blocks[i].forward(a),
             false => self.blocks[i].bypass(a),
         });
@@ -82,69 +83,109 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// Damages a trained network. The random choices depend on the seed alone.
-pub(super) fn damage(network: &Network, batch: Batch, draws: usize, seed: u64) -> Damage {
-    let bench = Bench::new(network, batch);
-    let count = bench.blocks.len();
-    let whole = bench.error(count, std::iter::empty());
-    let without =
-        |i: usize| (bench.blocks[i].name.clone(), bench.error(i, (i..count).map(|block| (block, block != i))));
-    let mut order: Vec<usize> = (0..count).collect();
+/// A way to damage a network.
+struct Plan {
+    damage: What,
+    /// The blocks in order, and whether they are there.
+    order: Vec<(usize, bool)>,
+}
 
-    let mut rng = parameter_rng(seed, "lesion");
-    let mut removed = Vec::new();
-    for k in 1..=MOST.min(count) {
-        let mut errors = Vec::new();
-        for _ in 0..draws {
-            order.shuffle(&mut rng);
-            let gone = &order[..k];
-            let first = gone.iter().min().copied().unwrap_or(0);
-            errors.push(bench.error(first, (first..count).map(|block| (block, !gone.contains(&block)))));
-        }
-        removed.push(errors);
-    }
-    let groups = bench.interchangeable();
-    let mut pairs: Vec<(usize, usize)> = Vec::new();
-    for group in &groups {
-        for (at, &i) in group.iter().enumerate() {
-            pairs.extend(group[at + 1..].iter().map(|&j| (i, j)));
-        }
-    }
-    let mut swapped = Vec::new();
-    for k in 1..=MOST.min(pairs.len()) {
-        let mut errors = Vec::new();
-        for _ in 0..draws {
-            let mut order: Vec<usize> = (0..count).collect();
-            for _ in 0..k {
-                pairs.shuffle(&mut rng);
-                order.swap(pairs[0].0, pairs[0].1);
+enum What {
+    Without,
+    Removed(usize),
+    Swapped(usize),
+}
+
+impl Bench<'_> {
+    /// What is tried; random choices depend on the seed alone.
+    fn plans(&self, draws: usize, seed: u64) -> Vec<Plan> {
+        let count = self.blocks.len();
+        let without = |gone: &[usize]| (0..count).map(|block| (block, !gone.contains(&block))).collect();
+        let mut plans: Vec<Plan> =
+            (0..count).map(|block| Plan { damage: What::Without, order: without(&[block]) }).collect();
+        let mut rng = parameter_rng(seed, "lesion");
+        let mut blocks: Vec<usize> = (0..count).collect();
+        for k in 1..=MOST.min(count) {
+            for _ in 0..draws {
+                let (gone, _) = blocks.partial_shuffle(&mut rng, k);
+                plans.push(Plan { damage: What::Removed(k), order: without(gone) });
             }
-            errors.push(bench.error(0, order.into_iter().map(|block| (block, true))));
         }
-        swapped.push(errors);
+        let mut pairs: Vec<(usize, usize)> = Vec::new();
+        for group in self.interchangeable() {
+            for (at, &i) in group.iter().enumerate() {
+                pairs.extend(group[at + 1..].iter().map(|&j| (i, j)));
+            }
+        }
+        for k in 1..=MOST.min(pairs.len()) {
+            for _ in 0..draws {
+                let mut order: Vec<usize> = (0..count).collect();
+                let (swaps, _) = pairs.partial_shuffle(&mut rng, k);
+                swaps.iter().for_each(|&(i, j)| order.swap(i, j));
+                let order = order.into_iter().map(|block| (block, true)).collect();
+                plans.push(Plan { damage: What::Swapped(k), order });
+            }
+        }
+        plans
     }
-    Damage { whole, without: (0..count).map(without).collect(), removed, swapped }
+}
+
+/// Damages a trained network in inference mode.
+pub(super) fn damage(
+    network: &Network,
+    batch: Batch,
+    config: &InspectConfig,
+    seed: u64,
+    watch: Watch<'_>,
+) -> Result<Damage, LabError> {
+    let bench = Bench::new(network, batch);
+    let plans = bench.plans(config.draws, seed);
+    let errors = each(plans.len(), config, watch, |i| Ok(bench.error(&plans[i].order)))?;
+    let whole: Vec<(usize, bool)> = (0..bench.blocks.len()).map(|block| (block, true)).collect();
+    let mut damage =
+        Damage { whole: bench.error(&whole), without: Vec::new(), removed: Vec::new(), swapped: Vec::new() };
+    for (plan, error) in plans.iter().zip(errors) {
+        let (several, k) = match plan.damage {
+            What::Without => {
+                let name = bench.blocks[damage.without.len()].name.clone();
+                damage.without.push((name, error));
+                continue;
+            }
+            What::Removed(k) => (&mut damage.removed, k),
+            What::Swapped(k) => (&mut damage.swapped, k),
+        };
+        several.resize_with(several.len().max(k), Vec::new);
+        several[k - 1].push(error);
+    }
+    Ok(damage)
+}
+
+/// Fails unless the subject is trained.
+pub(super) fn check(subject: &Subject) -> Result<(), LabError> {
+    if subject.is_trained() {
+        return Ok(());
+    }
+    let name = subject.name();
+    Err(LabError::Setting(format!(
+        "lesions need a trained network; train {name} with `residual train --net {name}` and name its folder"
+    )))
 }
 
 pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch<'_>) -> Result<Measurement, LabError> {
-    if let Some(fresh) = subjects.iter().find(|subject| !subject.is_trained()) {
-        let name = fresh.name();
-        return Err(LabError::Setting(format!(
-            "lesions need a trained network; train {name} with `residual train --net {name}` and name its folder"
-        )));
-    }
-    let damages = each(subjects.len(), config, watch, |i| {
-        let subject = &subjects[i];
+    let mut damages = Vec::new();
+    for (i, subject) in subjects.iter().enumerate() {
         let batch = subject.test_images(config.samples, &subject.device)?;
         let network = subject.network(&batch.images);
-        Ok(damage(&network, batch, config.draws, subject.config.seed))
-    })?;
+        // Parts of a thousand: how many ways there are is known of this network alone.
+        let watch = |done: usize, of: usize| watch(1000 * i + 1000 * done / of.max(1), 1000 * subjects.len());
+        damages.push(damage(&network, batch, config, subject.config.seed, &watch)?);
+    }
 
     let (labels, colors) = (labels(subjects), colors(subjects));
-    let lines = |points: &dyn Fn(&Damage) -> Vec<(f64, Spread, String)>| -> Vec<Line> {
+    let lines = |points: &dyn Fn(&Damage) -> Vec<Found>| -> Vec<Line> {
         let line = |i: usize| {
             let found = points(&damages[i]);
-            let tip = |(_, error, what): &(f64, Spread, String)| {
+            let tip = |(_, error, what): &Found| {
                 let spread = if error.std > 0.0 { format!(" ± {:.1}", 100.0 * error.std) } else { String::new() };
                 format!("{}, {what}: {:.1}{spread} %", labels[i], 100.0 * error.mean)
             };
@@ -156,7 +197,7 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
         };
         (0..subjects.len()).map(line).filter(|line| !line.points.is_empty()).collect()
     };
-    let some = |several: &[Vec<f64>], whole: f64, what: &str| -> Vec<(f64, Spread, String)> {
+    let some = |several: &[Vec<f64>], whole: f64, what: &str| -> Vec<Found> {
         if several.is_empty() {
             return Vec::new();
         }
@@ -165,7 +206,7 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
         let points = points.map(|(k, errors)| (k as f64 + 1.0, Spread::of(errors), format!("{} {what}", k + 1)));
         std::iter::once(none).chain(points).collect()
     };
-    let one = |damage: &Damage| -> Vec<(f64, Spread, String)> {
+    let one = |damage: &Damage| -> Vec<Found> {
         let blocks = damage.without.iter().enumerate();
         let point = |(i, (name, error)): (usize, &(String, f64))| {
             (i as f64 + 1.0, Spread { mean: *error, std: 0.0 }, format!("without block {} ({name})", i + 1))
@@ -183,8 +224,11 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
         let (whole, without) = (100.0 * damages[i].whole, 100.0 * Spread::of(&errors).mean);
         format!("from {whole:.1} to {without:.1} % in {}", labels[i])
     };
-    let finding =
-        format!("Without one block the test error goes on average {}.", listed((0..subjects.len()).map(rise)));
+    let finding = format!(
+        "Without one block the error on {} goes on average {}.",
+        test_images(subjects, config.samples),
+        listed((0..subjects.len()).map(rise))
+    );
     let figure = Figure {
         title: "Test error of a damaged network".into(),
         subtitle: format!("{}; means over {} random choices", test_images(subjects, config.samples), config.draws),
@@ -194,6 +238,9 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
     };
     Ok(Measurement { finding, details, figure, table: table(&labels, &damages) })
 }
+
+/// How many blocks or which, the error, and words for it.
+type Found = (f64, Spread, String);
 
 fn panel(title: &str, x: &str, lines: Vec<Line>) -> Panel {
     let points = || lines.iter().flat_map(|line| &line.points);

@@ -166,17 +166,20 @@ impl InspectConfig {
     /// The first setting that is wrong.
     pub fn validate(&self) -> Result<(), LabError> {
         let least = [
-            ("samples", self.samples, 2),
-            ("initialisations", self.inits as usize, 1),
+            ("images", self.samples, 2),
+            ("inits", self.inits as usize, 1),
             ("seeds", self.seeds as usize, 1),
             ("draws", self.draws, 1),
             ("points", self.points, 3),
             ("jobs", self.jobs, 1),
         ];
-        match least.iter().find(|(_, value, least)| value < least) {
-            Some((name, value, least)) => {
-                Err(LabError::Setting(format!("{name} must be at least {least}, not {value}")))
-            }
+        if let Some((name, value, least)) = least.iter().find(|(_, value, least)| value < least) {
+            return Err(LabError::Setting(format!("{name} must be at least {least}, not {value}")));
+        }
+        let most =
+            [("points", self.points, 1001), ("inits", self.inits as usize, 10_000), ("draws", self.draws, 10_000)];
+        match most.iter().find(|(_, value, most)| value > most) {
+            Some((name, value, most)) => Err(LabError::Setting(format!("{name} must be at most {most}, not {value}"))),
             None => Ok(()),
         }
     }
@@ -230,10 +233,8 @@ impl Inspection {
         environment: Environment,
         watch: Watch<'_>,
     ) -> Result<Self, LabError> {
-        config.validate()?;
-        if subjects.is_empty() {
-            return Err(LabError::Setting("which network? name a run or a network".into()));
-        }
+        Self::check(what, subjects, config)?;
+        let config = &InspectConfig { jobs: Subject::jobs(subjects, config), ..config.clone() };
         let Measurement { finding, details, figure, table } = match what {
             What::Gradients => gradients::measure(subjects, config, watch),
             What::Activations => activations::measure(subjects, config, watch),
@@ -245,6 +246,25 @@ impl Inspection {
         }?;
         let subject = subject::described(subjects);
         Ok(Self { what, subject, finding, details, command, environment, figure, table })
+    }
+
+    /// Fails unless this can be measured.
+    ///
+    /// # Errors
+    /// As [`Self::measure`]'s, but those of reading samples.
+    pub fn check(what: What, subjects: &[Subject], config: &InspectConfig) -> Result<(), LabError> {
+        config.validate()?;
+        if subjects.is_empty() {
+            return Err(LabError::Setting("which network? name a run or a network".into()));
+        }
+        match what {
+            What::Gradients => subjects.iter().try_for_each(|subject| gradients::check(subject, config))?,
+            What::Lesion => subjects.iter().try_for_each(lesion::check)?,
+            What::Alpha => subjects.iter().try_for_each(Subject::check_start)?,
+            What::Paths => paths::check(subjects)?,
+            What::Activations | What::Landscape | What::Shattered => {}
+        }
+        subjects.iter().try_for_each(|subject| subject.check_memory(config.samples))
     }
 
     /// Writes `NAME.csv`, `NAME.svg` and at last `NAME.json` into a folder.

@@ -6,14 +6,14 @@
 
 use super::{
     InspectConfig, Measurement, Subject, Watch,
-    subject::{colors, each, labels, listed, norm, training_images, values},
+    subject::{colors, cross_entropies, each, labels, listed, norm, training_images, values},
 };
 use crate::{
     LabError,
     chart::{Axis, Figure, Line, Panel},
     statistics::Spread,
 };
-use burn::{module::Module, tensor::activation::log_softmax};
+use burn::module::Module;
 use rand::seq::SliceRandom;
 use residual_data::Batch;
 use residual_model::{BlockKind, Branches, Network, init::parameter_rng};
@@ -34,11 +34,9 @@ pub(super) fn gradient_along(network: &Network, batch: &Batch, through: &[bool])
             false => Branches { main_path: main_path.detach(), shortcut: Some(shortcut) },
         })
     });
-    let logits = network.head(a);
-    let [samples, _] = logits.dims();
-    let labels = batch.labels.clone().reshape([samples, 1]);
     // The sum: each image's gradient is its own loss's.
-    let loss = log_softmax(logits, 1).gather(1, labels).sum().neg();
+    let loss = cross_entropies(network.head(a), batch.labels.clone()).sum();
+    let samples = batch.images.dims()[0];
     let Some(gradient) = images.grad(&loss.backward()) else { return 0.0 };
     let gradient = values(gradient);
     gradient.chunks(gradient.len() / samples).map(norm).sum::<f64>() / samples as f64
@@ -57,7 +55,13 @@ pub(super) fn shares(blocks: usize, magnitudes: &[(usize, f64)]) -> Vec<f64> {
         let after = magnitudes.iter().position(|(length, _)| *length >= k).unwrap_or(0);
         let (to, high) = magnitudes[after];
         let (from, low) = magnitudes[after.saturating_sub(1)];
-        if to == from { high } else { low + (high - low) * (k - from) as f64 / (to - from) as f64 }
+        let part = (k - from) as f64 / (to - from).max(1) as f64;
+        match (low.ln(), high.ln()) {
+            _ if to == from => high,
+            // Paths multiply: their magnitudes change by factors.
+            (a, b) if a.is_finite() && b.is_finite() => (a + (b - a) * part).exp(),
+            _ => low + (high - low) * part,
+        }
     };
     let mut ln_choose = 0.0;
     let mut logs = Vec::new();
@@ -87,30 +91,36 @@ pub(super) fn effective(shares: &[f64]) -> (f64, usize, usize) {
     (mean, quantile(0.025), quantile(0.975))
 }
 
+/// Fails unless there is a residual net among them.
+pub(super) fn check(subjects: &[Subject]) -> Result<(), LabError> {
+    if subjects.iter().any(|subject| subject.kind() == BlockKind::Residual) {
+        return Ok(());
+    }
+    let name = subjects[0].name();
+    Err(LabError::Setting(format!("{name} has a single path; paths are measured in residual nets")))
+}
+
 pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch<'_>) -> Result<Measurement, LabError> {
     let residual: Vec<usize> = (0..subjects.len()).filter(|&i| subjects[i].kind() == BlockKind::Residual).collect();
-    if residual.is_empty() {
-        let name = subjects[0].name();
-        return Err(LabError::Setting(format!("{name} has a single path; paths are measured in residual nets")));
-    }
+    let samples = config.samples.min(128);
     let mut jobs = Vec::new();
+    let mut networks = Vec::new();
     for &i in &residual {
+        let subject = &subjects[i];
+        let network = subject.network(&subject.training_images(config.samples, &subject.device)?.images);
+        let batch = subject.training_images(samples, &subject.device.clone().autodiff())?;
+        networks.push((i, network.train().freeze(), batch));
         let blocks = subjects[i].config.network.block_count();
         jobs.extend(lengths(blocks).into_iter().map(|length| (i, blocks, length)));
     }
-    let samples = config.samples.min(128);
     let magnitudes = each(jobs.len(), config, watch, |job| {
         let (i, blocks, length) = jobs[job];
-        let subject = &subjects[i];
-        let device = subject.device.clone().autodiff();
-        let network = subject.network(&subject.training_images(config.samples, &subject.device)?.images);
-        let network = network.train().freeze();
-        let batch = subject.training_images(samples, &device)?;
-        let mut rng = parameter_rng(subject.config.seed, &format!("paths of length {length}"));
+        let (_, network, batch) = networks.iter().find(|(of, ..)| *of == i).expect("of each residual net");
+        let mut rng = parameter_rng(subjects[i].config.seed, &format!("paths of length {length}"));
         let mut through: Vec<bool> = (0..blocks).map(|block| block < length).collect();
         let mut draw = || {
             through.shuffle(&mut rng);
-            gradient_along(&network, &batch, &through)
+            gradient_along(network, batch, &through)
         };
         // There is one path through no block, and one through all.
         let draws = if length == 0 || length == blocks { 1 } else { config.draws };
@@ -140,6 +150,10 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
         panels[0].push(line(of.iter().map(|(k, g)| (*k as f64, *g)).collect(), ""));
         panels[1].push(line(shares.iter().enumerate().map(|(k, s)| (k as f64, 100.0 * s)).collect(), " %"));
         let (mean, from, to) = effective(&shares);
+        if !mean.is_finite() {
+            details.push(format!("{}: no gradient reaches the input.", labels[i]));
+            continue;
+        }
         found.push(format!("{from} to {to} of the {blocks} blocks in {}", labels[i]));
         details.push(format!(
             "{}: the mean path has {mean:.1} of {blocks} blocks, an effective depth of {:.0} layers out of {}.",

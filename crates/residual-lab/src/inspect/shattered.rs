@@ -10,6 +10,7 @@ use super::{
 use crate::{
     LabError,
     chart::{Axis, Figure, Line, Panel},
+    figures,
     statistics::Spread,
 };
 use burn::{
@@ -64,10 +65,10 @@ pub(super) fn autocorrelation(values: &[f64], lags: usize) -> Option<Vec<f64>> {
 /// The derivative along each line, over initialisations or of the trained network.
 fn lines(subject: &Subject, config: &InspectConfig, draw: usize) -> Result<Vec<f64>, LabError> {
     let device = subject.device.clone().autodiff();
-    let images = subject.training_images(config.samples, &subject.device)?.images;
     let network = match subject.trained() {
         Some(trained) => trained,
         None => {
+            let images = subject.training_images(config.samples, &subject.device)?.images;
             let seed = subject.config.network.init_config().seed.wrapping_add(draw as u64);
             subject.config.clone().with_seed(seed).init(&device).calibrated(images)
         }
@@ -93,7 +94,7 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
         let distance = 2.0 * REACH / (POINTS - 1) as f64;
         let points: Vec<(f64, f64)> = (0..=LAGS).map(|lag| (lag as f64 * distance, mean(lag))).collect();
         if found.is_empty() {
-            details.push(format!("{}: the gradient is the same everywhere on its lines.", labels[i]));
+            details.push(format!("{}: the gradient is the same everywhere on a line, or no number.", labels[i]));
         } else {
             let first: Vec<f64> = found.iter().map(|r| r[1]).collect();
             let reach =
@@ -120,7 +121,7 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
     );
     panels.insert(0, correlations);
     let finding = match near.is_empty() {
-        true => "The gradient is the same at all inputs of a line.".into(),
+        true => "The gradient is the same at all inputs of a line, or no number.".into(),
         false => format!(
             "The correlation of gradients at neighbouring inputs, {:.3} apart, is {}.",
             2.0 * REACH / (POINTS - 1) as f64,
@@ -129,7 +130,11 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
     };
     let figure = Figure {
         title: "Gradients along a line of inputs".into(),
-        subtitle: format!("{POINTS} inputs on a line through two images, which lie at t = -1 and 1; {draws} lines"),
+        subtitle: format!(
+            "{POINTS} inputs on a line through two images, which lie at t = -1 and 1; {}, each of another initialisation if \
+             fresh",
+            figures::counted(draws as u64, "line")
+        ),
         description: finding.clone(),
         columns: 2,
         panels,

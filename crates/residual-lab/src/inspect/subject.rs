@@ -1,10 +1,10 @@
 use super::{InspectConfig, Watch};
 use crate::{LabError, figures};
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor, activation::log_softmax};
 use rayon::ThreadPoolBuilder;
 use residual_data::{Batch, Dataset, Loader, Source, Subset};
-use residual_model::{BlockKind, Network};
-use residual_train::{Device, RunDir, TrainConfig, TrainError};
+use residual_model::{BlockKind, Kernels, Network};
+use residual_train::{Device, Memory, RunDir, TrainConfig, TrainError};
 use std::{
     fmt,
     path::Path,
@@ -19,7 +19,7 @@ pub struct Subject {
     pub(super) config: TrainConfig,
     pub(super) dataset: Dataset,
     pub(super) device: Device,
-    trained: Option<Mutex<Network>>,
+    trained: Option<Network>,
 }
 
 impl Subject {
@@ -44,7 +44,7 @@ impl Subject {
         let device = device.clone().inner();
         run.model()?;
         let network = run.network(&device)?;
-        Ok(Self { trained: Some(Mutex::new(network)), ..Self::fresh(run.config()?, &device)? })
+        Ok(Self { trained: Some(network), ..Self::fresh(run.config()?, &device)? })
     }
 
     /// Whether it has a training's weights.
@@ -76,7 +76,7 @@ impl Subject {
 
     /// The training's network in inference mode.
     pub(super) fn trained(&self) -> Option<Network> {
-        self.trained.as_ref().map(|network| network.lock().unwrap_or_else(|error| error.into_inner()).clone())
+        self.trained.clone()
     }
 
     /// The training's network, or else the initial one with the batch's statistics in its norms; in inference mode.
@@ -87,6 +87,41 @@ impl Subject {
     /// The initial network with the batch's statistics in its norms, in inference mode.
     pub(super) fn initial(&self, images: &Tensor<4>) -> Network {
         self.config.init(&self.device.clone().autodiff()).calibrated(images.clone())
+    }
+
+    /// Fails if its training began with weights from elsewhere, which are not known here.
+    pub(super) fn check_start(&self) -> Result<(), LabError> {
+        match &self.config.start {
+            Some(_) => Err(LabError::Setting(format!(
+                "the training of {} began with weights from a file, and is not done again here; leave out steps and alpha",
+                self.name()
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Fails if a pass over so many images, with its gradients, takes more memory than there is.
+    pub(super) fn check_memory(&self, samples: usize) -> Result<(), LabError> {
+        let config = TrainConfig { batch_size: samples, ..self.config.clone() };
+        let expected = Memory::expected(&config, Kernels::on(&self.device)).map_err(TrainError::from)?.total();
+        if expected <= Memory::available() {
+            return Ok(());
+        }
+        let [expected, there] = [expected, Memory::available()].map(|bytes| bytes as f64 / f64::from(1 << 30));
+        Err(LabError::Setting(format!(
+            "{} takes some {expected:.1} GiB of memory with {samples} images, and there are {there:.1}; try fewer images",
+            self.name()
+        )))
+    }
+
+    /// So many of them as the memory holds at a time.
+    pub(super) fn jobs(subjects: &[Self], config: &InspectConfig) -> usize {
+        let expected = |subject: &Self| {
+            let config = TrainConfig { batch_size: config.samples, ..subject.config.clone() };
+            Memory::expected(&config, Kernels::on(&subject.device)).map_or(u64::MAX, |memory| memory.total())
+        };
+        let largest = subjects.iter().map(expected).max().unwrap_or(1).max(1);
+        config.jobs.min((Memory::available() / largest) as usize).max(1)
     }
 
     /// So many training images, at equal distances.
@@ -160,6 +195,12 @@ pub(super) fn colors(subjects: &[Subject]) -> Vec<String> {
     (0..subjects.len()).map(|i| figures::color(subjects[i].kind(), before(i))).collect()
 }
 
+/// `-ln softmax(z)_y` of each image, in nats: `[batch, 1]`.
+pub(super) fn cross_entropies(logits: Tensor<2>, labels: Tensor<1, Int>) -> Tensor<2> {
+    let [samples, _] = logits.dims();
+    log_softmax(logits, 1).gather(1, labels.reshape([samples, 1])).neg()
+}
+
 /// The values of a tensor.
 pub(super) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
     tensor.into_data().iter::<f64>().collect()
@@ -189,7 +230,7 @@ pub(super) fn each<R: Send>(
         let pool = ThreadPoolBuilder::new().num_threads(1).stack_size(crate::sweep::STACK).build();
         let pool = match pool {
             Ok(pool) => pool,
-            Err(error) => return fail(LabError::Setting(format!("cannot start a thread: {error}"))),
+            Err(error) => return fail(TrainError::Learner(format!("cannot start a thread: {error}")).into()),
         };
         loop {
             let i = next.fetch_add(1, Ordering::SeqCst);

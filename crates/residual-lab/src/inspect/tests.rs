@@ -104,10 +104,40 @@ fn gradients_of_a_linear_network_are_products_of_matrices() {
     }
     expected.reverse();
     let found = gradients::by_layer(&network, &batch);
-    // The stem's and the head's are no block's.
-    assert_eq!(found.iter().map(|(name, _)| &name[..]).collect::<Vec<_>>(), ["blocks.0.linear1", "blocks.0.linear2"]);
-    for ((_, found), expected) in found.iter().zip(&expected[1..3]) {
+    assert_eq!(found.len(), 4);
+    for ((_, found), expected) in found.iter().zip(&expected) {
         assert!((found / expected - 1.0).abs() < 1e-4, "{found} {expected}");
+    }
+    let of_blocks = gradients::of_blocks(&found);
+    assert_eq!(
+        of_blocks.iter().map(|(name, _)| &name[..]).collect::<Vec<_>>(),
+        ["blocks.0.linear1", "blocks.0.linear2"]
+    );
+}
+
+/// Steps are those of a training by hand: plain gradient descent on the first batches of the first epoch.
+#[test]
+fn a_step_is_a_step() {
+    let device = device().autodiff();
+    let mut config = config("dense-resnet4", |blocks| BlockOptions { norm: Norm::None, ..blocks });
+    (config.optimizer.momentum, config.optimizer.weight_decay) = (0.0, 0.0);
+    config.schedule = residual_train::Schedule { decay: residual_train::Decay::Constant, ..config.schedule };
+    let subject = Subject::fresh(config, &device).unwrap();
+    let loader = residual_data::Loader::new(subject.dataset.train.clone(), subject.config.batch_size, &device)
+        .with_order(residual_data::Order::Shuffled { seed: subject.config.seed });
+    let batches: Vec<Batch> = loader.batches().map(Result::unwrap).collect();
+    assert!(batches.len() > 2);
+    let mut network = subject.config.init(&device).train();
+    for (i, batch) in batches.iter().take(3).enumerate() {
+        let found = gradients::after(&subject, i).unwrap();
+        close(
+            &values(found.forward(batch.images.clone().inner())),
+            &values(network.forward(batch.images.clone()).inner()),
+        );
+        let loss = super::subject::cross_entropies(network.forward(batch.images.clone()), batch.labels.clone()).mean();
+        let gradients = burn::optim::GradientsParams::from_grads(loss.backward(), &network);
+        let mut sgd = burn::optim::SgdConfig::new().init();
+        network = sgd.step(subject.config.schedule.lr, network, gradients);
     }
 }
 
@@ -128,7 +158,8 @@ fn the_covariance_of_dense_gradients_grows_by_the_published_factor() {
     let factors: Vec<f64> = (0..3)
         .map(|seed| {
             let network = subject.config.clone().with_seed(seed).init(&device).train();
-            let norms: Vec<f64> = gradients::by_layer(&network, &batch).into_iter().map(|(_, norm)| norm).collect();
+            let layers = gradients::of_blocks(&gradients::by_layer(&network, &batch));
+            let norms: Vec<f64> = layers.into_iter().map(|(_, norm)| norm).collect();
             gradients::growth(&norms).powi(2)
         })
         .collect();
@@ -148,16 +179,64 @@ fn a_dead_block_adds_nothing_and_is_not_missed() {
         assert_eq!(block.responses[1], 0.0);
         assert!(block.output > 0.0);
     }
-    let damage = lesion::damage(&network, batch.clone(), 3, 0);
+    let three = InspectConfig { draws: 3, ..InspectConfig::default() };
+    let damage = lesion::damage(&network, batch.clone(), &three, 0, &quiet).unwrap();
     assert_eq!(damage.without.len(), 9);
     assert!(damage.without.iter().all(|(_, error)| *error == damage.whole));
+    assert!(damage.removed.iter().flatten().all(|error| *error == damage.whole));
 
-    // The plain twin's blocks all give 0, the scores are the head's biases, and removing one changes nothing either; but
-    // a living one is missed.
     let alive = Subject::fresh(config("resnet20", |blocks| blocks), &device).unwrap();
     let network = alive.initial(&batch.images);
     let ratios: Vec<f64> = activations::by_block(&network, &batch.images).iter().map(|block| block.ratio).collect();
     assert!(ratios.iter().all(|&ratio| ratio > 0.1), "{ratios:?}");
+}
+
+/// The errors are those of networks put together by hand.
+#[test]
+fn a_lesion_leaves_the_shortcut_and_nothing_else() {
+    let device = device();
+    for (net, change) in [
+        ("resnet20", (|blocks| BlockOptions { skip_strength: 0.5, ..blocks }) as fn(BlockOptions) -> BlockOptions),
+        ("plain20", |blocks| blocks),
+        ("dense-resnet8", |blocks| blocks),
+        ("dense-plain8", |blocks| blocks),
+        ("resnet20", |blocks| BlockOptions { last_survival: 0.5, ..blocks }),
+    ] {
+        let subject = Subject::fresh(config(net, change), &device).unwrap();
+        let alpha = subject.config.network.blocks().skip_strength;
+        let batch = subject.test_images(64, &device).unwrap();
+        let network = subject.initial(&batch.images);
+        let blocks = network.blocks();
+        let labels: Vec<f64> = values(batch.labels.clone().float());
+        let error = |a: Tensor<4>| {
+            let best = values(network.head(a).argmax(1).float());
+            best.iter().zip(&labels).filter(|(best, label)| best != label).count() as f64 / labels.len() as f64
+        };
+        // Of blocks that keep the shape, what is left is their input times α, which the ReLU before left positive.
+        let bypass = |i: usize, a: Tensor<4>| {
+            let whole = blocks[i].forward(a.clone());
+            let left = blocks[i].bypass(a.clone());
+            if a.dims() == whole.dims() {
+                close(&values(left.clone()), &values(a.mul_scalar(if net.contains("plain") { 1.0 } else { alpha })));
+            }
+            left
+        };
+        let config = InspectConfig { draws: 2, ..InspectConfig::default() };
+        let damage = lesion::damage(&network, batch.clone(), &config, 0, &quiet).unwrap();
+        let run = |gone: &dyn Fn(usize) -> bool| {
+            let stem = network.stem(batch.images.clone());
+            (0..blocks.len()).fold(stem, |a, i| if gone(i) { bypass(i, a) } else { blocks[i].forward(a) })
+        };
+        assert_eq!(damage.whole, error(run(&|_| false)));
+        for (gone, (_, found)) in damage.without.iter().enumerate() {
+            assert_eq!(*found, error(run(&|i| i == gone)), "{net} without {gone}");
+        }
+        // Without all blocks there is one way, whatever was drawn.
+        let none = error(run(&|_| true));
+        assert_eq!(damage.removed[blocks.len() - 1], [none; 2]);
+        assert!(!damage.swapped.is_empty());
+        assert!(damage.without.iter().any(|(_, found)| *found != damage.whole), "{net}");
+    }
 }
 
 /// Blocks, stem and head are the whole network, and a bypassed residual block is its shortcut.
@@ -198,11 +277,10 @@ fn a_calibrated_network_infers_as_it_trains() {
         let fresh = subject.config.init(&device.clone().autodiff());
         let before = values(fresh.valid().forward(images.clone()));
         let calibrated = fresh.calibrated(images.clone());
+        // The network itself is as it was.
+        assert_eq!(before, values(fresh.valid().forward(images.clone())));
         let training = values(fresh.clone().train().forward(Tensor::from_inner(images.clone())).inner());
         close(&values(calibrated.forward(images.clone())), &training);
-        // The network itself was not changed by it.
-        let again = subject.config.init(&device.clone().autodiff());
-        assert_eq!(before, values(again.valid().forward(images)));
     }
 }
 
@@ -281,6 +359,11 @@ fn shares_of_equal_paths_are_binomial() {
     assert!(close(&paths::shares(4, &all), &[1.0, 4.0, 6.0, 4.0, 1.0].map(|c| c / 16.0)));
     // Between measured lengths magnitudes are interpolated.
     assert!(close(&paths::shares(4, &[(0, 0.3), (4, 0.3)]), &[1.0, 4.0, 6.0, 4.0, 1.0].map(|c| c / 16.0)));
+    // What each block multiplies the gradient by: shares are those of heads with the probability 0.2 / 1.2.
+    let found = paths::shares(6, &[(0, 3.0), (3, 3.0 * 0.2f64.powi(3)), (6, 3.0 * 0.2f64.powi(6))]);
+    let binomial = [1.0, 6.0, 15.0, 20.0, 15.0, 6.0, 1.0];
+    let expected: Vec<f64> = (0..7).map(|k| binomial[k] * 0.2f64.powi(k as i32) / 1.2f64.powi(6)).collect();
+    assert!(close(&found, &expected), "{found:?} {expected:?}");
     let (mean, from, to) = paths::effective(&paths::shares(100, &[(0, 1.0), (100, 1.0)]));
     assert!((mean - 50.0).abs() < 1e-9 && from == 40 && to == 60, "{mean} {from} {to}");
 }

@@ -94,15 +94,9 @@ impl Network {
     /// - images: `[batch, channels, height, width]`
     #[cfg(feature = "std")]
     pub fn calibrated(&self, images: Tensor<4>) -> Self {
-        let mut before = alloc::collections::BTreeMap::new();
-        crate::parameters::for_each_parameter(self, |p| {
-            if is_statistic(p.path) {
-                before.insert(p.path.to_string(), p.data().iter::<f32>().collect());
-            }
-        });
-        let trained = self.valid().train();
-        trained.forward(Tensor::from_inner(images.without_autodiff()));
-        trained.valid().map(&mut Extrapolate { before, path: Vec::new() })
+        let from_zero = self.valid().map(&mut Statistics { factor: 0.0, path: Vec::new() }).train();
+        from_zero.forward(Tensor::from_inner(images.without_autodiff()));
+        from_zero.valid().map(&mut Statistics { factor: 1.0 / MOMENTUM, path: Vec::new() })
     }
 }
 
@@ -219,21 +213,16 @@ fn pass(a: Tensor<4>, convolutions: &[&Conv2d]) -> Tensor<4> {
     subsampled(a, stride, channels)
 }
 
+/// Multiplies the running statistics of norms. One training step with momentum m moves a statistic r to
+/// `r + m (b - r)` with the batch's b: from 0 to `m b`.
 #[cfg(feature = "std")]
-fn is_statistic(path: &str) -> bool {
-    path.ends_with(".running_mean") || path.ends_with(".running_var")
-}
-
-/// One training step moves a running statistic r to `r + m (b - r)` with the batch's b and momentum m; this
-/// moves it on to b.
-#[cfg(feature = "std")]
-struct Extrapolate {
-    before: alloc::collections::BTreeMap<String, Vec<f32>>,
+struct Statistics {
+    factor: f64,
     path: Vec<String>,
 }
 
 #[cfg(feature = "std")]
-impl burn::module::ModuleMapper for Extrapolate {
+impl burn::module::ModuleMapper for Statistics {
     fn enter_module(&mut self, name: &str, _container_type: &str) {
         self.path.push(name.to_string());
     }
@@ -243,10 +232,9 @@ impl burn::module::ModuleMapper for Extrapolate {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some(before) = self.before.get(&self.path.join(".")) else { return param };
-        param.map(|after| {
-            let before = Tensor::<1>::from_data(&before[..], &after.device()).reshape(after.dims());
-            before.clone() + (after - before).div_scalar(MOMENTUM)
-        })
+        match self.path.last().is_some_and(|name| name == "running_mean" || name == "running_var") {
+            true => param.map(|statistic| statistic.mul_scalar(self.factor)),
+            false => param,
+        }
     }
 }

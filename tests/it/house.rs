@@ -122,5 +122,5 @@ fn the_readme_shows_the_recorded_results() {
         assert_eq!(shown, read(format!("results/{path}")), "run scripts/update-readme");
         blocks += 1;
     }
-    assert_eq!(blocks, 4);
+    assert_eq!(blocks, 7);
 }

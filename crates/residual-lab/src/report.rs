@@ -23,6 +23,8 @@ pub struct Report {
     inspections: Vec<Inspection>,
     /// Whether the page lies in the sweep's folder, beside its other files.
     beside: bool,
+    /// Whether sweeps were explained.
+    explained: bool,
 }
 
 impl Report {
@@ -47,6 +49,7 @@ impl Report {
                     "holds neither a sweep nor an inspection; expected what `residual sweep` or `residual inspect` wrote",
                 ));
             }
+            report.explained |= sweep && !inspections.is_empty();
             if sweep {
                 report.sweeps.push(Results::read(folder)?);
             }
@@ -57,7 +60,8 @@ impl Report {
 
     /// Of a sweep, with the inspections in its folder, where the page will lie too.
     pub(crate) fn of_sweep(results: &Results, folder: &Path) -> Result<Self, LabError> {
-        Ok(Self { sweeps: vec![results.clone()], inspections: inside(folder)?, beside: true })
+        let inspections = inside(folder)?;
+        Ok(Self { sweeps: vec![results.clone()], explained: !inspections.is_empty(), inspections, beside: true })
     }
 
     /// The page, which needs no other file and no network.
@@ -170,7 +174,8 @@ impl Report {
             page.put(format_args!("<h3>Loss during training</h3>\n"));
             page.figure(&figures::curves(results));
         }
-        page.command(&results.config.command(&results.environment));
+        let explain = if self.explained { " --explain" } else { "" };
+        page.command(&format!("{}{explain}", results.config.command(&results.environment)));
         page.put(format_args!("</section>\n"));
     }
 
@@ -477,7 +482,7 @@ mod tests {
             "<h1>Does a deeper net train better?</h1>",
             "<b>Dense nets: shown.</b> Plain nets get worse with depth",
             "50.0 % at 56 (difference 49.0 ± 0.0 points)",
-            "residual sweep --family dense --depths 4,56<",
+            "residual sweep --family dense --depths 4,56 --explain<",
             "They grow by 10 %.",
             "It is 3 &lt; 4.",
             "<p class=\"detail\">Plain &amp; residual.</p>",

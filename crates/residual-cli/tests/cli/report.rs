@@ -18,7 +18,7 @@ fn a_recorded_sweep_becomes_a_page_and_other_folders_do_not() {
     assert_eq!(fs::read_dir(recorded).unwrap().count(), before);
     let page = fs::read_to_string(path("page.html")).unwrap();
     assert!(page.contains("Does a deeper net train better?") && page.contains("Dense nets: shown"), "{page}");
-    assert!(page.contains("<code>residual sweep</code>") && page.ends_with("</html>\n"));
+    assert!(page.contains("<code>residual sweep --explain</code>") && page.ends_with("</html>\n"));
     refuses(&["report", recorded, "--out", &path("page.pdf")], 2, "expected a name that ends in .html");
     refuses(&["report", &path("missing"), "--out", &path("b.html")], 1, "missing is no folder");
     refuses(&["report", &path(""), "--out", &path("b.html")], 1, "holds neither a sweep nor an inspection");

@@ -15,6 +15,27 @@
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! [`Inspection`] measures inside networks why shortcuts help, and [`Report`] makes a page of both:
+//!
+//! ```
+//! use residual_backend::Backend;
+//! use residual_lab::{InspectConfig, Inspection, Subject, What};
+//! use residual_train::{DataName, Environment, TrainConfig};
+//!
+//! let hardware = Backend::Flex.probe()?;
+//! let subject = |net: &str| {
+//!     let config = TrainConfig::new(net.parse()?, DataName::Digits)?;
+//!     Ok::<_, Box<dyn std::error::Error>>(Subject::fresh(config, &hardware.device)?)
+//! };
+//! let nets = [subject("dense-plain12")?, subject("dense-resnet12")?];
+//! let config = InspectConfig { samples: 64, ..InspectConfig::default() };
+//! let environment = Environment::here(Backend::Flex, &hardware);
+//! let found = Inspection::measure(What::Gradients, &nets, &config, String::new(), environment, &|_, _| {})?;
+//! assert!(found.finding.starts_with("At initialisation with batch norm"));
+//! assert!(found.table().len() > 2 * 2 * 10 * 10); // networks, norms, initialisations, layers
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod chart;
 mod comparison;

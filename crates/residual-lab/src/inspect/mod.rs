@@ -267,6 +267,17 @@ impl Inspection {
         subjects.iter().try_for_each(|subject| subject.check_memory(config.samples))
     }
 
+    /// Every value that was measured: the header and the rows. Empty in an inspection that was read back, whose rows are
+    /// in its CSV file.
+    pub fn table(&self) -> &[Vec<String>] {
+        &self.table
+    }
+
+    /// The picture.
+    pub fn svg(&self) -> String {
+        self.figure.to_svg()
+    }
+
     /// Writes `NAME.csv`, `NAME.svg` and at last `NAME.json` into a folder.
     ///
     /// # Errors

@@ -43,6 +43,7 @@ mod error;
 mod explain;
 mod figures;
 mod inspect;
+mod parallel;
 mod report;
 mod results;
 mod statistics;

@@ -1,8 +1,8 @@
 use crate::{
     LabError, Results, RunResult, RunStatus, What,
     explain::{explain, explained},
+    parallel::each,
 };
-use rayon::ThreadPoolBuilder;
 use residual_backend::{Backend, Hardware};
 use residual_data::{DataConfig, DataName, Dataset};
 use residual_model::{
@@ -14,10 +14,10 @@ use residual_train::{
 };
 use serde::{Deserialize, Serialize};
 use std::{
+    cmp::Reverse,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::Mutex,
     time::{Duration, Instant},
 };
 
@@ -468,40 +468,16 @@ impl Sweep {
         progress: &(dyn Fn(Progress<'_>) + Sync),
     ) -> Result<(), LabError> {
         let mut missing: Vec<usize> = (0..plan.len()).filter(|&i| results[i].is_none()).collect();
-        missing.sort_by_key(|&i| self.work(&plan[i])); // Longest first, as `pop` takes from the end.
-        let queue = Mutex::new(missing);
-        let results = Mutex::new(results);
-        let failure: Mutex<Option<LabError>> = Mutex::new(None);
-        let halt = StopFlag::default();
-        let worker = || {
-            loop {
-                let next = lock(&queue).pop();
-                let Some(i) = next else { return };
-                if self.stop.is_set() || halt.is_set() {
-                    return;
-                }
-                match self.run_one(folder, plan[i], progress) {
-                    Ok(result) => lock(&results)[i] = result,
-                    Err(error) => {
-                        halt.set();
-                        lock(&failure).get_or_insert(error);
-                    }
-                }
-            }
-        };
-        std::thread::scope(|scope| {
-            for _ in 0..self.jobs.min(plan.len()) {
-                scope.spawn(worker);
-            }
-        });
-        match lock(&failure).take() {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+        missing.sort_by_key(|&i| Reverse(self.work(&plan[i])));
+        let found = each(missing.len(), self.jobs, |k| match self.stop.is_set() {
+            true => Ok(None),
+            false => self.run_one(folder, plan[missing[k]], progress),
+        })?;
+        missing.into_iter().zip(found).for_each(|(i, result)| results[i] = result);
+        Ok(())
     }
 
-    /// Trains once, on a thread pool of its own, so that results do not depend on how many run at a
-    /// time. `None` if it was stopped.
+    /// Trains once. `None` if it was stopped.
     fn run_one(
         &self,
         folder: &Path,
@@ -510,11 +486,9 @@ impl Sweep {
     ) -> Result<Option<RunResult>, LabError> {
         let config = self.config.training(spec)?;
         let json = to_json(&config);
-        let pool = ThreadPoolBuilder::new().num_threads(1).stack_size(STACK).build();
-        let pool = pool.map_err(|e| LabError::Setting(format!("cannot start a thread: {e}")))?;
         let parameters = config.network.summary().parameters();
         let start = Instant::now();
-        let result = pool.install(|| catch_unwind(AssertUnwindSafe(|| self.train(folder, config, spec, progress))));
+        let result = catch_unwind(AssertUnwindSafe(|| self.train(folder, config, spec, progress)));
         let outcome = result.map_err(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let message = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
@@ -583,9 +557,6 @@ impl Sweep {
     }
 }
 
-/// Enough for Burn's recursive helpers on graphs of a thousand layers.
-pub(crate) const STACK: usize = 64 << 20;
-
 /// `sweep.json`
 #[derive(PartialEq, Serialize, Deserialize)]
 struct Claim {
@@ -627,10 +598,6 @@ pub fn quoted(word: &str) -> String {
 
 fn to_json<T: Serialize>(value: &T) -> serde_json::Value {
     serde_json::to_value(value).unwrap_or_default()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 impl RunResult {

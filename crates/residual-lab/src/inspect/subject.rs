@@ -1,7 +1,6 @@
 use super::{InspectConfig, Watch};
-use crate::{LabError, figures};
+use crate::{LabError, figures, parallel};
 use burn::tensor::{Int, Tensor, activation::log_softmax};
-use rayon::ThreadPoolBuilder;
 use residual_data::{Batch, Dataset, Loader, Source, Subset};
 use residual_model::{BlockKind, Kernels, Network};
 use residual_train::{Device, Memory, RunDir, TrainConfig, TrainError};
@@ -9,7 +8,7 @@ use std::{
     fmt,
     path::Path,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -211,51 +210,18 @@ pub(super) fn norm(values: &[f64]) -> f64 {
     values.iter().map(|x| x * x).sum::<f64>().sqrt()
 }
 
-/// Calls `f` with each number below `count`, several at a time, each on one core: the results, in order, are the same
-/// for any number at a time.
+/// [`parallel::each`], and tells how much is done.
 pub(super) fn each<R: Send>(
     count: usize,
     config: &InspectConfig,
     watch: Watch<'_>,
     f: impl Fn(usize) -> Result<R, LabError> + Sync,
 ) -> Result<Vec<R>, LabError> {
-    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let results: Mutex<Vec<Option<R>>> = Mutex::new((0..count).map(|_| None).collect());
-    let failure: Mutex<Option<LabError>> = Mutex::new(None);
-    let fail = |error| {
-        next.store(count, Ordering::SeqCst);
-        lock(&failure).get_or_insert(error);
-    };
-    let worker = || {
-        let pool = ThreadPoolBuilder::new().num_threads(1).stack_size(crate::sweep::STACK).build();
-        let pool = match pool {
-            Ok(pool) => pool,
-            Err(error) => return fail(TrainError::Learner(format!("cannot start a thread: {error}")).into()),
-        };
-        loop {
-            let i = next.fetch_add(1, Ordering::SeqCst);
-            if i >= count {
-                return;
-            }
-            match pool.install(|| f(i)) {
-                Ok(result) => lock(&results)[i] = Some(result),
-                Err(error) => return fail(error),
-            }
-            watch(done.fetch_add(1, Ordering::SeqCst) + 1, count);
-        }
-    };
+    let done = AtomicUsize::new(0);
     watch(0, count);
-    std::thread::scope(|scope| {
-        for _ in 0..config.jobs.min(count) {
-            scope.spawn(worker);
-        }
-    });
-    if let Some(error) = lock(&failure).take() {
-        return Err(error);
-    }
-    Ok(lock(&results).drain(..).flatten().collect())
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    parallel::each(count, config.jobs, |i| {
+        let result = f(i)?;
+        watch(done.fetch_add(1, Ordering::SeqCst) + 1, count);
+        Ok(result)
+    })
 }

@@ -1,0 +1,75 @@
+//! Work on several cores, each piece on one.
+
+use crate::LabError;
+use rayon::ThreadPoolBuilder;
+use residual_train::TrainError;
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
+
+/// Enough for Burn's recursive helpers on graphs of a thousand layers.
+const STACK: usize = 64 << 20;
+
+/// Calls `f` with each number below `count`, so many at a time, each on a thread pool of one thread: the results, in
+/// order, do not depend on how many run at a time. After an error nothing more is begun, and the first one is returned.
+pub(crate) fn each<R: Send>(
+    count: usize,
+    jobs: usize,
+    f: impl Fn(usize) -> Result<R, LabError> + Sync,
+) -> Result<Vec<R>, LabError> {
+    let next = AtomicUsize::new(0);
+    let results: Mutex<Vec<Option<R>>> = Mutex::new((0..count).map(|_| None).collect());
+    let failure: Mutex<Option<LabError>> = Mutex::new(None);
+    let work = || -> Result<(), LabError> {
+        let pool = ThreadPoolBuilder::new().num_threads(1).stack_size(STACK).build();
+        let pool = pool.map_err(|error| TrainError::Learner(format!("cannot start a thread: {error}")))?;
+        loop {
+            let i = next.fetch_add(1, Ordering::SeqCst);
+            if i >= count {
+                return Ok(());
+            }
+            let result = pool.install(|| f(i))?;
+            lock(&results)[i] = Some(result);
+        }
+    };
+    let worker = || {
+        if let Err(error) = work() {
+            next.store(count, Ordering::SeqCst);
+            lock(&failure).get_or_insert(error);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.min(count) {
+            scope.spawn(worker);
+        }
+    });
+    match lock(&failure).take() {
+        Some(error) => Err(error),
+        None => Ok(lock(&results).drain(..).flatten().collect()),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_come_in_order_and_an_error_ends_it() {
+        for jobs in [1, 3, 100] {
+            assert_eq!(each(50, jobs, |i| Ok(i * i)).unwrap(), (0..50).map(|i| i * i).collect::<Vec<_>>());
+        }
+        let begun = AtomicUsize::new(0);
+        let failed = each(50, 1, |i| {
+            begun.fetch_add(1, Ordering::SeqCst);
+            if i == 3 { Err(LabError::Setting("no three".into())) } else { Ok(rayon::current_num_threads()) }
+        });
+        assert_eq!((failed.unwrap_err().to_string(), begun.into_inner()), ("no three".into(), 4));
+        assert_eq!(each(2, 2, |_| Ok(rayon::current_num_threads())).unwrap(), [1, 1]);
+        assert!(each(0, 2, Ok).unwrap().is_empty());
+    }
+}

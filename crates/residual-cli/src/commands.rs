@@ -66,6 +66,13 @@ impl BackendArgs {
 }
 
 impl DataArgs {
+    /// Whether anything was asked for.
+    fn any(&self) -> bool {
+        let Self { data, data_dir, side, samples, validation, normalize } = self;
+        let sizes = [side, samples, validation].iter().any(|size| size.is_some());
+        data.is_some() || data_dir.is_some() || sizes || normalize.is_some()
+    }
+
     /// The data with what was asked for changed.
     fn apply(&self, data: DataConfig) -> anyhow::Result<DataConfig> {
         let Self { data: name, data_dir, side, samples, validation, normalize } = self;
@@ -93,15 +100,6 @@ impl DataArgs {
             validation: validation.unwrap_or(data.validation),
             normalize: normalize.unwrap_or(data.normalize),
         })
-    }
-}
-
-impl DataArgs {
-    /// Whether anything was asked for.
-    fn any(&self) -> bool {
-        let Self { data, data_dir, side, samples, validation, normalize } = self;
-        let sizes = [side, samples, validation].iter().any(|size| size.is_some());
-        data.is_some() || data_dir.is_some() || sizes || normalize.is_some()
     }
 }
 

@@ -34,7 +34,7 @@ pub(crate) fn depth(results: &Results) -> Figure {
         let highest =
             series.iter().flat_map(|s| &s.points).flat_map(|p| &p.train_errors).fold(0.0f64, |a, &b| a.max(b));
         Panel {
-            title: format!("{} blocks, {}", word(family), counted(config.epochs(family) as u64, "epoch")),
+            title: format!("{} blocks, {}", word(family), counted(config.epochs(family), "epoch")),
             x: Axis { label: "number of layers".into(), range: (0.0, 1.03 * deepest), ticks, scale: Scale::Linear },
             y: Axis::from_zero("training error, %", 100.0 * highest),
             lines: series.iter().enumerate().map(|(i, s)| error_line(s, i, config.first_seed)).collect(),
@@ -94,7 +94,7 @@ pub(crate) fn curves(results: &Results) -> Figure {
         title: "Training loss, by number of layers".into(),
         subtitle: format!(
             "mean of {}, moving average of {} iterations; darker is deeper{}",
-            counted(results.config.seeds, "seed"),
+            counted(results.config.seeds as usize, "seed"),
             2 * HALF_WINDOW + 1,
             if highest > shown { format!("; above {HIGHEST_LOSS} drawn at {HIGHEST_LOSS}") } else { String::new() }
         ),
@@ -167,7 +167,8 @@ fn word(family: Family) -> &'static str {
     }
 }
 
-pub(crate) fn counted(n: u64, word: &str) -> String {
+/// `1 seed`, `3 seeds`
+pub(crate) fn counted(n: usize, word: &str) -> String {
     if n == 1 { format!("1 {word}") } else { format!("{n} {word}s") }
 }
 

@@ -88,12 +88,12 @@ impl Report {
              layers it stays down ({paper})."
         );
         let answer = match (runs, self.inspections.len()) {
-            (0, n) => format!("This is what {} inside networks say.", counted(n, "measurement")),
-            (runs, 0) => format!("This is what {} on one machine say.", counted(runs, "training")),
+            (0, n) => format!("This is what {} inside networks say.", figures::counted(n, "measurement")),
+            (runs, 0) => format!("This is what {} on one machine say.", figures::counted(runs, "training")),
             (runs, n) => format!(
                 "This is what {} say, and what {} inside the networks say of the reason.",
-                counted(runs, "training"),
-                counted(n, "measurement")
+                figures::counted(runs, "training"),
+                figures::counted(n, "measurement")
             ),
         };
         page.put(format_args!(
@@ -365,10 +365,6 @@ fn settings(config: &SweepConfig) -> String {
         config.first_seed,
         config.first_seed + config.seeds.saturating_sub(1)
     )
-}
-
-fn counted(n: usize, word: &str) -> String {
-    if n == 1 { format!("1 {word}") } else { format!("{n} {word}s") }
 }
 
 /// With a capital, unless it begins with a name such as `resnet20`.

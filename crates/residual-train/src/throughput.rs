@@ -71,6 +71,9 @@ pub fn throughput(
     mut watch: impl FnMut(usize, usize),
 ) -> Result<Throughput, TrainError> {
     config.validate()?;
+    if feed.is_some_and(|feed| feed.source.len() < batch) {
+        return Err(TrainError::Mismatch(format!("the data have fewer samples than a batch of {batch}")));
+    }
     let [channels, height, width] = match config {
         NetworkConfig::Conv(config) => config.image,
         NetworkConfig::Dense(config) => [config.features, 1, 1],
@@ -113,16 +116,8 @@ pub fn throughput(
             }
             let Some(feed) = feed else { continue };
             let loader = feed.loader(batch, &device);
-            let mut batches = loader.batches();
-            let mut next = || match batches.next() {
-                Some(batch) => Ok(batch?),
-                None => {
-                    batches = loader.batches();
-                    let batch =
-                        batches.next().ok_or_else(|| TrainError::Mismatch("fewer samples than a batch".into()))?;
-                    Ok::<_, TrainError>(batch?)
-                }
-            };
+            let mut batches = std::iter::repeat_with(|| loader.batches()).flatten();
+            let mut next = || batches.next().expect("batches without end");
             next()?;
             for _ in 0..turn {
                 let start = Instant::now();

@@ -2,7 +2,7 @@
 
 use super::{
     InspectConfig, Measurement, Subject, Watch,
-    subject::{each, labels, listed},
+    subject::{each, listed, numbered},
 };
 use crate::{
     LabError,
@@ -67,8 +67,11 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
         errors(&subjects[i], alpha, seed)
     })?;
 
-    let names = labels(subjects);
-    let label = |i: usize| names[i].replace("plain", "resnet").split(", α").next().unwrap_or_default().to_string();
+    // Of the residual nets, which lines end with.
+    let name = |&i: &usize| training(&subjects[i], 1.0, 0).network.name().to_string();
+    let names = numbered(distinct.iter().map(name).collect());
+    let label =
+        |i: usize| distinct.iter().zip(&names).find(|(of, _)| **of == i).map_or_else(String::new, |f| f.1.clone());
     let of = |i: usize, alpha: f64, part: fn(&Errors) -> f64| -> Vec<f64> {
         jobs.iter()
             .zip(&found)
@@ -100,7 +103,7 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
         let diverged = jobs.iter().zip(&found).filter(|(job, errors)| job.0 == i && errors.diverged).count();
         let diverged = match diverged {
             0 => String::new(),
-            n => format!(" {} diverged, which counts as 100 %.", figures::counted(n as u64, "training")),
+            n => format!(" {} diverged, which counts as 100 %.", figures::counted(n, "training")),
         };
         format!("{}: training error {}.{diverged}", label(i), said.join(", "))
     };
@@ -124,7 +127,7 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
         title: "Error against the strength of the shortcut".into(),
         subtitle: format!(
             "{} for each; α = 0 is the plain net, α = 1 the residual net",
-            figures::counted(config.seeds, "seed")
+            figures::counted(config.seeds as usize, "seed")
         ),
         description: finding.clone(),
         columns: 2,

@@ -103,9 +103,11 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
         jobs.extend(config.steps.iter().filter(|&&steps| steps > 0).map(|&steps| (i, Job::After { steps })));
         jobs.extend(subject.is_trained().then_some((i, Job::Trained)));
     }
+    let read = |subject: &Subject| subject.training_images(config.samples, &subject.device.clone().autodiff());
+    let batches = subjects.iter().map(read).collect::<Result<Vec<Batch>, LabError>>()?;
     let layers = each(jobs.len(), config, watch, |i| {
         let (subject, job) = &jobs[i];
-        layers(&subjects[*subject], job, config.samples)
+        layers(&subjects[*subject], job, &batches[*subject])
     })?;
     let measured: Vec<Measured> = jobs
         .into_iter()
@@ -129,7 +131,7 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
         title: "Norm of the loss's gradient by layer".into(),
         subtitle: format!(
             "{}, {}; geometric means, from the input to the output, blocks unscaled",
-            figures::counted(config.inits, "initialisation"),
+            figures::counted(config.inits as usize, "initialisation"),
             training_images(subjects, config.samples)
         ),
         description: finding.clone(),
@@ -140,7 +142,7 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
 }
 
 /// `None` of a training that diverged before.
-fn layers(subject: &Subject, job: &Job, samples: usize) -> Result<Option<Vec<LayerNorm>>, LabError> {
+fn layers(subject: &Subject, job: &Job, batch: &Batch) -> Result<Option<Vec<LayerNorm>>, LabError> {
     let device = subject.device.clone().autodiff();
     let network = match job {
         Job::Initial { norm, seed } => initial(subject, *norm, *seed).init(&device).train(),
@@ -150,7 +152,7 @@ fn layers(subject: &Subject, job: &Job, samples: usize) -> Result<Option<Vec<Lay
         },
         Job::Trained => subject.trained().expect("only of trained subjects").train(),
     };
-    Ok(Some(by_layer(&network, &subject.training_images(samples, &device)?)))
+    Ok(Some(by_layer(&network, batch)))
 }
 
 /// The network as it would start with this norm and seed, main paths unscaled.

@@ -188,7 +188,7 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
         let farthest = if farthest < 1e4 { format!("{farthest:.1}") } else { format!("{farthest:.0e}") };
         let lost = match fields[i].iter().filter(|loss| !loss.is_finite()).count() {
             0 => String::new(),
-            n => format!("; at {} it is no number", figures::counted(n as u64, "point")),
+            n => format!("; at {} it is no number", figures::counted(n, "point")),
         };
         format!(
             "{}: the loss is {centre:.3} at the weights and up to {farthest} in the square{lost}; that of guessing is {:.2}.",

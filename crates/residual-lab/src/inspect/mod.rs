@@ -234,7 +234,7 @@ impl Inspection {
         watch: Watch<'_>,
     ) -> Result<Self, LabError> {
         Self::check(what, subjects, config)?;
-        let config = &InspectConfig { jobs: Subject::jobs(subjects, config), ..config.clone() };
+        let config = &InspectConfig { jobs: Subject::jobs(subjects, config)?, ..config.clone() };
         let Measurement { finding, details, figure, table } = match what {
             What::Gradients => gradients::measure(subjects, config, watch),
             What::Activations => activations::measure(subjects, config, watch),

@@ -26,6 +26,8 @@ const POINTS: usize = 256;
 const REACH: f64 = 2.0;
 /// The largest distance of two inputs whose gradients are compared, in points.
 const LAGS: usize = 64;
+/// Of neighbouring points, in t.
+const SPACING: f64 = 2.0 * REACH / (POINTS - 1) as f64;
 
 /// `df/dt` at the points of a line from one image to another. The network is in inference mode, on a device that
 /// records gradients.
@@ -91,8 +93,7 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
         let traces = &traces[i * draws..(i + 1) * draws];
         let found: Vec<Vec<f64>> = traces.iter().filter_map(|trace| autocorrelation(trace, LAGS)).collect();
         let mean = |lag: usize| Spread::of(&found.iter().map(|r| r[lag]).collect::<Vec<_>>()).mean;
-        let distance = 2.0 * REACH / (POINTS - 1) as f64;
-        let points: Vec<(f64, f64)> = (0..=LAGS).map(|lag| (lag as f64 * distance, mean(lag))).collect();
+        let points: Vec<(f64, f64)> = (0..=LAGS).map(|lag| (lag as f64 * SPACING, mean(lag))).collect();
         if found.is_empty() {
             details.push(format!("{}: the gradient is the same everywhere on a line, or no number.", labels[i]));
         } else {
@@ -106,7 +107,7 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
                 "{}: the correlation of neighbours is {mean:.2} ± {:.2} (95 %), and {}.",
                 labels[i],
                 Spread::half_width(&first),
-                reach.unwrap_or_else(|| format!("stays above 1/2 up to a distance of {:.2}", LAGS as f64 * distance)),
+                reach.unwrap_or_else(|| format!("stays above 1/2 up to a distance of {:.2}", LAGS as f64 * SPACING)),
             ));
         }
         let tips = points.iter().map(|(d, r)| format!("{}, {d:.2} apart: {r:.2}", labels[i])).collect();
@@ -115,7 +116,7 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
     }
     let correlations = Panel::new(
         "Autocorrelation".into(),
-        Axis::until("distance of inputs, in t", LAGS as f64 * 2.0 * REACH / (POINTS - 1) as f64),
+        Axis::until("distance of inputs, in t", LAGS as f64 * SPACING),
         Axis::covering("correlation of gradients", -0.2, 1.0),
         correlations,
     );
@@ -124,7 +125,7 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
         true => "The gradient is the same at all inputs of a line, or no number.".into(),
         false => format!(
             "The correlation of gradients at neighbouring inputs, {:.3} apart, is {}.",
-            2.0 * REACH / (POINTS - 1) as f64,
+            SPACING,
             listed(near.into_iter())
         ),
     };
@@ -133,7 +134,7 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
         subtitle: format!(
             "{POINTS} inputs on a line through two images, which lie at t = -1 and 1; {}, each of another initialisation if \
              fresh",
-            figures::counted(draws as u64, "line")
+            figures::counted(draws, "line")
         ),
         description: finding.clone(),
         columns: 2,

@@ -99,28 +99,30 @@ impl Subject {
         }
     }
 
-    /// Fails if a pass over so many images, with its gradients, takes more memory than there is.
-    pub(super) fn check_memory(&self, samples: usize) -> Result<(), LabError> {
+    /// The memory that a pass over so many images takes, with its gradients, in bytes.
+    fn memory(&self, samples: usize) -> Result<u64, LabError> {
         let config = TrainConfig { batch_size: samples, ..self.config.clone() };
-        let expected = Memory::expected(&config, Kernels::on(&self.device)).map_err(TrainError::from)?.total();
-        if expected <= Memory::available() {
+        Ok(Memory::expected(&config, Kernels::on(&self.device)).map_err(TrainError::from)?.total())
+    }
+
+    /// Fails if a pass over so many images takes more memory than there is.
+    pub(super) fn check_memory(&self, samples: usize) -> Result<(), LabError> {
+        let (expected, there) = (self.memory(samples)?, Memory::available());
+        if expected <= there {
             return Ok(());
         }
-        let [expected, there] = [expected, Memory::available()].map(|bytes| bytes as f64 / f64::from(1 << 30));
+        let [expected, there] = [expected, there].map(|bytes| bytes as f64 / f64::from(1 << 30));
         Err(LabError::Setting(format!(
             "{} takes some {expected:.1} GiB of memory with {samples} images, and there are {there:.1}; try fewer images",
             self.name()
         )))
     }
 
-    /// So many of them as the memory holds at a time.
-    pub(super) fn jobs(subjects: &[Self], config: &InspectConfig) -> usize {
-        let expected = |subject: &Self| {
-            let config = TrainConfig { batch_size: config.samples, ..subject.config.clone() };
-            Memory::expected(&config, Kernels::on(&subject.device)).map_or(u64::MAX, |memory| memory.total())
-        };
-        let largest = subjects.iter().map(expected).max().unwrap_or(1).max(1);
-        config.jobs.min((Memory::available() / largest) as usize).max(1)
+    /// As many measurements at a time as were asked for and the memory holds.
+    pub(super) fn jobs(subjects: &[Self], config: &InspectConfig) -> Result<usize, LabError> {
+        let passes = subjects.iter().map(|subject| subject.memory(config.samples));
+        let largest = passes.collect::<Result<Vec<u64>, LabError>>()?.into_iter().max().unwrap_or(0).max(1);
+        Ok(config.jobs.min((Memory::available() / largest) as usize).max(1))
     }
 
     /// So many training images, at equal distances.
@@ -170,7 +172,11 @@ pub(super) fn test_images(subjects: &[Subject], samples: usize) -> String {
 
 /// The subjects' names, with a number where two have the same.
 pub(super) fn labels(subjects: &[Subject]) -> Vec<String> {
-    let names: Vec<String> = subjects.iter().map(Subject::name).collect();
+    numbered(subjects.iter().map(Subject::name).collect())
+}
+
+/// Names, with their place where two are the same.
+pub(super) fn numbered(names: Vec<String>) -> Vec<String> {
     let label = |(i, name): (usize, &String)| match names.iter().filter(|other| *other == name).count() {
         1 => name.clone(),
         _ => format!("{name} ({})", i + 1),

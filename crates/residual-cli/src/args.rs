@@ -123,7 +123,7 @@ pub(crate) struct SweepArgs {
 
 Examples:
   residual inspect plain56 resnet56 --what gradients,activations
-  residual inspect dense-plain32 --what gradients --width 256 --samples 1024
+  residual inspect dense-plain32 --what gradients --width 256 --images 1024
   residual inspect runs/plain20 runs/resnet20 --what lesion,landscape
   residual inspect runs/resnet20 --what gradients --steps 1,10,100
   residual inspect resnet32 --what alpha --epochs 7 --seeds 3")]

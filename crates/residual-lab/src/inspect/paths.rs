@@ -165,7 +165,10 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
     if residual.len() < subjects.len() {
         details.push("A plain net has one path, through all of its blocks.".into());
     }
-    let finding = format!("95 % of the gradient at the input comes through paths of {}.", listed(found.into_iter()));
+    let finding = match found.is_empty() {
+        true => "No gradient reaches the input.".into(),
+        false => format!("95 % of the gradient at the input comes through paths of {}.", listed(found.into_iter())),
+    };
     let [single, share] = panels;
     let positive = || single.iter().flat_map(|line| &line.points).map(|p| p.1).filter(|y| *y > 0.0 && y.is_finite());
     let (least, most) = positive().fold((f64::MAX, f64::MIN_POSITIVE), |(a, b), y| (a.min(y), b.max(y)));

@@ -92,7 +92,10 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
     for i in 0..subjects.len() {
         let traces = &traces[i * draws..(i + 1) * draws];
         let found: Vec<Vec<f64>> = traces.iter().filter_map(|trace| autocorrelation(trace, LAGS)).collect();
-        let mean = |lag: usize| Spread::of(&found.iter().map(|r| r[lag]).collect::<Vec<_>>()).mean;
+        let mean = |lag: usize| match found.is_empty() {
+            true => f64::NAN,
+            false => Spread::of(&found.iter().map(|r| r[lag]).collect::<Vec<_>>()).mean,
+        };
         let points: Vec<(f64, f64)> = (0..=LAGS).map(|lag| (lag as f64 * SPACING, mean(lag))).collect();
         if found.is_empty() {
             details.push(format!("{}: the gradient is the same everywhere on a line, or no number.", labels[i]));

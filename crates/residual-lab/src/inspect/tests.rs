@@ -351,6 +351,23 @@ fn without_main_paths_every_gradient_is_on_the_shortest_path() {
     assert_eq!(paths::effective(&shares), (0.0, 0, 0));
 }
 
+/// Without shortcuts to go by, dead main paths let nothing through, and every score is the same.
+#[test]
+fn where_there_is_no_gradient_it_is_said() {
+    let dead = with_dead_blocks("dense-resnet8");
+    let blocks = BlockOptions { skip_strength: 0.0, ..*dead.network.blocks() };
+    let network = dead.network.clone().with_blocks(blocks);
+    let subject = Subject::fresh(dead.with_network(network), &device()).unwrap();
+    let config = InspectConfig { samples: 16, draws: 2, ..InspectConfig::default() };
+    let found = |measure: fn(&[Subject], &InspectConfig, Watch<'_>) -> Result<Measurement, LabError>| {
+        measure(std::slice::from_ref(&subject), &config, &quiet).unwrap()
+    };
+    assert_eq!(found(paths::measure).finding, "No gradient reaches the input.");
+    let shattered = found(shattered::measure);
+    assert!(shattered.finding.contains("or no number"), "{}", shattered.finding);
+    assert!(shattered.figure.panels[0].lines[0].points.iter().all(|point| point.1.is_nan()));
+}
+
 /// With equal magnitudes the shares are binomial.
 #[test]
 fn shares_of_equal_paths_are_binomial() {

@@ -1,7 +1,7 @@
 use crate::TrainError;
 use burn::{
     nn::loss::CrossEntropyLossConfig,
-    tensor::{Device, Int, Tensor, activation::log_softmax},
+    tensor::{Device, Int, Tensor, Transaction, activation::log_softmax},
 };
 use residual_data::{DataError, Loader, Source};
 use residual_model::Network;
@@ -31,10 +31,19 @@ pub fn evaluate(
     device: &Device,
 ) -> Result<Evaluation, DataError> {
     let loader = ahead(source, batch_size, &device.clone().inner());
-    match measure_all(network, &loader, &|| false) {
+    match measure_all(unread(network, &loader), &|| false) {
         Err(TrainError::Data(error)) => Err(error),
         result => Ok(result.expect("nobody asked to stop")),
     }
+}
+
+/// What a network makes of a loader's batches.
+pub(crate) fn unread(network: &Network, loader: &Loader) -> impl Iterator<Item = Result<Unread, TrainError>> {
+    loader.batches().map(|batch| {
+        let batch = batch?;
+        let logits = network.forward(batch.images);
+        Ok(Unread::new(loss(&logits, &batch.labels), logits, batch.labels))
+    })
 }
 
 /// Samples in order, read ahead by every core.
@@ -43,21 +52,25 @@ fn ahead(source: &Arc<dyn Source>, batch_size: usize, device: &Device) -> Loader
     Loader::new(source.clone(), batch_size, device).with_workers(cores).with_prefetch(2)
 }
 
-/// Measures all of a loader's samples, unless asked to stop.
+/// Batches between two reads from the device. On a GPU each waits until all the work before it is done.
+pub(crate) const READ_EVERY: usize = 10;
+
+/// Measures batches one after the other, unless asked to stop.
 pub(crate) fn measure_all(
-    network: &Network,
-    loader: &Loader,
+    batches: impl Iterator<Item = Result<Unread, TrainError>>,
     stop: &dyn Fn() -> bool,
 ) -> Result<Evaluation, TrainError> {
-    let mut sums = Sums::default();
-    for batch in loader.batches() {
+    let (mut sums, mut unread) = (Sums::default(), Vec::new());
+    for batch in batches {
         if stop() {
             return Err(TrainError::Stopped);
         }
-        let batch = batch?;
-        let logits = network.forward(batch.images);
-        sums.add(&Measured::new(loss(&logits, &batch.labels), logits, batch.labels));
+        unread.push(batch?);
+        if unread.len() == READ_EVERY {
+            read(&mut unread).into_iter().for_each(|batch| sums.add(batch));
+        }
     }
+    read(&mut unread).into_iter().for_each(|batch| sums.add(batch));
     Ok(sums.evaluation())
 }
 
@@ -106,16 +119,19 @@ pub fn predict(
     device: &Device,
 ) -> Result<Predictions, TrainError> {
     let device = device.clone().inner();
-    let mut sums = Sums::default();
+    let mut loss_sum = 0.0;
     let (mut predicted, mut labels, mut rank, mut classes) = (Vec::new(), Vec::new(), Vec::new(), source.classes());
     for batch in ahead(source, batch_size, &device).batches() {
         let batch = batch?;
         let logits = network.forward(batch.images);
         classes = logits.dims()[1];
         TrainError::unless_classes_suffice(source.classes(), classes)?;
-        sums.add(&Measured::new(loss(&logits, &batch.labels), logits.clone(), batch.labels.clone()));
-        let scores: Vec<f32> = logits.into_data().iter::<f32>().collect();
-        let truth = batch.labels.into_data().iter::<i64>().collect::<Vec<_>>();
+        let mean = loss(&logits, &batch.labels);
+        let data = Transaction::default().register(logits).register(batch.labels).register(mean).execute();
+        let scores: Vec<f32> = data[0].iter::<f32>().collect();
+        let truth: Vec<i64> = data[1].iter::<i64>().collect();
+        let mean = data[2].iter::<f32>().next().map_or(f64::NAN, f64::from);
+        loss_sum += mean * truth.len() as f64;
         for (scores, truth) in scores.chunks_exact(classes).zip(truth) {
             let truth = truth as usize;
             if !scores.iter().all(|score| score.is_finite()) {
@@ -128,7 +144,7 @@ pub fn predict(
             rank.push((0..classes).filter(|&c| above(c)).count());
         }
     }
-    Ok(Predictions { loss: sums.evaluation().loss, predicted, labels, rank, classes })
+    Ok(Predictions { loss: loss_sum / labels.len().max(1) as f64, predicted, labels, rank, classes })
 }
 
 /// Mean cross-entropy of a batch.
@@ -143,25 +159,39 @@ pub(crate) fn soft_loss(logits: &Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
 }
 
 /// One batch's mean loss and number of errors, still on the device.
-pub(crate) struct Measured {
+pub(crate) struct Unread {
     loss: Tensor<1>,
     errors: Tensor<1>,
     samples: usize,
 }
 
-impl Measured {
+impl Unread {
     pub(crate) fn new(loss: Tensor<1>, logits: Tensor<2>, labels: Tensor<1, Int>) -> Self {
         let samples = labels.dims()[0];
         let errors = logits.argmax(1).squeeze_dim::<1>(1).not_equal(labels).float().sum();
         Self { loss, errors, samples }
     }
+}
 
-    /// Mean loss and number of errors; waits for the device.
-    pub(crate) fn read(&self) -> (f32, f32) {
-        let both = Tensor::cat(vec![self.loss.clone(), self.errors.clone()], 0).into_data();
-        let values: Vec<f32> = both.iter::<f32>().collect();
-        (values[0], values[1])
+/// One batch's mean loss and number of errors.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Measured {
+    pub(crate) loss: f32,
+    pub(crate) errors: f32,
+    pub(crate) samples: usize,
+}
+
+/// Takes what is unread from the device, all of it at once.
+pub(crate) fn read(unread: &mut Vec<Unread>) -> Vec<Measured> {
+    let mut transaction = Transaction::default();
+    let mut samples = Vec::with_capacity(unread.len());
+    for batch in unread.drain(..) {
+        transaction = transaction.register(batch.loss).register(batch.errors);
+        samples.push(batch.samples);
     }
+    let mut values = transaction.execute().into_iter().flat_map(|data| data.iter::<f32>().collect::<Vec<_>>());
+    let mut value = || values.next().expect("a value for each tensor");
+    samples.into_iter().map(|samples| Measured { loss: value(), errors: value(), samples }).collect()
 }
 
 /// Sums over samples.
@@ -173,17 +203,49 @@ pub(crate) struct Sums {
 }
 
 impl Sums {
-    /// Adds a batch and returns its mean loss.
-    pub(crate) fn add(&mut self, measured: &Measured) -> f32 {
-        let (loss, errors) = measured.read();
-        self.loss += f64::from(loss) * measured.samples as f64;
-        self.errors += f64::from(errors);
-        self.samples += measured.samples;
-        loss
+    /// Adds a batch.
+    pub(crate) fn add(&mut self, batch: Measured) {
+        self.loss += f64::from(batch.loss) * batch.samples as f64;
+        self.errors += f64::from(batch.errors);
+        self.samples += batch.samples;
     }
 
     pub(crate) fn evaluation(&self) -> Evaluation {
         let n = self.samples.max(1) as f64;
         Evaluation { loss: self.loss / n, error: self.errors / n, samples: self.samples }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::TrainConfig;
+    use residual_data::DataName;
+
+    #[test]
+    fn many_batches_give_what_their_samples_give_one_by_one() {
+        let device = Device::flex();
+        let source = DataName::Digits.load().unwrap().test;
+        let config = TrainConfig::new("dense-resnet4".parse().unwrap(), DataName::Digits).unwrap();
+        let network = config.init(&device);
+        // 360 samples: 51 batches of 7 and one of 3.
+        let evaluation = evaluate(&network, &source, 7, &device).unwrap();
+        let predictions = predict(&network, &source, 7, &device).unwrap();
+
+        let (mut loss, mut wrong) = (0.0, 0);
+        for i in 0..source.len() {
+            let mut pixels = vec![0.0; 64];
+            let label = source.read(i, &mut pixels).unwrap();
+            let image = Tensor::<1>::from_floats(pixels.as_slice(), &device).reshape([1, 1, 8, 8]);
+            let scores: Vec<f64> = network.forward(image).into_data().iter::<f64>().collect();
+            loss += scores.iter().map(|z| z.exp()).sum::<f64>().ln() - scores[label];
+            wrong += usize::from(scores.iter().any(|&z| z > scores[label]));
+        }
+        let (loss, error) = (loss / 360.0, wrong as f64 / 360.0);
+        assert!((0.5..1.0).contains(&error), "fresh weights know little: {error}");
+        assert_eq!((evaluation.samples, evaluation.error), (360, error));
+        assert!((evaluation.loss / loss - 1.0).abs() < 1e-5, "{} and {loss}", evaluation.loss);
+        assert!((predictions.loss / loss - 1.0).abs() < 1e-5, "{} and {loss}", predictions.loss);
+        assert_eq!(predictions.top_k_error(1), error);
     }
 }

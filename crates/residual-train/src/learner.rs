@@ -4,7 +4,7 @@ use crate::{
     Evaluate, Evaluation, Event, OnNan, Optimizer, Row, RunDir, Split, Status, StopFlag, TrainConfig, TrainError,
     checkpoint::{Checkpoint, Records},
     ema::Ema,
-    evaluate::{Measured, Sums, loss, measure_all, soft_loss},
+    evaluate::{READ_EVERY, Unread, loss, measure_all, read, soft_loss, unread},
     gradients::{self, Accumulated},
     metrics,
     progress::Progress,
@@ -79,13 +79,9 @@ impl InferenceStep for Classifier {
     }
 }
 
-fn measure(output: &ClassificationOutput) -> Measured {
+fn measure(output: &ClassificationOutput) -> Unread {
     let ClassificationOutput { loss, output: logits, targets } = output;
-    Measured::new(
-        loss.clone().without_autodiff(),
-        logits.clone().without_autodiff(),
-        targets.clone().without_autodiff(),
-    )
+    Unread::new(loss.clone().without_autodiff(), logits.clone().without_autodiff(), targets.clone().without_autodiff())
 }
 
 /// What a training has come to.
@@ -399,13 +395,14 @@ impl Loop {
     }
 
     /// Reads what the device measured; on a GPU this waits for it.
-    fn read(&self, pending: &mut Vec<Measured>, session: &mut Session) -> Result<(), TrainError> {
+    fn read(&self, pending: &mut Vec<Unread>, session: &mut Session) -> Result<(), TrainError> {
         let progress = &mut session.progress;
         let count = pending.len();
         let first = progress.batch - count;
-        for (i, measured) in pending.drain(..).enumerate() {
-            progress.running.add(&measured);
-            let loss = progress.window.add(&measured);
+        for (i, measured) in read(pending).into_iter().enumerate() {
+            progress.running.add(measured);
+            progress.window.add(measured);
+            let loss = measured.loss;
             session.curve.push(loss);
             if !loss.is_finite() {
                 let iteration = progress.iteration - (count - 1 - i) / self.config.accumulate;
@@ -445,22 +442,18 @@ impl Loop {
             let start = Instant::now();
             let loader = Loader::new(self.dataset.train.clone(), self.config.batch_size, &self.device.clone().inner())
                 .with_workers(self.conduct.workers);
-            let train = measure_all(&model.network, &loader, &stop)?;
+            let train = measure_all(unread(&model.network, &loader), &stop)?;
             session.push(number, Split::Train, train, lr, start.elapsed().as_secs_f64());
             session.train = Some(train);
             losses.push(train.loss);
         }
         if on_test {
             let start = Instant::now();
-            let mut sums = Sums::default();
-            for batch in valid.iter() {
-                if stop() {
-                    return Err(TrainError::Stopped);
-                }
+            let batches = valid.iter().map(|batch| {
                 let batch = batch.map_err(|e| TrainError::Learner(e.to_string()))?;
-                sums.add(&measure(&InferenceStep::step(&model, batch)));
-            }
-            let test = sums.evaluation();
+                Ok(measure(&InferenceStep::step(&model, batch)))
+            });
+            let test = measure_all(batches, &stop)?;
             session.push(number, Split::Test, test, lr, start.elapsed().as_secs_f64());
             session.test = Some(test);
             losses.push(test.loss);
@@ -563,9 +556,6 @@ impl Loop {
         (self.observer.borrow_mut())(event);
     }
 }
-
-/// Batches between two reads of losses from the device.
-const READ_EVERY: usize = 10;
 
 /// Times that a training goes back before it gives up.
 const MOST_REWINDS: usize = 8;

@@ -261,10 +261,13 @@ fn announce(config: &TrainConfig, backend: Backend, hardware: &Hardware, path: &
 
 /// A bar of batches, and a line an epoch.
 fn observer(config: &TrainConfig) -> impl FnMut(Event<'_>) + 'static {
-    let epochs = config.epochs;
+    let config = config.clone();
+    let mut epochs = config.epochs;
     let mut bar: Option<Progress> = None;
     move |event| match event {
         Event::Step { epoch, batch, batches, loss } => {
+            // Fewer than are configured, where the iterations end before the epochs do.
+            epochs = config.steps(batches).div_ceil(batches.div_ceil(config.accumulate));
             let done = ((epoch - 1) * batches + batch) as u64;
             let bar = bar.get_or_insert_with(|| Progress::new(epochs.saturating_mul(batches) as u64, done));
             bar.set(done);

@@ -24,6 +24,8 @@ pub struct Throughput {
     pub infer_seconds: Vec<f64>,
     /// The most memory the process has had resident by the end of training, in bytes, where the system tells.
     pub train_peak_bytes: Option<u64>,
+    /// The device's memory that is reserved by the end of training, in bytes, where the backend tells: those of GPUs do.
+    pub train_device_bytes: Option<u64>,
 }
 
 /// Steps before those that are timed.
@@ -130,6 +132,7 @@ pub fn throughput(
         network = trained.valid();
     }
     let train_peak_bytes = peak_bytes();
+    let train_device_bytes = device.memory_pool_usage().map(|usage| usage.bytes_reserved);
 
     let network = match network {
         Network::Conv(network) => Network::Conv(network.fold_batch_norm()),
@@ -151,6 +154,7 @@ pub fn throughput(
         loaded_seconds: timed(loaded_seconds),
         infer_seconds: timed(infer_seconds),
         train_peak_bytes,
+        train_device_bytes,
     })
 }
 

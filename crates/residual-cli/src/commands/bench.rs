@@ -32,6 +32,8 @@ struct Report {
     train_share: Option<f64>,
     infer_share: f64,
     peak_mib: Option<f64>,
+    /// Reserved on the device.
+    device_mib: Option<f64>,
 }
 
 /// Images a second: median, slowest, fastest.
@@ -64,7 +66,7 @@ pub(crate) fn bench(args: BenchArgs) -> anyhow::Result<()> {
     let (backend, hardware) = args.backend.open()?;
     let mut bar: Option<Progress> = None;
     let watch = |done: usize, all: usize| bar.get_or_insert_with(|| Progress::new(all as u64, 0)).set(done as u64);
-    let Throughput { train_seconds, loaded_seconds, infer_seconds, train_peak_bytes } =
+    let Throughput { train_seconds, loaded_seconds, infer_seconds, train_peak_bytes, train_device_bytes } =
         throughput(&network, args.batch, args.steps, !args.inference, feed.as_ref(), &hardware.device, watch)?;
     if let Some(bar) = bar {
         bar.finish();
@@ -78,6 +80,7 @@ pub(crate) fn bench(args: BenchArgs) -> anyhow::Result<()> {
     // The backward pass computes two products for each of the forward pass.
     let train_gflops = train.map(|rate| rate[0] * 3.0 * operations);
     let infer_gflops = infer[0] * operations;
+    let mib = |bytes: u64| (!args.inference).then_some(bytes as f64 / (1 << 20) as f64);
     let report = Report {
         net: args.net.to_string(),
         image,
@@ -97,7 +100,8 @@ pub(crate) fn bench(args: BenchArgs) -> anyhow::Result<()> {
         matmul_gflops: matmul,
         train_share: train_gflops.map(|gflops| gflops / matmul),
         infer_share: infer_gflops / matmul,
-        peak_mib: train_peak_bytes.filter(|_| !args.inference).map(|bytes| bytes as f64 / (1 << 20) as f64),
+        peak_mib: train_peak_bytes.and_then(mib),
+        device_mib: train_device_bytes.and_then(mib),
     };
     if args.json { output::print_json(&report) } else { output::print(&report.text()) }
 }
@@ -148,6 +152,9 @@ impl Report {
         let _ = writeln!(text, "\nmatmul of 2048x2048 matrices: {:.1} GFLOP/s", self.matmul_gflops);
         if let Some(peak) = self.peak_mib {
             let _ = writeln!(text, "peak memory of training: {peak:.0} MiB");
+        }
+        if let Some(reserved) = self.device_mib {
+            let _ = writeln!(text, "memory reserved on the device: {reserved:.0} MiB");
         }
         text
     }

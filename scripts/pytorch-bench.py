@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+"""Times PyTorch on the networks of `residual bench`: the same nets, batches and steps, to be compared with.
+
+Needs:  pip install torch torchvision        (for a GPU, the build of PyTorch that is made for it)
+
+usage:  python scripts/pytorch-bench.py NET ... [--batch N] [--steps N] [--threads N] [--device cpu|cuda]
+                                        [--compile] [--tf32]
+
+A training step is forward pass, loss, backward pass and SGD with momentum 0.9 and weight decay 1e-4 on one batch of
+random images; inference is a forward pass in inference mode. Images are channels_last, in 32-bit floats; after each
+step or pass it waits for the device, as `residual bench` does. On an NVIDIA GPU, convolutions and matrix products
+round to TensorFloat-32 only with --tf32: PyTorch's own default rounds those of convolutions.
+
+Prints a line of JSON for each net: images a second, the median and the range of the steps after the warm-up.
+"""
+
+import argparse
+import json
+import re
+import statistics
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+import torchvision
+
+import parity
+
+WARM_UP = 5
+
+
+def network(name):
+    """The net, the shape of its images and its number of classes, as `residual bench NAME` has them."""
+    shortcut = "_a" if re.fullmatch(r"resnet\d+", name) and not hasattr(torchvision.models, name) else ""
+    try:
+        net = parity.build(name + shortcut, 1000)
+    except (SystemExit, AssertionError):
+        sys.exit(f"no net is called {name}")
+    if parity.is_imagenet(net):
+        return net, (3, 224, 224), 1000
+    return parity.build(name + shortcut, 10), (3, 32, 32), 10
+
+
+def rates(action, batch, steps, sync):
+    """Images a second: median, slowest and fastest step."""
+    seconds = []
+    for _ in range(WARM_UP + steps):
+        sync()
+        start = time.perf_counter()
+        action()
+        sync()
+        seconds.append(time.perf_counter() - start)
+    rates = [batch / s for s in seconds[WARM_UP:]]
+    return statistics.median(rates), [min(rates), max(rates)]
+
+
+def measure(name, args):
+    device = torch.device(args.device)
+    sync = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    torch.manual_seed(0)
+    net, shape, classes = network(name)
+    net = net.to(device, memory_format=torch.channels_last)
+    model = torch.compile(net) if args.compile else net
+    images = torch.randn(args.batch, *shape, device=device).contiguous(memory_format=torch.channels_last)
+    labels = torch.arange(args.batch, device=device) % classes
+    optimizer = torch.optim.SGD(net.parameters(), 0.01, momentum=0.9, weight_decay=1e-4)
+
+    def train():
+        loss = F.cross_entropy(model(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    @torch.no_grad()
+    def infer():
+        model(images)
+
+    trained = rates(train, args.batch, args.steps, sync)
+    net.eval()
+    inferred = rates(infer, args.batch, args.steps, sync)
+    return {
+        "net": name,
+        "image": shape,
+        "batch": args.batch,
+        "steps": args.steps,
+        "mode": ("compiled" if args.compile else "eager") + (", TF32" if args.tf32 else ""),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads",
+        "pytorch": torch.__version__,
+        "train_images_per_s": trained[0],
+        "train_range": trained[1],
+        "infer_images_per_s": inferred[0],
+        "infer_range": inferred[1],
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("nets", nargs="+", metavar="NET")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--tf32", action="store_true")
+    args = parser.parse_args()
+    if min(args.batch, args.steps, args.threads or 1) < 1:
+        parser.error("--batch, --steps and --threads must be at least 1")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        sys.exit("PyTorch finds no CUDA device")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = args.tf32
+    for name in args.nets:
+        print(json.dumps(measure(name, args)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

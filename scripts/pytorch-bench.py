@@ -7,9 +7,10 @@ usage:  python scripts/pytorch-bench.py NET ... [--batch N] [--steps N] [--threa
                                         [--compile] [--tf32]
 
 A training step is forward pass, loss, backward pass and SGD with momentum 0.9 and weight decay 1e-4 on one batch of
-random images; inference is a forward pass in inference mode. Images are channels_last, in 32-bit floats; after each
-step or pass it waits for the device, as `residual bench` does. On an NVIDIA GPU, convolutions and matrix products
-round to TensorFloat-32 only with --tf32: PyTorch's own default rounds those of convolutions.
+random images; inference is a forward pass in inference mode, with the norms as they are (`residual bench` folds them
+into the convolutions). Images are channels_last, in 32-bit floats; after each step or pass it waits for the device, as
+`residual bench` does. cuDNN chooses its convolutions by timing them. On an NVIDIA GPU, convolutions and matrix products
+round to TensorFloat-32 only with --tf32: PyTorch's own default rounds in convolutions.
 
 Prints a line of JSON for each net: images a second, the median and the range of the steps after the warm-up.
 """
@@ -72,7 +73,7 @@ def measure(name, args):
         loss.backward()
         optimizer.step()
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def infer():
         model(images)
 
@@ -110,6 +111,7 @@ def main():
         sys.exit("PyTorch finds no CUDA device")
     if args.threads:
         torch.set_num_threads(args.threads)
+    torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = args.tf32
     for name in args.nets:
         print(json.dumps(measure(name, args)), flush=True)

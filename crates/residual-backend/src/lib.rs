@@ -11,7 +11,8 @@
 //!
 //! `flex`, `ndarray`, `wgpu` (default); `vulkan`, `metal` (wgpu with that API pinned), `cuda`,
 //! `rocm`, `cpu`; `autotune` and `fusion` for the GPU backends. `autotune` and `fusion` are opt-in
-//! because software Vulkan (Mesa's lavapipe) crashes compiling the kernels they try.
+//! because software Vulkan (Mesa's lavapipe) crashes compiling the kernels they try; `cpu` runs the same kernels, with
+//! both, on a machine without a GPU.
 
 mod open;
 

@@ -113,7 +113,7 @@ mod cube {
         panic::set_hook(hook);
         match found {
             Ok(Some(hardware)) => Ok(hardware),
-            Ok(None) => Err("no such GPU".into()),
+            Ok(None) => Err("no such GPU, or no driver for it".into()),
             Err(_) => Err("its driver could not be loaded".into()),
         }
     }

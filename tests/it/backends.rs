@@ -62,8 +62,9 @@ fn images_of(shape: [usize; 4], device: &Device) -> Tensor<4> {
 
 fn loss(network: &Network, images: Tensor<4>) -> Tensor<1> {
     let device = images.device();
-    let labels: Vec<i32> = (0..images.dims()[0] as i32).map(|i| i % 10).collect();
-    let labels = Tensor::<1, Int>::from_data(TensorData::new(labels.clone(), [labels.len()]), &device);
+    let samples = images.dims()[0];
+    let labels: Vec<i32> = (0..samples as i32).map(|i| i % 10).collect();
+    let labels = Tensor::<1, Int>::from_data(TensorData::new(labels, [samples]), &device);
     CrossEntropyLossConfig::new().init(&device).forward(network.forward(images), labels)
 }
 

@@ -61,16 +61,17 @@ pub(crate) fn measure_all(
     stop: &dyn Fn() -> bool,
 ) -> Result<Evaluation, TrainError> {
     let (mut sums, mut unread) = (Sums::default(), Vec::new());
+    let mut add = |unread: &mut Vec<Unread>| read(unread).into_iter().for_each(|batch| sums.add(batch));
     for batch in batches {
         if stop() {
             return Err(TrainError::Stopped);
         }
         unread.push(batch?);
         if unread.len() == READ_EVERY {
-            read(&mut unread).into_iter().for_each(|batch| sums.add(batch));
+            add(&mut unread);
         }
     }
-    read(&mut unread).into_iter().for_each(|batch| sums.add(batch));
+    add(&mut unread);
     Ok(sums.evaluation())
 }
 

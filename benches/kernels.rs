@@ -3,7 +3,7 @@
 //! Throughput is in floating-point operations: 1 Gelem/s is 1 GFLOP/s.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use residual_kernels::{Conv, Layer, Level, Norm, Path, Shortcut, Wanted};
+use residual_kernels::{ChannelPadding, Conv, Layer, Level, Norm, Path, Shortcut, Wanted};
 use std::{hint::black_box, time::Duration};
 
 /// Numbers that look random, from -1 to 1.
@@ -86,7 +86,7 @@ fn blocks(criterion: &mut Criterion) {
                 input: &input,
                 image: [side; 2],
                 scale: 1.0,
-                shortcut: Shortcut::Input { strength: 1.0 },
+                shortcut: Shortcut::Input { strength: 1.0, padding: ChannelPadding::BothSides },
                 relu: true,
             }
         };

@@ -12,7 +12,7 @@ use residual::{
     backend::Backend,
     burn::tensor::Tensor,
     data::{DataName, Loader, Source},
-    model::{Network, NetworkConfig},
+    model::Network,
     train::{Device, TrainConfig, Training},
 };
 use std::sync::Arc;
@@ -20,15 +20,14 @@ use std::sync::Arc;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let device = Backend::Flex.probe()?.device;
     let config = TrainConfig::new("resnet14".parse()?, DataName::Digits)?.with_epochs(5);
-    let NetworkConfig::Conv(described) = config.network.clone() else { unreachable!("resnet14 is convolutional") };
+    let stages = config.network.stages();
     let outcome = Training::new(config, device.clone())?.run()?;
     let digits = DataName::Digits.load()?;
 
-    let Network::Conv(network) = &outcome.network else { unreachable!("resnet14 is convolutional") };
     let batch = Loader::new(digits.test.clone(), 4, &device).batches().next().expect("there are images")?;
-    let features = network.forward_features(batch.images);
-    for (stage, output) in described.stage_list().iter().zip(&features.stages) {
-        println!("{}: {:?}, 1/{} of the image's size", stage.name, output.dims(), stage.stride);
+    let features = outcome.network.features(batch.images);
+    for (stage, output) in stages.iter().zip(&features.stages) {
+        println!("{}: {:?}, 1/{} of the image's size", stage.name, output.dims(), stage.stride.unwrap_or(1));
     }
     println!("embedding: {:?}", features.embedding.dims());
 

@@ -12,7 +12,7 @@
 use residual::{
     burn::tensor::{Device, Distribution, Tensor},
     model::{
-        DensePathConfig, InitConfig, NetworkConfig, PlainBlockConfig, ResidualBlockConfig,
+        DensePathConfig, NetworkConfig, PlainBlockConfig, ResidualBlockConfig,
         summary::{thousands, trainable_parameters},
     },
 };
@@ -32,9 +32,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 
     println!("\nwith the last layer at zero, the largest |output - input| is");
-    let zero = InitConfig { zero_init: true, ..InitConfig::default() };
-    let plain = PlainBlockConfig::new(path.clone()).with_init(zero).init(&device);
-    let residual = ResidualBlockConfig::new(path).with_init(zero).init(&device);
+    let plain = PlainBlockConfig::new(path.clone()).with_zero_init(true).init(&device);
+    let residual = ResidualBlockConfig::new(path).with_zero_init(true).init(&device);
     for (name, output) in [("plain", plain.forward(a.clone())), ("residual", residual.forward(a.clone()))] {
         println!("{name:>8} block: {:.3}", (output - a.clone()).abs().max().into_scalar::<f32>());
     }

@@ -12,7 +12,7 @@ use residual::{
     backend::Backend,
     burn::{module::Module, store::ModuleRecord, tensor::Device},
     data::{DataName, Loader},
-    model::{InitConfig, Network, NetworkConfig},
+    model::{Network, NetworkConfig},
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         match backend.probe() {
             Ok(hardware) => {
                 // Other initial weights, so that only the record can make them agree.
-                let other = config.clone().with_init(InitConfig { seed: 1, zero_init: false }).init(&hardware.device);
+                let other = config.clone().with_seed(1).init(&hardware.device);
                 let other = other.try_load_record(ModuleRecord::from_bytes(saved.clone())?)?;
                 let scores = scores(&other, &hardware.device)?;
                 let difference = expected.iter().zip(&scores).fold(0f32, |m, (a, b)| m.max((a - b).abs()));

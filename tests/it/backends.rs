@@ -11,7 +11,10 @@ use burn::{
 };
 use residual::{
     backend::Backend,
-    model::{InitConfig, Kernels, Network, NetworkConfig},
+    model::{
+        ConvPath, ConvPathConfig, ConvShortcut, Kernels, Network, NetworkConfig, PlainBlock, PlainBlockConfig,
+        ResidualBlock, ResidualBlockConfig,
+    },
 };
 use std::io::Write;
 
@@ -46,7 +49,7 @@ fn say(line: &str) {
 
 fn network(name: &str, device: &Device) -> Network {
     let config = NetworkConfig::new(name.parse().unwrap(), [1, 8, 8], 10).with_width(8);
-    config.with_init(InitConfig { seed: 2, zero_init: false }).init(device)
+    config.with_seed(2).init(device)
 }
 
 /// Eight small images.
@@ -263,8 +266,39 @@ fn a_record_saved_on_one_backend_loads_on_another() {
     for (backend, device) in others() {
         let saved: Bytes = network("resnet8", &device).into_record().into_bytes().unwrap();
         let config = NetworkConfig::new("resnet8".parse().unwrap(), [1, 8, 8], 10).with_width(8);
-        let other = config.with_init(InitConfig { seed: 9, zero_init: false }).init(&flex);
+        let other = config.with_seed(9).init(&flex);
         let loaded = other.try_load_record(ModuleRecord::from_bytes(saved).unwrap()).unwrap();
         assert_eq!(collect(&loaded, None), collect(&network("resnet8", &flex), None), "{backend}");
+    }
+}
+
+/// A module of one's own.
+#[derive(Module, Debug)]
+struct Pair {
+    plain: PlainBlock<ConvPath>,
+    residual: ResidualBlock<ConvPath, ConvShortcut>,
+}
+
+impl Pair {
+    fn forward(&self, images: Tensor<4>) -> Tensor<4> {
+        self.residual.forward(self.plain.forward(images))
+    }
+}
+
+#[test]
+fn a_module_of_ones_own_computes_the_same_where_it_is_forked_to() {
+    let flex = Device::flex();
+    let pair = Pair {
+        plain: PlainBlockConfig::new(ConvPathConfig::new(1, 6)).init(&flex),
+        residual: ResidualBlockConfig::new(ConvPathConfig::new(6, 8).with_stride(2)).init(&flex),
+    };
+    let values =
+        |pair: &Pair, device: &Device| -> Vec<f32> { pair.forward(images(device)).into_data().iter::<f32>().collect() };
+    let expected = values(&pair, &flex);
+    let largest = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    for (backend, device) in others() {
+        let forked = values(&pair.clone().fork(&device), &device);
+        let worst = expected.iter().zip(&forked).map(|(a, b)| (a - b).abs()).fold(0.0f32, f32::max);
+        assert!(worst <= 1e-5 * largest, "{backend}: {worst} of {largest}");
     }
 }

@@ -3,7 +3,7 @@
 use residual::{
     backend::Backend,
     data::{Augmentation, DataName},
-    model::{BlockOptions, Network, Norm, Part},
+    model::{BlockOptions, Network, Norm, Part, parameters::for_each_parameter},
     train::{
         Decay, Device, Environment, Event, OnNan, Row, RunDir, Schedule, Split, Status, StopFlag, TrainConfig,
         TrainError, Training, Warmup,
@@ -46,7 +46,9 @@ fn training_learns_and_writes_a_whole_directory() {
     let dataset = DataName::Synthetic.load().unwrap();
     let again = residual::train::evaluate(&network, &dataset.train, 64, &Device::flex()).unwrap();
     assert_eq!((again.error, again.loss), (last.error, last.loss));
-    assert_eq!(fs::read_dir(dir.path().join("checkpoint")).unwrap().count(), 2);
+    let kept = fs::read_dir(dir.path().join("checkpoint")).unwrap().map(|entry| entry.unwrap().path());
+    let (checkpoints, times): (Vec<_>, Vec<_>) = kept.partition(|path| path.extension().is_some_and(|e| e == "ckpt"));
+    assert_eq!((checkpoints.len(), times.len()), (2, 2));
 }
 
 #[test]
@@ -98,7 +100,7 @@ fn a_stopped_training_goes_on_where_it_was() {
 fn a_training_that_no_longer_improves_stops_early() {
     let config = TrainConfig { patience: Some(2), ..config("dense-plain4").with_epochs(50) };
     // Without a norm and at this rate nothing moves, so the first epoch stays the best.
-    let blocks = BlockOptions { norm: Norm::None, ..*config.network.blocks() };
+    let blocks = BlockOptions { norm: Norm::None, ..config.network.blocks };
     let network = config.network.clone().with_blocks(blocks);
     let config =
         config.with_network(network).with_schedule(Schedule { decay: Decay::Constant, ..Schedule::cosine(1e-30) });
@@ -128,10 +130,10 @@ fn a_run_is_not_overwritten_without_force() {
     let config = config("dense-plain4").with_epochs(1);
     train(&path, &config);
     let error = create(&path, &config, false).unwrap_err().to_string();
-    assert!(error.contains("holds a finished training") && error.contains("--force"), "{error}");
+    assert!(error.ends_with("holds a finished training; choose another folder"), "{error}");
     assert!(create(&path, &config, true).is_ok());
     let error = create(&path, &config, false).unwrap_err().to_string();
-    assert!(error.contains("unfinished") && error.contains("--resume"), "{error}");
+    assert!(error.ends_with("holds an unfinished training; choose another folder"), "{error}");
     fs::write(dir.path().join("precious.txt"), "x").unwrap();
     let error = create(dir.path(), &config, true).unwrap_err().to_string();
     assert!(error.contains("holds no training"), "{error}");
@@ -248,6 +250,51 @@ fn a_training_that_stops_after_every_few_steps_ends_with_the_same_bits() {
     assert_eq!(strip(&parts.rows), strip(&whole.rows));
 }
 
+/// The files whose bytes are a function of the configuration, by name.
+fn files(run: &RunDir) -> BTreeMap<String, Vec<u8>> {
+    let kept = fs::read_dir(run.path().join("checkpoint")).unwrap().map(|entry| entry.unwrap().path());
+    let checkpoints = kept.filter(|path| path.extension().is_some_and(|e| e == "ckpt"));
+    let weights = ["model.bpk", "best.bpk"].map(|name| run.path().join(name));
+    let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
+    weights.into_iter().chain(checkpoints).map(|path| (name(&path), fs::read(&path).unwrap())).collect()
+}
+
+#[test]
+fn one_configuration_writes_the_same_bytes_resumed_or_not() {
+    let mut config = config("resnet8");
+    (config.ema, config.optimizer.decay_all) = (Some(0.9), false);
+    config.optimizer.rates = vec![(Part::Stem, 0.5)];
+    let dir = tempfile::tempdir().unwrap();
+    let [first, second] = ["first", "second"].map(|name| files(&train(&dir.path().join(name), &config)));
+    assert_eq!(first.len(), 4, "{:?}", first.keys());
+    assert!(first == second, "two trainings of one configuration differ");
+    let run = create(&dir.path().join("resumed"), &config, false).unwrap();
+    let stopped = Training::new(config.clone(), Device::flex()).unwrap().with_stop_after(7).in_dir(run.clone());
+    assert_eq!(stopped.run().unwrap().status, Status::Interrupted);
+    let checkpoint = run.latest(&Device::flex(), false).unwrap().unwrap();
+    let resumed = Training::new(config, Device::flex()).unwrap().from_checkpoint(checkpoint).in_dir(run.clone());
+    assert_eq!(resumed.run().unwrap().status, Status::Finished);
+    assert!(files(&run) == first, "a resumed training differs");
+}
+
+/// A teacher and a student out of two folders, and one that a training returns, share no parameter.
+#[test]
+fn networks_that_leave_a_training_have_ids_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config("dense-resnet4").with_epochs(1);
+    let run = train(&dir.path().join("run"), &config);
+    let returned = Training::new(config, Device::flex()).unwrap().run().unwrap().network;
+    let [teacher, student] = [(); 2].map(|()| run.network(&Device::flex()).unwrap());
+    let mut ids = Vec::new();
+    for network in [&teacher, &student, &returned] {
+        for_each_parameter(network, |parameter| ids.push(parameter.id.val()));
+    }
+    let count = ids.len();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), count);
+}
+
 #[test]
 fn a_warm_up_ends_at_the_same_batch_wherever_the_training_stopped() {
     let mut config = config("dense-resnet4").with_epochs(1);
@@ -276,7 +323,7 @@ fn a_warm_up_ends_at_the_same_batch_wherever_the_training_stopped() {
 fn accumulated_batches_are_the_step_of_one_large_batch() {
     let step = |batch_size, accumulate| {
         let mut config = config("dense-plain4").with_epochs(1);
-        let blocks = BlockOptions { norm: Norm::None, ..*config.network.blocks() };
+        let blocks = BlockOptions { norm: Norm::None, ..config.network.blocks };
         config = config.clone().with_network(config.network.with_blocks(blocks));
         (config.batch_size, config.accumulate) = (batch_size, accumulate);
         let outcome = Training::new(config, Device::flex()).unwrap().run().unwrap();
@@ -315,7 +362,7 @@ fn a_training_that_diverges_goes_back_with_half_the_rate() {
 
     // Without a norm a rate of 2 is too high, and after a few halvings it is not.
     let schedule = Schedule { lr: 2.0, decay: Decay::Constant, warmup: Warmup::Constant { lr: 1e-4, iterations: 5 } };
-    let blocks = BlockOptions { norm: Norm::None, ..*config.network.blocks() };
+    let blocks = BlockOptions { norm: Norm::None, ..config.network.blocks };
     let config = config.clone().with_network(config.network.with_blocks(blocks));
     let config = config.with_schedule(schedule);
     let dir = tempfile::tempdir().unwrap();
@@ -458,7 +505,7 @@ fn parts_have_learning_rates_and_norms_need_not_decay() {
 #[test]
 fn stochastic_depth_repeats_itself_and_resumes() {
     let mut config = config("resnet14");
-    let blocks = BlockOptions { last_survival: 0.5, ..*config.network.blocks() };
+    let blocks = BlockOptions { last_survival: 0.5, ..config.network.blocks };
     config = config.clone().with_network(config.network.with_blocks(blocks));
     let whole = |config: &TrainConfig| Training::new(config.clone(), Device::flex()).unwrap().run().unwrap();
     let (first, again) = (whole(&config), whole(&config));

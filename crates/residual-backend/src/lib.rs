@@ -1,18 +1,28 @@
 //! Names a backend, probes it and opens a [`Device`].
 //!
 //! Burn picks the backend by the value of a `Device` at run time, so this is the only crate that
-//! knows which backends exist, and the only one with backend `#[cfg]`s. The rest of the workspace
-//! takes a `Device` and does not ask.
+//! chooses one. The rest of the workspace takes a `Device` and does not ask; `residual-kernels` alone knows the two
+//! backends that it runs on.
 //!
 //! Burn's own default ([`Device::default`]) takes the first backend compiled in and panics where
 //! its hardware is missing; [`Backend::choose`] and [`Backend::open`] return errors instead.
 //!
+//! ```
+//! use residual_backend::Backend;
+//!
+//! let hardware = Backend::choose(None, None)?.probe()?;
+//! println!("{:?}", hardware.device);
+//! # Ok::<(), residual_backend::BackendError>(())
+//! ```
+//!
 //! # Feature flags
 //!
-//! `flex`, `ndarray`, `wgpu` (default); `vulkan`, `metal` (wgpu with that API pinned), `cuda`,
-//! `rocm`, `cpu`; `autotune` and `fusion` for the GPU backends. `autotune` and `fusion` are opt-in
-//! because software Vulkan (Mesa's lavapipe) crashes compiling the kernels they try; `cpu` runs the same kernels, with
-//! both, on a machine without a GPU.
+//! - `flex`, `ndarray`, `wgpu` (default): these backends
+//! - `vulkan`, `metal`: wgpu with that API pinned
+//! - `cuda`, `rocm`: NVIDIA's and AMD's GPUs
+//! - `cpu`: the GPUs' kernels on a CPU, by CubeCL's just-in-time compiler
+//! - `autotune`, `fusion`: for the GPU backends and `cpu`; opt-in because software Vulkan (Mesa's lavapipe) crashes
+//!   compiling the kernels they try
 
 mod open;
 
@@ -55,7 +65,7 @@ pub enum BackendError {
     },
     /// The backend's feature was off when this program was built.
     #[error(
-        "backend `{0}` is not compiled in; rebuild with `--features {0}`, or use one of {compiled}",
+        "backend `{0}` is not compiled in; enable the feature `{0}`, or use one of {compiled}",
         compiled = names(&Backend::compiled())
     )]
     NotCompiled(Backend),
@@ -205,7 +215,7 @@ mod tests {
     fn a_backend_left_out_of_the_build_says_how_to_get_it() {
         let error = Backend::choose(Some("rocm"), None).unwrap_err();
         assert_eq!(error, BackendError::NotCompiled(Backend::Rocm));
-        assert!(error.to_string().contains("rebuild with `--features rocm`"));
+        assert!(error.to_string().contains("enable the feature `rocm`"));
         assert_eq!(Backend::Rocm.open(), Err(BackendError::NotCompiled(Backend::Rocm)));
     }
 

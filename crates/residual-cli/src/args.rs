@@ -700,8 +700,8 @@ pub(crate) struct NetworkArgs {
     /// [default: 64 dense and ImageNet, 16 for small images, 8 when training on 8x8 images]
     #[arg(long)]
     pub(crate) width: Option<usize>,
-    /// Shortcut where shapes differ: A zero-pads, B projects, C projects everywhere
-    /// [default: A for basic blocks on small images, else B]
+    /// Shortcut where shapes differ: A pads channels with zeros, half before and half after; A-after pads them after, as
+    /// fb.resnet.torch's nets; B projects; C projects everywhere [default: A for basic blocks on small images, else B]
     #[arg(long)]
     pub(crate) shortcut: Option<ShortcutOption>,
     /// Norm after each layer: batch or none [default: batch]

@@ -37,7 +37,7 @@ use crate::{
 };
 use residual_backend::{Backend, BackendError, Hardware};
 use residual_data::{Augmentation, DataConfig, DataName};
-use residual_model::{BlockOptions, ConvConfig, Family, InitConfig, Kernels, ModelError, NetName, NetworkConfig};
+use residual_model::{BlockOptions, Family, InitConfig, Kernels, ModelError, NetName, NetworkConfig};
 
 /// The backend of this name, else of `BURN_DEVICE`, else flex.
 fn choose(name: Option<&str>) -> Result<Backend, BackendError> {
@@ -131,7 +131,7 @@ impl NetworkArgs {
 
     /// The network with what was asked for changed.
     fn apply(&self, network: NetworkConfig, init: InitConfig) -> Result<NetworkConfig, ModelError> {
-        let blocks = *network.blocks();
+        let blocks = network.blocks;
         let blocks = BlockOptions {
             kind: blocks.kind,
             shortcut: self.shortcut.unwrap_or(blocks.shortcut),
@@ -148,17 +148,15 @@ impl NetworkArgs {
         if let Some(width) = self.width {
             network = network.with_width(width);
         }
-        network = match network {
-            NetworkConfig::Conv(config) => NetworkConfig::Conv(ConvConfig {
-                stem: self.stem.unwrap_or(config.stem),
-                output_stride: self.output_stride.or(config.output_stride),
-                ..config
-            }),
-            NetworkConfig::Dense(_) if self.stem.is_some() || self.output_stride.is_some() => {
-                return Err(ModelError::ConvOnly);
-            }
-            dense => dense,
-        };
+        if (self.stem.is_some() || self.output_stride.is_some()) && network.as_conv().is_none() {
+            return Err(ModelError::ConvOnly);
+        }
+        if let Some(stem) = self.stem {
+            network = network.with_stem(stem);
+        }
+        if let Some(output_stride) = self.output_stride {
+            network = network.with_output_stride(output_stride);
+        }
         network.validate()?;
         Ok(network)
     }

@@ -12,6 +12,7 @@ mod output;
 use args::{Args, Command};
 use clap::Parser;
 use residual_backend::BackendError;
+use residual_data::DataError;
 use residual_lab::LabError;
 use residual_model::ModelError;
 use residual_train::{StopFlag, TrainError};
@@ -27,7 +28,7 @@ fn main() -> ExitCode {
             ExitCode::from(130)
         }
         Err(error) => {
-            eprintln!("error: {}", one_line(&error));
+            eprintln!("error: {}{}", one_line(&error), tip(&error).unwrap_or_default());
             ExitCode::from(if is_usage(&error) { 2 } else { 1 })
         }
     }
@@ -93,12 +94,38 @@ fn on_a_large_stack<T: Send + 'static>(f: impl FnOnce() -> anyhow::Result<T> + S
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
+/// How the error goes on: which flag or command helps, which the libraries do not know.
+fn tip(error: &anyhow::Error) -> Option<String> {
+    let lab = error.downcast_ref::<LabError>();
+    let train = lab.map_or_else(
+        || error.downcast_ref::<TrainError>(),
+        |lab| if let LabError::Train(train) = lab { Some(train) } else { None },
+    );
+    let data = train.map_or_else(
+        || error.downcast_ref::<DataError>(),
+        |train| if let TrainError::Data(data) = train { Some(data) } else { None },
+    );
+    Some(match (lab, train, data, error.downcast_ref::<BackendError>()) {
+        (Some(LabError::Occupied { .. }), ..) => " with --out, or replace it with --force".into(),
+        (Some(LabError::Untrained { network }), ..) => {
+            format!("; train it with `residual train --net {network}` and name its folder")
+        }
+        (_, Some(TrainError::Occupied { finished: true, .. }), ..) => ", or replace it with --force".into(),
+        (_, Some(TrainError::Occupied { finished: false, .. }), ..) => {
+            ", go on with --resume, or replace it with --force".into()
+        }
+        (_, _, Some(DataError::WhichFolder), _) => "; name it with --data-dir".into(),
+        (_, _, _, Some(BackendError::NotCompiled(backend))) => format!("; rebuild with `--features {backend}`"),
+        _ => return None,
+    })
+}
+
 /// Whether what was asked for is wrong, rather than something that happened on the way.
 fn is_usage(error: &anyhow::Error) -> bool {
     error.is::<BackendError>()
         || error.is::<ModelError>()
         || error.is::<Usage>()
-        || error.downcast_ref::<residual_data::DataError>().is_some_and(residual_data::DataError::is_usage)
+        || error.downcast_ref::<DataError>().is_some_and(DataError::is_usage)
         || error.downcast_ref::<residual_fetch::FetchError>().is_some_and(residual_fetch::FetchError::is_usage)
         || error.downcast_ref::<WeightsError>().is_some_and(WeightsError::is_usage)
         || error.downcast_ref::<TrainError>().is_some_and(TrainError::is_usage)

@@ -42,7 +42,7 @@ pub enum DataError {
         path: PathBuf,
     },
     /// A folder of images, without the folder.
-    #[error("which folder of images? name it, as with --data-dir")]
+    #[error("a dataset of image files needs the folder that holds them")]
     WhichFolder,
     /// A folder that holds no dataset.
     #[error("{} {reason}", path.display())]

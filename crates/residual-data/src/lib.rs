@@ -18,6 +18,10 @@
 //! }
 //! # Ok::<(), residual_data::DataError>(())
 //! ```
+//!
+//! # Feature flags
+//!
+//! - `flex` (default): Burn's CPU backend, `Device::flex()`; any other backend of `burn` does as well
 
 mod augmentation;
 mod check;

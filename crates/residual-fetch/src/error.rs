@@ -19,7 +19,7 @@ pub enum FetchError {
     Mirror(String),
     /// Nobody answered.
     #[error(
-        "cannot reach {url}: {reason}; run the same command later, or download it elsewhere and put it at {}",
+        "cannot reach {url}: {reason}; try again later, or download it elsewhere and put it at {}",
         to.display()
     )]
     Unreachable {
@@ -45,7 +45,7 @@ pub enum FetchError {
     },
     /// The transfer ended early; what came is kept.
     #[error(
-        "the download of {url} broke off after {done}{} bytes: {reason}; the same command goes on from there",
+        "the download of {url} broke off after {done}{} bytes: {reason}; another try resumes there",
         total.map_or(String::new(), |total| format!(" of {total}"))
     )]
     Cut {

@@ -1,6 +1,15 @@
 //! Files that are there whole or not at all: downloads of published ones, such as weights and datasets, that resume and
 //! are verified, and files that are written.
 //!
+//! ```
+//! use residual_fetch::write_whole;
+//!
+//! let file = std::env::temp_dir().join("residual-fetch-doctest");
+//! write_whole(&file, b"all of it, or the file as it was")?;
+//! # std::fs::remove_file(file)?;
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
 //! ```no_run
 //! use residual_fetch::{Checksum, Source, cache_dir, fetch};
 //!

@@ -248,7 +248,7 @@ fn the_next_call_goes_on_where_the_last_one_gave_up() {
     let cuts = [Answer::Cut(10_000), Answer::Cut(1), Answer::Cut(20_000), Answer::Cut(5)];
     let (server, source) = case.server(&cuts);
     let error = case.error(&source);
-    let told = "broke off after 30006 of 100000 bytes: the connection was closed; the same command goes on from there";
+    let told = "broke off after 30006 of 100000 bytes: the connection was closed; another try resumes there";
     assert!(error.ends_with(told), "{error}");
     assert_eq!(server.starts(), [0, 10_000, 10_001, 30_001]);
     assert!(!case.to.exists());

@@ -17,7 +17,7 @@ const GROUPS: usize = 32;
 const GROUP_MEMORY: usize = 16 << 20;
 
 impl Path<'_> {
-    /// The gradients, from `output` and that of it.
+    /// The gradients, from `output` and that of it; zeros for an empty batch.
     ///
     /// # Panics
     /// If shapes do not agree, or `saved` is of another path.
@@ -40,6 +40,9 @@ impl Path<'_> {
         let last = plans.len() - 1;
         assert_eq!(dy.len(), batch * plans[last].output_len(), "the shape of the output's gradient");
         assert_eq!(output.len(), dy.len(), "the output's shape");
+        if batch == 0 {
+            return self.no_gradients(wanted);
+        }
         let Saved { statistics, outputs } = saved;
         let mut outputs = outputs.unwrap_or_else(|| self.convolve(level, plans, Some(&statistics)).0);
         let y = self.relu.then_some(output);
@@ -64,14 +67,7 @@ impl Path<'_> {
             let statistics_of = statistics[i].as_ref();
             let (totals, norm) = norm_gradient(layer, statistics_of, &sums, batch * plan.output[0] * plan.output[1]);
             if wanted.parameters {
-                let inverse = layer.inverse_deviations(statistics_of);
-                let channels = layer.channels();
-                layers[i].bias = totals[..channels].iter().map(|total| *total as f32).collect();
-                let gains = totals[channels..]
-                    .iter()
-                    .zip(&inverse)
-                    .map(|(total, inverse)| (total * f64::from(*inverse)) as f32);
-                layers[i].gain = gains.collect();
+                layers[i] = layer.affine_gradients(statistics_of, &totals);
             }
             let z = outputs.pop().expect("an output for every layer");
             let before = (i > 0).then(|| self.layers[i - 1].affine(statistics[i - 1].as_ref()));
@@ -102,6 +98,25 @@ impl Path<'_> {
         Gradients { input: g.filter(|_| wanted.input), shortcut, layers }
     }
 
+    /// The gradients of an empty batch.
+    fn no_gradients(&self, wanted: Wanted) -> Gradients {
+        let zeros = |layer: &Layer| LayerGradients {
+            weight: vec![0.0; layer.conv.weights()],
+            gain: vec![0.0; layer.channels()],
+            bias: vec![0.0; layer.channels()],
+        };
+        let none = |_: &Layer| LayerGradients::default();
+        Gradients {
+            input: wanted.input.then(|| Buffer::zeros(0)),
+            shortcut: (wanted.shortcut && matches!(self.shortcut, Shortcut::Tensor { .. })).then(|| Buffer::zeros(0)),
+            layers: if wanted.parameters {
+                self.layers.iter().map(zeros).collect()
+            } else {
+                self.layers.iter().map(none).collect()
+            },
+        }
+    }
+
     fn last_sums(&self, level: Level, plan: &Plan, z: &[f32], mean: &[f32], dy: &[f32], y: Option<&[f32]>) -> Vec<f32> {
         let (len, channels) = (plan.output_len(), mean.len());
         let mut sums = vec![0.0f32; self.batch() * 2 * channels];
@@ -115,9 +130,22 @@ impl Path<'_> {
     }
 }
 
+impl Layer<'_> {
+    /// The gradients of γ and β, from [`norm_gradient`]'s sums.
+    pub(crate) fn affine_gradients(&self, statistics: Option<&Statistics>, totals: &[f64]) -> LayerGradients {
+        let (bias, gain) = totals.split_at(self.channels());
+        let inverse = self.inverse_deviations(statistics);
+        LayerGradients {
+            weight: Vec::new(),
+            gain: gain.iter().zip(&inverse).map(|(total, inverse)| (total * f64::from(*inverse)) as f32).collect(),
+            bias: bias.iter().map(|total| *total as f32).collect(),
+        }
+    }
+}
+
 /// The gradient through a norm (Ioffe & Szegedy 2015, section 3), and the sums over the batch it is made
 /// of: `Σ g` of each channel, then `Σ g · (z - mean)`.
-fn norm_gradient(
+pub(crate) fn norm_gradient(
     layer: &Layer,
     statistics: Option<&Statistics>,
     images: &[f32],

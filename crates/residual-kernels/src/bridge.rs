@@ -1,32 +1,34 @@
 //! The way from Burn's tensors to the kernels and back, for the backends that keep their numbers in
 //! the program's memory.
 //!
-//! A path's output and gradients are channels-last in memory under Burn's usual shape, `[batch,
-//! channels, height, width]`: every operation of Burn is right on them, and the next path reads them
+//! A block's output and gradients are channels-last in memory under Burn's usual shape, `[batch,
+//! channels, height, width]`: every operation of Burn is right on them, and the next block reads them
 //! as they lie.
 
 #![cfg_attr(feature = "ndarray", allow(deprecated, reason = "Burn's ndarray backend is"))]
 
+mod block;
 mod host;
+mod normalize;
+mod pool;
 
-use crate::{
-    Buffer, Conv, Gradients, Layer, LayerGradients, Level, MaxPool, Norm, Path, Saved, Shortcut, Statistics, Wanted,
-};
+use crate::{ChannelPadding, Conv, MaxPool, Sgd, Statistics};
+use block::{Around, BlockBackward, BlockNumbers, NormKind, Spec, compute};
 use burn::{
     backend::{
-        Autodiff, Backend, Dispatch, DispatchDevice, ExtensionType, TensorMetadata,
+        Autodiff, Backend, Dispatch, DispatchDevice, DispatchTensor, ExtensionType, TensorMetadata,
         autodiff::{
-            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-            grads::Gradients as Gradients_,
-            ops::{Backward, Ops, OpsKind},
+            checkpoint::strategy::CheckpointStrategy,
+            ops::{Backward, OpsKind},
         },
         backend_extension,
         tensor::FloatTensor,
     },
     tensor::{DType, Device, Tensor},
 };
-use host::{Host, Numbers};
-use std::{fmt, marker::PhantomData};
+use host::Host;
+use normalize::{NormalizeBackward, Normalized};
+use pool::{MaxPoolBackward, MaxPooled, MeanPoolBackward, MeanPooled};
 
 #[cfg(feature = "flex")]
 use burn::backend::Flex;
@@ -45,118 +47,218 @@ pub fn runs_on(device: &Device) -> bool {
     }
 }
 
-/// A layer of Burn's tensors; see [`Layer`].
+/// A convolution of Burn's tensors with its norm; see [`Layer`](crate::Layer).
 #[derive(Clone, Debug)]
-pub struct TensorLayer<const W: usize> {
-    /// The convolution.
-    pub conv: Conv,
-    /// `[out, in / groups, kernel height, kernel width]`, or `[out, in]`.
-    pub weight: Tensor<W>,
-    /// γ.
-    pub gain: Option<Tensor<1>>,
-    /// β, or b.
-    pub bias: Option<Tensor<1>>,
-    /// The norm.
-    pub norm: TensorNorm,
+pub struct TensorLayer {
+    conv: Conv,
+    weight: DispatchTensor,
+    norm: TensorNorm,
 }
 
-/// A norm of Burn's tensors; see [`Norm`].
+impl TensorLayer {
+    /// A convolution with this weight, `[out, in / groups, kernel height, kernel width]`, and what comes after it.
+    ///
+    /// # Panics
+    /// If there is no such convolution, or the weight has not its size.
+    pub fn conv(conv: Conv, weight: Tensor<4>, norm: TensorNorm) -> Self {
+        conv.check();
+        let [inputs, outputs] = conv.group_channels();
+        let shape = [outputs * conv.groups, inputs, conv.kernel[0], conv.kernel[1]];
+        assert_eq!(weight.dims(), shape, "the shape of a weight for {conv:?}");
+        Self { conv, weight: weight.into_dispatch(), norm }
+    }
+
+    /// A linear layer with this weight, `[in, out]` as Burn's, and what comes after it.
+    ///
+    /// # Panics
+    /// If a size is 0.
+    pub fn linear(weight: Tensor<2>, norm: TensorNorm) -> Self {
+        let conv = Conv::same(weight.dims(), 1);
+        conv.check();
+        Self { conv, weight: weight.into_dispatch(), norm }
+    }
+}
+
+/// A norm of Burn's tensors, each of one number per channel; see [`Norm`](crate::Norm).
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "there are few, and not for long")]
+#[expect(clippy::large_enum_variant, reason = "a block has at most five")]
 pub enum TensorNorm {
-    /// None.
-    None,
+    /// A bias, if there is one.
+    None(Option<Tensor<1>>),
     /// By the batch.
     Batch {
+        /// γ.
+        gain: Tensor<1>,
+        /// β.
+        bias: Tensor<1>,
         /// ε.
         epsilon: f64,
     },
     /// By a given mean and variance.
     Running {
-        /// One number a channel.
+        /// γ.
+        gain: Tensor<1>,
+        /// β.
+        bias: Tensor<1>,
+        /// The mean.
         mean: Tensor<1>,
-        /// One number a channel.
+        /// The variance.
         variance: Tensor<1>,
         /// ε.
         epsilon: f64,
     },
 }
 
-/// What is added; see [`Shortcut`].
+/// What a block adds to its main path; see [`Shortcut`](crate::Shortcut).
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "there are few, and not for long")]
+#[expect(clippy::large_enum_variant, reason = "a block has one")]
 pub enum TensorShortcut<const D: usize> {
     /// Nothing.
     None,
-    /// α times the input.
-    Input(f64),
+    /// α times the input, with zeros for the channels it lacks.
+    Input(f64, ChannelPadding),
+    /// α times a layer's output.
+    Projection(TensorLayer, f64),
     /// α times a tensor.
     Tensor(Tensor<D>, f64),
 }
 
-/// A path of Burn's tensors; see [`Path`]. `D` is 4 for images `[batch, channels, height, width]`, 2
-/// for `[batch, channels]`.
+/// A block of Burn's tensors: `y = g(s · F(p) + α · shortcut)`, with `p` the input, or the ReLU of its norm. `D` is 4
+/// for images `[batch, channels, height, width]`, 2 for `[batch, channels]`.
+///
+/// A projection reads `p`. So does the shortcut of the input where shapes differ; where they agree, it adds the input
+/// itself.
 #[derive(Clone, Debug)]
-pub struct TensorPath<const D: usize> {
+pub struct TensorBlock<const D: usize> {
     /// The input.
     pub input: Tensor<D>,
-    /// One to three layers.
-    pub layers: Vec<TensorLayer<D>>,
+    /// The norm before the ReLU that makes `p`, if it is not the input.
+    pub preactivation: Option<TensorNorm>,
+    /// `F`: one to three layers, with ReLUs between them.
+    pub layers: Vec<TensorLayer>,
     /// s.
     pub scale: f64,
     /// What is added.
     pub shortcut: TensorShortcut<D>,
-    /// Whether the last operation is the ReLU.
+    /// Whether `g` is the ReLU, or the identity.
     pub relu: bool,
     /// Whether the backward pass computes the outputs of the convolutions again, instead of keeping them.
     pub recompute: bool,
 }
 
-impl<const D: usize> TensorPath<D> {
-    /// The output, and the batch's statistics at each batch norm.
+/// The batch's statistics at each batch norm of a [`TensorBlock`].
+#[derive(Clone, Debug, Default)]
+pub struct BlockStatistics {
+    /// Of the norm before the first ReLU.
+    pub preactivation: Option<Statistics>,
+    /// Of the shortcut's projection.
+    pub projection: Option<Statistics>,
+    /// Of each layer; none for an empty batch.
+    pub layers: Vec<Option<Statistics>>,
+}
+
+impl<const D: usize> TensorBlock<D> {
+    /// The output, and the batch's statistics. An empty batch has an empty output without a gradient, and no
+    /// statistics.
     ///
     /// # Panics
     /// If the kernels do not run on the tensors' device or number type ([`runs_on`]), there are more than
     /// three layers, or shapes do not agree.
-    pub fn forward(self) -> (Tensor<D>, Vec<Option<Statistics>>) {
-        assert!(matches!(D, 2 | 4), "a path's tensors have rank 2 or 4");
-        assert!((1..=3).contains(&self.layers.len()), "a path has one to three layers");
+    pub fn forward(self) -> (Tensor<D>, BlockStatistics) {
+        assert!(matches!(D, 2 | 4), "a block's tensors have rank 2 or 4, not {D}");
+        assert!((1..=3).contains(&self.layers.len()), "a block has one to three layers");
         assert_eq!(self.input.dtype(), DType::F32, "the kernels compute in f32");
-        let mut specs = Vec::new();
-        let mut layers = Vec::new();
-        for TensorLayer { conv, weight, gain, bias, norm } in self.layers {
-            let (kind, mean, variance) = match norm {
-                TensorNorm::None => (NormKind::None, None, None),
-                TensorNorm::Batch { epsilon } => (NormKind::Batch(epsilon as f32), None, None),
-                TensorNorm::Running { mean, variance, epsilon } => {
-                    (NormKind::Running(epsilon as f32), Some(mean), Some(variance))
-                }
-            };
-            specs.push((conv, kind));
-            let slot = |tensor: Option<Tensor<1>>| tensor.map_or(Slot::None, |t| Slot::Some(t.into_dispatch()));
-            layers.push(LayerTensors {
-                weight: weight.into_dispatch(),
-                gain: slot(gain),
-                bias: slot(bias),
-                mean: slot(mean),
-                variance: slot(variance),
-            });
+        let (dims, channels) = (self.input.dims(), self.layers[0].conv.channels[0]);
+        assert_eq!(dims[1], channels, "axis 1 of an input of shape {dims:?} must have the channels of the first layer");
+        if dims[0] == 0 {
+            return (Tensor::zeros(self.output_dims(), &self.input.device()), BlockStatistics::default());
         }
+        let (mut specs, mut tensors) = (Vec::new(), Vec::new());
+        for layer in self.layers {
+            let (spec, layer) = layer.split();
+            specs.push(spec);
+            tensors.push(layer);
+        }
+        let (pre_kind, pre) = match self.preactivation.map(TensorNorm::split) {
+            Some((kind, tensors)) => (Some(kind), tensors),
+            None => (None, TensorNorm::None(None).split().1),
+        };
+        let (mut projection_spec, mut projection) = (None, More::None);
         let (around, shortcut) = match self.shortcut {
             TensorShortcut::None => (Around::None, Slot::None),
-            TensorShortcut::Input(strength) => (Around::Input(strength as f32), Slot::None),
+            TensorShortcut::Input(strength, padding) => (Around::Input(strength as f32, padding), Slot::None),
             TensorShortcut::Tensor(tensor, strength) => {
                 (Around::Tensor(strength as f32), Slot::Some(tensor.into_dispatch()))
             }
+            TensorShortcut::Projection(layer, strength) => {
+                let (spec, layer) = layer.split();
+                (projection_spec, projection) = (Some(spec), More::Some(layer));
+                (Around::Projection(strength as f32), Slot::None)
+            }
         };
-        let spec = Spec { layers: specs, scale: self.scale as f32, around, relu: self.relu, recompute: self.recompute };
-        let mut layers = layers.into_iter();
+        let spec = Spec {
+            preactivation: pre_kind,
+            projection: projection_spec,
+            layers: specs,
+            scale: self.scale as f32,
+            around,
+            relu: self.relu,
+            recompute: self.recompute,
+        };
+        let mut layers = tensors.into_iter();
         let mut more = || layers.next().map_or(More::None, More::Some);
-        let tensors =
-            PathTensors { input: self.input.into_dispatch(), shortcut, layers: [more(), more(), more()].into() };
-        let output = <Dispatch as Kernels>::path(tensors, spec);
+        let layers = Layers { first: more(), second: more(), third: more() };
+        let tensors = BlockTensors { input: self.input.into_dispatch(), shortcut, pre, projection, layers };
+        let output = <Dispatch as Kernels>::block(tensors, spec);
         (Tensor::from_dispatch(output.output), output.statistics)
     }
+
+    fn output_dims(&self) -> [usize; D] {
+        let mut dims = self.input.dims();
+        for TensorLayer { conv, .. } in &self.layers {
+            dims[1] = conv.channels[1];
+            if D == 4 {
+                let image = conv.output([dims[2], dims[3]]).expect("the kernel is larger than its image");
+                dims[2..].copy_from_slice(&image);
+            }
+        }
+        dims
+    }
+}
+
+impl TensorLayer {
+    fn split(self) -> ((Conv, NormKind), LayerTensors<Dispatch>) {
+        let (kind, norm) = self.norm.split();
+        ((self.conv, kind), LayerTensors { weight: self.weight, norm })
+    }
+}
+
+impl TensorNorm {
+    fn split(self) -> (NormKind, NormTensors<Dispatch>) {
+        let slot = |tensor: Option<Tensor<1>>| tensor.map_or(Slot::None, |t| Slot::Some(t.into_dispatch()));
+        let (kind, gain, bias, mean, variance) = match self {
+            Self::None(bias) => (NormKind::None, None, bias, None, None),
+            Self::Batch { gain, bias, epsilon } => {
+                (NormKind::Batch(epsilon as f32), Some(gain), Some(bias), None, None)
+            }
+            Self::Running { gain, bias, mean, variance, epsilon } => {
+                (NormKind::Running(epsilon as f32), Some(gain), Some(bias), Some(mean), Some(variance))
+            }
+        };
+        (kind, NormTensors { gain: slot(gain), bias: slot(bias), mean: slot(mean), variance: slot(variance) })
+    }
+}
+
+/// `g(norm(a))` of `[batch, channels, height, width]` with `g` the ReLU, and the batch's statistics; see
+/// [`Normalize`](crate::Normalize).
+///
+/// # Panics
+/// If the kernels do not run on the tensors' device or number type, or shapes do not agree.
+pub fn normalize(input: Tensor<4>, norm: TensorNorm) -> (Tensor<4>, Option<Statistics>) {
+    assert_eq!(input.dtype(), DType::F32, "the kernels compute in f32");
+    let (kind, norm) = norm.split();
+    let output = <Dispatch as Kernels>::normalize(NormalizeTensors { input: input.into_dispatch(), norm }, kind);
+    (Tensor::from_dispatch(output.output), output.statistics.preactivation)
 }
 
 /// Max-pooling of `[batch, channels, height, width]`; see [`MaxPool`].
@@ -169,32 +271,42 @@ pub fn max_pool(input: Tensor<4>, pool: MaxPool) -> Tensor<4> {
     Tensor::from_dispatch(<Dispatch as Kernels>::max_pool(input.into_dispatch(), pool))
 }
 
-/// What of a path is not a tensor.
-#[derive(Clone, Debug)]
-#[doc(hidden)]
-pub struct Spec {
-    layers: Vec<(Conv, NormKind)>,
-    scale: f32,
-    around: Around,
-    relu: bool,
-    recompute: bool,
+/// The mean over the pixels of `[batch, channels, height, width]`: `[batch, channels]`.
+///
+/// # Panics
+/// If the kernels do not run on the tensor's device or number type, or an image has no pixels.
+pub fn mean_pool(input: Tensor<4>) -> Tensor<2> {
+    assert_eq!(input.dtype(), DType::F32, "the kernels compute in f32");
+    Tensor::from_dispatch(<Dispatch as Kernels>::mean_pool(input.into_dispatch()))
 }
 
-#[derive(Clone, Copy, Debug)]
-enum NormKind {
-    None,
-    Batch(f32),
-    Running(f32),
+/// `(1 - weight) · tensor + weight · other`, without a gradient.
+///
+/// # Panics
+/// If the kernels do not run on the tensors' device or number type, or their sizes differ.
+pub fn average<const D: usize>(tensor: Tensor<D>, other: Vec<f32>, weight: f64) -> Tensor<D> {
+    assert_eq!(tensor.dtype(), DType::F32, "the kernels compute in f32");
+    Tensor::from_dispatch(<Dispatch as Kernels>::average(tensor.into_dispatch(), other, weight))
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Around {
-    None,
-    Input(f32),
-    Tensor(f32),
+/// A step of [`Sgd`]: the new weight and velocity. Without a velocity it is the first. Nothing is tracked.
+///
+/// # Panics
+/// If the kernels do not run on the tensors' device or number type, or shapes differ.
+pub fn sgd<const D: usize>(
+    sgd: Sgd,
+    weight: Tensor<D>,
+    gradient: Tensor<D>,
+    velocity: Option<Tensor<D>>,
+) -> (Tensor<D>, Tensor<D>) {
+    assert_eq!(weight.dtype(), DType::F32, "the kernels compute in f32");
+    let velocity = velocity.map_or(Slot::None, |velocity| Slot::Some(velocity.into_dispatch()));
+    let tensors = SgdTensors { weight: weight.into_dispatch(), gradient: gradient.into_dispatch(), velocity };
+    let Updated { weight, velocity } = <Dispatch as Kernels>::sgd(tensors, sgd);
+    (Tensor::from_dispatch(weight), Tensor::from_dispatch(velocity))
 }
 
-/// A tensor, perhaps.
+/// A tensor that may be absent.
 #[derive(ExtensionType)]
 #[doc(hidden)]
 pub enum Slot<B: Backend> {
@@ -204,8 +316,7 @@ pub enum Slot<B: Backend> {
 
 #[derive(ExtensionType)]
 #[doc(hidden)]
-pub struct LayerTensors<B: Backend> {
-    weight: FloatTensor<B>,
+pub struct NormTensors<B: Backend> {
     #[extension_type]
     gain: Slot<B>,
     #[extension_type]
@@ -216,7 +327,15 @@ pub struct LayerTensors<B: Backend> {
     variance: Slot<B>,
 }
 
-/// A layer, perhaps.
+#[derive(ExtensionType)]
+#[doc(hidden)]
+pub struct LayerTensors<B: Backend> {
+    weight: FloatTensor<B>,
+    #[extension_type]
+    norm: NormTensors<B>,
+}
+
+/// A layer that may be absent.
 #[derive(ExtensionType)]
 #[doc(hidden)]
 pub enum More<B: Backend> {
@@ -237,25 +356,47 @@ pub struct Layers<B: Backend> {
 
 #[derive(ExtensionType)]
 #[doc(hidden)]
-pub struct PathTensors<B: Backend> {
+pub struct BlockTensors<B: Backend> {
     input: FloatTensor<B>,
     #[extension_type]
     shortcut: Slot<B>,
+    #[extension_type]
+    pre: NormTensors<B>,
+    #[extension_type]
+    projection: More<B>,
     #[extension_type]
     layers: Layers<B>,
 }
 
 #[derive(ExtensionType)]
 #[doc(hidden)]
-pub struct PathOutput<B: Backend> {
+pub struct BlockOutput<B: Backend> {
     output: FloatTensor<B>,
-    statistics: Vec<Option<Statistics>>,
+    statistics: BlockStatistics,
 }
 
-impl<B: Backend> From<[More<B>; 3]> for Layers<B> {
-    fn from([first, second, third]: [More<B>; 3]) -> Self {
-        Self { first, second, third }
-    }
+#[derive(ExtensionType)]
+#[doc(hidden)]
+pub struct NormalizeTensors<B: Backend> {
+    input: FloatTensor<B>,
+    #[extension_type]
+    norm: NormTensors<B>,
+}
+
+#[derive(ExtensionType)]
+#[doc(hidden)]
+pub struct SgdTensors<B: Backend> {
+    weight: FloatTensor<B>,
+    gradient: FloatTensor<B>,
+    #[extension_type]
+    velocity: Slot<B>,
+}
+
+#[derive(ExtensionType)]
+#[doc(hidden)]
+pub struct Updated<B: Backend> {
+    weight: FloatTensor<B>,
+    velocity: FloatTensor<B>,
 }
 
 impl<B: Backend> Slot<B> {
@@ -274,291 +415,159 @@ impl<B: Backend> Slot<B> {
     }
 }
 
-impl<B: Backend> Layers<B> {
-    fn into_vec(self) -> Vec<LayerTensors<B>> {
-        let some = |more| match more {
-            More::Some(layer) => Some(layer),
-            More::None => None,
-        };
-        [self.first, self.second, self.third].into_iter().filter_map(some).collect()
+impl<B: Backend> NormTensors<B> {
+    fn map<C: Backend>(self, f: &impl Fn(FloatTensor<B>) -> FloatTensor<C>) -> NormTensors<C> {
+        let Self { gain, bias, mean, variance } = self;
+        NormTensors { gain: gain.map(f), bias: bias.map(f), mean: mean.map(f), variance: variance.map(f) }
     }
 }
 
-/// The path as an operation of Burn's backends.
+impl<B: Backend> More<B> {
+    fn into_option(self) -> Option<LayerTensors<B>> {
+        match self {
+            Self::Some(layer) => Some(layer),
+            Self::None => None,
+        }
+    }
+
+    fn as_ref(&self) -> Option<&LayerTensors<B>> {
+        match self {
+            Self::Some(layer) => Some(layer),
+            Self::None => None,
+        }
+    }
+
+    fn map<C: Backend>(self, f: &impl Fn(FloatTensor<B>) -> FloatTensor<C>) -> More<C> {
+        match self {
+            Self::Some(LayerTensors { weight, norm }) => {
+                More::Some(LayerTensors { weight: f(weight), norm: norm.map(f) })
+            }
+            Self::None => More::None,
+        }
+    }
+}
+
+impl<B: Backend> Layers<B> {
+    fn into_vec(self) -> Vec<LayerTensors<B>> {
+        [self.first, self.second, self.third].into_iter().filter_map(More::into_option).collect()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &LayerTensors<B>> {
+        [&self.first, &self.second, &self.third].into_iter().filter_map(More::as_ref)
+    }
+}
+
+/// What the kernels compute, as operations of Burn's backends.
 #[backend_extension(Autodiff, Flex: cfg(feature = "flex"), NdArray: cfg(feature = "ndarray"))]
 #[doc(hidden)]
 pub trait Kernels: Backend {
-    fn path(#[extension_type] tensors: PathTensors<Self>, spec: Spec) -> PathOutput<Self>;
+    fn block(#[extension_type] tensors: BlockTensors<Self>, spec: Spec) -> BlockOutput<Self>;
+    fn normalize(#[extension_type] tensors: NormalizeTensors<Self>, kind: NormKind) -> BlockOutput<Self>;
     fn max_pool(input: FloatTensor<Self>, pool: MaxPool) -> FloatTensor<Self>;
+    fn mean_pool(input: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn average(tensor: FloatTensor<Self>, other: Vec<f32>, weight: f64) -> FloatTensor<Self>;
+    fn sgd(#[extension_type] tensors: SgdTensors<Self>, sgd: Sgd) -> Updated<Self>;
+}
+
+macro_rules! kernels_on {
+    ($backend:ty) => {
+        impl Kernels for $backend {
+            fn block(tensors: BlockTensors<Self>, spec: Spec) -> BlockOutput<Self> {
+                compute(tensors, spec)
+            }
+
+            fn normalize(tensors: NormalizeTensors<Self>, kind: NormKind) -> BlockOutput<Self> {
+                Normalized::new(tensors, kind).forward()
+            }
+
+            fn max_pool(input: FloatTensor<Self>, pool: MaxPool) -> FloatTensor<Self> {
+                MaxPooled::<Self>::new(input, pool).forward()
+            }
+
+            fn mean_pool(input: FloatTensor<Self>) -> FloatTensor<Self> {
+                MeanPooled::new(input.shape()).forward::<Self>(input)
+            }
+
+            fn average(tensor: FloatTensor<Self>, other: Vec<f32>, weight: f64) -> FloatTensor<Self> {
+                Self::averaged(tensor, &other, weight)
+            }
+
+            fn sgd(tensors: SgdTensors<Self>, sgd: Sgd) -> Updated<Self> {
+                block::step(tensors, sgd)
+            }
+        }
+    };
 }
 
 #[cfg(feature = "flex")]
-impl Kernels for Flex {
-    fn path(tensors: PathTensors<Self>, spec: Spec) -> PathOutput<Self> {
-        compute(tensors, spec)
-    }
-
-    fn max_pool(input: FloatTensor<Self>, pool: MaxPool) -> FloatTensor<Self> {
-        Pooled::<Self>::new(input, pool).forward()
-    }
-}
-
+kernels_on!(Flex);
 #[cfg(feature = "ndarray")]
-impl Kernels for NdArray {
-    fn path(tensors: PathTensors<Self>, spec: Spec) -> PathOutput<Self> {
-        compute(tensors, spec)
-    }
-
-    fn max_pool(input: FloatTensor<Self>, pool: MaxPool) -> FloatTensor<Self> {
-        Pooled::<Self>::new(input, pool).forward()
-    }
-}
-
-/// A path's numbers, wherever they lie.
-#[derive(Clone)]
-struct PathNumbers {
-    /// `[batch, height, width, channels]`, or `[1, 1, rows, channels]`.
-    shape: [usize; 4],
-    rank: usize,
-    input: Numbers,
-    shortcut: Option<Numbers>,
-    layers: Vec<LayerNumbers>,
-    spec: Spec,
-}
-
-#[derive(Clone)]
-struct LayerNumbers {
-    /// None where inference reads it prepared.
-    weight: Option<Numbers>,
-    gain: Option<Numbers>,
-    bias: Option<Numbers>,
-    mean: Option<Numbers>,
-    variance: Option<Numbers>,
-}
-
-impl LayerNumbers {
-    fn new<B: Host>(weight: Option<Numbers>, layer: LayerTensors<B>) -> Self {
-        let slot = |slot: Slot<B>| slot.as_ref().cloned().map(B::numbers);
-        let LayerTensors { gain, bias, mean, variance, .. } = layer;
-        Self { weight, gain: slot(gain), bias: slot(bias), mean: slot(mean), variance: slot(variance) }
-    }
-}
-
-const CHANNELS_LAST: [usize; 4] = [0, 2, 3, 1];
-const CHANNELS_SECOND: [usize; 4] = [0, 3, 1, 2];
-
-/// A tensor's numbers, channels-last.
-fn image_numbers<B: Host>(tensor: FloatTensor<B>) -> Numbers {
-    match tensor.rank() {
-        4 => B::numbers(B::float_permute(tensor, &CHANNELS_LAST)),
-        _ => B::numbers(tensor),
-    }
-}
-
-/// A tensor of numbers that lie channels-last.
-fn image_tensor<B: Host>(buffer: Buffer, shape: [usize; 4]) -> FloatTensor<B> {
-    B::float_permute(B::tensor(buffer, &shape), &CHANNELS_SECOND)
-}
-
-impl PathNumbers {
-    fn with_weights<B: Host>(tensors: PathTensors<B>, spec: Spec) -> Self {
-        let PathTensors { input, shortcut, layers } = tensors;
-        let layers = layers.into_vec().into_iter();
-        let layers = layers.map(|layer| LayerNumbers::new(Some(B::numbers(layer.weight.clone())), layer)).collect();
-        Self::new(input, shortcut, layers, spec)
-    }
-
-    fn new<B: Host>(input: FloatTensor<B>, shortcut: Slot<B>, layers: Vec<LayerNumbers>, spec: Spec) -> Self {
-        let shape = input.shape();
-        let rank = shape.num_dims();
-        let shape = match rank {
-            4 => CHANNELS_LAST.map(|axis| shape[axis]),
-            _ => [1, 1, shape[0], shape[1]],
-        };
-        let shortcut = shortcut.as_ref().cloned().map(image_numbers::<B>);
-        Self { shape, rank, input: image_numbers::<B>(input), shortcut, layers, spec }
-    }
-
-    fn path(&self) -> Path<'_> {
-        let layers = self.layers.iter().zip(&self.spec.layers).map(|(layer, (conv, norm))| {
-            let running = "a running norm has mean and variance";
-            Layer {
-                conv: *conv,
-                weight: layer.weight.as_ref().map_or(&[], Numbers::slice),
-                gain: layer.gain.as_ref().map(Numbers::slice),
-                bias: layer.bias.as_ref().map(Numbers::slice),
-                norm: match *norm {
-                    NormKind::None => Norm::None,
-                    NormKind::Batch(epsilon) => Norm::Batch { epsilon },
-                    NormKind::Running(epsilon) => Norm::Running {
-                        mean: layer.mean.as_ref().expect(running).slice(),
-                        variance: layer.variance.as_ref().expect(running).slice(),
-                        epsilon,
-                    },
-                },
-            }
-        });
-        Path {
-            layers: layers.collect(),
-            input: self.input.slice(),
-            image: [self.shape[1], self.shape[2]],
-            scale: self.spec.scale,
-            shortcut: match self.spec.around {
-                Around::None => Shortcut::None,
-                Around::Input(strength) => Shortcut::Input { strength },
-                Around::Tensor(strength) => {
-                    let values = self.shortcut.as_ref().expect("the shortcut's tensor").slice();
-                    Shortcut::Tensor { values, strength }
-                }
-            },
-            relu: self.spec.relu,
-        }
-    }
-
-    /// A tensor of numbers that lie as the path's output, or as its input.
-    fn tensor<B: Host>(&self, buffer: Buffer, [height, width, channels]: [usize; 3]) -> FloatTensor<B> {
-        if self.rank == 2 {
-            return B::tensor(buffer, &[width, channels]);
-        }
-        image_tensor::<B>(buffer, [self.shape[0], height, width, channels])
-    }
-
-    fn output<B: Host>(&self, buffer: Buffer) -> FloatTensor<B> {
-        let [height, width] = self.path().output_image();
-        let channels = self.spec.layers.last().expect("at least one layer").0.channels[1];
-        self.tensor::<B>(buffer, [height, width, channels])
-    }
-}
-
-impl fmt::Debug for PathNumbers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PathNumbers").field("shape", &self.shape).field("spec", &self.spec).finish_non_exhaustive()
-    }
-}
-
-fn compute<B: Host>(tensors: PathTensors<B>, spec: Spec) -> PathOutput<B> {
-    if spec.layers.iter().any(|(_, norm)| matches!(norm, NormKind::Batch(_))) {
-        let numbers = PathNumbers::with_weights(tensors, spec);
-        let (output, saved) = numbers.path().train(Level::detect(), false);
-        return PathOutput { output: numbers.output::<B>(output), statistics: saved.statistics };
-    }
-    let PathTensors { input, shortcut, layers } = tensors;
-    let layers = layers.into_vec();
-    let pairs = layers.iter().zip(&spec.layers);
-    let prepared: Vec<_> = pairs.map(|(layer, (conv, _))| B::prepared(&layer.weight, conv)).collect();
-    let layers = layers.into_iter().map(|layer| LayerNumbers::new(None, layer)).collect();
-    let numbers = PathNumbers::new(input, shortcut, layers, spec);
-    let output = numbers.path().infer(Level::detect(), &prepared);
-    PathOutput { output: numbers.output::<B>(output), statistics: vec![None; prepared.len()] }
-}
-
-/// A pooling and its input.
-struct Pooled<B> {
-    pool: MaxPool,
-    /// `[batch, height, width, channels]`
-    shape: [usize; 4],
-    numbers: Numbers,
-    backend: PhantomData<B>,
-}
-
-impl<B> Clone for Pooled<B> {
-    fn clone(&self) -> Self {
-        Self { numbers: self.numbers.clone(), ..*self }
-    }
-}
-
-impl<B> fmt::Debug for Pooled<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} of {:?}", self.pool, self.shape)
-    }
-}
-
-impl<B: Host> Pooled<B> {
-    fn new(input: FloatTensor<B>, pool: MaxPool) -> Self {
-        let shape = input.shape();
-        let shape = CHANNELS_LAST.map(|axis| shape[axis]);
-        Self { pool, shape, numbers: image_numbers::<B>(input), backend: PhantomData }
-    }
-
-    fn forward(&self) -> FloatTensor<B> {
-        let [batch, height, width, channels] = self.shape;
-        let output = self.pool.forward(Level::detect(), self.numbers.slice(), [height, width]);
-        let [height, width] = self.pool.output([height, width]);
-        image_tensor::<B>(output, [batch, height, width, channels])
-    }
-}
-
-/// The backward pass of a pooling.
-#[derive(Debug)]
-struct MaxPoolBackward;
-
-impl<B: Host> Backward<B, 1> for MaxPoolBackward {
-    type State = Pooled<B>;
-
-    fn backward(self, ops: Ops<Pooled<B>, 1>, grads: &mut Gradients_, _: &mut Checkpointer) {
-        let dy = image_numbers::<B>(grads.consume::<B>(&ops.node));
-        if let [Some(node)] = ops.parents {
-            let Pooled { pool, shape, numbers, .. } = ops.state;
-            let dx = pool.gradient(Level::detect(), numbers.slice(), [shape[1], shape[2]], dy.slice());
-            grads.register::<B>(node.id, image_tensor::<B>(dx, shape));
-        }
-    }
-}
-
-/// The backward pass of a path.
-#[derive(Debug)]
-struct PathBackward;
-
-#[derive(Clone, Debug)]
-struct State {
-    numbers: PathNumbers,
-    output: Numbers,
-    saved: Saved,
-    /// The shapes of each layer's weight.
-    weights: Vec<Vec<usize>>,
-}
-
-/// Input, shortcut, and weight, gain and bias of three layers.
-const PARENTS: usize = 11;
-
-impl<B: Host> Backward<B, PARENTS> for PathBackward {
-    type State = State;
-
-    fn backward(self, ops: Ops<State, PARENTS>, grads: &mut Gradients_, _: &mut Checkpointer) {
-        let dy = image_numbers::<B>(grads.consume::<B>(&ops.node));
-        let State { numbers, output, saved, weights } = ops.state;
-        let [input, shortcut, layers @ ..] = ops.parents;
-        let wanted = Wanted {
-            input: input.is_some(),
-            shortcut: shortcut.is_some(),
-            parameters: layers.iter().any(Option::is_some),
-        };
-        let gradients = numbers.path().gradients(Level::detect(), output.slice(), saved, dy.slice(), wanted);
-        drop((output, dy));
-        let Gradients { input: dx, shortcut: dr, layers: found } = gradients;
-        if let (Some(node), Some(dx)) = (input, dx) {
-            let [_, height, width, channels] = numbers.shape;
-            grads.register::<B>(node.id, numbers.tensor::<B>(dx, [height, width, channels]));
-        }
-        if let (Some(node), Some(dr)) = (shortcut, dr) {
-            grads.register::<B>(node.id, numbers.output::<B>(dr));
-        }
-        let mut nodes = layers.into_iter();
-        for (LayerGradients { weight, gain, bias }, shape) in found.into_iter().zip(weights) {
-            let channels = [bias.len()];
-            for (values, shape) in [(weight, &shape[..]), (gain, &channels), (bias, &channels)] {
-                if let Some(node) = nodes.next().flatten() {
-                    grads.register::<B>(node.id, B::small_tensor(values, shape));
-                }
-            }
-        }
-    }
-}
+kernels_on!(NdArray);
 
 impl<B: Host, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
+    fn block(tensors: BlockTensors<Self>, spec: Spec) -> BlockOutput<Self> {
+        // Absent tensors have a node too, of a constant that nothing reads.
+        let absent = <FloatTensor<Self>>::new(B::small_tensor(vec![0.0], &[1]));
+        let node = |slot: &Slot<Self>| slot.as_ref().unwrap_or(&absent).node();
+        let layer = |layer: Option<&LayerTensors<Self>>| match layer {
+            Some(layer) => [layer.weight.node(), node(&layer.norm.gain), node(&layer.norm.bias)],
+            None => [absent.node(), absent.node(), absent.node()],
+        };
+        let mut layers = tensors.layers.iter();
+        let [pw, pg, pb] = layer(tensors.projection.as_ref());
+        let [w1, g1, b1] = layer(layers.next());
+        let [w2, g2, b2] = layer(layers.next());
+        let [w3, g3, b3] = layer(layers.next());
+        let (gain, bias) = (node(&tensors.pre.gain), node(&tensors.pre.bias));
+        let (input, shortcut) = (tensors.input.node(), node(&tensors.shortcut));
+        let nodes = [input, shortcut, gain, bias, pw, pg, pb, w1, g1, b1, w2, g2, b2, w3, g3, b3];
+        let weights = tensors.projection.as_ref().into_iter().chain(tensors.layers.iter());
+        let weights = weights.map(|layer| layer.weight.shape().to_vec()).collect();
+        drop(layers);
+        let prepared = BlockBackward.prepare::<C>(nodes).compute_bound().stateful();
+
+        let inner = |tensor: FloatTensor<Self>| tensor.into_primitive();
+        let BlockTensors { input, shortcut, pre, projection, layers } = tensors;
+        let Layers { first, second, third } = layers;
+        let tensors = BlockTensors::<B> {
+            input: inner(input),
+            shortcut: shortcut.map(inner),
+            pre: pre.map(&inner),
+            projection: projection.map(&inner),
+            layers: Layers { first: first.map(&inner), second: second.map(&inner), third: third.map(&inner) },
+        };
+        match prepared {
+            OpsKind::UnTracked(prepared) => {
+                let BlockOutput { output, statistics } = compute(tensors, spec);
+                BlockOutput { output: prepared.finish(output), statistics }
+            }
+            OpsKind::Tracked(prepared) => {
+                let (output, statistics, state) = BlockNumbers::new(tensors, spec).train::<B>(weights);
+                BlockOutput { output: prepared.finish(state, output), statistics }
+            }
+        }
+    }
+
+    fn normalize(tensors: NormalizeTensors<Self>, kind: NormKind) -> BlockOutput<Self> {
+        let absent = <FloatTensor<Self>>::new(B::small_tensor(vec![0.0], &[1]));
+        let node = |slot: &Slot<Self>| slot.as_ref().unwrap_or(&absent).node();
+        let nodes = [tensors.input.node(), node(&tensors.norm.gain), node(&tensors.norm.bias)];
+        let prepared = NormalizeBackward.prepare::<C>(nodes).compute_bound().stateful();
+        let inner = |tensor: FloatTensor<Self>| tensor.into_primitive();
+        let NormalizeTensors { input, norm } = tensors;
+        let normalized = Normalized::new(NormalizeTensors::<B> { input: inner(input), norm: norm.map(&inner) }, kind);
+        let output = normalized.forward::<B>();
+        let statistics = output.statistics.clone();
+        let output = match prepared {
+            OpsKind::Tracked(prepared) => prepared.finish(normalized.state(&output), output.output),
+            OpsKind::UnTracked(prepared) => prepared.finish(output.output),
+        };
+        BlockOutput { output, statistics }
+    }
+
     fn max_pool(input: FloatTensor<Self>, pool: MaxPool) -> FloatTensor<Self> {
         let prepared = MaxPoolBackward.prepare::<C>([input.node()]).compute_bound().stateful();
-        let pooled = Pooled::<B>::new(input.into_primitive(), pool);
+        let pooled = MaxPooled::<B>::new(input.into_primitive(), pool);
         let output = pooled.forward();
         match prepared {
             OpsKind::Tracked(prepared) => prepared.finish(pooled, output),
@@ -566,45 +575,26 @@ impl<B: Host, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
         }
     }
 
-    fn path(tensors: PathTensors<Self>, spec: Spec) -> PathOutput<Self> {
-        let PathTensors { input, shortcut, layers } = tensors;
-        let layers = layers.into_vec();
-        let weights = layers.iter().map(|layer| layer.weight.shape().to_vec()).collect();
-        // Absent tensors have a node too, of a constant that nothing reads.
-        let absent = <FloatTensor<Self>>::new(B::small_tensor(vec![0.0], &[1]));
-        let node = |slot: &Slot<Self>| slot.as_ref().unwrap_or(&absent).node();
-        let layer_nodes: Vec<_> =
-            layers.iter().flat_map(|layer| [layer.weight.node(), node(&layer.gain), node(&layer.bias)]).collect();
-        let mut layer_nodes = layer_nodes.into_iter();
-        let mut next = || layer_nodes.next().unwrap_or_else(|| absent.node());
-        let nodes =
-            [input.node(), node(&shortcut), next(), next(), next(), next(), next(), next(), next(), next(), next()];
-        let prepared = PathBackward.prepare::<C>(nodes).compute_bound().stateful();
-
-        let inner = |slot: Slot<Self>| slot.map(|tensor| tensor.into_primitive());
-        let mut layers = layers.into_iter().map(|layer| LayerTensors {
-            weight: layer.weight.into_primitive(),
-            gain: inner(layer.gain),
-            bias: inner(layer.bias),
-            mean: inner(layer.mean),
-            variance: inner(layer.variance),
-        });
-        let mut more = || layers.next().map_or(More::None, More::Some);
-        let layers = [more(), more(), more()].into();
-        let tensors = PathTensors::<B> { input: input.into_primitive(), shortcut: inner(shortcut), layers };
+    fn mean_pool(input: FloatTensor<Self>) -> FloatTensor<Self> {
+        let prepared = MeanPoolBackward.prepare::<C>([input.node()]).compute_bound().stateful();
+        let pooled = MeanPooled::new(input.shape());
+        let output = pooled.forward::<B>(input.into_primitive());
         match prepared {
-            OpsKind::UnTracked(prepared) => {
-                let PathOutput { output, statistics } = compute(tensors, spec);
-                PathOutput { output: prepared.finish(output), statistics }
-            }
-            OpsKind::Tracked(prepared) => {
-                let numbers = PathNumbers::with_weights(tensors, spec);
-                let (output, saved) = numbers.path().train(Level::detect(), !numbers.spec.recompute);
-                let statistics = saved.statistics.clone();
-                let output = numbers.output::<B>(output);
-                let state = State { output: image_numbers::<B>(output.clone()), numbers, saved, weights };
-                PathOutput { output: prepared.finish(state, output), statistics }
-            }
+            OpsKind::Tracked(prepared) => prepared.finish(pooled, output),
+            OpsKind::UnTracked(prepared) => prepared.finish(output),
         }
+    }
+
+    fn average(tensor: FloatTensor<Self>, other: Vec<f32>, weight: f64) -> FloatTensor<Self> {
+        <FloatTensor<Self>>::new(B::averaged(tensor.into_primitive(), &other, weight))
+    }
+
+    fn sgd(tensors: SgdTensors<Self>, sgd: Sgd) -> Updated<Self> {
+        let inner = |tensor: FloatTensor<Self>| tensor.into_primitive();
+        let SgdTensors { weight, gradient, velocity } = tensors;
+        let tensors =
+            SgdTensors::<B> { weight: inner(weight), gradient: inner(gradient), velocity: velocity.map(inner) };
+        let Updated { weight, velocity } = block::step(tensors, sgd);
+        Updated { weight: <FloatTensor<Self>>::new(weight), velocity: <FloatTensor<Self>>::new(velocity) }
     }
 }

@@ -13,6 +13,7 @@ use std::{ops::Range, sync::Arc};
 /// A weight as the kernels read it.
 #[derive(Debug)]
 pub struct Prepared {
+    conv: Conv,
     winograd: bool,
     packed: Buffer,
 }
@@ -21,15 +22,16 @@ impl Prepared {
     /// Prepares a weight `[out, in / groups, kernel height, kernel width]`.
     ///
     /// # Panics
-    /// If the weight is not of this convolution.
+    /// If there is no such convolution, or the weight has another length.
     pub fn new(conv: &Conv, weight: &[f32]) -> Self {
+        conv.check();
         assert_eq!(weight.len(), conv.weights(), "a weight's length");
         if winograd::suits(conv) {
-            return Self { winograd: true, packed: winograd::prepare(conv, weight) };
+            return Self { conv: *conv, winograd: true, packed: winograd::prepare(conv, weight) };
         }
         let mut packed = Buffer::new(conv.packed_len());
         conv.pack(weight, &mut packed);
-        Self { winograd: false, packed }
+        Self { conv: *conv, winograd: false, packed }
     }
 
     /// Some output rows of a padded image, of an even first one, into a target from the first of these rows on.
@@ -111,6 +113,9 @@ impl Path<'_> {
     fn infer_planned(&self, level: Level, weights: &[Arc<Prepared>], plans: &[Arc<Plan>], alone: bool) -> Buffer {
         self.check(plans);
         assert_eq!(weights.len(), plans.len(), "prepared weights");
+        for (weight, layer) in weights.iter().zip(&self.layers) {
+            assert_eq!(weight.conv, layer.conv, "a weight is prepared for another convolution");
+        }
         let around = self.around(plans);
         let last = plans.len() - 1;
         let stage = |i: usize| {

@@ -14,7 +14,10 @@
 //! | `winograd.rs` | wide 3x3 convolutions with 2.25 times fewer products |
 //! | `elementwise.rs` | norms, ReLUs and shortcuts, forward and backward |
 //! | `path.rs`, `backward.rs`, `inference.rs` | what runs when, and on which images |
-//! | `pool.rs` | max-pooling |
+//! | `normalize.rs` | a norm and its ReLU by themselves, as in pre-activation blocks |
+//! | `pool.rs` | max-pooling, and the mean over an image |
+//! | `update.rs` | running averages, the optimizer's step |
+//! | `strided.rs` | tensors whose numbers do not lie in order |
 //! | `buffer.rs` | memory that is used again |
 //! | `simd.rs` | the processor's vectors, picked when the program runs |
 //! | `bridge.rs` | Burn's side |
@@ -22,14 +25,17 @@
 //! Results do not depend on the number of threads: sums over a batch are made of sums over images or over
 //! fixed groups of them, added in order. They do depend on the [`Level`], in their last digits.
 //!
-//! # Features
+//! # Feature flags
 //!
-//! `burn`: the bridge. `flex`, `ndarray`: the bridge to that backend.
+//! No feature is on by default: the kernels themselves depend on nothing of Burn's.
+//!
+//! - `burn`: the module `bridge`, whose types are Burn's tensors
+//! - `flex`, `ndarray`: the bridge to that backend
 //!
 //! # Example
 //!
 //! ```
-//! use residual_kernels::{Conv, Layer, Level, Norm, Path, Shortcut, Wanted};
+//! use residual_kernels::{ChannelPadding, Conv, Layer, Level, Norm, Path, Shortcut, Wanted};
 //!
 //! let conv = Conv::same([16, 16], 3);
 //! let (weight, ones, zeros) = (vec![0.1; conv.weights()], [1.0; 16], [0.0; 16]);
@@ -41,7 +47,7 @@
 //!     input: &images,
 //!     image: [8, 8],
 //!     scale: 1.0,
-//!     shortcut: Shortcut::Input { strength: 1.0 },
+//!     shortcut: Shortcut::Input { strength: 1.0, padding: ChannelPadding::BothSides },
 //!     relu: true,
 //! };
 //! let (output, saved) = block.train(Level::detect(), true);
@@ -57,10 +63,14 @@ mod buffer;
 mod conv;
 mod elementwise;
 mod inference;
+mod normalize;
 mod path;
 mod pool;
 mod simd;
+#[cfg_attr(not(feature = "burn"), allow(dead_code, reason = "the bridge reads such tensors"))]
+mod strided;
 mod tile;
+mod update;
 mod winograd;
 
 #[cfg(test)]
@@ -69,6 +79,8 @@ mod tests;
 pub use buffer::Buffer;
 pub use conv::Conv;
 pub use inference::Prepared;
-pub use path::{Gradients, Layer, LayerGradients, Norm, Path, Saved, Shortcut, Statistics, Wanted};
-pub use pool::MaxPool;
+pub use normalize::Normalize;
+pub use path::{ChannelPadding, Gradients, Layer, LayerGradients, Norm, Path, Saved, Shortcut, Statistics, Wanted};
+pub use pool::{MaxPool, mean_pool, mean_pool_gradient};
 pub use simd::Level;
+pub use update::{Sgd, average};

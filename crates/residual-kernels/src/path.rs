@@ -54,16 +54,37 @@ pub struct Layer<'a> {
     pub norm: Norm<'a>,
 }
 
+/// Where a zero-padded shortcut has the channels that its input lacks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ChannelPadding {
+    /// Half of them before the input's channels, rounded down, and the rest after.
+    #[default]
+    BothSides,
+    /// All of them after the input's channels.
+    After,
+}
+
+impl ChannelPadding {
+    /// How many of `zeros` channels come before the input's.
+    pub fn before(self, zeros: usize) -> usize {
+        match self {
+            Self::BothSides => zeros / 2,
+            Self::After => 0,
+        }
+    }
+}
+
 /// What is added before the last ReLU.
 #[derive(Clone, Copy, Debug)]
 pub enum Shortcut<'a> {
     /// Nothing.
     None,
-    /// α times the path's input; where shapes differ, subsampled and with zeros for the channels it lacks,
-    /// half of them before and half after.
+    /// α times the path's input; where shapes differ, subsampled and with zeros for the channels it lacks.
     Input {
         /// α.
         strength: f32,
+        /// Where those channels are.
+        padding: ChannelPadding,
     },
     /// α times a tensor of the output's shape.
     Tensor {
@@ -78,7 +99,7 @@ impl Shortcut<'_> {
     pub(crate) fn strength(&self) -> f32 {
         match self {
             Self::None => 0.0,
-            Self::Input { strength } | Self::Tensor { strength, .. } => *strength,
+            Self::Input { strength, .. } | Self::Tensor { strength, .. } => *strength,
         }
     }
 }
@@ -204,7 +225,7 @@ impl Layer<'_> {
 }
 
 /// Mean and variance of a batch from those of its images (Chan et al. 1979).
-fn combine(images: &[f32], channels: usize, pixels: usize) -> Statistics {
+pub(crate) fn combine(images: &[f32], channels: usize, pixels: usize) -> Statistics {
     let count = images.len() / (2 * channels);
     let of = |c: usize| {
         let mean = |i: usize| f64::from(images[i * 2 * channels + c]);
@@ -302,10 +323,10 @@ impl Path<'_> {
     /// If the input cannot be padded to the output.
     pub(crate) fn around(&self, plans: &[Arc<Plan>]) -> Around<'_> {
         let (first, last) = (&plans[0], &plans[plans.len() - 1]);
-        let strength = match self.shortcut {
+        let (strength, padding) = match self.shortcut {
             Shortcut::None => return Around { added: None, padded: None },
             Shortcut::Tensor { values, strength } => return Around { added: Some((values, strength)), padded: None },
-            Shortcut::Input { strength } => strength,
+            Shortcut::Input { strength, padding } => (strength, padding),
         };
         let channels = [first.conv.channels[0], last.conv.channels[1]];
         if first.input.size == last.output && channels[0] == channels[1] {
@@ -314,7 +335,8 @@ impl Path<'_> {
         let stride = plans.iter().map(|plan| plan.conv.stride).product();
         let subsampled = first.input.size.map(|size| size.div_ceil(stride));
         assert!(subsampled == last.output && channels[0] <= channels[1], "the input cannot be padded to the output");
-        let zero_pad = ZeroPad { columns: [first.input.size[1], last.output[1]], channels, stride };
+        let before = padding.before(channels[1] - channels[0]);
+        let zero_pad = ZeroPad { columns: [first.input.size[1], last.output[1]], channels, before, stride };
         Around { added: None, padded: Some(zero_pad) }
     }
 
@@ -330,7 +352,8 @@ impl Path<'_> {
     }
 
     /// The output, and what [`Self::gradients`] needs: with `keep` the output of every convolution, without
-    /// it only the statistics, and the backward pass computes the rest again.
+    /// it only the statistics, and the backward pass computes the rest again. An empty batch has an empty output;
+    /// its statistics are NaN.
     ///
     /// # Panics
     /// If shapes do not agree.

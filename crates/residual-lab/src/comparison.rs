@@ -71,7 +71,7 @@ impl Comparison {
                 best: lowest.map(|row| (row.error, row.epoch)),
                 seconds: rows.iter().fold(0.0, |sum, row| sum + row.seconds),
                 environment: run.environment()?,
-                kind: config.network.blocks().kind,
+                kind: config.network.blocks.kind,
                 rows,
             });
             configs.push(config);

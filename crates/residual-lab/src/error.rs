@@ -22,6 +22,18 @@ pub enum LabError {
         /// What is the matter with it.
         reason: String,
     },
+    /// A folder for a sweep that holds another.
+    #[error("{} holds another sweep; choose another folder", path.display())]
+    Occupied {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A measurement of trained networks, of one that is not.
+    #[error("lesions need a trained network, and {network} is at its initial weights")]
+    Untrained {
+        /// The network's name.
+        network: String,
+    },
     /// A training died.
     #[error("the training of {run} panicked: {message}")]
     Panic {
@@ -48,8 +60,9 @@ impl LabError {
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Train(error) => error.is_usage(),
-            Self::Model(_) | Self::Setting(_) => true,
-            Self::Folder { .. } | Self::Panic { .. } | Self::Picture(_) | Self::Stopped { .. } => false,
+            Self::Model(_) | Self::Setting(_) | Self::Untrained { .. } => true,
+            Self::Folder { .. } | Self::Occupied { .. } => false,
+            Self::Panic { .. } | Self::Picture(_) | Self::Stopped { .. } => false,
         }
     }
 }

@@ -36,6 +36,10 @@
 //! assert!(found.table().len() > 2 * 2 * 10 * 10); // networks, norms, initialisations, layers
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! # Feature flags
+//!
+//! Those of `residual-backend`; `flex` is on by default.
 
 mod chart;
 mod comparison;

@@ -423,7 +423,7 @@ impl Sweep {
         if path.exists() {
             let same = files::read_json(&path).is_ok_and(|old: Claim| old == claim);
             if !same && !self.force {
-                return other("holds another sweep; choose another folder with --out, or replace it with --force");
+                return Err(LabError::Occupied { path: folder.into() });
             }
             if !same {
                 ["runs", "inspect"].iter().try_for_each(|name| files::remove(&folder.join(name)))?;

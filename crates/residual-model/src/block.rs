@@ -1,32 +1,67 @@
 //! The plain block and the residual block.
 
 use crate::{
-    ModelError, ShortcutOption,
-    init::{InitConfig, he_normal},
+    ConvPath, DensePath, ModelError, ShortcutOption,
+    conv::ConvShortcut,
+    dense::DenseShortcut,
+    init::he_normal,
     kernels::{Addend, End},
-    transparent::transparent_module,
+    transparent::transparent_enum,
 };
 use burn::{
     config::Config,
     module::{Module, ModuleDisplay},
     tensor::{Device, Tensor, activation::relu},
 };
-use core::{fmt, str::FromStr};
+use core::{any::Any, fmt, str::FromStr};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-/// A module that maps a tensor of rank `D` to another of that rank.
-pub trait Layer<const D: usize>: Module {
+/// A module that maps a tensor of rank `D` to another of that rank. Implement it for a main path or a shortcut of
+/// your own.
+///
+/// ```
+/// use burn::{module::Module, nn::{Linear, LinearConfig}, tensor::{Device, Tensor}};
+/// use residual_model::{Layer, PlainBlock};
+///
+/// #[derive(Module, Debug)]
+/// struct OneLayer { linear: Linear }
+///
+/// impl Layer<2> for OneLayer {
+///     fn forward(&self, a: Tensor<2>) -> Tensor<2> {
+///         self.linear.forward(a)
+///     }
+/// }
+///
+/// let device = Device::flex();
+/// let block = PlainBlock { main_path: OneLayer { linear: LinearConfig::new(4, 4).init(&device) } };
+/// assert_eq!(block.forward(Tensor::<2>::ones([3, 4], &device)).dims(), [3, 4]);
+/// ```
+pub trait Layer<const D: usize>: Module + 'static {
     /// Computes the layer's output.
     fn forward(&self, a: Tensor<D>) -> Tensor<D>;
+}
 
-    /// A block with this main path and this end as one operation, where there is a kernel for it.
-    fn fused(&self, _a: &Tensor<D>, _end: impl FnOnce() -> End<D>) -> Option<Tensor<D>> {
-        None
+/// A block with this main path and this end as one operation, where there is a kernel for it.
+fn fused<'a, const D: usize, F: 'static>(
+    main_path: &F,
+    a: &Tensor<D>,
+    end: impl FnOnce() -> End<'a, D>,
+) -> Option<Tensor<D>> {
+    let main_path: &dyn Any = main_path;
+    match (main_path.downcast_ref::<ConvPath>(), main_path.downcast_ref::<DensePath>()) {
+        (Some(path), _) => path.fused(a, end),
+        (_, Some(path)) => path.fused(a, end),
+        (None, None) => None,
     }
+}
 
-    /// What a block with this shortcut adds, α times the layer's output.
-    fn addend(&self, a: &Tensor<D>, strength: f64) -> Addend<D> {
-        Addend::Tensor(self.forward(a.clone()), strength)
+/// What a block with this shortcut adds: α times the shortcut's output.
+fn addend<'a, const D: usize>(shortcut: &'a impl Layer<D>, a: &Tensor<D>, strength: f64) -> Addend<'a, D> {
+    let any: &dyn Any = shortcut;
+    match (any.downcast_ref::<ConvShortcut>(), any.downcast_ref::<DenseShortcut>()) {
+        (Some(shortcut), _) => shortcut.addend(strength),
+        (_, Some(shortcut)) => shortcut.addend(strength),
+        (None, None) => Addend::Tensor(shortcut.forward(a.clone()), strength),
     }
 }
 
@@ -52,7 +87,7 @@ impl<F: Module + ModuleDisplay> PlainBlock<F> {
     where
         F: Layer<D>,
     {
-        self.main_path.fused(&a, End::relu).unwrap_or_else(|| relu(self.main_path.forward(a)))
+        fused(&self.main_path, &a, End::relu).unwrap_or_else(|| relu(self.main_path.forward(a)))
     }
 }
 
@@ -117,8 +152,8 @@ impl<F: Module + ModuleDisplay, S: Module + ModuleDisplay> ResidualBlock<F, S> {
         F: Layer<D>,
         S: Layer<D>,
     {
-        let end = || End { scale: branch_scale, shortcut: self.shortcut.addend(&a, self.skip_strength), relu: true };
-        if let Some(output) = self.main_path.fused(&a, end) {
+        let end = || End { scale: branch_scale, shortcut: addend(&self.shortcut, &a, self.skip_strength), relu: true };
+        if let Some(output) = fused(&self.main_path, &a, end) {
             return output;
         }
         let shortcut = scale(self.shortcut.forward(a.clone()), self.skip_strength);
@@ -139,7 +174,7 @@ pub enum Block<F: Module + ModuleDisplay, S: Module + ModuleDisplay> {
     Residual(ResidualBlock<F, S>),
 }
 
-transparent_module!(Block<F, S> { Plain, Residual });
+transparent_enum!(Block<F, S> { Plain, Residual });
 
 impl<F: Module + ModuleDisplay, S: Module + ModuleDisplay> Block<F, S> {
     /// [`PlainBlock::forward`] or [`ResidualBlock::forward`].
@@ -201,7 +236,8 @@ impl<F: MainPath, S: Module + ModuleDisplay> Block<F, S> {
     }
 }
 
-impl Block<crate::ConvPath, crate::ConvShortcut> {
+#[expect(private_bounds, reason = "for this crate's own paths")]
+impl<F: Fold + ModuleDisplay, S: Fold + ModuleDisplay> Block<F, S> {
     pub(crate) fn folded(self) -> Self {
         match self {
             Self::Plain(block) => Self::Plain(PlainBlock { main_path: block.main_path.folded() }),
@@ -212,6 +248,11 @@ impl Block<crate::ConvPath, crate::ConvShortcut> {
             }),
         }
     }
+}
+
+/// A module whose batch norms can become part of the layers before them.
+pub(crate) trait Fold: Module {
+    fn folded(self) -> Self;
 }
 
 /// A main path that knows its last layer.
@@ -227,13 +268,13 @@ pub trait MainPathConfig: Clone + fmt::Debug + Serialize + DeserializeOwned {
     /// The module of the shortcut around it.
     type Shortcut: Module + ModuleDisplay;
 
-    /// Builds the main path, its weights still zero.
+    /// Builds the main path, its weights to be drawn by the device's generator.
     ///
     /// # Panics
-    /// If a size is zero.
+    /// If a size is zero, or groups do not divide the channels.
     fn build_path(&self, device: &Device) -> Self::Path;
 
-    /// Builds the shortcut, its weights still zero.
+    /// Builds the shortcut, its weights to be drawn by the device's generator.
     ///
     /// # Panics
     /// If the option is [`ShortcutOption::ZeroPad`] and the path has fewer outputs than inputs.
@@ -303,46 +344,65 @@ impl FromStr for BranchScale {
     }
 }
 
-/// Configuration of a [`PlainBlock`].
+/// Configuration of a [`PlainBlock`], or with a [`PreactPathConfig`](crate::PreactPathConfig) of a
+/// [`PreactPlainBlock`](crate::PreactPlainBlock).
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(bound = "C: MainPathConfig")]
 pub struct PlainBlockConfig<C> {
     /// The main path.
     pub main_path: C,
-    /// The initial weights.
-    pub init: InitConfig,
+    /// The seed of the initial weights, which are then a function of (seed, parameter path); without one the
+    /// device's generator draws them.
+    pub seed: Option<u64>,
+    /// Whether the last layer of the main path starts at zero, see [`InitConfig`](crate::InitConfig).
+    pub zero_init: bool,
 }
 
-impl<C: MainPathConfig> Config for PlainBlockConfig<C> {}
+impl<C: Clone + fmt::Debug + Serialize + DeserializeOwned> Config for PlainBlockConfig<C> {}
 
-impl<C: MainPathConfig> PlainBlockConfig<C> {
-    /// A block with this main path and seed 0.
+impl<C> PlainBlockConfig<C> {
+    /// A block with this main path, without a seed.
     pub fn new(main_path: C) -> Self {
-        Self { main_path, init: InitConfig::default() }
+        Self { main_path, seed: None, zero_init: false }
     }
 
-    /// Sets the initial weights.
-    pub fn with_init(mut self, init: InitConfig) -> Self {
-        self.init = init;
+    /// Sets the seed of the initial weights.
+    pub fn with_seed(mut self, seed: impl Into<Option<u64>>) -> Self {
+        self.seed = seed.into();
         self
     }
 
+    /// Sets whether the last layer of the main path starts at zero.
+    pub fn with_zero_init(mut self, zero_init: bool) -> Self {
+        self.zero_init = zero_init;
+        self
+    }
+}
+
+impl<C: MainPathConfig> PlainBlockConfig<C> {
     /// Builds the block.
     ///
     /// # Panics
-    /// If a size is zero.
+    /// If a size is zero, or groups do not divide the channels.
     pub fn init(&self, device: &Device) -> PlainBlock<C::Path> {
-        let block = he_normal(PlainBlock { main_path: self.main_path.build_path(device) }, self.init.seed);
-        if !self.init.zero_init {
+        let block = seeded(PlainBlock { main_path: self.main_path.build_path(device) }, self.seed);
+        if !self.zero_init {
             return block;
         }
         PlainBlock { main_path: block.main_path.zero_last_layer() }
     }
 }
 
-/// Configuration of a [`ResidualBlock`].
+/// The module with weights from this seed, if there is one.
+pub(crate) fn seeded<M: Module>(module: M, seed: Option<u64>) -> M {
+    match seed {
+        Some(seed) => he_normal(module, seed),
+        None => module,
+    }
+}
+
+/// Configuration of a [`ResidualBlock`], or with a [`PreactPathConfig`](crate::PreactPathConfig) of a
+/// [`PreactResidualBlock`](crate::PreactResidualBlock).
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(bound = "C: MainPathConfig")]
 pub struct ResidualBlockConfig<C> {
     /// The main path.
     pub main_path: C,
@@ -354,22 +414,26 @@ pub struct ResidualBlockConfig<C> {
     pub branch_scale: f64,
     /// p, the probability that the main path takes part in a training step.
     pub survival: f64,
-    /// The initial weights.
-    pub init: InitConfig,
+    /// The seed of the initial weights, which are then a function of (seed, parameter path); without one the
+    /// device's generator draws them.
+    pub seed: Option<u64>,
+    /// Whether the last layer of the main path starts at zero, see [`InitConfig`](crate::InitConfig).
+    pub zero_init: bool,
 }
 
-impl<C: MainPathConfig> Config for ResidualBlockConfig<C> {}
+impl<C: Clone + fmt::Debug + Serialize + DeserializeOwned> Config for ResidualBlockConfig<C> {}
 
-impl<C: MainPathConfig> ResidualBlockConfig<C> {
-    /// A block with this main path, a projection where shapes differ, `α = s = p = 1` and seed 0.
+impl<C> ResidualBlockConfig<C> {
+    /// A block with this main path, a projection where shapes differ, `α = s = p = 1` and no seed.
     pub fn new(main_path: C) -> Self {
         Self {
             main_path,
-            shortcut: ShortcutOption::Projection,
+            shortcut: ShortcutOption::default(),
             skip_strength: 1.0,
             branch_scale: 1.0,
             survival: 1.0,
-            init: InitConfig::default(),
+            seed: None,
+            zero_init: false,
         }
     }
 
@@ -397,19 +461,41 @@ impl<C: MainPathConfig> ResidualBlockConfig<C> {
         self
     }
 
-    /// Sets the initial weights.
-    pub fn with_init(mut self, init: InitConfig) -> Self {
-        self.init = init;
+    /// Sets the seed of the initial weights.
+    pub fn with_seed(mut self, seed: impl Into<Option<u64>>) -> Self {
+        self.seed = seed.into();
         self
     }
 
+    /// Sets whether the last layer of the main path starts at zero.
+    pub fn with_zero_init(mut self, zero_init: bool) -> Self {
+        self.zero_init = zero_init;
+        self
+    }
+
+    /// The same block with another main path.
+    pub(crate) fn map_path<D>(self, f: impl FnOnce(C) -> D) -> ResidualBlockConfig<D> {
+        let Self { main_path, shortcut, skip_strength, branch_scale, survival, seed, zero_init } = self;
+        ResidualBlockConfig {
+            main_path: f(main_path),
+            shortcut,
+            skip_strength,
+            branch_scale,
+            survival,
+            seed,
+            zero_init,
+        }
+    }
+}
+
+impl<C: MainPathConfig> ResidualBlockConfig<C> {
     /// Builds the block.
     ///
     /// # Panics
-    /// If a size is zero, or a zero-padding shortcut would have to drop channels.
+    /// If a size is zero, groups do not divide the channels, or a zero-padding shortcut would have to drop channels.
     pub fn init(&self, device: &Device) -> ResidualBlock<C::Path, C::Shortcut> {
-        let block = he_normal(self.build(device), self.init.seed);
-        if !self.init.zero_init {
+        let block = seeded(self.build(device), self.seed);
+        if !self.zero_init {
             return block;
         }
         ResidualBlock { main_path: block.main_path.zero_last_layer(), ..block }
@@ -425,7 +511,7 @@ impl<C: MainPathConfig> ResidualBlockConfig<C> {
         }
     }
 
-    /// Builds either kind of block, its weights still zero.
+    /// Builds either kind of block, its weights to be drawn.
     pub(crate) fn build_kind(&self, kind: BlockKind, device: &Device) -> Block<C::Path, C::Shortcut> {
         match kind {
             BlockKind::Plain => Block::Plain(PlainBlock { main_path: self.main_path.build_path(device) }),

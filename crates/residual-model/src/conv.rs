@@ -2,17 +2,17 @@
 //! Fig. 5).
 
 use crate::{
-    Block, Layer, Norm, ShortcutOption,
-    block::{MainPath, MainPathConfig},
-    init::zeroed,
+    Block, Layer, Norm, PreactPathConfig, ShortcutOption,
+    block::{Fold, MainPath, MainPathConfig},
+    init::{HE_NORMAL, zeroed},
     kernels::{Addend, End, fused, unit},
-    norm::fold,
+    norm::fold_conv,
     shortcut::subsampled,
 };
 use alloc::{vec, vec::Vec};
 use burn::{
     config::Config,
-    module::{Initializer, Module},
+    module::Module,
     nn::{
         BatchNorm, PaddingConfig2d,
         conv::{Conv2d, Conv2dConfig},
@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 /// A plain or residual block of convolutions.
 pub type ConvBlock = Block<ConvPath, ConvShortcut>;
 
-/// Configuration of a [`ConvPath`] or a [`PreactPath`](crate::PreactPath).
+/// Configuration of a [`ConvPath`].
 #[derive(Config, Debug)]
 pub struct ConvPathConfig {
     /// Channels of the input.
@@ -87,8 +87,7 @@ impl ConvShape {
 /// `F(a) = norm(W2 * g(norm(W1 * a)))` with 3x3 kernels and padding 1, or the bottleneck
 /// `F(a) = norm(W3 * g(norm(W2 * g(norm(W1 * a)))))` with kernels 1x1, 3x3, 1x1.
 ///
-/// Should be created using a block's configuration, such as
-/// [`PlainBlockConfig`](crate::PlainBlockConfig).
+/// Should be created using [`ConvPathConfig`], or as part of a block.
 #[derive(Module, Debug)]
 pub struct ConvPath {
     /// `W1`.
@@ -117,9 +116,25 @@ pub struct ConvShortcut {
     pub stride: usize,
     /// Channels of the output.
     pub out_channels: usize,
+    /// What it does where shapes differ.
+    #[module(skip)]
+    pub option: ShortcutOption,
 }
 
 impl ConvPathConfig {
+    /// Builds the path, its weights to be drawn by the device's generator.
+    ///
+    /// # Panics
+    /// If a size is zero, or groups do not divide the channels.
+    pub fn init(&self, device: &Device) -> ConvPath {
+        self.build_path(device)
+    }
+
+    /// The same convolutions, each after its norm and ReLU instead of before.
+    pub fn preactivated(self) -> PreactPathConfig {
+        PreactPathConfig { convolutions: self }
+    }
+
     /// Makes it a bottleneck.
     pub fn bottleneck(self, bottleneck: Bottleneck) -> Self {
         self.with_bottleneck(Some(bottleneck))
@@ -181,6 +196,7 @@ impl ConvPathConfig {
             bn: if projects { norm.init(out_channels, device) } else { None },
             stride,
             out_channels,
+            option,
         }
     }
 }
@@ -200,19 +216,22 @@ impl MainPathConfig for ConvPathConfig {
     }
 }
 
-/// A convolution with weights still zero.
+/// A convolution with a bias of zero where the norm needs one.
 pub(crate) fn conv(shape: ConvShape, norm: Norm, device: &Device) -> Conv2d {
     let ConvShape { channels, kernel, stride, dilation, groups } = shape;
     assert!(channels.iter().all(|&c| c > 0), "channels must be at least 1");
+    let divides = groups > 0 && channels.iter().all(|c| c.is_multiple_of(groups));
+    assert!(divides, "{groups} groups do not divide {} and {} channels", channels[0], channels[1]);
     let pad = dilation * (kernel / 2);
-    Conv2dConfig::new(channels, [kernel, kernel])
+    let conv = Conv2dConfig::new(channels, [kernel, kernel])
         .with_stride([stride, stride])
         .with_dilation([dilation, dilation])
         .with_groups(groups)
         .with_padding(PaddingConfig2d::Explicit(pad, pad, pad, pad))
         .with_bias(norm.needs_bias())
-        .with_initializer(Initializer::Zeros)
-        .init(device)
+        .with_initializer(HE_NORMAL)
+        .init(device);
+    Conv2d { bias: conv.bias.map(zeroed), ..conv }
 }
 
 impl Layer<4> for ConvPath {
@@ -227,14 +246,6 @@ impl Layer<4> for ConvPath {
             Some(conv3) => unit(conv3, &self.bn3).forward(second.forward_relu(a1)),
         }
     }
-
-    fn fused(&self, a: &Tensor<4>, end: impl FnOnce() -> End<4>) -> Option<Tensor<4>> {
-        let [first, second] = [unit(&self.conv1, &self.bn1), unit(&self.conv2, &self.bn2)];
-        match &self.conv3 {
-            None => fused(&[first, second], a, end),
-            Some(conv3) => fused(&[first, second, unit(conv3, &self.bn3)], a, end),
-        }
-    }
 }
 
 impl ConvShortcut {
@@ -243,8 +254,18 @@ impl ConvShortcut {
         self.conv.is_none() && self.stride == 1 && self.out_channels == in_channels
     }
 
-    pub(crate) fn folded(mut self) -> Self {
-        self.conv = self.conv.map(|conv| fold(conv, self.bn.take()));
+    /// What a block with this shortcut adds.
+    pub(crate) fn addend<const D: usize>(&self, strength: f64) -> Addend<'_, D> {
+        match &self.conv {
+            Some(conv) => Addend::Conv(unit(conv, &self.bn), strength),
+            None => Addend::Input(strength, self.option),
+        }
+    }
+}
+
+impl Fold for ConvShortcut {
+    fn folded(mut self) -> Self {
+        self.conv = self.conv.map(|conv| fold_conv(conv, self.bn.take()));
         self
     }
 }
@@ -256,14 +277,8 @@ impl Layer<4> for ConvShortcut {
         if let Some(conv) = &self.conv {
             return unit(conv, &self.bn).forward(a);
         }
-        subsampled(a, self.stride, self.out_channels)
-    }
-
-    fn addend(&self, a: &Tensor<4>, strength: f64) -> Addend<4> {
-        match &self.conv {
-            Some(_) => Addend::Tensor(self.forward(a.clone()), strength),
-            None => Addend::Input(strength),
-        }
+        let before = self.option.zeros_before(self.out_channels - a.dims()[1]);
+        subsampled(a, self.stride, self.out_channels, before)
     }
 }
 
@@ -284,10 +299,25 @@ impl ConvPath {
         self.convolutions().into_iter().zip([&self.bn1, &self.bn2, &self.bn3]).map(respond).collect()
     }
 
-    pub(crate) fn folded(mut self) -> Self {
-        self.conv1 = fold(self.conv1, self.bn1.take());
-        self.conv2 = fold(self.conv2, self.bn2.take());
-        self.conv3 = self.conv3.map(|conv| fold(conv, self.bn3.take()));
+    /// A block with this main path as one operation, where there is a kernel for it.
+    pub(crate) fn fused<'a, const D: usize>(
+        &self,
+        a: &Tensor<D>,
+        end: impl FnOnce() -> End<'a, D>,
+    ) -> Option<Tensor<D>> {
+        let [first, second] = [unit(&self.conv1, &self.bn1), unit(&self.conv2, &self.bn2)];
+        match &self.conv3 {
+            None => fused(None, &[first, second], a, end),
+            Some(conv3) => fused(None, &[first, second, unit(conv3, &self.bn3)], a, end),
+        }
+    }
+}
+
+impl Fold for ConvPath {
+    fn folded(mut self) -> Self {
+        self.conv1 = fold_conv(self.conv1, self.bn1.take());
+        self.conv2 = fold_conv(self.conv2, self.bn2.take());
+        self.conv3 = self.conv3.map(|conv| fold_conv(conv, self.bn3.take()));
         self
     }
 }

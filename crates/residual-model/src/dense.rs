@@ -2,14 +2,15 @@
 
 use crate::{
     Block, Layer, Norm, ShortcutOption,
-    block::{MainPath, MainPathConfig},
-    init::zeroed,
+    block::{Fold, MainPath, MainPathConfig},
+    init::{HE_NORMAL, zeroed},
     kernels::{Addend, End, fused, unit},
+    norm::fold_linear,
     shortcut::pad_channels,
 };
 use burn::{
     config::Config,
-    module::{Initializer, Module},
+    module::Module,
     nn::{BatchNorm, Linear, LinearConfig},
     tensor::{Device, Tensor},
 };
@@ -31,8 +32,7 @@ pub struct DensePathConfig {
 
 /// `F(a) = norm(W2 g(norm(W1 a + b1)) + b2)`, the biases only where there is no norm.
 ///
-/// Should be created using a block's configuration, such as
-/// [`PlainBlockConfig`](crate::PlainBlockConfig).
+/// Should be created using [`DensePathConfig`], or as part of a block.
 #[derive(Module, Debug)]
 pub struct DensePath {
     /// `W1` and `b1`.
@@ -54,6 +54,19 @@ pub struct DenseShortcut {
     pub bn: Option<BatchNorm>,
     /// Size of the output.
     pub out_features: usize,
+    /// What it does where sizes differ.
+    #[module(skip)]
+    pub option: ShortcutOption,
+}
+
+impl DensePathConfig {
+    /// Builds the path, its weights to be drawn by the device's generator.
+    ///
+    /// # Panics
+    /// If a size is zero.
+    pub fn init(&self, device: &Device) -> DensePath {
+        self.build_path(device)
+    }
 }
 
 impl MainPathConfig for DensePathConfig {
@@ -81,17 +94,19 @@ impl MainPathConfig for DensePathConfig {
             linear: projects.then(|| linear([in_features, out_features], norm, device)),
             bn: if projects { norm.init(out_features, device) } else { None },
             out_features,
+            option,
         }
     }
 }
 
-/// A linear layer with weights still zero.
+/// A linear layer with a bias of zero where the norm needs one.
 pub(crate) fn linear(features: [usize; 2], norm: Norm, device: &Device) -> Linear {
     assert!(features.iter().all(|&f| f > 0), "features must be at least 1");
-    LinearConfig::new(features[0], features[1])
+    let linear = LinearConfig::new(features[0], features[1])
         .with_bias(norm.needs_bias())
-        .with_initializer(Initializer::Zeros)
-        .init(device)
+        .with_initializer(HE_NORMAL)
+        .init(device);
+    Linear { bias: linear.bias.map(zeroed), ..linear }
 }
 
 impl Layer<2> for DensePath {
@@ -101,9 +116,41 @@ impl Layer<2> for DensePath {
     fn forward(&self, a: Tensor<2>) -> Tensor<2> {
         unit(&self.linear2, &self.bn2).forward(unit(&self.linear1, &self.bn1).forward_relu(a))
     }
+}
 
-    fn fused(&self, a: &Tensor<2>, end: impl FnOnce() -> End<2>) -> Option<Tensor<2>> {
-        fused(&[unit(&self.linear1, &self.bn1), unit(&self.linear2, &self.bn2)], a, end)
+impl DensePath {
+    /// A block with this main path as one operation, where there is a kernel for it.
+    pub(crate) fn fused<'a, const D: usize>(
+        &self,
+        a: &Tensor<D>,
+        end: impl FnOnce() -> End<'a, D>,
+    ) -> Option<Tensor<D>> {
+        fused(None, &[unit(&self.linear1, &self.bn1), unit(&self.linear2, &self.bn2)], a, end)
+    }
+}
+
+impl DenseShortcut {
+    /// What a block with this shortcut adds.
+    pub(crate) fn addend<const D: usize>(&self, strength: f64) -> Addend<'_, D> {
+        match &self.linear {
+            Some(linear) => Addend::Linear(unit(linear, &self.bn), strength),
+            None => Addend::Input(strength, self.option),
+        }
+    }
+}
+
+impl Fold for DensePath {
+    fn folded(mut self) -> Self {
+        self.linear1 = fold_linear(self.linear1, self.bn1.take());
+        self.linear2 = fold_linear(self.linear2, self.bn2.take());
+        self
+    }
+}
+
+impl Fold for DenseShortcut {
+    fn folded(mut self) -> Self {
+        self.linear = self.linear.map(|linear| fold_linear(linear, self.bn.take()));
+        self
     }
 }
 
@@ -113,14 +160,10 @@ impl Layer<2> for DenseShortcut {
     fn forward(&self, a: Tensor<2>) -> Tensor<2> {
         match &self.linear {
             Some(linear) => unit(linear, &self.bn).forward(a),
-            None => pad_channels(a, self.out_features),
-        }
-    }
-
-    fn addend(&self, a: &Tensor<2>, strength: f64) -> Addend<2> {
-        match &self.linear {
-            Some(_) => Addend::Tensor(self.forward(a.clone()), strength),
-            None => Addend::Input(strength),
+            None => {
+                let before = self.option.zeros_before(self.out_features - a.dims()[1]);
+                pad_channels(a, self.out_features, before)
+            }
         }
     }
 }

@@ -1,9 +1,10 @@
+use crate::Part;
 use alloc::string::String;
 
 /// What is wrong with a network's description.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ModelError {
-    /// A name that is none of ours.
+    /// A name of no network.
     #[error(
         "unknown network `{0}`; expected a name such as resnet20, plain20, resnet50, preact_resnet164, \
          resnext50_32x4d, wide_resnet50_2 or dense-resnet20"
@@ -45,13 +46,13 @@ pub enum ModelError {
     /// A setting of convolutional networks for a dense one.
     #[error("dense networks have no stem and no strides to choose")]
     ConvOnly,
-    /// A stage the network does not have.
-    #[error("the network has no layer{stage}, only {stages} stage(s)")]
-    NoStage {
-        /// The stage asked for.
-        stage: usize,
-        /// How many there are.
-        stages: usize,
+    /// A part that the network does not have.
+    #[error("the network has no part {part}, only {parts}")]
+    NoPart {
+        /// The part asked for.
+        part: Part,
+        /// The parts that there are.
+        parts: String,
     },
     /// A word that names no choice.
     #[error("unknown {what} `{word}`; expected {expected}")]

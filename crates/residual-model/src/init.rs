@@ -1,18 +1,21 @@
-//! Initial weights, drawn on the host.
+//! Initial weights.
 //!
-//! A parameter's values are a pure function of (seed, parameter path): the same network on every
-//! backend, in any thread and in any order of creation, and the same for a plain net and its
-//! residual twin, whose parameters have the same paths.
+//! Where a seed is given, a parameter's values are drawn on the host and a pure function of (seed, parameter
+//! path): the same network on every backend, in any thread and in any order of creation, and the same for a
+//! plain net and its residual twin, whose parameters have the same paths. Without a seed the weights of a block
+//! or a stage are drawn as those of `burn::nn` are: by the device's generator, anew for every module. Both draw
+//! from He's normal distribution.
 
 use alloc::{
     string::{String, ToString},
     vec::Vec,
 };
 use burn::{
-    module::{Module, ModuleMapper, Param, ParamId},
+    module::{Module, ModuleMapper, Param},
+    nn::Initializer,
     tensor::{Tensor, TensorData},
 };
-use core::hash::Hasher;
+use core::{f64::consts::SQRT_2, hash::Hasher};
 use fnv::FnvHasher;
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 use rand_distr::{Distribution, StandardNormal};
@@ -29,27 +32,34 @@ pub struct InitConfig {
     pub zero_init: bool,
 }
 
+/// He's normal distribution, drawn by the device's generator when a parameter is first read.
+pub(crate) const HE_NORMAL: Initializer = Initializer::KaimingNormal { gain: SQRT_2, fan_out_only: false };
+
 /// A generator for one parameter: key from the seed, stream from the path.
 ///
 /// The path's 64-bit FNV-1a hash picks one of ChaCha's 2⁶⁴ independent streams.
 pub fn parameter_rng(seed: u64, path: &str) -> ChaCha8Rng {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream(path_hash(path));
-    rng
-}
-
-fn path_hash(path: &str) -> u64 {
     let mut hasher = FnvHasher::default();
     hasher.write(path.as_bytes());
-    hasher.finish()
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(hasher.finish());
+    rng
 }
 
 /// Fills every parameter named `weight` from He's normal distribution, `N(0, 2 / fan_in)`
 /// (He et al. 2015, "Delving Deep into Rectifiers", eq. 10), and leaves biases and norms alone.
 ///
 /// `fan_in` is the number of inputs to one output: `d_input` of a linear layer, `channels · kernel
-/// height · kernel width` of a convolution. Parameter ids become the hash of the path, so that
-/// records of equal nets are equal.
+/// height · kernel width` of a convolution. Parameters keep their ids. Linear layers must have Burn's default
+/// layout, rows.
+///
+/// ```
+/// use burn::{nn::LinearConfig, tensor::Device};
+/// use residual_model::init::he_normal;
+///
+/// let linear = || he_normal(LinearConfig::new(4, 2).init(&Device::flex()), 7);
+/// linear().weight.val().into_data().assert_eq(&linear().weight.val().into_data(), true);
+/// ```
 pub fn he_normal<M: Module>(module: M, seed: u64) -> M {
     module.map(&mut HeNormal { seed, path: Vec::new() })
 }
@@ -74,17 +84,12 @@ impl ModuleMapper for HeNormal {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let path = self.path.join(".");
-        let (_, tensor, mapper) = param.consume();
-        let id = ParamId::from(path_hash(&path));
         if self.path.last().is_none_or(|name| name != "weight") {
-            return Param::from_mapped_value(id, tensor, mapper);
+            return param;
         }
-        let shape: [usize; D] = tensor.dims();
-        let values = normal(parameter_rng(self.seed, &path), shape, he_std(&shape));
-        let drawn = Tensor::from_data(values, (&tensor.device(), tensor.dtype()));
-        let drawn = if tensor.is_require_grad() { drawn.require_grad() } else { drawn };
-        Param::from_mapped_value(id, drawn, mapper)
+        let shape: [usize; D] = param.lazy_shape().dims();
+        let values = normal(parameter_rng(self.seed, &self.path.join(".")), shape, he_std(&shape));
+        fill(param, |device| Tensor::from_data(values, device))
     }
 }
 
@@ -106,10 +111,17 @@ fn normal<const D: usize>(mut rng: ChaCha8Rng, shape: [usize; D], std: f64) -> T
     TensorData::new(values, shape)
 }
 
-/// A parameter of the same shape, id and training state, all zero.
+/// The parameter with another value, made on its device. The value that it would have drawn is not drawn.
+fn fill<const D: usize>(
+    param: Param<Tensor<D>>,
+    value: impl FnOnce(&burn::tensor::Device) -> Tensor<D>,
+) -> Param<Tensor<D>> {
+    let (id, value) = (param.id, value(&param.lazy_device()));
+    param.transform_for_load(value, id)
+}
+
+/// The parameter with zeros for its values.
 pub(crate) fn zeroed<const D: usize>(param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-    param.map(|t| {
-        let zeros = Tensor::zeros(t.dims(), (&t.device(), t.dtype()));
-        if t.is_require_grad() { zeros.require_grad() } else { zeros }
-    })
+    let shape: [usize; D] = param.lazy_shape().dims();
+    fill(param, |device| Tensor::zeros(shape, device))
 }

@@ -4,9 +4,7 @@
 //! in Burn's operations, and ask here first whether kernels compute the same at once: `fused` is
 //! the only place that decides.
 
-use crate::norm::normalize;
-#[cfg(feature = "std")]
-use alloc::vec::Vec;
+use crate::{ShortcutOption, norm::normalize};
 use burn::{
     module::Module,
     nn::{BatchNorm, Linear, conv::Conv2d, pool::MaxPool2d},
@@ -80,52 +78,58 @@ impl<L> Unit<'_, L> {
     /// `norm(W a)`
     pub(crate) fn forward<const D: usize>(self, a: Tensor<D>) -> Tensor<D>
     where
-        L: FusedLayer<D>,
+        L: Weighted<D> + FusedLayer,
     {
-        fused(&[self], &a, End::identity).unwrap_or_else(|| normalize(self.norm, self.layer.apply(a)))
+        fused(None, &[self], &a, End::identity).unwrap_or_else(|| normalize(self.norm, self.layer.apply(a)))
     }
 
     /// `g(norm(W a))`
     pub(crate) fn forward_relu<const D: usize>(self, a: Tensor<D>) -> Tensor<D>
     where
-        L: FusedLayer<D>,
+        L: Weighted<D> + FusedLayer,
     {
-        fused(&[self], &a, End::relu).unwrap_or_else(|| relu(normalize(self.norm, self.layer.apply(a))))
+        fused(None, &[self], &a, End::relu).unwrap_or_else(|| relu(normalize(self.norm, self.layer.apply(a))))
     }
 }
 
 /// What a block does with the output of its main path: `g(scale · z + shortcut)`.
-#[derive(Clone, Debug)]
-pub struct End<const D: usize> {
+#[derive(Clone)]
+#[cfg_attr(not(feature = "std"), allow(dead_code, reason = "the kernels read it"))]
+pub(crate) struct End<'a, const D: usize> {
     /// The factor.
-    pub scale: f64,
+    pub(crate) scale: f64,
     /// What is added.
-    pub shortcut: Addend<D>,
+    pub(crate) shortcut: Addend<'a, D>,
     /// Whether `g` is the ReLU, or the identity.
-    pub relu: bool,
+    pub(crate) relu: bool,
 }
 
-impl<const D: usize> End<D> {
+impl<const D: usize> End<'_, D> {
     /// `z`
-    pub fn identity() -> Self {
+    pub(crate) fn identity() -> Self {
         Self { scale: 1.0, shortcut: Addend::None, relu: false }
     }
 
     /// `g(z)`
-    pub fn relu() -> Self {
+    pub(crate) fn relu() -> Self {
         Self { relu: true, ..Self::identity() }
     }
 }
 
-/// What a block adds.
-#[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "there are few, and not for long")]
-pub enum Addend<const D: usize> {
+/// What a block adds: a multiple of something.
+#[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "one exists at a time, on the stack")]
+#[cfg_attr(not(feature = "std"), allow(dead_code, reason = "the kernels read it"))]
+pub(crate) enum Addend<'a, const D: usize> {
     /// Nothing.
     None,
-    /// A multiple of its input, padded with zeros where shapes differ.
-    Input(f64),
-    /// A multiple of a tensor.
+    /// The input, padded with zeros where shapes differ as the option says.
+    Input(f64, ShortcutOption),
+    /// A convolution of the input.
+    Conv(Unit<'a, Conv2d>, f64),
+    /// A linear layer of the input.
+    Linear(Unit<'a, Linear>, f64),
+    /// A tensor.
     Tensor(Tensor<D>, f64),
 }
 
@@ -134,18 +138,27 @@ mod choice {
     use super::*;
 
     /// A layer that kernels can compute.
-    pub(crate) trait FusedLayer<const D: usize>: Weighted<D> {}
+    pub(crate) trait FusedLayer {}
 
-    impl<const D: usize, L: Weighted<D>> FusedLayer<D> for L {}
+    impl<L> FusedLayer for L {}
 
     pub(crate) fn max_pool(pool: &MaxPool2d, a: Tensor<4>) -> Tensor<4> {
         pool.forward(a)
     }
 
-    pub(crate) fn fused<const D: usize, L>(
+    pub(crate) fn mean_pool(a: Tensor<4>) -> Tensor<2> {
+        mean_of_pixels(a)
+    }
+
+    pub(crate) fn preactivate(norm: &Option<BatchNorm>, a: Tensor<4>) -> Tensor<4> {
+        relu(normalize(norm, a))
+    }
+
+    pub(crate) fn fused<'a, const D: usize, L>(
+        _: Option<&Option<BatchNorm>>,
         _: &[Unit<L>],
         _: &Tensor<D>,
-        _: impl FnOnce() -> End<D>,
+        _: impl FnOnce() -> End<'a, D>,
     ) -> Option<Tensor<D>> {
         None
     }
@@ -155,12 +168,13 @@ mod choice {
 mod choice {
     use super::*;
     use burn::{
+        module::{Param, RunningState},
         nn::PaddingConfig2d,
-        tensor::{DType, Device, TensorData},
+        tensor::{DType, Device},
     };
     use residual_kernels::{
-        Conv, MaxPool,
-        bridge::{self, TensorLayer, TensorNorm, TensorPath, TensorShortcut},
+        ChannelPadding, Conv, MaxPool, Statistics,
+        bridge::{self, TensorBlock, TensorLayer, TensorNorm, TensorShortcut},
     };
     use std::{
         cell::Cell,
@@ -215,21 +229,45 @@ mod choice {
         let PaddingConfig2d::Explicit(padding, left, below, right) = pool.padding else { return pool.forward(a) };
         let square = same(pool.kernel_size) && same(pool.stride) && [left, below, right] == [padding; 3];
         let plain = square && pool.dilation == [1, 1] && !pool.ceil_mode;
-        if !plain || Kernels::on(&a.device()) == Kernels::Reference || a.dtype() != DType::F32 {
+        if !plain || !computes(&a) {
             return pool.forward(a);
         }
         let (window, stride) = (pool.kernel_size[0], pool.stride[0]);
         bridge::max_pool(a.clone(), MaxPool { channels: a.dims()[1], window, stride, padding })
     }
 
-    /// A layer that kernels can compute.
-    pub(crate) trait FusedLayer<const D: usize>: Weighted<D> {
-        /// The layer as a convolution, with its weight and bias, if it is one of the kernels'.
-        fn convolution(&self) -> Option<(Conv, Tensor<D>, Option<Tensor<1>>)>;
+    /// The mean over the pixels.
+    pub(crate) fn mean_pool(a: Tensor<4>) -> Tensor<2> {
+        if !computes(&a) {
+            return mean_of_pixels(a);
+        }
+        bridge::mean_pool(a)
     }
 
-    impl FusedLayer<4> for Conv2d {
-        fn convolution(&self) -> Option<(Conv, Tensor<4>, Option<Tensor<1>>)> {
+    /// `g(norm(a))`
+    pub(crate) fn preactivate(norm: &Option<BatchNorm>, a: Tensor<4>) -> Tensor<4> {
+        if !computes(&a) {
+            return relu(normalize(norm, a));
+        }
+        let tensors = norm.as_ref().map_or(TensorNorm::None(None), |norm| tensor_norm(norm, &a.device()));
+        let (output, statistics) = bridge::normalize(a, tensors);
+        track(norm, statistics);
+        output
+    }
+
+    /// Whether kernels compute what is done with this tensor, which is not empty.
+    fn computes<const D: usize>(a: &Tensor<D>) -> bool {
+        Kernels::on(&a.device()) != Kernels::Reference && a.dtype() == DType::F32 && a.dims()[0] > 0
+    }
+
+    /// A layer that kernels can compute.
+    pub(crate) trait FusedLayer {
+        /// The layer with what comes after it, if it is one of the kernels' convolutions.
+        fn tensors(&self, norm: &Option<BatchNorm>, device: &Device) -> Option<TensorLayer>;
+    }
+
+    impl FusedLayer for Conv2d {
+        fn tensors(&self, norm: &Option<BatchNorm>, device: &Device) -> Option<TensorLayer> {
             let PaddingConfig2d::Explicit(padding, left, below, right) = self.padding else { return None };
             let same = |[y, x]: [usize; 2]| y == x;
             if !same(self.stride) || !same(self.dilation) || [left, below, right] != [padding; 3] {
@@ -245,81 +283,98 @@ mod choice {
                 dilation: self.dilation[0],
                 groups: self.groups,
             };
-            Some((conv, weight, self.bias.as_ref().map(|bias| bias.val())))
+            Some(TensorLayer::conv(conv, weight, after(self.bias.as_ref(), norm, device)?))
         }
     }
 
-    impl FusedLayer<2> for Linear {
-        fn convolution(&self) -> Option<(Conv, Tensor<2>, Option<Tensor<1>>)> {
-            let weight = self.weight.val().transpose();
-            let [outputs, inputs] = weight.dims();
-            Some((Conv::same([inputs, outputs], 1), weight, self.bias.as_ref().map(|bias| bias.val())))
+    impl FusedLayer for Linear {
+        fn tensors(&self, norm: &Option<BatchNorm>, device: &Device) -> Option<TensorLayer> {
+            Some(TensorLayer::linear(self.weight.val(), after(self.bias.as_ref(), norm, device)?))
         }
     }
 
-    /// The units with ReLUs between them, and the end of the block, in one operation; or none, if the
-    /// kernels are not selected, or not made for this.
-    pub(crate) fn fused<const D: usize, L: FusedLayer<D>>(
+    /// What comes after a layer: its norm, or its bias; kernels have not both.
+    fn after(bias: Option<&Param<Tensor<1>>>, norm: &Option<BatchNorm>, device: &Device) -> Option<TensorNorm> {
+        match (norm, bias) {
+            (None, bias) => Some(TensorNorm::None(bias.map(Param::val))),
+            (Some(norm), None) => Some(tensor_norm(norm, device)),
+            (Some(_), Some(_)) => None,
+        }
+    }
+
+    fn tensor_norm(norm: &BatchNorm, device: &Device) -> TensorNorm {
+        let (gain, bias, epsilon) = (norm.gamma.val(), norm.beta.val(), norm.epsilon);
+        if device.is_autodiff() && norm.training.is_enabled() {
+            return TensorNorm::Batch { gain, bias, epsilon };
+        }
+        let statistic = |running: &RunningState<Tensor<1>>| running.value().to_device(device);
+        let (mean, variance) = (statistic(&norm.running_mean), statistic(&norm.running_var));
+        TensorNorm::Running { gain, bias, mean, variance, epsilon }
+    }
+
+    /// Moves running statistics towards the batch's.
+    fn track(norm: &Option<BatchNorm>, batch: Option<Statistics>) {
+        let (Some(norm), Some(batch)) = (norm, batch) else { return };
+        let momentum = norm.momentum;
+        let average = |running: &RunningState<Tensor<1>>, batch| {
+            running.update(bridge::average(running.value_sync(), batch, momentum));
+        };
+        average(&norm.running_mean, batch.mean);
+        average(&norm.running_var, batch.variance);
+    }
+
+    /// A block in one operation: the ReLU of a norm, if there is one before, the units with ReLUs between them, and
+    /// the end. None if the kernels are not selected, or not made for this.
+    pub(crate) fn fused<'a, const D: usize, L: FusedLayer>(
+        before: Option<&Option<BatchNorm>>,
         units: &[Unit<L>],
         a: &Tensor<D>,
-        end: impl FnOnce() -> End<D>,
+        end: impl FnOnce() -> End<'a, D>,
     ) -> Option<Tensor<D>> {
         let device = a.device();
         let kernels = Kernels::on(&device);
         if kernels == Kernels::Reference || a.dtype() != DType::F32 {
             return None;
         }
-        let layer = |unit: &Unit<L>| {
-            let (conv, weight, linear_bias) = unit.layer.convolution()?;
-            let Some(norm) = unit.norm else {
-                return Some(TensorLayer { conv, weight, gain: None, bias: linear_bias, norm: TensorNorm::None });
-            };
-            if linear_bias.is_some() {
-                return None;
+        let layers = units.iter().map(|unit| unit.layer.tensors(unit.norm, &device)).collect::<Option<Vec<_>>>()?;
+        let End { scale, shortcut, relu } = end();
+        let mut projection_norm = &None;
+        let shortcut = match shortcut {
+            Addend::None => TensorShortcut::None,
+            Addend::Input(strength, ShortcutOption::ZeroPadAfter) => {
+                TensorShortcut::Input(strength, ChannelPadding::After)
             }
-            let epsilon = norm.epsilon;
-            let by_batch = device.is_autodiff() && norm.training.is_enabled();
-            let running = || TensorNorm::Running {
-                mean: norm.running_mean.value().to_device(&device),
-                variance: norm.running_var.value().to_device(&device),
-                epsilon,
-            };
-            Some(TensorLayer {
-                conv,
-                weight,
-                gain: Some(norm.gamma.val()),
-                bias: Some(norm.beta.val()),
-                norm: if by_batch { TensorNorm::Batch { epsilon } } else { running() },
-            })
-        };
-        let layers = units.iter().map(layer).collect::<Option<Vec<_>>>()?;
-        let end = end();
-        let path = TensorPath {
-            input: a.clone(),
-            layers,
-            scale: end.scale,
-            shortcut: match end.shortcut {
-                Addend::None => TensorShortcut::None,
-                Addend::Input(strength) => TensorShortcut::Input(strength),
-                Addend::Tensor(tensor, strength) => TensorShortcut::Tensor(tensor, strength),
-            },
-            relu: end.relu,
-            recompute: kernels == Kernels::Recompute,
-        };
-        let (output, statistics) = path.forward();
-        for (unit, batch) in units.iter().zip(statistics) {
-            if let (Some(norm), Some(batch)) = (unit.norm, batch) {
-                let average = |running: Tensor<1>, batch: Vec<f32>| {
-                    let channels = batch.len();
-                    let batch = Tensor::from_data(TensorData::new(batch, [channels]), &running.device());
-                    running.mul_scalar(1.0 - norm.momentum).add(batch.mul_scalar(norm.momentum)).detach()
-                };
-                norm.running_mean.update(average(norm.running_mean.value_sync(), batch.mean));
-                norm.running_var.update(average(norm.running_var.value_sync(), batch.variance));
+            Addend::Input(strength, _) => TensorShortcut::Input(strength, ChannelPadding::BothSides),
+            Addend::Tensor(tensor, strength) => TensorShortcut::Tensor(tensor, strength),
+            Addend::Conv(unit, strength) => {
+                projection_norm = unit.norm;
+                TensorShortcut::Projection(unit.layer.tensors(unit.norm, &device)?, strength)
             }
-        }
+            Addend::Linear(unit, strength) => {
+                projection_norm = unit.norm;
+                TensorShortcut::Projection(unit.layer.tensors(unit.norm, &device)?, strength)
+            }
+        };
+        let preactivation =
+            before.map(|norm| norm.as_ref().map_or(TensorNorm::None(None), |norm| tensor_norm(norm, &device)));
+        let recompute = kernels == Kernels::Recompute;
+        let input = a.clone();
+        let block = TensorBlock { input, preactivation, layers, scale, shortcut, relu, recompute };
+        let (output, statistics) = block.forward();
+        track(before.unwrap_or(&None), statistics.preactivation);
+        track(projection_norm, statistics.projection);
+        units.iter().zip(statistics.layers).for_each(|(unit, batch)| track(unit.norm, batch));
         Some(output)
     }
 }
 
-pub(crate) use choice::{FusedLayer, fused, max_pool};
+/// The mean over the pixels, by Burn's operations.
+fn mean_of_pixels(a: Tensor<4>) -> Tensor<2> {
+    let [batch, channels, ..] = a.dims();
+    if batch == 0 {
+        return Tensor::zeros([batch, channels], &a.device());
+    }
+    a.flatten::<3>(2, 3).mean_dim(2).squeeze_dim::<2>(2)
+}
+
+pub(crate) use choice::{FusedLayer, fused, max_pool, mean_pool, preactivate};

@@ -1,7 +1,7 @@
 use crate::ModelError;
 use burn::{
     module::Param,
-    nn::{BatchNorm, BatchNormConfig, conv::Conv2d},
+    nn::{BatchNorm, BatchNormConfig, Linear, conv::Conv2d},
     tensor::{Device, Tensor},
 };
 use core::{fmt, str::FromStr};
@@ -45,17 +45,31 @@ pub(crate) fn normalize<const D: usize>(norm: &Option<BatchNorm>, z: Tensor<D>) 
 
 /// A convolution that computes `norm(conv(a))` in inference mode: `W' = W · γ/√(v + ε)` and
 /// `b' = β + (b - m) · γ/√(v + ε)` for each output channel, with the running mean m and variance v.
-pub(crate) fn fold(conv: Conv2d, norm: Option<BatchNorm>) -> Conv2d {
+pub(crate) fn fold_conv(conv: Conv2d, norm: Option<BatchNorm>) -> Conv2d {
     let Some(norm) = norm else { return conv };
+    let (factor, bias) = affine(&norm, conv.bias.as_ref());
+    let channels = factor.dims()[0];
+    let weight = conv.weight.val() * factor.reshape([channels, 1, 1, 1]);
+    Conv2d { weight: Param::from_tensor(weight), bias: Some(Param::from_tensor(bias)), ..conv }
+}
+
+/// The same for a linear layer.
+pub(crate) fn fold_linear(linear: Linear, norm: Option<BatchNorm>) -> Linear {
+    let Some(norm) = norm else { return linear };
+    let (factor, bias) = affine(&norm, linear.bias.as_ref());
+    let weight = linear.weight.val() * factor.unsqueeze();
+    Linear { weight: Param::from_tensor(weight), bias: Some(Param::from_tensor(bias)) }
+}
+
+/// `γ/√(v + ε)`, and what a bias becomes.
+fn affine(norm: &BatchNorm, bias: Option<&Param<Tensor<1>>>) -> (Tensor<1>, Tensor<1>) {
     let factor = norm.gamma.val() / (norm.running_var.value() + norm.epsilon).sqrt();
-    let shift = match &conv.bias {
+    let shift = match bias {
         Some(bias) => bias.val() - norm.running_mean.value(),
         None => norm.running_mean.value().neg(),
     };
     let bias = norm.beta.val() + shift * factor.clone();
-    let channels = factor.dims()[0];
-    let weight = conv.weight.val() * factor.reshape([channels, 1, 1, 1]);
-    Conv2d { weight: Param::from_tensor(weight), bias: Some(Param::from_tensor(bias)), ..conv }
+    (factor, bias)
 }
 
 impl fmt::Display for Norm {

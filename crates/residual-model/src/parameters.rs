@@ -1,4 +1,4 @@
-//! A module's tensors by path.
+//! A module's tensors by path, and as a file.
 
 use alloc::{
     string::{String, ToString},
@@ -27,7 +27,7 @@ impl Parameter<'_> {
     }
 }
 
-/// Calls a function with every tensor of a module, in the module's order.
+/// Calls a function with every floating-point tensor of a module, in the module's order.
 pub fn for_each_parameter<M: Module>(module: &M, f: impl FnMut(Parameter<'_>)) {
     module.visit(&mut Visitor { path: Vec::new(), f });
 }
@@ -50,4 +50,22 @@ impl<F: FnMut(Parameter<'_>)> ModuleVisitor for Visitor<F> {
         let (path, shape) = (self.path.join("."), param.lazy_shape().to_vec());
         (self.f)(Parameter { path: &path, id: param.id, shape, data: &|| param.val().into_data() });
     }
+}
+
+/// The content of a file in Burn's format (`.bpk`) with a module's floating-point tensors, which
+/// `ModuleRecord::load` reads.
+///
+/// Unlike Burn's own, it holds no parameter ids: equal modules give equal bytes, and every module that loads it
+/// gets ids of its own, so that two of them can be parts of one.
+///
+/// # Errors
+/// If the names, shapes and types of the tensors take more than 4 GB.
+#[cfg(feature = "std")]
+pub fn to_burnpack<M: Module>(module: &M) -> Result<Vec<u8>, burn_pack::Error> {
+    let mut tensors = Vec::new();
+    for_each_parameter(module, |parameter| {
+        let (bytes, shape, dtype) = parameter.data().into_parts();
+        tensors.push(burn_pack::Tensor::new(parameter.path.into(), dtype, shape, None, bytes));
+    });
+    Ok(burn_pack::Writer::new(tensors).into_bytes()?.to_vec())
 }

@@ -2,12 +2,12 @@
 //! al. 2016, "Identity Mappings in Deep Residual Networks", Fig. 4e).
 
 use crate::{
-    ConvPathConfig, ConvShortcut, Layer, Norm, ShortcutOption,
-    block::scale,
+    BlockKind, ConvPathConfig, ConvShortcut, Layer, Norm, PlainBlockConfig, ResidualBlockConfig,
+    block::{Fold, scale, seeded},
     conv::AT_LEAST_TWO,
     init::zeroed,
-    kernels::{Addend, End, Unit, fused, unit},
-    norm::{fold, normalize},
+    kernels::{End, Unit, fused, preactivate, unit},
+    norm::{fold_conv, normalize},
 };
 use alloc::vec::Vec;
 use burn::{
@@ -15,11 +15,89 @@ use burn::{
     nn::{BatchNorm, conv::Conv2d},
     tensor::{Device, Tensor, activation::relu},
 };
+use serde::{Deserialize, Serialize};
 
 type ConvUnit<'a> = Unit<'a, Conv2d>;
 
+/// Configuration of a [`PreactPath`], and in a [`PlainBlockConfig`] or a [`ResidualBlockConfig`] of a
+/// pre-activation block.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use residual_model::{ConvPathConfig, ResidualBlockConfig};
+///
+/// let device = Device::flex();
+/// let block = ResidualBlockConfig::new(ConvPathConfig::new(16, 32).with_stride(2).preactivated()).init(&device);
+/// assert_eq!(block.forward(Tensor::ones([1, 16, 8, 8], &device)).dims(), [1, 32, 4, 4]);
+/// ```
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PreactPathConfig {
+    /// The convolutions, each of which comes after its norm and ReLU.
+    pub convolutions: ConvPathConfig,
+}
+
+impl PreactPathConfig {
+    /// Builds the path, its weights to be drawn by the device's generator.
+    ///
+    /// # Panics
+    /// If a size is zero, or groups do not divide the channels.
+    pub fn init(&self, device: &Device) -> PreactPath {
+        let [(conv1, bn1), (conv2, bn2), (conv3, bn3)] = self.convolutions.layers(|shape| shape.channels[0], device);
+        let (conv1, conv2) = (conv1.expect(AT_LEAST_TWO), conv2.expect(AT_LEAST_TWO));
+        PreactPath { bn1, conv1, bn2, conv2, bn3, conv3 }
+    }
+}
+
+impl PlainBlockConfig<PreactPathConfig> {
+    /// Builds the block.
+    ///
+    /// # Panics
+    /// If a size is zero, or groups do not divide the channels.
+    pub fn init(&self, device: &Device) -> PreactPlainBlock {
+        let block = seeded(PreactPlainBlock { main_path: self.main_path.init(device) }, self.seed);
+        if !self.zero_init {
+            return block;
+        }
+        PreactPlainBlock { main_path: block.main_path.zero_last_layer() }
+    }
+}
+
+impl ResidualBlockConfig<PreactPathConfig> {
+    /// Builds the block. The projection of its shortcut has no norm.
+    ///
+    /// # Panics
+    /// If a size is zero, groups do not divide the channels, or a zero-padding shortcut would have to drop channels.
+    pub fn init(&self, device: &Device) -> PreactResidualBlock {
+        let block = seeded(self.build(device), self.seed);
+        if !self.zero_init {
+            return block;
+        }
+        PreactResidualBlock { main_path: block.main_path.zero_last_layer(), ..block }
+    }
+
+    fn build(&self, device: &Device) -> PreactResidualBlock {
+        PreactResidualBlock {
+            main_path: self.main_path.init(device),
+            shortcut: self.main_path.convolutions.shortcut(self.shortcut, Norm::None, device),
+            skip_strength: self.skip_strength,
+            branch_scale: self.branch_scale,
+            survival: self.survival,
+        }
+    }
+
+    /// Builds either kind of block, its weights to be drawn.
+    pub(crate) fn build_kind(&self, kind: BlockKind, device: &Device) -> PreactBlock {
+        match kind {
+            BlockKind::Plain => PreactBlock::Plain(PreactPlainBlock { main_path: self.main_path.init(device) }),
+            BlockKind::Residual => PreactBlock::Residual(self.build(device)),
+        }
+    }
+}
+
 /// `F(p) = W2 * g(norm(W1 * p))`, or with a third convolution `W3 * g(norm(W2 * g(norm(W1 * p))))`,
 /// where `p = g(norm(a))` is the block's pre-activated input.
+///
+/// Should be created using [`PreactPathConfig`].
 #[derive(Module, Debug)]
 pub struct PreactPath {
     /// The norm of the block's input.
@@ -37,6 +115,8 @@ pub struct PreactPath {
 }
 
 /// A pre-activation block without a shortcut: `a_out = F(g(norm(a)))`.
+///
+/// Should be created using [`PlainBlockConfig`] with a [`PreactPathConfig`].
 #[derive(Module, Debug)]
 pub struct PreactPlainBlock {
     /// `F` and the norm before it.
@@ -47,6 +127,8 @@ pub struct PreactPlainBlock {
 ///
 /// The shortcut is the identity on `a`, so that the signal passes through the whole net unchanged.
 /// Where shapes differ it bridges from `p`, which both ways then share.
+///
+/// Should be created using [`ResidualBlockConfig`] with a [`PreactPathConfig`].
 #[derive(Module, Debug)]
 pub struct PreactResidualBlock {
     /// `F` and the norm before it.
@@ -62,18 +144,12 @@ pub struct PreactResidualBlock {
 }
 
 impl PreactPath {
-    pub(crate) fn new(config: &ConvPathConfig, device: &Device) -> Self {
-        let [(conv1, bn1), (conv2, bn2), (conv3, bn3)] = config.layers(|shape| shape.channels[0], device);
-        let (conv1, conv2) = (conv1.expect(AT_LEAST_TWO), conv2.expect(AT_LEAST_TWO));
-        Self { bn1, conv1, bn2, conv2, bn3, conv3 }
-    }
-
     /// `p = g(norm(a))`
     ///
     /// # Shapes
     /// - a and output: `[batch, in_channels, height, width]`
     pub fn preactivate(&self, a: Tensor<4>) -> Tensor<4> {
-        relu(normalize(&self.bn1, a))
+        preactivate(&self.bn1, a)
     }
 
     /// `F(p)`
@@ -82,7 +158,7 @@ impl PreactPath {
     /// - p: `[batch, in_channels, height, width]`
     /// - output: `[batch, out_channels, ⌈height / stride⌉, ⌈width / stride⌉]`
     pub fn forward(&self, p: Tensor<4>) -> Tensor<4> {
-        if let Some(z) = self.fused(&p, End::identity) {
+        if let Some(z) = self.fused(None, &p, End::identity) {
             return z;
         }
         let (first, second, third) = self.units();
@@ -115,25 +191,34 @@ impl PreactPath {
         (unit(&self.conv1, &self.bn2), unit(&self.conv2, &self.bn3), third)
     }
 
-    /// `F(p)` and what is done with it in one operation, where there is a kernel for it.
-    fn fused(&self, p: &Tensor<4>, end: impl FnOnce() -> End<4>) -> Option<Tensor<4>> {
+    /// `F(p)` and what is done with it in one operation, where there is a kernel for it; with a norm before, of an input
+    /// that is still to be pre-activated.
+    fn fused<'a>(
+        &self,
+        before: Option<&Option<BatchNorm>>,
+        input: &Tensor<4>,
+        end: impl FnOnce() -> End<'a, 4>,
+    ) -> Option<Tensor<4>> {
         match self.units() {
-            (first, second, None) => fused(&[first, second], p, end),
-            (first, second, Some(third)) => fused(&[first, second, third], p, end),
+            (first, second, None) => fused(before, &[first, second], input, end),
+            (first, second, Some(third)) => fused(before, &[first, second, third], input, end),
         }
-    }
-
-    fn folded(mut self) -> Self {
-        self.conv1 = fold(self.conv1, self.bn2.take());
-        if self.conv3.is_some() {
-            self.conv2 = fold(self.conv2, self.bn3.take());
-        }
-        self
     }
 
     fn zero_last_layer(mut self) -> Self {
         let last = self.conv3.as_mut().unwrap_or(&mut self.conv2);
         last.weight = zeroed(last.weight.clone());
+        self
+    }
+}
+
+impl Fold for PreactPath {
+    /// The norm before the first convolution follows an addition and stays.
+    fn folded(mut self) -> Self {
+        self.conv1 = fold_conv(self.conv1, self.bn2.take());
+        if self.conv3.is_some() {
+            self.conv2 = fold_conv(self.conv2, self.bn3.take());
+        }
         self
     }
 }
@@ -144,7 +229,8 @@ impl PreactPlainBlock {
     /// # Shapes
     /// As [`PreactPath::forward`]'s.
     pub fn forward(&self, a: Tensor<4>) -> Tensor<4> {
-        self.main_path.forward(self.main_path.preactivate(a))
+        let path = &self.main_path;
+        path.fused(Some(&path.bn1), &a, End::identity).unwrap_or_else(|| path.forward(path.preactivate(a)))
     }
 }
 
@@ -177,12 +263,12 @@ impl PreactResidualBlock {
     }
 
     fn forward_scaled(&self, a: Tensor<4>, branch_scale: f64) -> Tensor<4> {
-        let (p, around) = self.ways(a);
-        let addend = || Addend::Tensor(around.clone(), self.skip_strength);
-        if let Some(output) = self.main_path.fused(&p, || End { scale: branch_scale, shortcut: addend(), relu: false })
-        {
+        let path = &self.main_path;
+        let end = || End { scale: branch_scale, shortcut: self.shortcut.addend(self.skip_strength), relu: false };
+        if let Some(output) = path.fused(Some(&path.bn1), &a, end) {
             return output;
         }
+        let (p, around) = self.ways(a);
         scale(self.main_path.forward(p), branch_scale) + scale(around, self.skip_strength)
     }
 }
@@ -197,14 +283,9 @@ pub enum PreactBlock {
     Residual(PreactResidualBlock),
 }
 
-crate::transparent::transparent_module!(PreactBlock { Plain, Residual });
+crate::transparent::transparent_enum!(PreactBlock { Plain, Residual });
 
 impl PreactBlock {
-    /// The projection of a pre-activation shortcut has no norm.
-    pub(crate) fn shortcut(config: &ConvPathConfig, option: ShortcutOption, device: &Device) -> ConvShortcut {
-        config.shortcut(option, Norm::None, device)
-    }
-
     /// [`PreactPlainBlock::forward`] or [`PreactResidualBlock::forward`].
     pub fn forward(&self, a: Tensor<4>) -> Tensor<4> {
         match self {

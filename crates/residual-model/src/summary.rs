@@ -30,9 +30,9 @@ pub struct SummaryRow {
 /// A network's weighted layers in the order of the forward pass.
 ///
 /// ```
-/// use residual_model::ConvConfig;
+/// use residual_model::cifar_resnet;
 ///
-/// let summary = ConvConfig::cifar(20, [3, 32, 32], 10).summary();
+/// let summary = cifar_resnet(20).summary();
 /// assert_eq!(summary.parameters(), 269_722);
 /// assert_eq!(summary.multiply_adds(), 40_551_040);
 /// ```

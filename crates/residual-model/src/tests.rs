@@ -1,6 +1,7 @@
 //! The lecture's claims and the published numbers.
 
 mod family;
+mod foreign;
 
 use crate::*;
 use burn::{
@@ -22,10 +23,6 @@ fn parameters<M: Module>(module: &M) -> BTreeMap<String, Vec<f64>> {
     all
 }
 
-fn zero_init() -> InitConfig {
-    InitConfig { seed: 1, zero_init: true }
-}
-
 fn non_negative<const D: usize>(shape: [usize; D]) -> Tensor<D> {
     let n = shape.iter().product::<usize>();
     let values: Vec<f32> = (0..n).map(|i| ((i * 7919) % 101) as f32 / 50.0).collect();
@@ -38,16 +35,16 @@ fn with_zero_last_weights_a_residual_block_is_the_identity_and_a_plain_block_is_
         for device in [device(), device().autodiff()] {
             let a = non_negative([2, 4, 5, 5]).to_device(&device);
             let path = ConvPathConfig::new(4, 4).with_norm(norm);
-            let residual = ResidualBlockConfig::new(path.clone()).with_init(zero_init()).init(&device);
+            let residual = ResidualBlockConfig::new(path.clone()).with_zero_init(true).init(&device);
             residual.forward(a.clone()).into_data().assert_eq(&a.to_data(), true);
-            let plain = PlainBlockConfig::new(path).with_init(zero_init()).init(&device);
+            let plain = PlainBlockConfig::new(path).with_zero_init(true).init(&device);
             plain.forward(a.clone()).into_data().assert_eq(&a.zeros_like().to_data(), true);
 
             let a = non_negative([3, 6]).to_device(&device);
             let path = DensePathConfig::new(6, 6).with_norm(norm);
-            let residual = ResidualBlockConfig::new(path.clone()).with_init(zero_init()).init(&device);
+            let residual = ResidualBlockConfig::new(path.clone()).with_zero_init(true).init(&device);
             residual.forward(a.clone()).into_data().assert_eq(&a.to_data(), true);
-            let plain = PlainBlockConfig::new(path).with_init(zero_init()).init(&device);
+            let plain = PlainBlockConfig::new(path).with_zero_init(true).init(&device);
             plain.forward(a.clone()).into_data().assert_eq(&a.zeros_like().to_data(), true);
         }
     }
@@ -57,23 +54,26 @@ fn with_zero_last_weights_a_residual_block_is_the_identity_and_a_plain_block_is_
 fn skip_strength_zero_is_the_plain_block() {
     let a = non_negative([2, 4, 5, 5]);
     let path = ConvPathConfig::new(4, 4);
-    let plain = PlainBlockConfig::new(path.clone()).init(&device()).forward(a.clone());
-    let residual = ResidualBlockConfig::new(path.clone()).with_skip_strength(0.0).init(&device()).forward(a.clone());
+    let plain = PlainBlockConfig::new(path.clone()).with_seed(3).init(&device()).forward(a.clone());
+    let residual = ResidualBlockConfig::new(path.clone()).with_seed(3).with_skip_strength(0.0);
+    let residual = residual.init(&device()).forward(a.clone());
     residual.into_data().assert_eq(&plain.to_data(), true);
-    let half = ResidualBlockConfig::new(path).with_skip_strength(0.5).with_init(zero_init()).init(&device());
+    let half = ResidualBlockConfig::new(path).with_skip_strength(0.5).with_zero_init(true).init(&device());
     half.forward(a.clone()).into_data().assert_eq(&(a * 0.5).to_data(), true);
 }
 
 #[test]
 fn every_shortcut_bridges_stride_and_channels() {
     let a = non_negative([2, 4, 5, 7]);
-    for option in [ShortcutOption::ZeroPad, ShortcutOption::Projection, ShortcutOption::ProjectAll] {
+    for option in
+        [ShortcutOption::ZeroPad, ShortcutOption::ZeroPadAfter, ShortcutOption::Projection, ShortcutOption::ProjectAll]
+    {
         for (out, stride, size) in [(4, 1, [5, 7]), (4, 2, [3, 4]), (7, 1, [5, 7]), (7, 2, [3, 4])] {
             let path = ConvPathConfig::new(4, out).with_stride(stride);
             let block = ResidualBlockConfig::new(path).with_shortcut(option).init(&device());
             assert_eq!(block.forward(a.clone()).dims(), [2, out, size[0], size[1]], "{option} {out} {stride}");
             let projects = match option {
-                ShortcutOption::ZeroPad => false,
+                ShortcutOption::ZeroPad | ShortcutOption::ZeroPadAfter => false,
                 ShortcutOption::Projection => out != 4 || stride != 1,
                 ShortcutOption::ProjectAll => true,
             };
@@ -83,19 +83,32 @@ fn every_shortcut_bridges_stride_and_channels() {
 }
 
 #[test]
-fn zero_padding_subsamples_and_puts_half_of_the_new_channels_before() {
+fn zero_padding_subsamples_and_puts_the_zeros_where_the_option_says() {
     let a = non_negative([1, 2, 4, 4]);
-    let block = ResidualBlockConfig::new(ConvPathConfig::new(2, 5).with_stride(2))
-        .with_shortcut(ShortcutOption::ZeroPad)
-        .with_init(zero_init())
-        .init(&device());
-    let out: Vec<f32> = block.forward(a.clone()).into_data().try_to_vec().unwrap();
-    let a: Vec<f32> = a.into_data().try_to_vec().unwrap();
-    let at = |channel: usize, y: usize, x: usize| a[(channel * 4 + y) * 4 + x];
-    for channel in 0..5 {
-        for (y, x) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-            let expected = if (1..3).contains(&channel) { at(channel - 1, 2 * y, 2 * x) } else { 0.0 };
-            assert_eq!(out[(channel * 2 + y) * 2 + x], expected);
+    let values: Vec<f32> = a.to_data().try_to_vec().unwrap();
+    let at = |channel: usize, y: usize, x: usize| values[(channel * 4 + y) * 4 + x];
+    for (option, first) in [(ShortcutOption::ZeroPad, 1), (ShortcutOption::ZeroPadAfter, 0)] {
+        for kernels in [Kernels::Fused, Kernels::Reference] {
+            let block = ResidualBlockConfig::new(ConvPathConfig::new(2, 5).with_stride(2))
+                .with_shortcut(option)
+                .with_zero_init(true)
+                .init(&device());
+            let out: Vec<f32> = kernels.scope(|| block.forward(a.clone())).into_data().try_to_vec().unwrap();
+            for channel in 0..5 {
+                for (y, x) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                    let seen = (first..first + 2).contains(&channel);
+                    let expected = if seen { at(channel - first, 2 * y, 2 * x) } else { 0.0 };
+                    assert_eq!(out[(channel * 2 + y) * 2 + x], expected, "{option} {kernels}");
+                }
+            }
+            let dense = ResidualBlockConfig::new(DensePathConfig::new(2, 5))
+                .with_shortcut(option)
+                .with_zero_init(true)
+                .init(&device());
+            let out = kernels.scope(|| dense.forward(Tensor::from_floats([[3.0, 4.0]], &device())));
+            let mut expected = [0.0f32; 5];
+            expected[first..first + 2].copy_from_slice(&[3.0, 4.0]);
+            assert_eq!(out.into_data().try_to_vec::<f32>().unwrap(), expected, "{option} {kernels}");
         }
     }
 }
@@ -111,7 +124,7 @@ fn parameters_and_depths_are_the_published_ones() {
     let published = [(20, 269_722), (32, 464_154), (44, 658_586), (56, 853_018), (110, 1_727_962), (1202, 19_421_274)];
     for (depth, parameters) in published {
         for kind in [BlockKind::Plain, BlockKind::Residual] {
-            let config = ConvConfig::cifar(depth, [3, 32, 32], 10).with_blocks(BlockOptions::of_kind(kind));
+            let config = cifar_resnet(depth).with_kind(kind);
             assert_eq!(config.summary().parameters(), parameters);
             assert_eq!(config.summary().rows().len(), depth);
             if depth <= 56 {
@@ -119,7 +132,7 @@ fn parameters_and_depths_are_the_published_ones() {
             }
         }
     }
-    assert_eq!(ConvConfig::cifar(20, [3, 32, 32], 10).summary().multiply_adds(), 40_551_040);
+    assert_eq!(cifar_resnet(20).summary().multiply_adds(), 40_551_040);
 }
 
 #[test]
@@ -152,7 +165,7 @@ fn twins_have_the_same_parameters_with_the_same_values() {
 fn weights_depend_on_seed_and_path_alone() {
     let build = |seed| {
         let init = InitConfig { seed, zero_init: false };
-        parameters(&ConvConfig::cifar(8, [3, 8, 8], 10).with_init(init).init(&device()))
+        parameters(&cifar_resnet(8).with_init(init).init(&device()))
     };
     let here = build(3);
     device().seed(99);
@@ -161,15 +174,13 @@ fn weights_depend_on_seed_and_path_alone() {
     assert_ne!(build(4), here);
     assert_ne!(here["layer1.0.main_path.conv1.weight"], here["layer1.0.main_path.conv2.weight"]);
     // A deeper net shares the layers it has in common.
-    let deeper = parameters(
-        &ConvConfig::cifar(14, [3, 8, 8], 10).with_init(InitConfig { seed: 3, zero_init: false }).init(&device()),
-    );
+    let deeper = parameters(&cifar_resnet(14).with_seed(3).init(&device()));
     assert_eq!(deeper["layer1.0.main_path.conv1.weight"], here["layer1.0.main_path.conv1.weight"]);
 }
 
 #[test]
 fn weights_have_he_variance() {
-    let weights = &parameters(&ConvConfig::cifar(8, [3, 8, 8], 10).init(&device()))["layer3.0.main_path.conv2.weight"];
+    let weights = &parameters(&cifar_resnet(8).init(&device()))["layer3.0.main_path.conv2.weight"];
     let n = weights.len() as f64;
     let mean = weights.iter().sum::<f64>() / n;
     let variance = weights.iter().map(|w| (w - mean).powi(2)).sum::<f64>() / n;
@@ -276,23 +287,29 @@ fn gradients_of_every_block_agree_with_finite_differences() {
         let weigh = |out: Tensor<4>| (out.clone() * double(out.dims(), 3)).sum();
         let weigh_dense = |out: Tensor<2>| (out.clone() * double(out.dims(), 3)).sum();
         check_gradients(
-            || PlainBlockConfig::new(path.clone()).init(&device).map(&mut Double),
+            || PlainBlockConfig::new(path.clone()).with_seed(0).init(&device).map(&mut Double),
             |block| weigh(block.forward(double([4, 2, 5, 5], 0))),
         );
         check_gradients(
-            || PlainBlockConfig::new(dense.clone()).init(&device).map(&mut Double),
+            || PlainBlockConfig::new(dense.clone()).with_seed(0).init(&device).map(&mut Double),
             |block| weigh_dense(block.forward(double([5, 4], 0))),
         );
-        for option in [ShortcutOption::ZeroPad, ShortcutOption::Projection] {
+        for option in [ShortcutOption::ZeroPad, ShortcutOption::ZeroPadAfter, ShortcutOption::Projection] {
             check_gradients(
                 || {
                     let config = ResidualBlockConfig::new(path.clone()).with_shortcut(option).with_skip_strength(0.7);
-                    config.with_branch_scale(0.5).init(&device).map(&mut Double)
+                    config.with_branch_scale(0.5).with_seed(0).init(&device).map(&mut Double)
                 },
                 |block| weigh(block.forward(double([4, 2, 5, 5], 0))),
             );
             check_gradients(
-                || ResidualBlockConfig::new(dense.clone()).with_shortcut(option).init(&device).map(&mut Double),
+                || {
+                    ResidualBlockConfig::new(dense.clone())
+                        .with_shortcut(option)
+                        .with_seed(0)
+                        .init(&device)
+                        .map(&mut Double)
+                },
                 |block| weigh_dense(block.forward(double([5, 4], 0))),
             );
         }
@@ -302,10 +319,11 @@ fn gradients_of_every_block_agree_with_finite_differences() {
 #[test]
 fn a_training_step_of_1202_layers_does_not_overflow_the_stack() {
     let device = device().autodiff();
-    let network = ConvConfig::cifar(1202, [3, 8, 8], 10).with_width(2).init(&device);
+    let network = cifar_resnet(1202).with_width(2).init(&device);
     let images = Tensor::random([2, 3, 8, 8], Distribution::Default, &device);
     let grads = network.forward(images).powi_scalar(2).sum().backward();
-    let stem = network.conv1.weight.val().grad(&grads).expect("the gradient reaches the first layer");
+    let Backbone::Conv(backbone) = &network.backbone else { panic!("a convolutional network") };
+    let stem = backbone.conv1.weight.val().grad(&grads).expect("the gradient reaches the first layer");
     let norm: f64 = stem.powi_scalar(2).sum().into_data().iter::<f64>().next().unwrap();
     assert!(norm.is_finite() && norm > 0.0);
 }
@@ -314,8 +332,8 @@ fn a_training_step_of_1202_layers_does_not_overflow_the_stack() {
 fn without_norm_the_branch_scale_keeps_a_deep_net_finite() {
     let largest = |branch_scale| {
         let blocks = BlockOptions { norm: Norm::None, branch_scale, ..BlockOptions::default() };
-        let network = DenseConfig::new(402, 16, 10).with_blocks(blocks).init(&device());
-        let logits: Vec<f32> = network.forward(non_negative([4, 16])).into_data().try_to_vec().unwrap();
+        let network = dense_resnet(402, 16, 10).with_blocks(blocks).init(&device());
+        let logits: Vec<f32> = network.forward(non_negative([4, 16, 1, 1])).into_data().try_to_vec().unwrap();
         logits.iter().fold(0.0f32, |a, &b| if b.is_finite() { a.max(b.abs()) } else { f32::INFINITY })
     };
     assert!(largest(BranchScale::InverseSqrtDepth) < 1e3);
@@ -324,10 +342,10 @@ fn without_norm_the_branch_scale_keeps_a_deep_net_finite() {
 
 #[test]
 fn wrong_networks_are_refused() {
-    let config = |classes, width| ConvConfig::cifar(20, [3, 32, 32], classes).with_width(width).validate();
+    let config = |classes, width| cifar_resnet(20).with_classes(classes).with_width(width).validate();
     assert_eq!(config(0, 16), Err(ModelError::Zero("classes")));
     assert_eq!(config(10, 0), Err(ModelError::Zero("width")));
-    assert!(DenseConfig::new(5, 8, 10).validate().is_err());
+    assert!(NetworkConfig::dense(5, 8, 10).validate().is_err());
     let blocks = BlockOptions { skip_strength: f64::NAN, ..BlockOptions::default() };
-    assert!(DenseConfig::new(4, 8, 10).with_blocks(blocks).validate().is_err());
+    assert!(NetworkConfig::dense(4, 8, 10).with_blocks(blocks).validate().is_err());
 }

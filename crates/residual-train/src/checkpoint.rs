@@ -9,7 +9,8 @@
 //! | | Burn's records of the weights, the optimizer, the schedule, the moving average, the best weights |
 //! | 32 | SHA-256 of all before |
 //!
-//! Numbers are little-endian.
+//! Numbers are little-endian. Times that were measured are not in it but in a CSV file beside it, so that two trainings of
+//! one configuration write the same bytes.
 
 use crate::{Row, TrainError, progress::Progress};
 use residual_model::NetworkConfig;
@@ -28,6 +29,13 @@ pub struct Checkpoint {
     pub(crate) warm: bool,
     pub(crate) rows: Vec<Row>,
     pub(crate) records: Records,
+}
+
+/// How long something took that a checkpoint tells of: the running epoch, or a row of the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Time {
+    seconds: f64,
+    images_per_second: f64,
 }
 
 /// Burn's records, each as a file of its own would hold it.
@@ -64,7 +72,7 @@ impl Checkpoint {
         self.progress.iteration
     }
 
-    /// The file's content.
+    /// The file's content. The times in the metrics are left out.
     ///
     /// # Errors
     /// If the description cannot be encoded.
@@ -73,9 +81,9 @@ impl Checkpoint {
         let records = [Some(model), Some(optimizer), Some(scheduler), ema.as_ref(), best.as_ref()];
         let header = Header {
             network: self.network.clone(),
-            progress: self.progress.clone(),
+            progress: Progress { seconds: 0.0, ..self.progress.clone() },
             warm: self.warm,
-            rows: self.rows.clone(),
+            rows: self.rows.iter().map(|row| Row { seconds: 0.0, images_per_second: 0.0, ..row.clone() }).collect(),
             lengths: records.map(|record| record.map(|record| record.len() as u64)),
         };
         let mut encoded = Vec::new();
@@ -86,6 +94,22 @@ impl Checkpoint {
         bytes.extend(encoded);
         records.into_iter().flatten().for_each(|record| bytes.extend(record));
         Ok(Self::seal(bytes))
+    }
+
+    /// The times that [`Self::to_bytes`] leaves out: of the running epoch, then of each row.
+    pub(crate) fn times(&self) -> Vec<Time> {
+        let epoch = Time { seconds: self.progress.seconds, images_per_second: 0.0 };
+        let row = |row: &Row| Time { seconds: row.seconds, images_per_second: row.images_per_second };
+        [epoch].into_iter().chain(self.rows.iter().map(row)).collect()
+    }
+
+    /// Puts times back, if they are of as many rows; without them a time is 0.
+    pub(crate) fn set_times(&mut self, times: &[Time]) {
+        let Some((epoch, rows)) = times.split_first().filter(|(_, rows)| rows.len() == self.rows.len()) else { return };
+        self.progress.seconds = epoch.seconds;
+        for (row, time) in self.rows.iter_mut().zip(rows) {
+            (row.seconds, row.images_per_second) = (time.seconds, time.images_per_second);
+        }
     }
 
     /// A file's content with its checksum behind it.
@@ -177,7 +201,16 @@ mod tests {
     #[test]
     fn a_checkpoint_survives_its_file_to_the_bit() {
         let bytes = checkpoint().to_bytes().unwrap();
-        assert_eq!(Checkpoint::from_bytes(&bytes).unwrap(), checkpoint());
+        let mut read = Checkpoint::from_bytes(&bytes).unwrap();
+        read.set_times(&checkpoint().times());
+        assert_eq!(read, checkpoint());
+    }
+
+    #[test]
+    fn times_are_not_among_the_bytes() {
+        let mut slower = checkpoint();
+        (slower.progress.seconds, slower.rows[0].seconds, slower.rows[0].images_per_second) = (9.0, 8.0, 7.0);
+        assert_eq!(slower.to_bytes().unwrap(), checkpoint().to_bytes().unwrap());
     }
 
     #[test]

@@ -205,7 +205,7 @@ impl TrainConfig {
     /// Sets the seed of the initial weights and of the order of samples.
     pub fn with_seed(mut self, seed: u64) -> Self {
         self.seed = seed;
-        let init = InitConfig { seed, ..*self.network.init_config() };
+        let init = InitConfig { seed, ..self.network.init };
         self.network = self.network.with_init(init);
         self
     }
@@ -234,7 +234,7 @@ impl TrainConfig {
         if let Some(iterations) = self.iterations {
             at_least_one("the number of iterations", iterations)?;
         }
-        if let NetworkConfig::Conv(network) = &self.network {
+        if let Some(network) = self.network.as_conv() {
             self.augmentation.check([network.image[1], network.image[2]])?;
         }
         if let Some(decay) = self.ema {

@@ -1,6 +1,6 @@
 use crate::{
-    Checkpoint, Device, Environment, Outcome, Row, Status, TrainConfig, TrainError, files,
-    learner::{Classifier, burn_bytes, bytes},
+    Checkpoint, Device, Environment, Outcome, Row, Status, TrainConfig, TrainError, files, ids,
+    learner::{Classifier, burn_bytes, file},
     metrics,
 };
 use burn::{
@@ -30,10 +30,11 @@ use std::{
 /// | `best.bpk` | the weights of the epoch with the lowest test error |
 /// | `preprocessing.json` | what makes an image file like the images it was trained on |
 /// | `classes.json` | the classes' names, where the data have them |
-/// | `checkpoint/` | the two newest [`Checkpoint`]s |
+/// | `checkpoint/` | the two newest [`Checkpoint`]s, each with the times it took beside it |
 /// | `.lock` | held by the process that trains |
 ///
-/// Files appear by rename, so each is whole or missing.
+/// Files appear by rename, so each is whole or missing. The bytes of weights and checkpoints are a function of the
+/// configuration, for one instruction set; times are in files of their own.
 #[derive(Clone, Debug)]
 pub struct RunDir {
     path: PathBuf,
@@ -67,6 +68,9 @@ const BEST: &str = "best.bpk";
 const PREPROCESSING: &str = "preprocessing.json";
 const CLASSES: &str = "classes.json";
 const LOCK: &str = ".lock";
+
+/// The ending of the file with a checkpoint's times.
+const TIMES: &str = "times.csv";
 
 /// Checkpoints that are kept.
 const KEPT: usize = 2;
@@ -144,13 +148,7 @@ impl RunDir {
         if force {
             return Ok(());
         }
-        let reason = match self.summary().map(|s| s.status) {
-            Ok(Status::Finished | Status::StoppedEarly) => {
-                "holds a finished training; choose another folder, or replace it with --force"
-            }
-            _ => "holds an unfinished training; go on with --resume, or replace it with --force",
-        };
-        Err(TrainError::bad_file(&self.path, reason))
+        Err(TrainError::Occupied { path: self.path.clone(), finished: self.is_finished() })
     }
 
     /// Whether the folder is one that [`RunDir::create`] made, so that `force` may empty it.
@@ -234,7 +232,8 @@ impl RunDir {
     /// # Errors
     /// If the weights are missing, damaged or another network's.
     pub fn network(&self, device: &Device) -> Result<Network, TrainError> {
-        load(self.config()?.init(&device.clone().inner()), &self.file(MODEL))
+        // Files of earlier versions hold ids, equal ones for equal networks.
+        load(self.config()?.init(&device.clone().inner()), &self.file(MODEL)).map(ids::unique)
     }
 
     /// What makes an image file like the images it was trained on.
@@ -294,7 +293,10 @@ impl RunDir {
 
     fn read_checkpoint(&self, path: &Path, device: &Device) -> Result<Checkpoint, TrainError> {
         let bytes = fs::read(path).map_err(|source| TrainError::Io { action: "read", path: path.into(), source })?;
-        let checkpoint = Checkpoint::from_bytes(&bytes).map_err(|reason| TrainError::bad_file(path, reason))?;
+        let mut checkpoint = Checkpoint::from_bytes(&bytes).map_err(|reason| TrainError::bad_file(path, reason))?;
+        if let Ok(times) = metrics::read(&path.with_extension(TIMES)) {
+            checkpoint.set_times(&times);
+        }
         let config = self.config()?;
         if checkpoint.network != config.network {
             let (name, own) = (checkpoint.network.name(), config.network.name());
@@ -343,12 +345,19 @@ impl RunDir {
             files::write(&self.file(BEST), best)?;
         }
         let own = checkpoint.iteration();
-        files::write(&folder.join(format!("{own:08}.ckpt")), &checkpoint.to_bytes()?)?;
+        let path = folder.join(format!("{own:08}.ckpt"));
+        let times = path.with_extension(TIMES);
+        metrics::write(&times, &checkpoint.times())?;
+        if let Err(error) = checkpoint.to_bytes().and_then(|bytes| files::write(&path, &bytes)) {
+            let _ = fs::remove_file(times);
+            return Err(error);
+        }
         self.write_metrics(&checkpoint.rows)?;
         // Those of later iterations are of a time that the training went back from.
         let (later, earlier): (Vec<_>, Vec<_>) = self.checkpoints().into_iter().partition(|(i, _)| *i > own);
         for (_, path) in later.iter().chain(earlier.iter().skip(KEPT)) {
             let _ = fs::remove_file(path);
+            let _ = fs::remove_file(path.with_extension(TIMES));
         }
         Ok(())
     }
@@ -366,7 +375,7 @@ impl RunDir {
     ) -> Result<(), TrainError> {
         self.write_metrics(&outcome.rows)?;
         if matches!(outcome.status, Status::Finished | Status::StoppedEarly) {
-            files::write(&self.file(MODEL), &bytes(outcome.network.clone().into_record())?)?;
+            files::write(&self.file(MODEL), &file(&outcome.network)?)?;
         }
         let summary = Summary {
             status: outcome.status,

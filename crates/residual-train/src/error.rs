@@ -62,6 +62,14 @@ pub enum TrainError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A folder for a new training that holds one already.
+    #[error("{} holds {} training; choose another folder", path.display(), if *.finished { "a finished" } else { "an unfinished" })]
+    Occupied {
+        /// The folder.
+        path: PathBuf,
+        /// Whether the training there came to its end.
+        finished: bool,
+    },
     /// A file whose content is not what it should be.
     #[error("{} {reason}", path.display())]
     BadFile {
@@ -79,7 +87,8 @@ impl TrainError {
             Self::Scores { .. } => false,
             Self::Model(_) | Self::Setting { .. } | Self::Conflict(_) | Self::Mismatch(_) => true,
             Self::Data(error) => error.is_usage(),
-            Self::Stopped | Self::Diverged { .. } | Self::Learner(_) | Self::Io { .. } | Self::BadFile { .. } => false,
+            Self::Stopped | Self::Diverged { .. } | Self::Learner(_) | Self::Io { .. } | Self::Occupied { .. } => false,
+            Self::BadFile { .. } => false,
         }
     }
 

@@ -123,7 +123,7 @@ mod tests {
 
     fn network() -> Network {
         let config = TrainConfig::new("dense-resnet4".parse().unwrap(), DataName::Synthetic).unwrap();
-        let blocks = residual_model::BlockOptions { norm: Norm::None, ..*config.network.blocks() };
+        let blocks = residual_model::BlockOptions { norm: Norm::None, ..config.network.blocks };
         let network = config.network.clone().with_blocks(blocks);
         config.with_network(network).init(&Device::flex().autodiff())
     }

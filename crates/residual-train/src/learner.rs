@@ -1,23 +1,22 @@
 //! Every implementation of a burn-train trait, in one place: these change with Burn's versions.
 
 use crate::{
-    Evaluate, Evaluation, Event, OnNan, Optimizer, Row, RunDir, Split, Status, StopFlag, TrainConfig, TrainError,
+    Evaluate, Evaluation, Event, OnNan, Row, RunDir, Split, Status, StopFlag, TrainConfig, TrainError,
     checkpoint::{Checkpoint, Records},
     ema::Ema,
     evaluate::{READ_EVERY, Unread, loss, measure_all, read, soft_loss, unread},
     gradients::{self, Accumulated},
-    metrics,
+    ids, metrics,
     progress::Progress,
     schedule::{Pace, Scheduler},
+    sgd::Sgd,
 };
 use burn::{
     data::dataloader::DataLoader,
     module::{Module, ParamGroup},
     optim::{
-        OptimizerRecord, SgdConfig,
-        decay::WeightDecayConfig,
+        ModuleOptimizer, OptimizerRecord,
         lr_scheduler::{LrSchedulerRecord, module_lr_scheduler::ModuleLrScheduler},
-        momentum::MomentumConfig,
     },
     store::ModuleRecord,
     tensor::{Bytes, Device, Int, Tensor},
@@ -32,7 +31,10 @@ use burn::{
     },
 };
 use residual_data::{Batch, Dataset, Loader, Order};
-use residual_model::{Network, parameters::for_each_parameter};
+use residual_model::{
+    Network,
+    parameters::{for_each_parameter, to_burnpack},
+};
 use std::{
     cell::RefCell,
     path::PathBuf,
@@ -164,15 +166,16 @@ pub(crate) fn train(
         |factor| Scheduler { schedule: config.schedule.clone(), total, pace: pace.clone(), iteration: 0, factor };
     let network = session.network.take().unwrap_or_else(|| config.init(&device)).unfreeze().train();
     let network = network.freeze_parts(&config.freeze).expect("the configuration was validated");
+    let network = ids::by_path(network);
     let mut schedulers = ModuleLrScheduler::new(scheduler(1.0));
     for &(part, factor) in &config.optimizer.rates {
         schedulers = schedulers.with_group(group(&network, |path| part.contains(path)), scheduler(factor));
     }
-    let mut optimizer = sgd(&config.optimizer, config.optimizer.weight_decay).init();
+    let mut optimizer = ModuleOptimizer::from(Sgd::new(&config.optimizer, config.optimizer.weight_decay));
     if !config.optimizer.decay_all {
         let norms_and_biases =
             group(&network, |path| [".gamma", ".beta", ".bias"].iter().any(|end| path.ends_with(end)));
-        optimizer = optimizer.with_group(norms_and_biases, sgd(&config.optimizer, 0.0).build(), None);
+        optimizer = optimizer.with_group(norms_and_biases, Sgd::new(&config.optimizer, 0.0), None);
     }
     let ema = config.ema.map(|decay| Ema::new(&config, &network, decay));
     let model = Classifier { network, seed: config.seed };
@@ -212,15 +215,7 @@ pub(crate) fn train(
     let session = training_loop.session.take();
     let error = training_loop.error.take().or(error.map(|e| TrainError::Learner(e.to_string())));
     let network = training_loop.ema.take().map_or(model.network, Ema::into_network);
-    (network, session, error)
-}
-
-/// Stochastic gradient descent with the optimizer's momentum and this weight decay.
-pub(crate) fn sgd(optimizer: &Optimizer, weight_decay: f64) -> SgdConfig {
-    let momentum =
-        MomentumConfig::new().with_momentum(optimizer.momentum).with_dampening(0.0).with_nesterov(optimizer.nesterov);
-    let decay = WeightDecayConfig::new(weight_decay as f32);
-    SgdConfig::new().with_momentum(Some(momentum)).with_weight_decay(Some(decay))
+    (ids::unique(network), session, error)
 }
 
 /// The parameters whose paths in the network satisfy a condition.
@@ -465,7 +460,7 @@ impl Loop {
         if let Some(test) = session.test.filter(|_| on_test && self.conduct.directory.is_some())
             && session.progress.improves(number, test.error)
         {
-            session.best = Some(bytes(model.network.into_record())?);
+            session.best = Some(file(&model.network)?);
         }
         Ok(())
     }
@@ -481,7 +476,7 @@ impl Loop {
         // `valid` folds the last step's running statistics into what a record holds.
         drop(learner.model().valid());
         let records = self.sinks.records(components, learner)?;
-        let ema = self.ema.borrow().as_ref().map(|ema| bytes(ema.network().clone().into_record())).transpose()?;
+        let ema = self.ema.borrow().as_ref().map(|ema| file(ema.network())).transpose()?;
         let checkpoint = Checkpoint {
             network: self.config.network.clone(),
             progress: session.progress.clone(),
@@ -568,8 +563,9 @@ impl Session {
     }
 }
 
-pub(crate) fn bytes(record: ModuleRecord) -> Result<Vec<u8>, TrainError> {
-    record.into_bytes().map(|bytes| bytes.to_vec()).map_err(|e| TrainError::Learner(e.to_string()))
+/// The content of a file with a network's weights.
+pub(crate) fn file(network: &Network) -> Result<Vec<u8>, TrainError> {
+    to_burnpack(network).map_err(|error| TrainError::Learner(error.to_string()))
 }
 
 pub(crate) fn burn_bytes(bytes: &[u8]) -> Bytes {
@@ -614,9 +610,10 @@ impl Sinks {
         let model = self.model.recv().map_err(|_| gone())?;
         let optimizer = self.optimizer.recv().map_err(|_| gone())?;
         let scheduler = self.scheduler.recv().map_err(|_| gone())?;
+        let (model, optimizer) = (model.into_bytes(), optimizer.into_bytes());
         Ok(Records {
-            model: bytes(model)?,
-            optimizer: optimizer.into_bytes().map_err(|e| failed(&e))?.to_vec(),
+            model: ids::canonical_module(model.map_err(|e| failed(&e))?).map_err(|e| failed(&e))?,
+            optimizer: ids::canonical_optimizer(optimizer.map_err(|e| failed(&e))?).map_err(|e| failed(&e))?,
             scheduler: scheduler.into_bytes().map_err(|e| failed(&e))?.to_vec(),
             ema: None,
             best: None,

@@ -13,6 +13,10 @@
 //! assert!(outcome.train.error < 0.5);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! # Feature flags
+//!
+//! Those of `residual-backend`; `flex` is on by default.
 
 mod checkpoint;
 mod config;
@@ -23,12 +27,14 @@ mod error;
 mod evaluate;
 pub mod files;
 mod gradients;
+mod ids;
 mod learner;
 mod memory;
 mod metrics;
 mod progress;
 mod recipe;
 mod schedule;
+mod sgd;
 mod throughput;
 mod training;
 

@@ -1,5 +1,5 @@
 use crate::{TrainError, files};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::path::Path;
 
 /// What a row of metrics was measured on.
@@ -36,7 +36,7 @@ pub struct Row {
 }
 
 /// Writes rows as CSV with a header.
-pub(crate) fn write(path: &Path, rows: &[Row]) -> Result<(), TrainError> {
+pub(crate) fn write<R: Serialize>(path: &Path, rows: &[R]) -> Result<(), TrainError> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     let result = rows.iter().try_for_each(|row| writer.serialize(row));
     let bytes = result.map_err(|e| e.to_string()).and_then(|()| writer.into_inner().map_err(|e| e.to_string()));
@@ -44,7 +44,7 @@ pub(crate) fn write(path: &Path, rows: &[Row]) -> Result<(), TrainError> {
 }
 
 /// Reads what [`write`] wrote.
-pub(crate) fn read(path: &Path) -> Result<Vec<Row>, TrainError> {
+pub(crate) fn read<R: DeserializeOwned>(path: &Path) -> Result<Vec<R>, TrainError> {
     let bad = |e: csv::Error| TrainError::bad_file(path, format!("is not usable: {e}"));
     csv::Reader::from_path(path).map_err(bad)?.deserialize().collect::<Result<_, _>>().map_err(bad)
 }
@@ -73,7 +73,7 @@ mod tests {
         let path = dir.path().join("metrics.csv");
         let rows = [row(1, 0.1 + 0.2), Row { split: Split::Running, ..row(2, 1e-9) }];
         write(&path, &rows).unwrap();
-        assert_eq!(read(&path).unwrap(), rows);
+        assert_eq!(read::<Row>(&path).unwrap(), rows);
     }
 
     #[test]

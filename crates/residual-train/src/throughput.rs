@@ -1,11 +1,11 @@
 use crate::{
     Optimizer, TrainError,
     evaluate::{loss, soft_loss},
-    learner::sgd,
+    sgd::Sgd,
 };
 use burn::{
     module::Module,
-    optim::GradientsParams,
+    optim::{GradientsParams, ModuleOptimizer},
     tensor::{Device, Distribution, Int, Tensor, TensorData},
 };
 use residual_data::{Augmentation, Batch, Loader, Order, Source};
@@ -76,10 +76,7 @@ pub fn throughput(
     if feed.is_some_and(|feed| feed.source.len() < batch) {
         return Err(TrainError::Mismatch(format!("the data have fewer samples than a batch of {batch}")));
     }
-    let [channels, height, width] = match config {
-        NetworkConfig::Conv(config) => config.image,
-        NetworkConfig::Dense(config) => [config.features, 1, 1],
-    };
+    let [channels, height, width] = config.as_conv().map_or([config.features(), 1, 1], |conv| conv.image);
     let images = |device: &Device| Tensor::<4>::random([batch, channels, height, width], Distribution::Default, device);
     let sync = |device: &Device| device.sync().map_err(|error| TrainError::Learner(error.to_string()));
 
@@ -94,8 +91,8 @@ pub fn throughput(
     if training {
         let device = device.clone().autodiff();
         let mut trained = config.init(&device).train();
-        let mut optimizer = sgd(&Optimizer::default(), 1e-4).init();
-        let labels: Vec<i64> = (0..batch).map(|i| (i % config.classes()) as i64).collect();
+        let mut optimizer = ModuleOptimizer::from(Sgd::new(&Optimizer::default(), 1e-4));
+        let labels: Vec<i64> = (0..batch).map(|i| (i % config.classes) as i64).collect();
         let labels = Tensor::<1, Int>::from_data(TensorData::new(labels, [batch]), &device);
         let held = Batch { images: images(&device), labels, targets: None, number: 0 };
         let mut step = |mut trained: Network, batch: Batch, number: usize| {
@@ -134,10 +131,7 @@ pub fn throughput(
     let train_peak_bytes = peak_bytes();
     let train_device_bytes = device.memory_pool_usage().map(|usage| usage.bytes_reserved);
 
-    let network = match network {
-        Network::Conv(network) => Network::Conv(network.fold_batch_norm()),
-        dense => dense,
-    };
+    let network = network.fold_batch_norm();
     let images = images(device);
     let mut infer_seconds = Vec::new();
     for _ in 0..WARM_UP + steps {

@@ -3,7 +3,7 @@ use crate::{
     learner::{self, Conduct, Observer, Session},
 };
 use residual_data::Dataset;
-use residual_model::{Network, NetworkConfig};
+use residual_model::Network;
 use serde::{Deserialize, Serialize};
 use std::{
     sync::{
@@ -126,7 +126,7 @@ impl Training {
     /// As [`Self::new`].
     pub fn with_data(config: TrainConfig, dataset: Dataset, device: Device) -> Result<Self, TrainError> {
         config.validate()?;
-        if let NetworkConfig::Conv(network) = &config.network
+        if let Some(network) = config.network.as_conv()
             && network.image != dataset.shape()
         {
             let (image, data) = (network.image, dataset.shape());
@@ -139,7 +139,7 @@ impl Training {
                 config.network.features()
             )));
         }
-        TrainError::unless_classes_suffice(dataset.classes(), config.network.classes())?;
+        TrainError::unless_classes_suffice(dataset.classes(), config.network.classes)?;
         config.augmentation.check([dataset.shape()[1], dataset.shape()[2]])?;
         Ok(Self {
             config,

@@ -49,8 +49,8 @@ impl Card {
             .map_err(|e| e.to_string())
             .and_then(|()| card.preprocessing.as_ref().map_or(Ok(()), Preprocessing::validate));
         valid.map_err(|reason| WeightsError::bad_file(&path, format!("is not usable: {reason}")))?;
-        if let Some(labels) = card.labels.as_ref().filter(|labels| labels.len() != card.network.classes()) {
-            let reason = format!("has {} labels for {} classes", labels.len(), card.network.classes());
+        if let Some(labels) = card.labels.as_ref().filter(|labels| labels.len() != card.network.classes) {
+            let reason = format!("has {} labels for {} classes", labels.len(), card.network.classes);
             return Err(WeightsError::bad_file(&path, reason));
         }
         Ok(Some(card))

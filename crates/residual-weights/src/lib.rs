@@ -9,16 +9,26 @@
 //! | [`published`] | torchvision's weights by name |
 //! | [`Card`] | what a weights file does not say: the network, the preprocessing, the labels |
 //!
-//! ```no_run
+//! ```
 //! use burn::tensor::Device;
-//! use residual_model::NetworkConfig;
-//! use residual_weights::{Checkpoint, LoadOptions, load};
+//! use residual_model::cifar_resnet;
+//! use residual_weights::{Checkpoint, LoadOptions, load, save};
 //!
 //! let device = Device::flex();
-//! let mut network = NetworkConfig::new("resnet18".parse()?, [3, 224, 224], 1000).init(&device);
-//! load(&mut network, &Checkpoint::read("resnet18-f37072fd.pth".as_ref())?, &LoadOptions::default())?;
+//! let file = std::env::temp_dir().join("residual-weights-doctest.safetensors");
+//! save(&cifar_resnet(8).init(&device), &file)?; // PyTorch loads this
+//!
+//! let mut network = cifar_resnet(8).with_seed(1).init(&device);
+//! load(&mut network, &Checkpoint::read(&file)?, &LoadOptions::default())?;
+//! # std::fs::remove_file(file)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! [`pretrained`] loads torchvision's ImageNet weights: `pretrained("resnet50", &device)`.
+//!
+//! # Feature flags
+//!
+//! - `flex` (default): Burn's CPU backend with the fused kernels, as in `residual-model`
 
 mod card;
 mod checkpoint;
@@ -33,5 +43,5 @@ pub use checkpoint::{Checkpoint, Entry, Format};
 pub use error::WeightsError;
 pub use load::{LoadOptions, Loaded, load};
 pub use names::NameMap;
-pub use published::Published;
+pub use published::{Published, pretrained};
 pub use save::{save, tensors};

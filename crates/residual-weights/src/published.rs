@@ -3,10 +3,11 @@
 //! The files are torchvision's (BSD-3-Clause), trained on ImageNet-1k; they are downloaded from its
 //! servers and not part of this project.
 
-use crate::{Card, WeightsError};
+use crate::{Card, Checkpoint, LoadOptions, WeightsError, load};
+use burn::tensor::Device;
 use residual_data::Preprocessing;
 use residual_fetch::{Checksum, Outcome, Progress, Source, cache_dir, fetch, mirror};
-use residual_model::{NetName, NetworkConfig};
+use residual_model::{NetName, Network, NetworkConfig};
 use std::path::PathBuf;
 
 /// Weights that can be fetched by name.
@@ -93,6 +94,17 @@ impl Published {
         Ok((path, outcome))
     }
 
+    /// The network with these weights, for inference; downloads the file unless it is there.
+    ///
+    /// # Errors
+    /// As [`Self::fetch`]'s, or if the file is not usable.
+    pub fn load(&self, device: &Device, progress: &mut dyn FnMut(Progress)) -> Result<Network, WeightsError> {
+        let (path, _) = self.fetch(progress)?;
+        let mut network = self.card().network.init(device);
+        load(&mut network, &Checkpoint::read(&path)?, &LoadOptions::default())?;
+        Ok(network)
+    }
+
     /// The name of the network.
     pub fn net(&self) -> &'static str {
         self.name.strip_suffix(".v2").unwrap_or(self.name)
@@ -109,6 +121,23 @@ impl Published {
     }
 }
 
+/// The network of this name with torchvision's weights, for inference; downloads them unless they are in the cache.
+///
+/// ```no_run
+/// use burn::tensor::Device;
+///
+/// let network = residual_weights::pretrained("resnet50", &Device::flex())?;
+/// # Ok::<(), residual_weights::WeightsError>(())
+/// ```
+///
+/// [`Published::card`] says how an image is made into the network's input.
+///
+/// # Errors
+/// If no weights have this name, they cannot be downloaded, or the file is not usable.
+pub fn pretrained(name: &str, device: &Device) -> Result<Network, WeightsError> {
+    Published::find(name)?.load(device, &mut |_| {})
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,6 +150,12 @@ mod tests {
             assert!(digits.len() == 8 && digits.bytes().all(|b| b.is_ascii_hexdigit()), "{}", weights.file);
             assert!(weights.file.starts_with(&weights.card().network.name().to_string()));
         }
+    }
+
+    #[test]
+    fn a_name_without_weights_lists_those_that_have_some() {
+        let error = pretrained("resnet51", &Device::flex()).unwrap_err().to_string();
+        assert!(error.contains("resnet51") && error.contains("resnet18, resnet34, resnet50,"), "{error}");
     }
 
     /// Parameters as torchvision states them.

@@ -1,7 +1,7 @@
 use crate::{Format, WeightsError, load::transpose, names::torchvision};
 use burn::module::Module;
 use residual_fetch::write_whole;
-use residual_model::parameters::for_each_parameter;
+use residual_model::parameters::{for_each_parameter, to_burnpack};
 use safetensors::{Dtype, tensor::TensorView};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -25,7 +25,8 @@ pub fn tensors<M: Module>(network: &M) -> BTreeMap<String, (Vec<usize>, Vec<f32>
 }
 
 /// Writes a network's weights: `.safetensors` with torchvision's names and layouts, which PyTorch loads,
-/// or `.bpk`, Burn's own format. The file appears whole or not at all.
+/// or `.bpk`, Burn's own format, without parameter ids. The file appears whole or not at all, and equal networks give
+/// equal files.
 ///
 /// # Errors
 /// If the name ends in neither, or the file cannot be written.
@@ -33,8 +34,9 @@ pub fn save<M: Module>(network: &M, path: &Path) -> Result<(), WeightsError> {
     match Format::to_write(path)? {
         Format::Safetensors => save_safetensors(network, path),
         _ => {
-            let record = network.valid().into_record();
-            record.save(path).map_err(|error| WeightsError::bad_file(path, format!("cannot be written: {error}")))
+            let file = to_burnpack(&network.valid())
+                .map_err(|error| WeightsError::bad_file(path, format!("cannot be written: {error}")))?;
+            write_whole(path, &file).map_err(WeightsError::io("write", path))
         }
     }
 }

@@ -58,8 +58,8 @@ pub(crate) fn bench(args: BenchArgs) -> anyhow::Result<()> {
         image = feed.source.shape();
         let of_data = NetworkConfig::new(args.net, image, feed.source.classes());
         network = args.network.network.apply(of_data, InitConfig::default())?;
-        if network.classes() < feed.source.classes() {
-            let (own, there) = (network.classes(), feed.source.classes());
+        if network.classes < feed.source.classes() {
+            let (own, there) = (network.classes, feed.source.classes());
             return Err(Usage(format!("--classes must be at least the data's {there}, not {own}")).into());
         }
     }

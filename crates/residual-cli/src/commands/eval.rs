@@ -5,7 +5,6 @@ use crate::{
     output,
 };
 use residual_data::{DataName, Normalization};
-use residual_model::NetworkConfig;
 use residual_train::{Predictions, files, predict};
 use std::fmt::Write;
 
@@ -19,7 +18,7 @@ pub(crate) fn eval(args: &EvalArgs) -> anyhow::Result<()> {
     }
     let model = args.model.open()?;
     let mut data = args.data.apply(model.data.clone().unwrap_or_default())?;
-    if let (DataName::Folder, None, NetworkConfig::Conv(network)) = (data.name, data.side, &model.card.network) {
+    if let (DataName::Folder, None, Some(network)) = (data.name, data.side, model.card.network.as_conv()) {
         data.side = Some(network.image[1]);
     }
     // Pixels as the weights know them; where that is not known, as the dataset's own trainings do.

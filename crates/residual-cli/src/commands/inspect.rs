@@ -60,7 +60,7 @@ fn subject(args: &InspectArgs, name: &str, device: &Device) -> anyhow::Result<Su
         .parse()
         .map_err(|error| Usage(format!("`{name}` is neither the folder of a training nor a network: {error}")))?;
     let config = TrainConfig::new(net, args.data.apply(DataConfig::default())?)?;
-    let init = *config.network.init_config();
+    let init = config.network.init;
     let network = args.network.apply(config.network.clone(), init)?;
     let mut config = config.with_network(network).with_seed(args.seed.unwrap_or(0));
     config.epochs = args.epochs.unwrap_or(config.epochs);

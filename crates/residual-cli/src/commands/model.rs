@@ -87,7 +87,7 @@ impl Weights {
             _ => return Ok(Self { path: path.into(), card: Card::of(path)?, data: None, options }),
         };
         let config = run.config()?;
-        let labels = run.class_names()?.filter(|names| names.len() == config.network.classes());
+        let labels = run.class_names()?.filter(|names| names.len() == config.network.classes);
         let card = Card { network: config.network, preprocessing: Some(run.preprocessing()?), labels };
         let path = if path.is_dir() { run.model()? } else { path.into() };
         Ok(Self { path, card: Some(card), data: Some(config.data), options })
@@ -119,7 +119,7 @@ impl Weights {
                 );
             }
         };
-        let init = *card.network.init_config();
+        let init = card.network.init;
         card.network = args.apply(card.network, init)?;
         // A network far larger than its file is not allocated to find that out.
         let elements = |shape: &[usize]| shape.iter().fold(1u64, |n, &d| n.saturating_mul(d as u64));
@@ -186,25 +186,24 @@ impl ModelArgs {
 
 /// The image a network is described for.
 fn image(network: &NetworkConfig) -> [usize; 3] {
-    match network {
-        NetworkConfig::Conv(config) => config.image,
-        NetworkConfig::Dense(config) => {
-            let side = config.features.isqrt();
-            [1, side.max(1), side.max(1)]
-        }
-    }
+    network.as_conv().map_or_else(
+        || {
+            let side = network.features().isqrt().max(1);
+            [1, side, side]
+        },
+        |conv| conv.image,
+    )
 }
 
 impl Model {
     /// Fails unless the network takes images `[channels, height, width]`.
     pub(crate) fn check_image(&self, [channels, height, width]: [usize; 3]) -> anyhow::Result<()> {
-        let text = match &self.card.network {
-            NetworkConfig::Conv(config) if config.image[0] != channels => {
-                format!("the images have {channels} channel(s), the network takes {}", config.image[0])
+        let (values, features) = (channels * height * width, self.card.network.features());
+        let text = match self.card.network.as_conv() {
+            Some(conv) if conv.image[0] != channels => {
+                format!("the images have {channels} channel(s), the network takes {}", conv.image[0])
             }
-            NetworkConfig::Dense(config) if config.features != channels * height * width => {
-                format!("the images have {} values, the network takes {}", channels * height * width, config.features)
-            }
+            None if values != features => format!("the images have {values} values, the network takes {features}"),
             _ => return Ok(()),
         };
         Err(Usage(text).into())

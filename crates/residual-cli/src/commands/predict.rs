@@ -20,7 +20,7 @@ pub(crate) fn predict(args: &PredictArgs) -> anyhow::Result<()> {
     preprocessing.validate().map_err(Usage)?;
     model.check_image(preprocessing.shape())?;
     let labels = match &args.labels {
-        Some(path) => Some(read_labels(path, model.card.network.classes())?),
+        Some(path) => Some(read_labels(path, model.card.network.classes)?),
         None => model.card.labels.clone(),
     };
     let label = |class: usize| labels.as_ref().map_or_else(|| format!("class {class}"), |names| names[class].clone());

@@ -15,7 +15,7 @@ pub(crate) fn summary(args: &SummaryArgs) -> anyhow::Result<()> {
     }
     let mut text = String::new();
     let [channels, height, width] = image;
-    let _ = writeln!(text, "{}, images {channels}x{height}x{width}, {} classes\n", args.net, network.classes());
+    let _ = writeln!(text, "{}, images {channels}x{height}x{width}, {} classes\n", args.net, network.classes);
     let _ = write!(text, "{summary}");
     output::print(&text)
 }

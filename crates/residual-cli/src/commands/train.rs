@@ -325,11 +325,10 @@ fn resolve(args: &TrainArgs) -> anyhow::Result<TrainConfig> {
     if let (Some(_), Some(net)) = (&args.config, args.net) {
         // The same network but for its name: a twin keeps weights, width and block options.
         let old = &config.network;
-        let blocks = BlockOptions { kind: net.kind, ..*old.blocks() };
-        let mut network =
-            TrainConfig::new(net, config.data.clone())?.network.with_blocks(blocks).with_init(*old.init_config());
+        let blocks = BlockOptions { kind: net.kind, ..old.blocks };
+        let mut network = TrainConfig::new(net, config.data.clone())?.network.with_blocks(blocks).with_init(old.init);
         if old.name().family == net.family {
-            network = network.with_width(old.width());
+            network = network.with_width(old.width);
         }
         config.network = network;
     }
@@ -369,7 +368,7 @@ fn resolve(args: &TrainArgs) -> anyhow::Result<TrainConfig> {
         Some(seed) => config.with_seed(seed),
         None => config,
     };
-    let init = *config.network.init_config();
+    let init = config.network.init;
     let network = args.network.apply(config.network.clone(), init)?;
     Ok(config.with_network(network))
 }

@@ -71,7 +71,11 @@ fn what_cannot_be_fetched_or_found_says_so() {
     assert!(code == Some(2) && error.contains("cifar10 is not there: "), "{error}");
     refuses(&["data", "fetch", "digits"], 2, "digits is in the program; there is nothing to fetch");
     refuses(&["data", "check", "/nowhere"], 2, "/nowhere is no folder");
-    refuses(&["train", "--net", "resnet8", "--data", "folder"], 2, "which folder of images");
+    refuses(
+        &["train", "--net", "resnet8", "--data", "folder"],
+        2,
+        "a dataset of image files needs the folder that holds them; name it with --data-dir",
+    );
     refuses(&["train", "--net", "resnet8", "--recipe", "he2017"], 2, "unknown recipe `he2017`; expected one of digits");
     refuses(&["train", "--net", "resnet8", "--crop-padding", "9"], 2, "must be at most the image's side, 8, not 9");
     refuses(&["train", "--net", "resnet8", "--checkpoint-every", "soon"], 2, "`soon` is no time");

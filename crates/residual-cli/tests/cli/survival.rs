@@ -88,6 +88,14 @@ fn a_training_killed_at_twenty_moments_ends_with_the_same_bytes() {
 /// Whether two trainings left the same last and best weights and the same metrics.
 fn assert_same(a: &Path, b: &Path) {
     assert_eq!(metrics(a), metrics(b));
+    for name in ["model.bpk", "best.bpk"] {
+        assert!(fs::read(a.join(name)).unwrap() == fs::read(b.join(name)).unwrap(), "other bytes in {name}");
+    }
+    let newest = |run: &Path| {
+        let files = fs::read_dir(run.join("checkpoint")).unwrap().map(|entry| entry.unwrap().path());
+        files.filter(|path| path.extension().is_some_and(|e| e == "ckpt")).max().unwrap()
+    };
+    assert!(fs::read(newest(a)).unwrap() == fs::read(newest(b)).unwrap(), "another last checkpoint");
     assert!(weights(a) == weights(b), "other weights");
     // A run whose last weights are the best.
     let best = |run: &Path| {

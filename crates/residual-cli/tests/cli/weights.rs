@@ -247,7 +247,12 @@ fn fetching_says_what_went_wrong_and_where_to_put_the_file() {
     assert!(code == Some(1) && stderr.contains("is not the file expected") && stderr.contains("f37072fd"), "{stderr}");
     assert!(!file.exists());
     let (code, stderr) = fetch(&serve(vec![body("200 OK", 50, "cut"); 8]), "resnet18");
-    assert!(code == Some(1) && stderr.contains("the same command goes on"), "{stderr}");
+    assert!(
+        code == Some(1)
+            && stderr.contains("broke off after 3 of 50 bytes")
+            && stderr.contains("another try resumes there"),
+        "{stderr}"
+    );
     assert!(!file.exists());
     let (code, stderr) = fetch(&serve(vec![body("404 Not Found", 0, "")]), "resnet50.v2");
     assert!(code == Some(1) && stderr.contains("status 404") && stderr.contains("resnet50-11ad3fa6.pth"), "{stderr}");

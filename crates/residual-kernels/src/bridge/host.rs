@@ -1,11 +1,27 @@
 //! Backends whose tensors lie in the program's memory.
 
-use crate::{Buffer, Conv, Prepared};
+use crate::{Buffer, Conv, Prepared, average};
 use burn::{
-    backend::{Backend, tensor::FloatTensor},
+    backend::{Backend, TensorMetadata, tensor::FloatTensor},
     tensor::TensorData,
 };
 use std::{fmt, sync::Arc};
+
+pub(super) const CHANNELS_LAST: [usize; 4] = [0, 2, 3, 1];
+const CHANNELS_SECOND: [usize; 4] = [0, 3, 1, 2];
+
+/// A tensor's numbers, channels-last.
+pub(super) fn image_numbers<B: Host>(tensor: FloatTensor<B>) -> Numbers {
+    match tensor.rank() {
+        4 => B::numbers(B::float_permute(tensor, &CHANNELS_LAST)),
+        _ => B::numbers(tensor),
+    }
+}
+
+/// A tensor of numbers that lie channels-last.
+pub(super) fn image_tensor<B: Host>(buffer: Buffer, shape: [usize; 4]) -> FloatTensor<B> {
+    B::float_permute(B::tensor(buffer, &shape), &CHANNELS_SECOND)
+}
 
 /// A tensor's numbers, row-major, kept alive.
 #[derive(Clone)]
@@ -40,6 +56,12 @@ pub(super) trait Host: Backend {
         Arc::new(Prepared::new(conv, Self::numbers(weight.clone()).slice()))
     }
 
+    /// `(1 - weight) · tensor + weight · other`
+    fn averaged(tensor: FloatTensor<Self>, other: &[f32], weight: f64) -> FloatTensor<Self> {
+        let shape = tensor.shape();
+        Self::small_tensor(average(Self::numbers(tensor).slice(), other, weight), &shape)
+    }
+
     /// A tensor of a few numbers.
     fn small_tensor(values: Vec<f32>, shape: &[usize]) -> FloatTensor<Self> {
         Self::float_from_data(TensorData::new(values, shape.to_vec()), &Default::default())
@@ -49,7 +71,7 @@ pub(super) trait Host: Backend {
 #[cfg(feature = "flex")]
 mod flex {
     use super::{Host, Numbers};
-    use crate::{Buffer, Conv, Prepared};
+    use crate::{Buffer, Conv, Prepared, strided::gather};
     use burn::{
         backend::{Flex, tensor::FloatTensor},
         tensor::{DType, Shape},
@@ -85,7 +107,12 @@ mod flex {
 
     impl Host for Flex {
         fn numbers(tensor: FloatTensor<Self>) -> Numbers {
-            Numbers::new(Contiguous(if tensor.is_contiguous() { tensor } else { tensor.to_contiguous() }))
+            if tensor.is_contiguous() {
+                return Numbers::new(Contiguous(tensor));
+            }
+            let layout = tensor.layout();
+            let shape = layout.shape().to_vec();
+            Numbers::new(gather(tensor.storage(), layout.start_offset(), &shape, layout.strides()))
         }
 
         fn prepared(weight: &FloatTensor<Self>, conv: &Conv) -> Arc<Prepared> {

@@ -27,7 +27,7 @@ pub(super) struct Errors {
 /// The subject's training with another skip strength and seed.
 fn training(subject: &Subject, alpha: f64, seed: u64) -> TrainConfig {
     let config = subject.config.clone().with_seed(seed);
-    let blocks = *config.network.blocks();
+    let blocks = config.network.blocks;
     let blocks = match alpha {
         // The plain net itself, to whose blocks nothing is added, scaled or left out.
         0.0 => BlockOptions { kind: BlockKind::Plain, last_survival: 1.0, ..blocks },

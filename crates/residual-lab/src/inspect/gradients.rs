@@ -94,7 +94,7 @@ pub(super) fn check(subject: &Subject, config: &InspectConfig) -> Result<(), Lab
 pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch<'_>) -> Result<Measurement, LabError> {
     let mut jobs = Vec::new();
     for (i, subject) in subjects.iter().enumerate() {
-        let first = subject.config.network.init_config().seed;
+        let first = subject.config.network.init.seed;
         for norm in [Norm::Batch, Norm::None] {
             jobs.extend((0..config.inits).map(|k| (i, Job::Initial { norm, seed: first.wrapping_add(k) })));
         }
@@ -158,7 +158,7 @@ fn layers(subject: &Subject, job: &Job, batch: &Batch) -> Result<Option<Vec<Laye
 /// The network as it would start with this norm and seed, main paths unscaled.
 fn initial(subject: &Subject, norm: Norm, seed: u64) -> residual_model::NetworkConfig {
     let config = subject.config.clone().with_seed(seed).network;
-    let blocks = BlockOptions { norm, branch_scale: BranchScale::One, ..*config.blocks() };
+    let blocks = BlockOptions { norm, branch_scale: BranchScale::One, ..config.blocks };
     config.with_blocks(blocks)
 }
 

@@ -144,7 +144,7 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch
 
     let (labels, colors) = (labels(subjects), colors(subjects));
     let places: Vec<f64> = (0..points).map(|i| offset(i, points)).collect();
-    let guessing = |i: usize| (subjects[i].config.network.classes() as f64).ln();
+    let guessing = |i: usize| (subjects[i].config.network.classes as f64).ln();
     let finite = || fields.iter().flatten().filter(|loss| loss.is_finite() && **loss > 0.0);
     let (least, most) = finite().fold((f64::MAX, f64::MIN_POSITIVE), |(a, b), &loss| (a.min(loss), b.max(loss)));
     let (least, most) = (least.min(most).max(1e-4), most.clamp(1e-3, 1e4));

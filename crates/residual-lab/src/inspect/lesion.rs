@@ -165,10 +165,7 @@ pub(super) fn check(subject: &Subject) -> Result<(), LabError> {
     if subject.is_trained() {
         return Ok(());
     }
-    let name = subject.name();
-    Err(LabError::Setting(format!(
-        "lesions need a trained network; train {name} with `residual train --net {name}` and name its folder"
-    )))
+    Err(LabError::Untrained { network: subject.name().to_string() })
 }
 
 pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch<'_>) -> Result<Measurement, LabError> {

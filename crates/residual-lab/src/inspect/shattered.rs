@@ -71,7 +71,7 @@ fn lines(subject: &Subject, config: &InspectConfig, draw: usize) -> Result<Vec<f
         Some(trained) => trained,
         None => {
             let images = subject.training_images(config.samples, &subject.device)?.images;
-            let seed = subject.config.network.init_config().seed.wrapping_add(draw as u64);
+            let seed = subject.config.network.init.seed.wrapping_add(draw as u64);
             subject.config.clone().with_seed(seed).init(&device).calibrated(images)
         }
     };

@@ -52,13 +52,13 @@ impl Subject {
     }
 
     pub(super) fn kind(&self) -> BlockKind {
-        self.config.network.blocks().kind
+        self.config.network.blocks.kind
     }
 
     /// `plain56`
     pub(super) fn name(&self) -> String {
         let name = self.config.network.name().to_string();
-        match self.config.network.blocks().skip_strength {
+        match self.config.network.blocks.skip_strength {
             alpha if alpha != 1.0 && self.kind() == BlockKind::Residual => format!("{name}, α = {alpha}"),
             _ => name,
         }

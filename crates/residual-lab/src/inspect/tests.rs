@@ -7,7 +7,7 @@ use burn::{
 };
 use residual_backend::Backend;
 use residual_data::{Batch, DataName};
-use residual_model::{BlockKind, BlockOptions, InitConfig, Network, NetworkConfig, Norm};
+use residual_model::{BlockKind, BlockOptions, InitConfig, Network, Norm};
 use residual_train::{Device, TrainConfig};
 
 fn device() -> Device {
@@ -16,7 +16,7 @@ fn device() -> Device {
 
 fn config(net: &str, change: impl Fn(BlockOptions) -> BlockOptions) -> TrainConfig {
     let config = TrainConfig::new(net.parse().unwrap(), DataName::Synthetic).unwrap();
-    let blocks = change(*config.network.blocks());
+    let blocks = change(config.network.blocks);
     let network = config.network.clone().with_blocks(blocks);
     config.with_network(network)
 }
@@ -30,7 +30,7 @@ fn quiet(_: usize, _: usize) {}
 /// A network whose main paths end in zeros.
 fn with_dead_blocks(net: &str) -> TrainConfig {
     let config = config(net, |blocks| blocks);
-    let init = InitConfig { zero_init: true, ..*config.network.init_config() };
+    let init = InitConfig { zero_init: true, ..config.network.init };
     let network = config.network.clone().with_init(init);
     config.with_network(network)
 }
@@ -203,7 +203,7 @@ fn a_lesion_leaves_the_shortcut_and_nothing_else() {
         ("resnet20", |blocks| BlockOptions { last_survival: 0.5, ..blocks }),
     ] {
         let subject = Subject::fresh(config(net, change), &device).unwrap();
-        let alpha = subject.config.network.blocks().skip_strength;
+        let alpha = subject.config.network.blocks.skip_strength;
         let batch = subject.test_images(64, &device).unwrap();
         let network = subject.initial(&batch.images);
         let blocks = network.blocks();
@@ -355,7 +355,7 @@ fn without_main_paths_every_gradient_is_on_the_shortest_path() {
 #[test]
 fn where_there_is_no_gradient_it_is_said() {
     let dead = with_dead_blocks("dense-resnet8");
-    let blocks = BlockOptions { skip_strength: 0.0, ..*dead.network.blocks() };
+    let blocks = BlockOptions { skip_strength: 0.0, ..dead.network.blocks };
     let network = dead.network.clone().with_blocks(blocks);
     let subject = Subject::fresh(dead.with_network(network), &device()).unwrap();
     let config = InspectConfig { samples: 16, draws: 2, ..InspectConfig::default() };
@@ -423,5 +423,5 @@ fn a_measurement_comes_back_from_its_files() {
     assert!(error(What::Lesion).unwrap_err().to_string().contains("need a trained network"));
     assert!(error(What::Paths).unwrap_err().to_string().contains("dense-plain4 has a single path"));
     assert_eq!(subjects[0].kind(), BlockKind::Plain);
-    assert!(matches!(subjects[0].config.network, NetworkConfig::Dense(_)));
+    assert!(subjects[0].config.network.as_conv().is_none());
 }

@@ -2,9 +2,9 @@
 //!
 //! Everything here has rank 4: the activations of a dense net are `[batch, features, 1, 1]`.
 
-use super::{Network, NetworkBlock};
+use super::{Backbone, Network, NetworkBlock};
 use crate::{
-    BlockKind, ConvPath, ConvShortcut, PreactBlock,
+    BlockKind, ConvPath, ConvShortcut, PreactBlock, ShortcutOption,
     block::Block,
     dense::DenseBlock,
     kernels::{Unit, unit},
@@ -50,15 +50,17 @@ impl Network {
     /// The blocks from first to last. With [`Self::stem`] and [`Self::head`] they are the whole network:
     /// `head(blocks(stem(x)))` is [`Self::forward`].
     pub fn blocks(&self) -> Vec<BlockView<'_>> {
-        match self {
-            Self::Dense(network) => {
+        match &self.backbone {
+            Backbone::Dense(backbone) => {
                 let view = |(i, block)| BlockView { name: format!("blocks.{i}"), block: Inner::Dense(block) };
-                network.blocks.iter().enumerate().map(view).collect()
+                backbone.blocks.iter().enumerate().map(view).collect()
             }
-            Self::Conv(network) => {
-                let stages = network.stages().enumerate();
+            Backbone::Conv(backbone) => {
+                let stages = backbone.stages().enumerate();
                 stages
-                    .flat_map(|(s, blocks)| blocks.iter().enumerate().map(move |(i, b)| BlockView::of(s + 1, i, b)))
+                    .flat_map(|(s, stage)| {
+                        stage.blocks.iter().enumerate().map(move |(i, b)| BlockView::of(s + 1, i, b))
+                    })
                     .collect()
             }
         }
@@ -69,9 +71,9 @@ impl Network {
     /// # Shapes
     /// - images: `[batch, channels, height, width]`
     pub fn stem(&self, images: Tensor<4>) -> Tensor<4> {
-        match self {
-            Self::Dense(network) => unflat(network.stem(images.flatten(1, 3))),
-            Self::Conv(network) => network.stem(images),
+        match &self.backbone {
+            Backbone::Dense(backbone) => unflat(backbone.stem(images.flatten(1, 3))),
+            Backbone::Conv(backbone) => backbone.stem(images),
         }
     }
 
@@ -80,10 +82,10 @@ impl Network {
     /// # Shapes
     /// - output: `[batch, classes]`
     pub fn head(&self, a: Tensor<4>) -> Tensor<2> {
-        match self {
-            Self::Dense(network) => network.fc.forward(flat(a)),
-            Self::Conv(network) => network.fc.forward(network.pool(a)),
-        }
+        self.classify(match &self.backbone {
+            Backbone::Dense(_) => flat(a),
+            Backbone::Conv(backbone) => backbone.pool(a),
+        })
     }
 
     /// A copy for inference whose batch norms use these images' mean and variance at their place in the
@@ -210,7 +212,8 @@ fn unflat(a: Tensor<2>) -> Tensor<4> {
 fn pass(a: Tensor<4>, convolutions: &[&Conv2d]) -> Tensor<4> {
     let stride = convolutions.iter().map(|conv| conv.stride[0]).product();
     let channels = convolutions.last().map_or(a.dims()[1], |conv| conv.weight.dims()[0]);
-    subsampled(a, stride, channels)
+    let before = ShortcutOption::ZeroPad.zeros_before(channels.saturating_sub(a.dims()[1]));
+    subsampled(a, stride, channels, before)
 }
 
 /// Multiplies the running statistics of norms. One training step with momentum m moves a statistic r to

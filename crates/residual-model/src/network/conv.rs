@@ -1,16 +1,9 @@
-use super::{BlockOptions, Features, Part, Stage, at_least_one, at_most_largest, panic_unless_valid, small_enough};
+use super::{NetworkConfig, Stage, StageInfo, at_least_one, at_most_largest, stage::NetworkBlock};
 use crate::{
-    BlockKind, Bottleneck, ConvBlock, ConvPathConfig, Family, ModelError, NetName, Norm, PreactBlock, ShortcutOption,
-    StrideAt, Summary,
+    Bottleneck, ConvPathConfig, Family, ModelError, NetName, ShortcutOption, StrideAt, Summary,
     conv::{ConvShape, conv},
-    dense::linear,
-    init::{InitConfig, he_normal, he_normal_field},
-    kernels::{max_pool, unit},
+    kernels::{max_pool, mean_pool, preactivate, unit},
     name::{imagenet_stages, preact_has_bottlenecks},
-    norm::{fold, normalize},
-    preact::{PreactPath, PreactPlainBlock, PreactResidualBlock},
-    stochastic_depth::survivors,
-    transparent::transparent_module,
 };
 use alloc::{
     format,
@@ -19,52 +12,36 @@ use alloc::{
     vec::Vec,
 };
 use burn::{
-    config::Config,
     module::Module,
     nn::{
-        BatchNorm, Linear, PaddingConfig2d,
+        BatchNorm, PaddingConfig2d,
         conv::Conv2d,
         pool::{MaxPool2d, MaxPool2dConfig},
     },
-    tensor::{Device, Tensor, activation::relu},
+    tensor::{Device, Tensor},
 };
 use core::str::FromStr;
 use serde::{Deserialize, Serialize};
 
-/// Configuration of a [`ConvNetwork`].
-///
-/// [`ConvConfig::named`] makes the published ones; every field can then be changed.
-#[derive(Config, Debug, PartialEq)]
-pub struct ConvConfig {
+/// What a convolutional network is made of: a stem, one to four stages of blocks, global average pooling, one linear
+/// layer (He et al. 2015, table 1 and section 4.2).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConvArchitecture {
     /// `[channels, height, width]` of an image. The network takes any height and width; these are
     /// for its summary.
     pub image: [usize; 3],
-    /// Number of classes.
-    pub classes: usize,
     /// Blocks in each stage: one to four stages. The first keeps the stem's resolution, each of the
     /// others halves it and doubles the channels.
     pub stages: Vec<usize>,
     /// What comes before the first stage.
-    #[config(default = "Stem::Small")]
     pub stem: Stem,
-    /// Channels of the stem, and of the 3x3 convolutions of the first stage.
-    #[config(default = 16)]
-    pub width: usize,
     /// The convolutions of a block.
-    #[config(default = "BlockShape::Basic")]
     pub shape: BlockShape,
     /// Where a block has its norms and ReLUs.
-    #[config(default = "Activation::Post")]
     pub activation: Activation,
     /// Keeps the input's size over that of the last stage's output at this, with dilation instead of
     /// stride in the stages beyond. For bottlenecks.
     pub output_stride: Option<usize>,
-    /// What the blocks are like.
-    #[config(default = "BlockOptions::default()")]
-    pub blocks: BlockOptions,
-    /// The initial weights.
-    #[config(default = "InitConfig::default()")]
-    pub init: InitConfig,
 }
 
 /// What comes before the first stage.
@@ -150,12 +127,10 @@ pub enum Activation {
     Pre,
 }
 
-/// A convolutional network: a stem, one to four stages of plain or residual blocks, global average
-/// pooling, one linear layer (He et al. 2015, table 1 and section 4.2).
-///
-/// Should be created using [`ConvConfig`].
+/// A convolutional network without its head: a stem, one to four stages of plain or residual blocks, global average
+/// pooling (He et al. 2015, table 1 and section 4.2).
 #[derive(Module, Debug)]
-pub struct ConvNetwork {
+pub struct ConvBackbone {
     /// The stem's convolution.
     pub conv1: Conv2d,
     /// The stem's norm; a pre-activation net has none.
@@ -163,127 +138,50 @@ pub struct ConvNetwork {
     /// The large stem's pooling.
     pub maxpool: Option<MaxPool2d>,
     /// The first stage.
-    pub layer1: Vec<NetworkBlock>,
+    pub layer1: Stage,
     /// The second stage, if any.
-    pub layer2: Vec<NetworkBlock>,
+    pub layer2: Stage,
     /// The third stage, if any.
-    pub layer3: Vec<NetworkBlock>,
+    pub layer3: Stage,
     /// The fourth stage, if any.
-    pub layer4: Vec<NetworkBlock>,
+    pub layer4: Stage,
     /// The norm after the last stage of a pre-activation net.
     pub bn: Option<BatchNorm>,
-    /// The head.
-    pub fc: Linear,
     /// Whether the blocks are pre-activation ones.
     pub preact: bool,
 }
 
-/// A block of either [`Activation`]. Parameter paths are those of the block inside.
-#[derive(Clone, Debug)]
-pub enum NetworkBlock {
-    /// Norms and ReLUs after convolutions.
-    Post(ConvBlock),
-    /// Norms and ReLUs before convolutions.
-    Pre(PreactBlock),
-}
-
-transparent_module!(NetworkBlock { Post, Pre });
-
-impl NetworkBlock {
-    /// The block's output.
-    ///
-    /// # Shapes
-    /// - a: `[batch, in_channels, height, width]`
-    /// - output: `[batch, out_channels, ⌈height / stride⌉, ⌈width / stride⌉]`
-    pub fn forward(&self, a: Tensor<4>) -> Tensor<4> {
-        match self {
-            Self::Post(block) => block.forward(a),
-            Self::Pre(block) => block.forward(a),
-        }
-    }
-
-    /// The block's output in a training step with stochastic depth.
-    ///
-    /// # Shapes
-    /// As [`Self::forward`]'s.
-    pub fn forward_sampled(&self, a: Tensor<4>, survives: bool) -> Tensor<4> {
-        match self {
-            Self::Post(block) => block.forward_sampled(a, survives),
-            Self::Pre(block) => block.forward_sampled(a, survives),
-        }
-    }
-
-    fn survival(&self) -> f64 {
-        match self {
-            Self::Post(block) => block.survival(),
-            Self::Pre(block) => block.survival(),
-        }
-    }
-
-    fn zero_last_layer(self) -> Self {
-        match self {
-            Self::Post(block) => Self::Post(block.zero_last_layer()),
-            Self::Pre(block) => Self::Pre(block.zero_last_layer()),
-        }
-    }
-
-    fn folded(self) -> Self {
-        match self {
-            Self::Post(block) => Self::Post(block.folded()),
-            Self::Pre(block) => Self::Pre(block.folded()),
-        }
-    }
-}
-
-impl ConvConfig {
-    /// The net for small images of depth 6n+2, with option A (He et al. 2015, section 4.2).
-    ///
-    /// # Panics
-    /// If the depth is not 6n+2.
-    pub fn cifar(depth: usize, image: [usize; 3], classes: usize) -> Self {
-        Self::named(NetName { family: Family::Conv, kind: BlockKind::Residual, depth }, image, classes)
-    }
-
+impl ConvArchitecture {
     /// The network of this name: residual ones with option A for small images and basic blocks, with
     /// option B otherwise.
     ///
     /// # Panics
     /// If the family is not convolutional, or has no network of this depth.
-    pub fn named(name: NetName, image: [usize; 3], classes: usize) -> Self {
-        let NetName { family, kind, depth } = name;
-        panic_unless_valid(family.check_depth(depth));
-        let small = |layers: usize| Self::new(image, classes, vec![(depth - 2) / (3 * layers); 3]);
+    pub(super) fn named(name: NetName, image: [usize; 3], classes: usize) -> NetworkConfig {
+        let NetName { family, depth, .. } = name;
+        let small = |layers: usize| NetworkConfig::conv(image, classes, vec![(depth - 2) / (3 * layers); 3]);
         let large = |shape: BlockShape| {
             let stages = imagenet_stages(depth).expect("the depth was checked");
             let shape = if depth < 50 { BlockShape::Basic } else { shape };
-            Self::new(image, classes, stages.to_vec()).with_stem(Stem::Large).with_width(64).with_shape(shape)
+            NetworkConfig::conv(image, classes, stages).with_stem(Stem::Large).with_width(64).with_shape(shape)
         };
-        let plain_bottleneck = BlockShape::bottleneck(StrideAt::Middle);
-        let config = match family {
-            Family::Conv => small(2),
+        let bottleneck = |groups, base_width| BlockShape::Bottleneck { groups, base_width, stride: StrideAt::Middle };
+        match family {
+            Family::Conv => small(2).with_shortcut(ShortcutOption::ZeroPad),
             Family::Preact if preact_has_bottlenecks(depth) => {
                 small(3).with_shape(BlockShape::bottleneck(StrideAt::First)).with_activation(Activation::Pre)
             }
-            Family::Preact => small(2).with_activation(Activation::Pre),
+            Family::Preact => small(2).with_shortcut(ShortcutOption::ZeroPad).with_activation(Activation::Pre),
             Family::ImageNet(stride) => large(BlockShape::bottleneck(stride)),
-            Family::PreactImageNet => large(plain_bottleneck).with_activation(Activation::Pre),
-            Family::Grouped(groups, base_width) => {
-                large(BlockShape::Bottleneck { groups, base_width, stride: StrideAt::Middle })
-            }
-            Family::Wide(factor) => {
-                large(BlockShape::Bottleneck { groups: 1, base_width: 64 * factor, stride: StrideAt::Middle })
-            }
+            Family::PreactImageNet => large(BlockShape::bottleneck(StrideAt::Middle)).with_activation(Activation::Pre),
+            Family::Grouped(groups, base_width) => large(bottleneck(groups, base_width)),
+            Family::Wide(factor) => large(bottleneck(1, 64 * factor)),
             Family::Dense | Family::Custom => panic!("{family} networks have no convolutional configuration"),
-        };
-        let shortcut = match (config.stem, config.shape) {
-            (Stem::Small, BlockShape::Basic) => ShortcutOption::ZeroPad,
-            _ => ShortcutOption::Projection,
-        };
-        config.with_blocks(BlockOptions { shortcut, ..BlockOptions::of_kind(kind) })
+        }
     }
 
-    /// The family and depth this is a network of.
-    pub fn name(&self) -> NetName {
+    /// The family that this is a network of.
+    pub(super) fn family(&self) -> Family {
         let depth = self.depth();
         let bottleneck = |groups: usize, base_width: usize, stride| match (groups, base_width, self.activation) {
             (1, 64, Activation::Pre) if stride == StrideAt::Middle => Some(Family::PreactImageNet),
@@ -315,11 +213,10 @@ impl ConvConfig {
             }
             _ => None,
         };
-        NetName { family: family.unwrap_or(Family::Custom), kind: self.blocks.kind, depth }
+        family.unwrap_or(Family::Custom)
     }
 
-    /// Weighted layers on the main path.
-    pub fn depth(&self) -> usize {
+    pub(super) fn depth(&self) -> usize {
         2 + self.shape.layers() * self.block_count()
     }
 
@@ -327,21 +224,15 @@ impl ConvConfig {
         self.stages.iter().sum()
     }
 
-    /// Fails unless there is such a network.
-    ///
-    /// # Errors
-    /// A number of stages other than one to four, a size of zero or beyond reason, an output stride the
-    /// net cannot have, or options out of range.
-    pub fn validate(&self) -> Result<(), ModelError> {
-        let sizes = [
-            ("image channels", self.image[0]),
-            ("image height", self.image[1]),
-            ("image width", self.image[2]),
-            ("classes", self.classes),
-            ("width", self.width),
-        ];
+    pub(super) fn validate_sizes(&self) -> Result<(), ModelError> {
+        let [channels, height, width] = self.image;
+        let sizes = [("image channels", channels), ("image height", height), ("image width", width)];
         at_least_one(&sizes)?;
-        at_most_largest(&sizes)?;
+        at_most_largest(&sizes)
+    }
+
+    /// Checks the stages and blocks, given a width that is in range.
+    pub(super) fn validate_blocks(&self, width: usize) -> Result<(), ModelError> {
         let range = |name, expected, value: String| Err(ModelError::Range { name, expected, value });
         if !(1..=4).contains(&self.stages.len()) {
             return range("the number of stages", "1 to 4", self.stages.len().to_string());
@@ -355,8 +246,8 @@ impl ConvConfig {
             let sizes = [("groups", groups), ("the width of a group", base_width)];
             at_least_one(&sizes)?;
             at_most_largest(&sizes)?;
-            at_most_largest(&[("the width of a bottleneck", (self.width << 3) * base_width / 64 * groups)])?;
-            if self.width * base_width < 64 {
+            at_most_largest(&[("the width of a bottleneck", (width << 3) * base_width / 64 * groups)])?;
+            if width * base_width < 64 {
                 return range("the width of a bottleneck", "at least 1 channel", "0".to_string());
             }
         }
@@ -370,30 +261,26 @@ impl ConvConfig {
                 return range("the output stride", "left alone for basic blocks", stride.to_string());
             }
         }
-        self.blocks.validate()?;
-        small_enough(&self.count())
+        Ok(())
     }
 
-    /// Builds the network on the device.
-    ///
-    /// # Panics
-    /// If [`Self::validate`] fails.
-    pub fn init(&self, device: &Device) -> ConvNetwork {
-        panic_unless_valid(self.validate());
-        let norm = self.blocks.norm;
+    pub(super) fn init(&self, config: &NetworkConfig, device: &Device) -> ConvBackbone {
+        let NetworkConfig { width, blocks: options, init, .. } = *config;
+        let blocks = self.block_count();
         let mut index = 0;
-        let mut stages = self.paths().into_iter().map(|paths| {
+        let mut stages = self.paths(config).into_iter().map(|paths| {
             let build = |path: ConvPathConfig| {
                 index += 1;
-                self.block(path, index, device)
+                let block = options.block(path, index, blocks, &init);
+                NetworkBlock::new(block, options.kind, self.activation, device)
             };
-            paths.into_iter().map(build).collect::<Vec<_>>()
+            Stage { blocks: paths.into_iter().map(build).collect() }
         });
         let mut stage = || stages.next().unwrap_or_default();
         let preact = self.activation == Activation::Pre;
-        let network = ConvNetwork {
-            conv1: conv(self.stem.conv(self.image[0], self.width), norm, device),
-            bn1: if preact { None } else { norm.init(self.width, device) },
+        ConvBackbone {
+            conv1: conv(self.stem.conv(self.image[0], width), options.norm, device),
+            bn1: if preact { None } else { options.norm.init(width, device) },
             maxpool: (self.stem == Stem::Large).then(|| {
                 let padding = PaddingConfig2d::Explicit(1, 1, 1, 1);
                 MaxPool2dConfig::new([3, 3]).with_strides([2, 2]).with_padding(padding).init()
@@ -402,56 +289,32 @@ impl ConvConfig {
             layer2: stage(),
             layer3: stage(),
             layer4: stage(),
-            bn: if preact { norm.init(self.features(), device) } else { None },
-            fc: linear([self.features(), self.classes], Norm::None, device),
+            bn: if preact { options.norm.init(config.embedding(), device) } else { None },
             preact,
-        };
-        let network = he_normal(network, self.init.seed);
-        if self.init.zero_init { network.map_blocks(NetworkBlock::zero_last_layer) } else { network }
-    }
-
-    fn block(&self, path: ConvPathConfig, index: usize, device: &Device) -> NetworkBlock {
-        let blocks = self.block_count();
-        if self.activation == Activation::Post {
-            return NetworkBlock::Post(self.blocks.block(path, index, blocks, device));
         }
-        let main_path = PreactPath::new(&path, device);
-        NetworkBlock::Pre(match self.blocks.kind {
-            BlockKind::Plain => PreactBlock::Plain(PreactPlainBlock { main_path }),
-            BlockKind::Residual => PreactBlock::Residual(PreactResidualBlock {
-                main_path,
-                shortcut: PreactBlock::shortcut(&path, self.blocks.shortcut, device),
-                skip_strength: self.blocks.skip_strength,
-                branch_scale: self.blocks.branch_scale.factor(blocks),
-                survival: self.blocks.survival(index, blocks),
-            }),
-        })
     }
 
-    /// Channels of what the head takes.
-    fn features(&self) -> usize {
-        self.out_channels(self.stages.len() - 1)
-    }
-
-    fn out_channels(&self, stage: usize) -> usize {
+    /// Channels of a stage's output, counted from 0.
+    pub(super) fn out_channels(&self, width: usize, stage: usize) -> usize {
         match self.shape {
-            BlockShape::Basic => self.width << stage,
-            BlockShape::Bottleneck { .. } => 4 * (self.width << stage),
+            BlockShape::Basic => width << stage,
+            BlockShape::Bottleneck { .. } => 4 * (width << stage),
         }
     }
 
     /// The main paths of each stage.
-    fn paths(&self) -> Vec<Vec<ConvPathConfig>> {
-        let mut in_channels = self.width;
+    fn paths(&self, config: &NetworkConfig) -> Vec<Vec<ConvPathConfig>> {
+        let width = config.width;
+        let mut in_channels = width;
         let mut reduction = self.stem.stride();
         let mut dilation = 1;
         let mut stages = Vec::new();
         for (stage, &blocks) in self.stages.iter().enumerate() {
-            let out_channels = self.out_channels(stage);
+            let out_channels = self.out_channels(width, stage);
             let bottleneck = match self.shape {
                 BlockShape::Basic => None,
                 BlockShape::Bottleneck { groups, base_width, stride } => {
-                    Some(Bottleneck { channels: (self.width << stage) * base_width / 64 * groups, groups, stride })
+                    Some(Bottleneck { channels: (width << stage) * base_width / 64 * groups, groups, stride })
                 }
             };
             let dilation_before = dilation;
@@ -466,7 +329,7 @@ impl ConvConfig {
                 ConvPathConfig::new(in_channels, out_channels)
                     .with_stride(stride)
                     .with_dilation(dilation)
-                    .with_norm(self.blocks.norm)
+                    .with_norm(config.blocks.norm)
                     .with_bottleneck(bottleneck)
             };
             stages.push((0..blocks).map(path).collect());
@@ -475,39 +338,25 @@ impl ConvConfig {
         stages
     }
 
-    /// The stages' names, channels and strides, for those who build on their outputs.
-    ///
-    /// # Panics
-    /// If [`Self::validate`] fails.
-    pub fn stage_list(&self) -> Vec<Stage> {
-        panic_unless_valid(self.validate());
+    pub(super) fn stage_list(&self, config: &NetworkConfig) -> Vec<StageInfo> {
         let mut stride = self.stem.stride();
         let stage = |(i, paths): (usize, &Vec<ConvPathConfig>)| {
             stride *= paths[0].stride;
-            Stage { name: format!("layer{}", i + 1), channels: self.out_channels(i), stride }
+            let channels = self.out_channels(config.width, i);
+            StageInfo { name: format!("layer{}", i + 1), channels, stride: Some(stride) }
         };
-        self.paths().iter().enumerate().map(stage).collect()
+        self.paths(config).iter().enumerate().map(stage).collect()
     }
 
-    /// Layers, shapes, parameters and multiply-adds.
-    ///
-    /// # Panics
-    /// If [`Self::validate`] fails.
-    pub fn summary(&self) -> Summary {
-        panic_unless_valid(self.validate());
-        self.count()
-    }
-
-    fn count(&self) -> Summary {
+    pub(super) fn count(&self, config: &NetworkConfig, summary: &mut Summary) {
         let preact = self.activation == Activation::Pre;
-        let mut summary = Summary::new(self.blocks.norm);
         let [channels, height, width] = self.image;
         let mut size = [height, width];
-        let stem = self.stem.conv(channels, self.width);
+        let stem = self.stem.conv(channels, config.width);
         size = size.map(|s| s.div_ceil(stem.stride));
-        summary.conv("conv1", stem, (!preact).then_some(self.width), size);
+        summary.conv("conv1", stem, (!preact).then_some(config.width), size);
         size = size.map(|s| s.div_ceil(self.stem.stride() / stem.stride));
-        for (stage, paths) in self.paths().iter().enumerate() {
+        for (stage, paths) in self.paths(config).iter().enumerate() {
             for (i, path) in paths.iter().enumerate() {
                 let name = format!("layer{}.{i}", stage + 1);
                 let input = size;
@@ -516,7 +365,7 @@ impl ConvConfig {
                     let norm = if preact { shape.channels[0] } else { shape.channels[1] };
                     summary.conv(&format!("{name}.conv{}", layer + 1), shape, Some(norm), size);
                 }
-                if self.blocks.projects(path.shapes_differ()) {
+                if config.blocks.projects(path.shapes_differ()) {
                     let shape = path.projection();
                     let size = input.map(|s| s.div_ceil(shape.stride));
                     summary.conv(&format!("{name}.shortcut"), shape, (!preact).then_some(path.out_channels), size);
@@ -524,62 +373,25 @@ impl ConvConfig {
             }
         }
         if preact {
-            summary.norm("bn", self.features(), size);
+            summary.norm("bn", config.embedding(), size);
         }
-        summary.head(self.features(), self.classes);
-        summary
     }
 }
 
-impl ConvNetwork {
-    /// Class scores before the softmax. With stochastic depth every block takes part, scaled by its
-    /// survival probability.
-    ///
-    /// # Shapes
-    /// - images: `[batch, channels, height, width]`
-    /// - output: `[batch, classes]`
-    pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        self.fc.forward(self.embed(images))
-    }
-
-    /// Class scores of a training step: as [`Self::forward`], but with stochastic depth the blocks
-    /// that take part are drawn from the seed and the step.
-    ///
-    /// # Shapes
-    /// As [`Self::forward`]'s.
-    pub fn forward_training(&self, images: Tensor<4>, seed: u64, step: u64) -> Tensor<2> {
-        let probabilities: Vec<f64> = self.blocks().map(NetworkBlock::survival).collect();
-        let survivors = survivors(seed, step, &probabilities);
-        let blocks = self.blocks().zip(survivors);
-        let last = blocks.fold(self.stem(images), |a, (block, survives)| block.forward_sampled(a, survives));
-        self.fc.forward(self.pool(last))
-    }
-
-    /// What the head takes: the average over the last stage's pixels.
+impl ConvBackbone {
+    /// The average over the last stage's pixels.
     ///
     /// # Shapes
     /// - images: `[batch, channels, height, width]`
     /// - output: `[batch, features]`
-    pub fn embed(&self, images: Tensor<4>) -> Tensor<2> {
+    pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
         self.pool(self.blocks().fold(self.stem(images), |a, block| block.forward(a)))
     }
 
-    /// The output of every stage, the embedding and the class scores, from one pass.
-    ///
-    /// # Shapes
-    /// - images: `[batch, channels, height, width]`
-    /// - stages: `[batch, channels of the stage, ⌈height / its stride⌉, ⌈width / its stride⌉]`, see
-    ///   [`ConvConfig::stage_list`]
-    pub fn forward_features(&self, images: Tensor<4>) -> Features {
-        let mut a = self.stem(images);
-        let mut stages = Vec::new();
-        for stage in self.stages() {
-            a = stage.iter().fold(a, |a, block| block.forward(a));
-            stages.push(a.clone());
-        }
-        let embedding = self.pool(a);
-        let logits = self.fc.forward(embedding.clone());
-        Features { stages, embedding, logits }
+    /// The same in a training step with stochastic depth, given which blocks take part.
+    pub(super) fn forward_sampled(&self, images: Tensor<4>, survivors: &[bool]) -> Tensor<2> {
+        let blocks = self.blocks().zip(survivors);
+        self.pool(blocks.fold(self.stem(images), |a, (block, survives)| block.forward_sampled(a, *survives)))
     }
 
     /// What the first stage takes.
@@ -593,21 +405,20 @@ impl ConvNetwork {
     }
 
     pub(super) fn pool(&self, a: Tensor<4>) -> Tensor<2> {
-        let a = if self.preact { relu(normalize(&self.bn, a)) } else { a };
-        a.flatten::<3>(2, 3).mean_dim(2).squeeze_dim::<2>(2)
+        mean_pool(if self.preact { preactivate(&self.bn, a) } else { a })
     }
 
-    /// The blocks of each stage.
-    pub fn stages(&self) -> impl Iterator<Item = &Vec<NetworkBlock>> {
-        [&self.layer1, &self.layer2, &self.layer3, &self.layer4].into_iter().filter(|stage| !stage.is_empty())
+    /// The stages, first to last.
+    pub fn stages(&self) -> impl Iterator<Item = &Stage> {
+        [&self.layer1, &self.layer2, &self.layer3, &self.layer4].into_iter().filter(|stage| !stage.blocks.is_empty())
     }
 
-    fn blocks(&self) -> impl Iterator<Item = &NetworkBlock> {
-        self.stages().flatten()
+    pub(super) fn blocks(&self) -> impl Iterator<Item = &NetworkBlock> {
+        self.stages().flat_map(|stage| &stage.blocks)
     }
 
-    fn map_blocks(self, mut f: impl FnMut(NetworkBlock) -> NetworkBlock) -> Self {
-        let mut map = |stage: Vec<NetworkBlock>| stage.into_iter().map(&mut f).collect();
+    pub(super) fn map_blocks(self, mut f: impl FnMut(NetworkBlock) -> NetworkBlock) -> Self {
+        let mut map = |stage: Stage| Stage { blocks: stage.blocks.into_iter().map(&mut f).collect() };
         Self {
             layer1: map(self.layer1),
             layer2: map(self.layer2),
@@ -615,56 +426,5 @@ impl ConvNetwork {
             layer4: map(self.layer4),
             ..self
         }
-    }
-
-    /// Replaces the head by a new one with this many classes.
-    pub fn with_head(self, classes: usize, seed: u64) -> Self {
-        let [features, _] = self.fc.weight.dims();
-        let fc = linear([features, classes], Norm::None, &self.fc.weight.device());
-        Self { fc: he_normal_field(fc, "fc", seed), ..self }
-    }
-
-    /// Freezes parts of the network: their parameters get no gradients, their batch norms use and
-    /// keep their running statistics.
-    ///
-    /// # Errors
-    /// If there is no such stage.
-    pub fn freeze_parts(mut self, parts: &[Part]) -> Result<Self, ModelError> {
-        let stages = self.stages().count();
-        for part in parts {
-            match part {
-                Part::Stem => {
-                    self.conv1 = self.conv1.freeze();
-                    self.bn1 = self.bn1.map(Module::freeze);
-                }
-                Part::Head => {
-                    self.bn = self.bn.map(Module::freeze);
-                    self.fc = self.fc.freeze();
-                }
-                Part::Stage(n) => {
-                    let stage = match n {
-                        1 => &mut self.layer1,
-                        2 => &mut self.layer2,
-                        3 => &mut self.layer3,
-                        4 => &mut self.layer4,
-                        _ => return Err(ModelError::NoStage { stage: *n, stages }),
-                    };
-                    if stage.is_empty() {
-                        return Err(ModelError::NoStage { stage: *n, stages });
-                    }
-                    *stage = core::mem::take(stage).into_iter().map(Module::freeze).collect();
-                }
-            }
-        }
-        Ok(self)
-    }
-
-    /// The same network for inference, with each batch norm that follows a convolution folded into
-    /// its weight and bias: `W' = W · γ/√(v + ε)`, `b' = β + (b - m) · γ/√(v + ε)`. The norms before
-    /// the blocks of a pre-activation net follow an addition and stay.
-    pub fn fold_batch_norm(&self) -> Self {
-        let mut network = self.valid().map_blocks(NetworkBlock::folded);
-        network.conv1 = fold(network.conv1, network.bn1.take());
-        network
     }
 }

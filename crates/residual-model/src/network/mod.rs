@@ -1,309 +1,99 @@
 //! Whole networks, and what all of them have in common.
 
 mod anatomy;
+mod config;
 mod conv;
 mod dense;
+mod options;
 mod part;
+pub mod published;
+mod stage;
 
 pub use anatomy::{BlockView, Branches};
-pub use conv::{Activation, BlockShape, ConvConfig, ConvNetwork, NetworkBlock, Stem};
-pub use dense::{DenseConfig, DenseNetwork};
+pub use config::{Architecture, NetworkConfig};
+pub use conv::{Activation, BlockShape, ConvArchitecture, ConvBackbone, Stem};
+pub use dense::{DenseArchitecture, DenseBackbone};
+pub use options::BlockOptions;
 pub use part::Part;
+pub use stage::{NetworkBlock, Stage, StageConfig, StageInfo};
 
 use crate::{
-    BlockKind, BranchScale, Family, ModelError, NetName, Norm, ResidualBlockConfig, ShortcutOption, Summary,
-    block::MainPathConfig, init::InitConfig, stochastic_depth, transparent::transparent_module,
+    DenseBlock, ModelError, Norm, Summary,
+    block::Fold,
+    dense::linear,
+    init::he_normal_field,
+    kernels::unit,
+    norm::{fold_conv, fold_linear},
+    stochastic_depth::survivors,
+    transparent::{transparent_enum, transparent_struct},
 };
 use alloc::{
     string::{String, ToString},
+    vec,
     vec::Vec,
 };
-use burn::tensor::{Device, Tensor};
-use serde::{Deserialize, Serialize};
+use burn::{
+    module::{Flag, Module, ModuleMapper, Param},
+    nn::Linear,
+    tensor::Tensor,
+};
 
-/// What the blocks of a network are like, whatever its family.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct BlockOptions {
-    /// Plain or residual.
-    pub kind: BlockKind,
-    /// What a shortcut does where shapes differ.
-    pub shortcut: ShortcutOption,
-    /// α, the factor of the shortcut.
-    pub skip_strength: f64,
-    /// s, the factor of the main path in a residual block.
-    pub branch_scale: BranchScale,
-    /// The norm after each layer.
-    pub norm: Norm,
-    /// Stochastic depth: the probability that the last block takes part in a training step; 1 is
-    /// without. Earlier blocks take part more often, see [`stochastic_depth::survival`].
-    pub last_survival: f64,
+/// Any of the networks: a backbone and its head. Parameter paths are those of torchvision's networks: the fields of
+/// the backbone, and `fc`.
+///
+/// Should be created using [`NetworkConfig`].
+#[derive(Clone, Debug)]
+pub struct Network {
+    /// Everything before the head.
+    pub backbone: Backbone,
+    /// The head.
+    pub fc: Linear,
 }
 
-impl Default for BlockOptions {
-    /// Residual, option A, `α = s = 1`, batch norm, no stochastic depth.
-    fn default() -> Self {
-        Self {
-            kind: BlockKind::Residual,
-            shortcut: ShortcutOption::ZeroPad,
-            skip_strength: 1.0,
-            branch_scale: BranchScale::One,
-            norm: Norm::Batch,
-            last_survival: 1.0,
-        }
-    }
-}
+transparent_struct!(Network { backbone } and { fc });
 
-impl BlockOptions {
-    /// The defaults, of this kind.
-    pub fn of_kind(kind: BlockKind) -> Self {
-        Self { kind, ..Self::default() }
-    }
-
-    fn validate(&self) -> Result<(), ModelError> {
-        let range = |name, expected, value: f64| Err(ModelError::Range { name, expected, value: value.to_string() });
-        if !(self.skip_strength.is_finite() && self.skip_strength >= 0.0) {
-            return range("the skip strength", "a finite number of at least 0", self.skip_strength);
-        }
-        if !(self.last_survival > 0.0 && self.last_survival <= 1.0) {
-            return range("the survival probability", "above 0 and at most 1", self.last_survival);
-        }
-        if self.kind == BlockKind::Plain && self.last_survival < 1.0 {
-            return range("the survival probability", "1 in a plain net, whose blocks all count", self.last_survival);
-        }
-        Ok(())
-    }
-
-    /// The survival probability of a block, counted from 1.
-    fn survival(&self, block: usize, blocks: usize) -> f64 {
-        stochastic_depth::survival(block, blocks, self.last_survival)
-    }
-
-    /// Whether blocks whose shapes differ, or do not, have a projection.
-    fn projects(&self, shapes_differ: bool) -> bool {
-        self.kind == BlockKind::Residual && self.shortcut.projects(shapes_differ)
-    }
-
-    /// Builds a block, counted from 1.
-    fn block<C: MainPathConfig>(
-        &self,
-        path: C,
-        block: usize,
-        blocks: usize,
-        device: &Device,
-    ) -> crate::Block<C::Path, C::Shortcut> {
-        ResidualBlockConfig::new(path)
-            .with_shortcut(self.shortcut)
-            .with_skip_strength(self.skip_strength)
-            .with_branch_scale(self.branch_scale.factor(blocks))
-            .with_survival(self.survival(block, blocks))
-            .build_kind(self.kind, device)
-    }
-}
-
-/// Configuration of any [`Network`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "family", rename_all = "kebab-case")]
-pub enum NetworkConfig {
-    /// Fully connected.
-    Dense(DenseConfig),
-    /// Convolutional.
-    Conv(ConvConfig),
-}
-
-impl NetworkConfig {
-    /// The network of this name for images `[channels, height, width]`, everything else at its
-    /// default: dense width 64, option A for basic blocks on small images and option B for others,
-    /// batch norm, seed 0.
-    ///
-    /// # Panics
-    /// If the family has no network of this depth.
-    pub fn new(name: NetName, image: [usize; 3], classes: usize) -> Self {
-        match name.family {
-            Family::Dense => {
-                let features = image.iter().product();
-                let blocks = BlockOptions::of_kind(name.kind);
-                Self::Dense(DenseConfig::new(name.depth, features, classes).with_blocks(blocks))
-            }
-            _ => Self::Conv(ConvConfig::named(name, image, classes)),
-        }
-    }
-
-    /// Sets the features of a dense net, or the channels of a convolutional net's first stage.
-    pub fn with_width(self, width: usize) -> Self {
-        match self {
-            Self::Dense(config) => Self::Dense(config.with_width(width)),
-            Self::Conv(config) => Self::Conv(config.with_width(width)),
-        }
-    }
-
-    /// Sets what the blocks are like.
-    pub fn with_blocks(self, blocks: BlockOptions) -> Self {
-        match self {
-            Self::Dense(config) => Self::Dense(config.with_blocks(blocks)),
-            Self::Conv(config) => Self::Conv(config.with_blocks(blocks)),
-        }
-    }
-
-    /// Sets the initial weights.
-    pub fn with_init(self, init: InitConfig) -> Self {
-        match self {
-            Self::Dense(config) => Self::Dense(config.with_init(init)),
-            Self::Conv(config) => Self::Conv(config.with_init(init)),
-        }
-    }
-
-    /// Sets the number of classes.
-    pub fn with_classes(self, classes: usize) -> Self {
-        match self {
-            Self::Dense(config) => Self::Dense(DenseConfig { classes, ..config }),
-            Self::Conv(config) => Self::Conv(ConvConfig { classes, ..config }),
-        }
-    }
-
-    /// The network's name. Options that a name does not say, such as widths and shortcuts, may differ.
-    pub fn name(&self) -> NetName {
-        match self {
-            Self::Dense(config) => NetName { family: Family::Dense, kind: config.blocks.kind, depth: config.depth },
-            Self::Conv(config) => config.name(),
-        }
-    }
-
-    /// The parts it has, from the first to the last.
-    pub fn parts(&self) -> Vec<Part> {
-        let stages = match self {
-            Self::Dense(_) => 1,
-            Self::Conv(config) => config.stages.len(),
-        };
-        core::iter::once(Part::Stem).chain((1..=stages).map(Part::Stage)).chain([Part::Head]).collect()
-    }
-
-    /// What the blocks are like.
-    pub fn blocks(&self) -> &BlockOptions {
-        match self {
-            Self::Dense(config) => &config.blocks,
-            Self::Conv(config) => &config.blocks,
-        }
-    }
-
-    /// The initial weights.
-    pub fn init_config(&self) -> &InitConfig {
-        match self {
-            Self::Dense(config) => &config.init,
-            Self::Conv(config) => &config.init,
-        }
-    }
-
-    /// Features of a dense net, channels of a convolutional net's first stage.
-    pub fn width(&self) -> usize {
-        match self {
-            Self::Dense(config) => config.width,
-            Self::Conv(config) => config.width,
-        }
-    }
-
-    /// The number of blocks.
-    pub fn block_count(&self) -> usize {
-        match self {
-            Self::Dense(config) => config.block_count(),
-            Self::Conv(config) => config.block_count(),
-        }
-    }
-
-    /// The number of classes.
-    pub fn classes(&self) -> usize {
-        match self {
-            Self::Dense(config) => config.classes,
-            Self::Conv(config) => config.classes,
-        }
-    }
-
-    /// The number of values in an input image.
-    pub fn features(&self) -> usize {
-        match self {
-            Self::Dense(config) => config.features,
-            Self::Conv(config) => config.image.iter().product(),
-        }
-    }
-
-    /// Fails unless there is such a network.
-    ///
-    /// # Errors
-    /// A depth the family does not have, a size of zero, or a skip strength out of range.
-    pub fn validate(&self) -> Result<(), ModelError> {
-        match self {
-            Self::Dense(config) => config.validate(),
-            Self::Conv(config) => config.validate(),
-        }
-    }
-
-    /// Builds the network on the device.
-    ///
-    /// # Panics
-    /// If [`Self::validate`] fails.
-    pub fn init(&self, device: &Device) -> Network {
-        match self {
-            Self::Dense(config) => Network::Dense(config.init(device)),
-            Self::Conv(config) => Network::Conv(config.init(device)),
-        }
-    }
-
-    /// Layers, shapes, parameters and multiply-adds.
-    ///
-    /// # Panics
-    /// If [`Self::validate`] fails.
-    pub fn summary(&self) -> Summary {
-        match self {
-            Self::Dense(config) => config.summary(),
-            Self::Conv(config) => config.summary(),
-        }
-    }
-}
-
-/// Any of the networks. Parameter paths are those of the network inside.
+/// A network without its head: images in, pooled features out. Parameter paths are those of the backbone inside.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use residual_model::resnet18;
+///
+/// let device = Device::flex();
+/// let backbone = resnet18(1000).with_width(8).init(&device).backbone;
+/// let images = Tensor::ones([1, 3, 64, 64], &device);
+/// assert_eq!(backbone.forward(images.clone()).dims(), [1, 64]);
+/// let last_stage = backbone.features(images).stages.pop();
+/// assert_eq!(last_stage.map(|t| t.dims()), Some([1, 64, 2, 2]));
+/// ```
 #[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "the tensors behind it are far larger")]
-pub enum Network {
+pub enum Backbone {
     /// Fully connected.
-    Dense(DenseNetwork),
+    Dense(DenseBackbone),
     /// Convolutional.
-    Conv(ConvNetwork),
+    Conv(ConvBackbone),
 }
 
-transparent_module!(Network { Dense, Conv });
+transparent_enum!(Backbone { Dense, Conv });
 
-/// What a network computes on its way.
+/// What a backbone computes.
 #[derive(Clone, Debug)]
 pub struct Features {
-    /// The output of each stage: `[batch, channels, height, width]`.
+    /// The output of each stage: `[batch, channels, height, width]`; in a dense network one of `[batch, width, 1, 1]`.
     pub stages: Vec<Tensor<4>>,
     /// What the head takes: `[batch, features]`.
     pub embedding: Tensor<2>,
-    /// Class scores before the softmax: `[batch, classes]`.
-    pub logits: Tensor<2>,
-}
-
-/// A stage of a convolutional network, as those need it who build on its output.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Stage {
-    /// The field's name: `layer1` …
-    pub name: String,
-    /// Channels of its output.
-    pub channels: usize,
-    /// The image's size over its output's.
-    pub stride: usize,
 }
 
 impl Network {
-    /// Class scores before the softmax.
+    /// Class scores before the softmax. With stochastic depth every block takes part, scaled by its
+    /// survival probability. An empty batch gives an empty output.
     ///
     /// # Shapes
     /// - images: `[batch, channels, height, width]`
     /// - output: `[batch, classes]`
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        match self {
-            Self::Dense(network) => network.forward(images.flatten(1, 3)),
-            Self::Conv(network) => network.forward(images),
-        }
+        self.classify(self.backbone.forward(images))
     }
 
     /// Class scores of a training step: with stochastic depth the blocks that take part are a pure
@@ -312,42 +102,188 @@ impl Network {
     /// # Shapes
     /// As [`Self::forward`]'s.
     pub fn forward_training(&self, images: Tensor<4>, seed: u64, step: u64) -> Tensor<2> {
-        match self {
-            Self::Dense(network) => network.forward_training(images.flatten(1, 3), seed, step),
-            Self::Conv(network) => network.forward_training(images, seed, step),
-        }
+        self.classify(self.backbone.forward_training(images, seed, step))
     }
 
-    /// What the head takes.
+    /// What the head takes: [`Backbone::forward`].
     ///
     /// # Shapes
     /// - images: `[batch, channels, height, width]`
     /// - output: `[batch, features]`
     pub fn embed(&self, images: Tensor<4>) -> Tensor<2> {
-        match self {
-            Self::Dense(network) => network.embed(images.flatten(1, 3)),
-            Self::Conv(network) => network.embed(images),
-        }
+        self.backbone.forward(images)
     }
 
-    /// Replaces the head by a new one with this many classes.
+    /// The output of every stage and what the head takes, from one pass: [`Backbone::features`].
+    ///
+    /// # Shapes
+    /// - images: `[batch, channels, height, width]`
+    pub fn features(&self, images: Tensor<4>) -> Features {
+        self.backbone.features(images)
+    }
+
+    /// Class scores from what the head takes.
+    ///
+    /// # Shapes
+    /// - embedding: `[batch, features]`
+    /// - output: `[batch, classes]`
+    pub fn classify(&self, embedding: Tensor<2>) -> Tensor<2> {
+        unit(&self.fc, &None).forward(embedding)
+    }
+
+    /// Replaces the head by a new one with this many classes, whose weights are a function of the seed.
     pub fn with_head(self, classes: usize, seed: u64) -> Self {
-        match self {
-            Self::Dense(network) => Self::Dense(network.with_head(classes, seed)),
-            Self::Conv(network) => Self::Conv(network.with_head(classes, seed)),
-        }
+        let [features, _] = self.fc.weight.lazy_shape().dims();
+        let fc = linear([features, classes], Norm::None, &self.fc.weight.lazy_device());
+        Self { fc: he_normal_field(fc, "fc", seed), ..self }
     }
 
-    /// Freezes parts of the network: their parameters get no gradients, their batch norms use and
-    /// keep their running statistics.
+    /// The parts it has, from the first to the last.
+    pub fn parts(&self) -> Vec<Part> {
+        Part::all(self.backbone.stage_count())
+    }
+
+    /// The network with parts of it frozen: their parameters get no gradients, their batch norms use and
+    /// keep their running statistics. Weights are shared with this network, not copied. The blocks of a dense net are
+    /// its stage 1.
     ///
     /// # Errors
-    /// If there is no such stage. The blocks of a dense net are its stage 1.
-    pub fn freeze_parts(self, parts: &[Part]) -> Result<Self, ModelError> {
-        match self {
-            Self::Dense(network) => network.freeze_parts(parts).map(Self::Dense),
-            Self::Conv(network) => network.freeze_parts(parts).map(Self::Conv),
+    /// If there is no such part.
+    pub fn freeze_parts(&self, parts: &[Part]) -> Result<Self, ModelError> {
+        let own = self.parts();
+        if let Some(&part) = parts.iter().find(|part| !own.contains(part)) {
+            let parts = own.iter().map(Part::to_string).collect::<Vec<_>>().join(", ");
+            return Err(ModelError::NoPart { part, parts });
         }
+        Ok(self.clone().map(&mut Freeze { parts, path: Vec::new() }))
+    }
+
+    /// The same network for inference, with each batch norm that follows a convolution or a linear layer folded into
+    /// its weight and bias: `W' = W · γ/√(v + ε)`, `b' = β + (b - m) · γ/√(v + ε)`. The norms before
+    /// the blocks of a pre-activation net follow an addition and stay.
+    pub fn fold_batch_norm(&self) -> Self {
+        let network = self.valid();
+        let backbone = match network.backbone {
+            Backbone::Dense(mut backbone) => {
+                backbone.linear1 = fold_linear(backbone.linear1, backbone.bn1.take());
+                backbone.blocks = backbone.blocks.into_iter().map(DenseBlock::folded).collect();
+                Backbone::Dense(backbone)
+            }
+            Backbone::Conv(backbone) => {
+                let mut backbone = backbone.map_blocks(Fold::folded);
+                backbone.conv1 = fold_conv(backbone.conv1, backbone.bn1.take());
+                Backbone::Conv(backbone)
+            }
+        };
+        Self { backbone, ..network }
+    }
+}
+
+impl Backbone {
+    /// What a head takes: the average over the last stage's pixels, or a dense network's last features.
+    ///
+    /// # Shapes
+    /// - images: `[batch, channels, height, width]`
+    /// - output: `[batch, features]`
+    pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
+        match self {
+            Self::Dense(backbone) => backbone.forward(images.flatten(1, 3)),
+            Self::Conv(backbone) => backbone.forward(images),
+        }
+    }
+
+    /// The same in a training step: with stochastic depth the blocks that take part are a pure function of the seed
+    /// and the step.
+    ///
+    /// # Shapes
+    /// As [`Self::forward`]'s.
+    pub fn forward_training(&self, images: Tensor<4>, seed: u64, step: u64) -> Tensor<2> {
+        let survivors = survivors(seed, step, &self.survival());
+        match self {
+            Self::Dense(backbone) => backbone.forward_sampled(images.flatten(1, 3), &survivors),
+            Self::Conv(backbone) => backbone.forward_sampled(images, &survivors),
+        }
+    }
+
+    /// The output of every stage and what a head takes, from one pass. [`NetworkConfig::stages`] has the stages'
+    /// names, channels and strides.
+    ///
+    /// # Shapes
+    /// - images: `[batch, channels, height, width]`
+    /// - stages: `[batch, channels of the stage, ⌈height / its stride⌉, ⌈width / its stride⌉]`
+    pub fn features(&self, images: Tensor<4>) -> Features {
+        match self {
+            Self::Dense(backbone) => {
+                let embedding = backbone.forward(images.flatten(1, 3));
+                let [batch, width] = embedding.dims();
+                Features { stages: vec![embedding.clone().reshape([batch, width, 1, 1])], embedding }
+            }
+            Self::Conv(backbone) => {
+                let mut a = backbone.stem(images);
+                let mut stages = Vec::new();
+                for stage in backbone.stages() {
+                    a = stage.forward(a);
+                    stages.push(a.clone());
+                }
+                Features { stages, embedding: backbone.pool(a) }
+            }
+        }
+    }
+
+    /// The survival probability of each block.
+    fn survival(&self) -> Vec<f64> {
+        match self {
+            Self::Dense(backbone) => backbone.blocks.iter().map(DenseBlock::survival).collect(),
+            Self::Conv(backbone) => backbone.blocks().map(NetworkBlock::survival).collect(),
+        }
+    }
+
+    fn stage_count(&self) -> usize {
+        match self {
+            Self::Dense(_) => 1,
+            Self::Conv(backbone) => backbone.stages().count(),
+        }
+    }
+
+    fn zero_last_layers(self) -> Self {
+        match self {
+            Self::Dense(backbone) => Self::Dense(DenseBackbone {
+                blocks: backbone.blocks.into_iter().map(DenseBlock::zero_last_layer).collect(),
+                ..backbone
+            }),
+            Self::Conv(backbone) => Self::Conv(backbone.map_blocks(NetworkBlock::zero_last_layer)),
+        }
+    }
+}
+
+/// Freezes what is in some parts.
+struct Freeze<'a> {
+    parts: &'a [Part],
+    path: Vec<String>,
+}
+
+impl Freeze<'_> {
+    fn freezes(&self) -> bool {
+        let path = self.path.join(".");
+        self.parts.iter().any(|part| part.contains(&path))
+    }
+}
+
+impl ModuleMapper for Freeze<'_> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if self.freezes() { param.set_require_grad(false) } else { param }
+    }
+
+    fn map_flag(&mut self, flag: Param<Flag>) -> Param<Flag> {
+        if self.freezes() { flag.with_value(false) } else { flag }
     }
 }
 

@@ -1,5 +1,5 @@
 use crate::ModelError;
-use alloc::string::ToString;
+use alloc::{string::ToString, vec::Vec};
 use core::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,11 @@ pub enum Part {
 }
 
 impl Part {
+    /// Those of a network with so many stages, first to last.
+    pub(super) fn all(stages: usize) -> Vec<Self> {
+        core::iter::once(Self::Stem).chain((1..=stages).map(Self::Stage)).chain([Self::Head]).collect()
+    }
+
     /// Whether the parameter of this path in a network belongs to the part.
     ///
     /// ```

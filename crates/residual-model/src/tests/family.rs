@@ -7,14 +7,23 @@ use burn::{
     tensor::{Distribution, Tensor},
 };
 
-fn config(name: &str) -> ConvConfig {
+fn config(name: &str) -> NetworkConfig {
     let name: NetName = name.parse().unwrap();
-    let (image, classes) = if name.family.is_for_small_images() { ([3, 32, 32], 10) } else { ([3, 224, 224], 1000) };
-    ConvConfig::named(name, image, classes)
+    let (image, classes) = if name.family.is_for_small_images() || name.family == Family::Dense {
+        ([3, 32, 32], 10)
+    } else {
+        ([3, 224, 224], 1000)
+    };
+    NetworkConfig::new(name, image, classes)
 }
 
-fn small(name: &str) -> ConvConfig {
-    ConvConfig::named(name.parse().unwrap(), [3, 16, 16], 10).with_width(4)
+fn small(name: &str) -> NetworkConfig {
+    NetworkConfig::new(name.parse().unwrap(), [3, 16, 16], 10).with_width(4)
+}
+
+fn conv(network: &Network) -> &ConvBackbone {
+    let Backbone::Conv(backbone) = &network.backbone else { panic!("a convolutional network") };
+    backbone
 }
 
 /// He et al. 2015 and 2016, Xie et al. 2017, Zagoruyko & Komodakis 2016; counts as torchvision has them.
@@ -69,7 +78,7 @@ fn every_published_name_builds_its_depth() {
     for name in PUBLISHED {
         let config = config(name);
         assert_eq!(config.name().to_string(), *name);
-        let plain = ConvConfig { blocks: BlockOptions { kind: BlockKind::Plain, ..config.blocks }, ..config };
+        let plain = config.with_kind(BlockKind::Plain);
         let weighted = plain.summary().rows().iter().filter(|row| row.multiply_adds > 0).count();
         assert_eq!(weighted, plain.name().depth, "{name}");
     }
@@ -92,8 +101,8 @@ fn summaries_count_what_the_modules_hold() {
     for name in names {
         for shortcut in [ShortcutOption::Projection, ShortcutOption::ProjectAll, ShortcutOption::ZeroPad] {
             for norm in [Norm::Batch, Norm::None] {
-                let config = ConvConfig::named(name.parse().unwrap(), [2, 16, 16], 7).with_width(16);
-                let config = ConvConfig { blocks: BlockOptions { shortcut, norm, ..config.blocks }, ..config };
+                let config = NetworkConfig::new(name.parse().unwrap(), [2, 16, 16], 7).with_width(16);
+                let config = config.with_shortcut(shortcut).with_norm(norm);
                 let counted = summary::trainable_parameters(&config.init(&device())) as u64;
                 assert_eq!(config.summary().parameters(), counted, "{name} {shortcut} {norm}");
             }
@@ -116,14 +125,14 @@ fn a_pre_activation_block_with_a_zero_last_layer_is_the_identity() {
     for name in ["preact_resnet20", "preact_resnet29"] {
         let config = small(name).with_blocks(blocks).with_init(InitConfig { seed: 1, zero_init: true });
         let network = config.init(&device());
-        let block = &network.layer1[1];
-        let channels = config.stage_list()[0].channels;
+        let block = &conv(&network).layer1.blocks[1];
+        let channels = config.stages()[0].channels;
         // Negative values pass too: nothing comes after the addition.
         let a = non_negative([2, channels, 5, 5]) - 1.0;
         block.forward(a.clone()).into_data().assert_eq(&a.into_data(), true);
-        let plain = ConvConfig { blocks: BlockOptions { kind: BlockKind::Plain, ..blocks }, ..config };
+        let plain = config.with_kind(BlockKind::Plain).init(&device());
         let a = non_negative([2, channels, 5, 5]);
-        plain.init(&device()).layer1[1].forward(a.clone()).into_data().assert_eq(&a.zeros_like().into_data(), true);
+        conv(&plain).layer1.blocks[1].forward(a.clone()).into_data().assert_eq(&a.zeros_like().into_data(), true);
     }
 }
 
@@ -134,7 +143,7 @@ fn gradients_of_bottlenecks_and_pre_activation_agree_with_finite_differences() {
     for (stride, groups) in [(StrideAt::First, 1), (StrideAt::Middle, 2)] {
         let path = ConvPathConfig::new(2, 6).with_stride(2).bottleneck(bottleneck(stride, groups));
         check_gradients(
-            || ResidualBlockConfig::new(path.clone()).init(&device).map(&mut Double),
+            || ResidualBlockConfig::new(path.clone()).with_seed(0).init(&device).map(&mut Double),
             |block| {
                 let out = block.forward(double([3, 2, 5, 5], 0));
                 (out.clone() * double(out.dims(), 3)).sum()
@@ -143,7 +152,7 @@ fn gradients_of_bottlenecks_and_pre_activation_agree_with_finite_differences() {
     }
     let blocks = BlockOptions { skip_strength: 0.7, ..BlockOptions::default() };
     for shortcut in [ShortcutOption::ZeroPad, ShortcutOption::Projection] {
-        let config = ConvConfig::new([2, 5, 5], 3, vec![1, 1])
+        let config = NetworkConfig::conv([2, 5, 5], 3, [1, 1])
             .with_width(3)
             .with_activation(Activation::Pre)
             .with_blocks(BlockOptions { shortcut, ..blocks });
@@ -161,14 +170,14 @@ fn gradients_of_bottlenecks_and_pre_activation_agree_with_finite_differences() {
 fn dilation_keeps_the_resolution_and_the_parameters() {
     let image = Tensor::<4>::ones([1, 3, 64, 64], &device());
     for (output_stride, sizes) in [(None, [16, 8, 4, 2]), (Some(16), [16, 8, 4, 4]), (Some(8), [16, 8, 8, 8])] {
-        let config = ConvConfig::named("resnet50".parse().unwrap(), [3, 64, 64], 10).with_width(4);
+        let config = NetworkConfig::new("resnet50".parse().unwrap(), [3, 64, 64], 10).with_width(4);
         let parameters = config.summary().parameters();
         let config = config.with_output_stride(output_stride);
         assert_eq!(config.summary().parameters(), parameters);
-        let features = config.init(&device()).forward_features(image.clone());
-        for ((stage, size), listed) in features.stages.iter().zip(sizes).zip(config.stage_list()) {
+        let features = config.init(&device()).features(image.clone());
+        for ((stage, size), listed) in features.stages.iter().zip(sizes).zip(config.stages()) {
             assert_eq!(stage.dims(), [1, listed.channels, size, size]);
-            assert_eq!(64 / listed.stride, size);
+            assert_eq!(listed.stride.map(|stride| 64 / stride), Some(size));
         }
         let rows = config.summary();
         let last = rows.rows().iter().rfind(|row| row.output.len() == 3).unwrap();
@@ -178,14 +187,83 @@ fn dilation_keeps_the_resolution_and_the_parameters() {
 
 #[test]
 fn features_agree_with_the_forward_pass() {
-    for name in ["resnet20", "preact_resnet20", "resnet18"] {
-        let network = small(name).init(&device());
+    for name in ["resnet20", "preact_resnet20", "resnet18", "dense-resnet8"] {
+        let config = small(name);
+        let network = config.init(&device());
         let images = non_negative([2, 3, 16, 16]);
-        let Features { stages, embedding, logits } = network.forward_features(images.clone());
-        assert_eq!(stages.len(), small(name).stages.len());
+        let Features { stages, embedding } = network.features(images.clone());
+        assert_eq!(stages.len(), config.stages().len());
+        for (stage, info) in stages.iter().zip(config.stages()) {
+            assert_eq!(stage.dims()[1], info.channels, "{name}");
+        }
+        assert_eq!(embedding.dims(), [2, config.embedding()]);
+        let logits = network.classify(embedding.clone());
         logits.into_data().assert_eq(&network.forward(images.clone()).into_data(), true);
-        embedding.into_data().assert_eq(&network.embed(images).into_data(), true);
+        embedding.into_data().assert_eq(&network.backbone.forward(images).into_data(), true);
     }
+}
+
+#[test]
+fn a_stage_is_a_part_of_a_network() {
+    let network = small("resnet20").with_seed(3).init(&device());
+    let first = ConvPathConfig::new(4, 8).with_stride(2);
+    let stage = StageConfig::new(first, 3).with_shortcut(ShortcutOption::ZeroPad);
+    let record = conv(&network).layer2.clone().into_record();
+    let stage = stage.init(&device()).load_record(record);
+    let a = non_negative([2, 4, 6, 6]);
+    let expected = conv(&network).layer2.forward(a.clone());
+    stage.forward(a).into_data().assert_eq(&expected.into_data(), true);
+}
+
+#[test]
+fn the_published_networks_by_function_are_those_by_name() {
+    let by_function = [
+        ("resnet18", resnet18(1000)),
+        ("resnet34", resnet34(1000)),
+        ("resnet50", resnet50(1000)),
+        ("resnet101", resnet101(1000)),
+        ("resnet152", resnet152(1000)),
+        ("plain18", plain18(1000)),
+        ("plain34", plain34(1000)),
+        ("plain50", plain50(1000)),
+        ("resnext50_32x4d", resnext50_32x4d(1000)),
+        ("resnext101_32x8d", resnext101_32x8d(1000)),
+        ("resnext101_64x4d", resnext101_64x4d(1000)),
+        ("wide_resnet50_2", wide_resnet50_2(1000)),
+        ("wide_resnet101_2", wide_resnet101_2(1000)),
+        ("preact_resnet18", preact_resnet18(1000)),
+        ("preact_resnet50", preact_resnet50(1000)),
+        ("resnet56", cifar_resnet(56)),
+        ("plain56", cifar_plain(56)),
+        ("preact_resnet164", preact_resnet(164)),
+        ("preact_plain110", preact_plain(110)),
+        ("dense-resnet20", dense_resnet(20, 3072, 10)),
+        ("dense-plain20", dense_plain(20, 3072, 10)),
+    ];
+    for (name, network) in by_function {
+        assert_eq!(network, config(name), "{name}");
+        assert_eq!(network.name().to_string(), name);
+    }
+}
+
+/// What a setting does not name, it leaves.
+#[test]
+fn a_norm_leaves_the_shortcuts() {
+    let config = resnet50(10).with_norm(Norm::None);
+    assert_eq!(config.blocks.shortcut, ShortcutOption::Projection);
+    assert_eq!(cifar_resnet(20).with_skip_strength(0.5).blocks.shortcut, ShortcutOption::ZeroPad);
+    assert_eq!(BlockOptions::default().shortcut, ResidualBlockConfig::new(()).shortcut);
+}
+
+#[test]
+fn a_configuration_of_an_earlier_version_is_read() {
+    let json = r#"{"family":"conv","image":[3,32,32],"classes":10,"stages":[3,3,3],"stem":"small","width":16,
+        "shape":"basic","activation":"post","output_stride":null,
+        "blocks":{"kind":"residual","shortcut":"zero-pad","skip_strength":1.0,"branch_scale":"one","norm":"batch",
+        "last_survival":1.0},"init":{"seed":0,"zero_init":false}}"#;
+    assert_eq!(serde_json::from_str::<NetworkConfig>(json).unwrap(), cifar_resnet(20));
+    let dense = serde_json::to_string(&dense_plain(20, 64, 10)).unwrap();
+    assert_eq!(serde_json::from_str::<NetworkConfig>(&dense).unwrap(), dense_plain(20, 64, 10));
 }
 
 #[test]
@@ -212,7 +290,7 @@ fn stochastic_depth_drops_blocks_in_training_and_scales_them_in_inference() {
     let blocks = BlockOptions { last_survival: 0.5, ..BlockOptions::default() };
     for activation in [Activation::Post, Activation::Pre] {
         let config =
-            ConvConfig::new([3, 6, 6], 4, vec![1]).with_width(3).with_blocks(blocks).with_activation(activation);
+            NetworkConfig::conv([3, 6, 6], 4, [1]).with_width(3).with_blocks(blocks).with_activation(activation);
         let with = |last_survival, skip: f64| {
             let blocks = BlockOptions { last_survival, branch_scale: BranchScale::One, skip_strength: skip, ..blocks };
             config.clone().with_blocks(blocks).init(&device())
@@ -229,7 +307,7 @@ fn stochastic_depth_drops_blocks_in_training_and_scales_them_in_inference() {
             assert_eq!(same, survives);
         }
         assert_eq!(seen, [true, true]);
-        let NetworkBlock::Post(Block::Residual(block)) = &network.layer1[0] else { continue };
+        let NetworkBlock::Post(Block::Residual(block)) = &conv(&network).layer1.blocks[0] else { continue };
         let a = non_negative([2, 3, 6, 6]);
         let expected = burn::tensor::activation::relu(block.main_path.forward(a.clone()) * 0.5 + a.clone());
         block.forward(a).into_data().assert_eq(&expected.into_data(), true);
@@ -253,8 +331,12 @@ fn frozen_parts_get_no_gradients_and_keep_their_statistics() {
         let moved: Vec<&String> = before.keys().filter(|path| before[*path] != after[*path]).collect();
         assert!(!moved.is_empty() && moved.iter().all(|path| path.contains("running_") && !path.starts_with("layer1")));
     }
-    let error = small("resnet8").init(&device).freeze_parts(&[Part::Stage(4)]).unwrap_err();
-    assert_eq!(error.to_string(), "the network has no layer4, only 3 stage(s)");
+    // The network that is asked for a part it has not is still there, and still trains.
+    let network = small("resnet8").init(&device);
+    let error = network.freeze_parts(&[Part::Stem, Part::Stage(4)]).unwrap_err();
+    assert_eq!(error.to_string(), "the network has no part layer4, only stem, layer1, layer2, layer3, head");
+    let grads = network.forward(Tensor::ones([2, 3, 16, 16], &device)).sum().backward();
+    assert!(gradients(&network, &grads).contains_key("conv1.weight"));
 }
 
 /// Gives every tensor random values, running statistics too.
@@ -271,7 +353,9 @@ impl ModuleMapper for Shake {
 
 #[test]
 fn folded_batch_norms_compute_the_same() {
-    for name in ["resnet20", "preact_resnet20", "preact_resnet29", "resnet50", "plain34", "resnext50_32x4d"] {
+    for name in
+        ["resnet20", "preact_resnet20", "preact_resnet29", "resnet50", "plain34", "resnext50_32x4d", "dense-resnet8"]
+    {
         let network = small(name).with_width(16).init(&device()).map(&mut Shake);
         let images = Tensor::random([2, 3, 16, 16], Distribution::Normal(0.0, 1.0), &device());
         let whole: Vec<f32> = network.forward(images.clone()).into_data().iter::<f32>().collect();
@@ -280,8 +364,8 @@ fn folded_batch_norms_compute_the_same() {
         let largest = whole.iter().fold(0.0f32, |a, b| a.max(b.abs()));
         let worst = whole.iter().zip(&folded).map(|(a, b)| (a - b).abs()).fold(0.0f32, f32::max);
         assert!(worst <= 1e-5 * largest, "{name}: {worst} of {largest}");
-        let norms = |network: &ConvNetwork| parameters(network).keys().filter(|path| path.ends_with("gamma")).count();
-        let preact_blocks = if network.preact { network.stages().flatten().count() + 1 } else { 0 };
+        let norms = |network: &Network| parameters(network).keys().filter(|path| path.ends_with("gamma")).count();
+        let preact_blocks = if name.starts_with("preact") { network.blocks().len() + 1 } else { 0 };
         assert_eq!(norms(&folded_network), preact_blocks, "{name}");
     }
 }
@@ -303,11 +387,11 @@ fn a_new_head_has_the_new_classes_and_leaves_the_rest() {
 
 #[test]
 fn networks_that_cannot_be_are_refused() {
-    let error = |config: ConvConfig| config.validate().unwrap_err().to_string();
-    assert!(error(config("resnet18").with_output_stride(Some(8))).contains("left alone for basic blocks"));
-    assert!(error(config("resnet50").with_output_stride(Some(12))).contains("one of [4, 8, 16, 32], not 12"));
-    assert!(error(ConvConfig::new([3, 8, 8], 10, vec![])).contains("the number of stages must be 1 to 4"));
-    assert!(error(ConvConfig::new([3, 8, 8], 10, vec![1, 0])).contains("blocks in a stage must be at least 1"));
+    let error = |config: NetworkConfig| config.validate().unwrap_err().to_string();
+    assert!(error(config("resnet18").with_output_stride(8)).contains("left alone for basic blocks"));
+    assert!(error(config("resnet50").with_output_stride(12)).contains("one of [4, 8, 16, 32], not 12"));
+    assert!(error(NetworkConfig::conv([3, 8, 8], 10, [])).contains("the number of stages must be 1 to 4"));
+    assert!(error(NetworkConfig::conv([3, 8, 8], 10, [1, 0])).contains("blocks in a stage must be at least 1"));
     let blocks = BlockOptions { last_survival: 0.0, ..BlockOptions::default() };
     assert!(error(config("resnet20").with_blocks(blocks)).contains("the survival probability must be above 0"));
     assert!(error(config("resnet50").with_width(0)).contains("width must be at least 1"));

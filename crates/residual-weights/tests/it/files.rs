@@ -1,7 +1,7 @@
 //! Files of every format and naming, and files that are broken.
 
 use burn::tensor::{Device, Tensor};
-use residual_model::{InitConfig, Network, NetworkConfig};
+use residual_model::{Network, NetworkConfig};
 use residual_weights::{Checkpoint, Format, LoadOptions, NameMap, WeightsError, load, save, tensors};
 use std::{
     collections::BTreeMap,
@@ -19,7 +19,7 @@ fn config() -> NetworkConfig {
 }
 
 fn network(seed: u64) -> Network {
-    config().with_init(InitConfig { seed, zero_init: false }).init(&Device::flex())
+    config().with_seed(seed).init(&Device::flex())
 }
 
 fn loaded(name: &str) -> Network {
@@ -57,7 +57,7 @@ fn what_is_saved_loads_back_and_gives_the_same_scores() {
         for extension in ["safetensors", "bpk"] {
             let path = folder.path().join(format!("net.{extension}"));
             save(&ours, &path).unwrap();
-            let mut theirs = config.clone().with_init(InitConfig { seed: 9, zero_init: false }).init(&Device::flex());
+            let mut theirs = config.clone().with_seed(9).init(&Device::flex());
             load(&mut theirs, &Checkpoint::read(&path).unwrap(), &LoadOptions::default()).unwrap();
             theirs.forward(images.clone()).into_data().assert_eq(&ours.forward(images.clone()).into_data(), true);
         }
@@ -184,7 +184,7 @@ fn timms_pre_activation_names_are_known() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("timm.safetensors");
     fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
-    let mut theirs = config.with_init(InitConfig { seed: 9, zero_init: false }).init(&Device::flex());
+    let mut theirs = config.with_seed(9).init(&Device::flex());
     load(&mut theirs, &Checkpoint::read(&path).unwrap(), &LoadOptions::default()).unwrap();
     assert_eq!(tensors(&theirs), tensors(&ours));
 }

@@ -1,0 +1,87 @@
+//! Numbers that do not lie in order.
+
+use crate::Buffer;
+use rayon::prelude::*;
+
+/// Numbers above which every core copies.
+const PARALLEL: usize = 1 << 16;
+
+/// A tensor's numbers in row-major order, from a place and strides in a storage.
+pub(crate) fn gather(storage: &[f32], offset: usize, shape: &[usize], strides: &[isize]) -> Buffer {
+    let mut out = Buffer::new(shape.iter().product());
+    let Some((&first, inner)) = shape.split_first().filter(|_| !out.is_empty()) else {
+        if let [only] = &mut out[..] {
+            *only = storage[offset];
+        }
+        return out;
+    };
+    let len = out.len() / first;
+    let row = |(i, out): (usize, &mut [f32])| {
+        copy(storage, offset as isize + i as isize * strides[0], inner, &strides[1..], out);
+    };
+    if shape.iter().product::<usize>() < PARALLEL {
+        out.chunks_mut(len).enumerate().for_each(row);
+    } else {
+        out.par_chunks_mut(len).enumerate().for_each(row);
+    }
+    out
+}
+
+fn copy(storage: &[f32], at: isize, shape: &[usize], strides: &[isize], out: &mut [f32]) {
+    match (shape, strides) {
+        ([], _) => out[0] = storage[at as usize],
+        ([_], [1]) => out.copy_from_slice(&storage[at as usize..][..out.len()]),
+        ([_], [stride]) => {
+            for (i, out) in out.iter_mut().enumerate() {
+                *out = storage[(at + i as isize * stride) as usize];
+            }
+        }
+        // A few channels, far apart: one channel after the other reads in order.
+        ([_, channels], [1, far]) if *channels > 1 => {
+            for c in 0..*channels {
+                let from = &storage[(at + c as isize * far) as usize..];
+                out[c..].iter_mut().step_by(*channels).zip(from).for_each(|(out, x)| *out = *x);
+            }
+        }
+        ([rows, inner @ ..], [stride, strides @ ..]) => {
+            let len = out.len() / rows;
+            for (i, out) in out.chunks_mut(len).enumerate() {
+                copy(storage, at + i as isize * stride, inner, strides, out);
+            }
+        }
+        _ => unreachable!("a stride for every dimension"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::gather;
+
+    #[test]
+    fn any_strides_are_followed() {
+        let storage: Vec<f32> = (0..200_000).map(|i| i as f32).collect();
+        for (offset, shape, strides) in [
+            (0, vec![], vec![]),
+            (3, vec![4], vec![2isize]),
+            (0, vec![3, 5], vec![1, 3]),
+            (7, vec![2, 3, 4], vec![12, 1, 3]),
+            (100, vec![4, 3], vec![-5, 1]),
+            (1, vec![2, 4, 5, 3], vec![60, 5, 1, 20]),
+            (1, vec![20, 40, 40, 3], vec![4800, 40, 1, 1600]),
+            (0, vec![300, 600], vec![1, 300]),
+            (5, vec![0, 3], vec![3, 1]),
+        ] {
+            let got = gather(&storage, offset, &shape, &strides);
+            let count: usize = shape.iter().product();
+            assert_eq!(got.len(), count);
+            for i in 0..count {
+                let (mut rest, mut at) = (i, offset as isize);
+                for (size, stride) in shape.iter().zip(&strides).rev() {
+                    at += (rest % size) as isize * stride;
+                    rest /= size;
+                }
+                assert_eq!(got[i], storage[at as usize], "{shape:?} {strides:?} at {i}");
+            }
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Stochastic gradient descent.
+
+use crate::Optimizer as Settings;
+use burn::{
+    optim::{LearningRate, Optimizer, RecordState, StateSink, StateSource},
+    tensor::{DType, Device, Tensor},
+};
+use residual_kernels::bridge;
+
+/// [`Settings`] at work: on a CPU each parameter's step is one operation, elsewhere the same arithmetic is Burn's
+/// operations. Its numbers and its state are those of Burn's `Sgd`, which takes seven operations.
+#[derive(Clone, Debug)]
+pub(crate) struct Sgd {
+    momentum: f64,
+    nesterov: bool,
+    weight_decay: f64,
+}
+
+#[derive(Clone)]
+pub(crate) struct SgdState<const D: usize> {
+    velocity: Tensor<D>,
+}
+
+/// By the names that Burn's `Sgd` gives it.
+impl<const D: usize> RecordState for SgdState<D> {
+    fn state_flatten(&self, prefix: &str, out: &mut StateSink) {
+        out.push_tensor(prefix, "momentum.velocity", self.velocity.clone().into_data());
+    }
+
+    fn state_unflatten(prefix: &str, src: &mut StateSource, device: &Device) -> Option<Self> {
+        let velocity = src.take_tensor(prefix, "momentum.velocity")?;
+        Some(Self { velocity: Tensor::from_data(velocity, device) })
+    }
+}
+
+impl Sgd {
+    pub(crate) fn new(settings: &Settings, weight_decay: f64) -> Self {
+        Self { momentum: settings.momentum, nesterov: settings.nesterov, weight_decay }
+    }
+
+    /// The new weight and velocity.
+    fn update<const D: usize>(
+        &self,
+        lr: f64,
+        weight: Tensor<D>,
+        gradient: Tensor<D>,
+        velocity: Option<Tensor<D>>,
+    ) -> (Tensor<D>, Tensor<D>) {
+        let f32s = weight.dtype() == DType::F32 && gradient.dtype() == DType::F32;
+        if f32s && bridge::runs_on(&weight.device()) {
+            let sgd = residual_kernels::Sgd {
+                lr: lr as f32,
+                momentum: self.momentum as f32,
+                nesterov: self.nesterov,
+                weight_decay: self.weight_decay as f32,
+            };
+            return bridge::sgd(sgd, weight, gradient, velocity);
+        }
+        let d = weight.clone().mul_scalar(self.weight_decay) + gradient;
+        let velocity = match velocity {
+            Some(velocity) => d.clone() + velocity.mul_scalar(self.momentum),
+            None => d.clone(),
+        };
+        let step = if self.nesterov { velocity.clone().mul_scalar(self.momentum) + d } else { velocity.clone() };
+        (weight - step.mul_scalar(lr), velocity)
+    }
+}
+
+impl Optimizer for Sgd {
+    type State<const D: usize> = SgdState<D>;
+
+    fn step<const D: usize>(
+        &self,
+        lr: LearningRate,
+        tensor: Tensor<D>,
+        grad: Tensor<D>,
+        state: Option<SgdState<D>>,
+    ) -> (Tensor<D>, Option<SgdState<D>>) {
+        let (weight, velocity) = self.update(lr, tensor, grad, state.map(|state| state.velocity));
+        (weight, Some(SgdState { velocity }))
+    }
+
+    fn to_device<const D: usize>(state: SgdState<D>, device: &Device) -> SgdState<D> {
+        SgdState { velocity: state.velocity.to_device(device) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::{
+        module::Module,
+        nn::{Linear, LinearConfig},
+        optim::{GradientsParams, ModuleOptimizer, SgdConfig, decay::WeightDecayConfig, momentum::MomentumConfig},
+        tensor::Distribution,
+    };
+
+    /// Burn's own, with the same settings.
+    fn burns(settings: &Settings, weight_decay: f64) -> ModuleOptimizer {
+        let momentum =
+            MomentumConfig::new().with_momentum(settings.momentum).with_dampening(0.0).with_nesterov(settings.nesterov);
+        let decay = WeightDecayConfig::new(weight_decay as f32);
+        SgdConfig::new().with_momentum(Some(momentum)).with_weight_decay(Some(decay)).init()
+    }
+
+    fn values(linear: &Linear) -> Vec<f32> {
+        linear.weight.val().into_data().iter::<f32>().collect()
+    }
+
+    #[test]
+    fn the_numbers_and_the_state_are_those_of_burns() {
+        let device = Device::flex().autodiff();
+        // More numbers than one thread takes, and some that are not read in order.
+        let [inputs, outputs] = [210, 170];
+        let x = Tensor::<2>::random([8, inputs], Distribution::Normal(0.0, 1.0), &device);
+        for nesterov in [false, true] {
+            let settings = Settings { nesterov, ..Settings::default() };
+            let mut own: ModuleOptimizer = Sgd::new(&settings, 1e-2).into();
+            let mut theirs = burns(&settings, 1e-2);
+            let start = LinearConfig::new(inputs, outputs).init(&device);
+            let (mut a, mut b) = (start.clone(), start);
+            for step in 0..5 {
+                let train = |linear: Linear, optimizer: &mut ModuleOptimizer| {
+                    let loss = linear.forward(x.clone()).powi_scalar(2).mean();
+                    let grads = GradientsParams::from_grads(loss.backward(), &linear);
+                    optimizer.step(0.1, linear, grads)
+                };
+                (a, b) = (train(a, &mut own), train(b, &mut theirs));
+                assert_eq!(values(&a), values(&b), "step {step}, nesterov {nesterov}");
+                if step == 2 {
+                    // A state that one wrote, the other reads.
+                    own = own.load_record(theirs.to_record());
+                }
+            }
+            assert!(a.num_params() > 1 << 15);
+        }
+    }
+}

@@ -140,9 +140,10 @@ def conv(c_in, c_out, size, stride=1, bias=False):
     return nn.Conv2d(c_in, c_out, size, stride, size // 2, bias=bias)
 
 
-def pad_shortcut(x, stride, grow):
-    """He et al.'s option A: every stride-th pixel, zeros for the channels that x lacks."""
-    return F.pad(x[:, :, ::stride, ::stride], (0, 0, 0, 0, grow // 2, grow - grow // 2))
+def pad_shortcut(x, stride, grow, after=False):
+    """He et al.'s option A: every stride-th pixel, zeros for the channels that x lacks, half of them or all after."""
+    before = 0 if after else grow // 2
+    return F.pad(x[:, :, ::stride, ::stride], (0, 0, 0, 0, before, grow - before))
 
 
 class PlainBasic(tv.BasicBlock):
@@ -199,7 +200,7 @@ class CifarBlock(nn.Module):
         if self.downsample is not None:
             x = self.downsample(x)
         elif self.stride > 1 or self.grow:
-            x = pad_shortcut(x, self.stride, self.grow)
+            x = pad_shortcut(x, self.stride, self.grow, self.option == "a_after")
         return F.relu(y + x)
 
 
@@ -304,7 +305,7 @@ TIMM = {"preact_resnet18": "resnetv2_18", "preact_resnet50": "resnetv2_50"}
 DILATED = {"resnet50_os16": [False, False, True], "resnet50_os8": [False, True, True]}
 NETS = ["resnet18", "resnet34", "resnet50", "resnet101", "resnext50_32x4d", "wide_resnet50_2", "resnet50_os16",
         "resnet50_os8", "resnet50_v1", "plain18", "plain34", "plain50", "resnet18_small",
-        "resnet20_a", "resnet20_b", "resnet20_c", "plain20", "resnet20_none",
+        "resnet20_a", "resnet20_a_after", "resnet20_b", "resnet20_c", "plain20", "resnet20_none",
         "preact_resnet20", "preact_resnet29", "preact_plain20", "preact_resnet18", "preact_resnet50"]
 
 
@@ -327,7 +328,7 @@ def build(name, classes=10, width=16):
         bottleneck = depth in (29, 164, 1001)
         shortcut = "plain" if match[1] == "plain" else "project" if bottleneck else "pad"
         return preact_cifar(depth, bottleneck, shortcut, classes, width)
-    match = re.fullmatch(r"resnet(\d+)_(a|b|c|none)|plain(\d+)", name)
+    match = re.fullmatch(r"resnet(\d+)_(a|a_after|b|c|none)|plain(\d+)", name)
     if match:
         n, rest = divmod(int(match[1] or match[3]) - 2, 6)
         if rest == 0 and n > 0:

@@ -6,10 +6,7 @@ use burn::{
     module::{Module, ModuleMapper, Param},
     tensor::{Device, Tensor, TensorData},
 };
-use residual_model::{
-    BlockOptions, ConvConfig, ConvNetwork, Features, NetworkConfig, Norm, ShortcutOption, Stem,
-    summary::trainable_parameters,
-};
+use residual_model::{Features, Network, NetworkConfig, Norm, ShortcutOption, Stem, summary::trainable_parameters};
 use residual_weights::{names::torchvision, tensors};
 use serde::Deserialize;
 use std::{collections::BTreeMap, fs, io::Write, path::PathBuf};
@@ -60,9 +57,13 @@ struct Running {
     var: Vec<f64>,
 }
 
-/// The formula's value of an element, in 0 … 1.
-fn unit(name: &str, index: usize) -> f64 {
+/// The formula's values of a tensor's elements, in 0 … 1.
+fn units(name: &str) -> impl Fn(usize) -> f64 {
     let hash = name.bytes().fold(2_166_136_261u32, |h, b| (h ^ u32::from(b)).wrapping_mul(16_777_619));
+    move |index| unit(hash, index)
+}
+
+fn unit(hash: u32, index: usize) -> f64 {
     let mut x = (index as u32).wrapping_mul(2_654_435_761).wrapping_add(hash);
     x ^= x >> 16;
     x = x.wrapping_mul(0x7feb_352d);
@@ -93,24 +94,23 @@ impl ModuleMapper for Fill {
         let name = torchvision(&self.path.join("."));
         let (id, tensor, mapper) = param.consume();
         let shape: [usize; D] = tensor.dims();
-        let value = |index: usize| -> f32 {
-            let u = unit(&name, index);
-            let value = match name.rsplit('.').next() {
-                Some("weight") if D == 2 => (2.0 * u - 1.0) * (6.0 / shape[0] as f64).sqrt(),
-                Some("weight") if D == 4 => {
-                    (2.0 * u - 1.0) * (6.0 / shape[1..].iter().product::<usize>() as f64).sqrt()
-                }
-                Some("weight") => 0.75 + 0.5 * u,
-                Some("running_var") => 0.5 + u,
-                Some("bias") if is_norm(&name) => self.norm_bias + (0.2 * u - 0.1),
-                _ => 0.2 * u - 0.1,
-            };
-            value as f32
+        let uniform = |fan_in: usize| {
+            let bound = (6.0 / fan_in as f64).sqrt();
+            (-bound, 2.0 * bound)
         };
+        let (offset, scale) = match name.rsplit('.').next() {
+            Some("weight") if D == 2 => uniform(shape[0]),
+            Some("weight") if D == 4 => uniform(shape[1..].iter().product()),
+            Some("weight") => (0.75, 0.5),
+            Some("running_var") => (0.5, 1.0),
+            Some("bias") if is_norm(&name) => (self.norm_bias - 0.1, 0.2),
+            _ => (-0.1, 0.2),
+        };
+        let unit = units(&name);
         let n = shape.iter().product();
         // PyTorch's linear weights are transposed.
         let index = |i: usize| if D == 2 { i % shape[1] * shape[0] + i / shape[1] } else { i };
-        let values: Vec<f32> = (0..n).map(|i| value(index(i))).collect();
+        let values: Vec<f32> = (0..n).map(|i| (offset + scale * unit(index(i))) as f32).collect();
         let filled = Tensor::from_data(TensorData::new(values, shape), &tensor.device());
         let filled = if tensor.is_require_grad() { filled.require_grad() } else { filled };
         Param::from_mapped_value(id, filled, mapper)
@@ -123,28 +123,27 @@ fn is_norm(name: &str) -> bool {
 }
 
 fn formula<const D: usize>(name: &str, shape: [usize; D], device: &Device) -> Tensor<D> {
-    let values: Vec<f32> = (0..shape.iter().product()).map(|i| (2.0 * unit(name, i) - 1.0) as f32).collect();
+    let unit = units(name);
+    let values: Vec<f32> = (0..shape.iter().product()).map(|i| (2.0 * unit(i) - 1.0) as f32).collect();
     Tensor::from_data(TensorData::new(values, shape), device)
 }
 
-fn config(fixture: &Fixture) -> ConvConfig {
+fn config(fixture: &Fixture) -> NetworkConfig {
     let name = match fixture.net.as_str() {
         "resnet50_os16" | "resnet50_os8" => "resnet50",
         "resnet18_small" => "resnet18",
-        "resnet20_a" | "resnet20_b" | "resnet20_c" | "resnet20_none" => "resnet20",
+        "resnet20_a" | "resnet20_a_after" | "resnet20_b" | "resnet20_c" | "resnet20_none" => "resnet20",
         name => name,
     };
-    let NetworkConfig::Conv(config) = NetworkConfig::new(name.parse().unwrap(), fixture.image, fixture.classes) else {
-        panic!("a convolutional network")
-    };
-    let blocks = config.blocks;
+    let config = NetworkConfig::new(name.parse().unwrap(), fixture.image, fixture.classes);
     match fixture.net.as_str() {
-        "resnet50_os16" => config.with_output_stride(Some(16)),
-        "resnet50_os8" => config.with_output_stride(Some(8)),
+        "resnet50_os16" => config.with_output_stride(16),
+        "resnet50_os8" => config.with_output_stride(8),
         "resnet18_small" => config.with_stem(Stem::Small),
-        "resnet20_b" => config.with_blocks(BlockOptions { shortcut: ShortcutOption::Projection, ..blocks }),
-        "resnet20_c" => config.with_blocks(BlockOptions { shortcut: ShortcutOption::ProjectAll, ..blocks }),
-        "resnet20_none" => config.with_blocks(BlockOptions { norm: Norm::None, ..blocks }),
+        "resnet20_a_after" => config.with_shortcut(ShortcutOption::ZeroPadAfter),
+        "resnet20_b" => config.with_shortcut(ShortcutOption::Projection),
+        "resnet20_c" => config.with_shortcut(ShortcutOption::ProjectAll),
+        "resnet20_none" => config.with_norm(Norm::None),
         _ => config,
     }
 }
@@ -204,10 +203,11 @@ impl Differences {
     }
 }
 
-fn compare(fixture: &Fixture, network: &ConvNetwork, pass: &Pass, device: &Device) -> Differences {
+fn compare(fixture: &Fixture, network: &Network, pass: &Pass, device: &Device) -> Differences {
     let images = formula("input", [fixture.batch, fixture.image[0], fixture.image[1], fixture.image[2]], device);
     let images = images.require_grad();
-    let Features { stages, embedding, logits } = network.forward_features(images.clone());
+    let Features { stages, embedding } = network.features(images.clone());
+    let logits = network.classify(embedding.clone());
     let cotangent = formula("cotangent", [fixture.batch, fixture.classes], device);
     let grads = (logits.clone() * cotangent).sum().backward();
     let gradient = images.grad(&grads).expect("the images are tracked");
@@ -258,11 +258,11 @@ fn every_family_agrees_with_pytorch() {
 }
 
 /// Running statistics after one step. Burn's variance is the biased one, PyTorch's the unbiased.
-fn check_running(fixture: &Fixture, network: &ConvNetwork) -> f64 {
+fn check_running(fixture: &Fixture, network: &Network) -> f64 {
     let ours = tensors(network);
     let start = |name: String, offset: f64, scale: f64| {
-        let n = ours[&name].1.len();
-        (0..n).map(|i| f64::from((offset + scale * unit(&name, i)) as f32)).collect::<Vec<f64>>()
+        let (n, unit) = (ours[&name].1.len(), units(&name));
+        (0..n).map(|i| f64::from((offset + scale * unit(i)) as f32)).collect::<Vec<f64>>()
     };
     let mut worst = 0.0f64;
     for (norm, running) in &fixture.training.running {

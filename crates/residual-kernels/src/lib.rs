@@ -4,8 +4,9 @@
 //! happens at its end: `y = g(s · F(x) + α · shortcut)`. It computes its output for inference
 //! ([`Path::infer`]) or training ([`Path::train`]), and its gradients ([`Path::gradients`]), on plain slices
 //! of `f32` that hold images channels-last. A fully-connected layer is a 1x1 convolution of an image of one
-//! row. The core knows nothing of Burn; the feature `burn` adds the module `bridge`, which makes a
-//! path one operation of Burn's backends flex and ndarray, with its own backward pass.
+//! row. The core knows nothing of Burn; the feature `burn` adds the module `bridge`, which makes a whole block, with
+//! the projection of its shortcut and the norm before it, one operation of Burn's backends flex and ndarray, with
+//! its own backward pass.
 //!
 //! | file | what it holds |
 //! |---|---|

@@ -17,7 +17,7 @@
 //!
 //! # Feature flags
 //!
-//! - `flex`, `ndarray`, `wgpu` (default): these backends
+//! - `flex` (default), `ndarray`, `wgpu`: these backends
 //! - `vulkan`, `metal`: wgpu with that API pinned
 //! - `cuda`, `rocm`: NVIDIA's and AMD's GPUs
 //! - `cpu`: the GPUs' kernels on a CPU, by CubeCL's just-in-time compiler

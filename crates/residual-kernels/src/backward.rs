@@ -100,20 +100,18 @@ impl Path<'_> {
 
     /// The gradients of an empty batch.
     fn no_gradients(&self, wanted: Wanted) -> Gradients {
-        let zeros = |layer: &Layer| LayerGradients {
-            weight: vec![0.0; layer.conv.weights()],
-            gain: vec![0.0; layer.channels()],
-            bias: vec![0.0; layer.channels()],
+        let zeros = |layer: &Layer| match wanted.parameters {
+            true => LayerGradients {
+                weight: vec![0.0; layer.conv.weights()],
+                gain: vec![0.0; layer.channels()],
+                bias: vec![0.0; layer.channels()],
+            },
+            false => LayerGradients::default(),
         };
-        let none = |_: &Layer| LayerGradients::default();
         Gradients {
             input: wanted.input.then(|| Buffer::zeros(0)),
             shortcut: (wanted.shortcut && matches!(self.shortcut, Shortcut::Tensor { .. })).then(|| Buffer::zeros(0)),
-            layers: if wanted.parameters {
-                self.layers.iter().map(zeros).collect()
-            } else {
-                self.layers.iter().map(none).collect()
-            },
+            layers: self.layers.iter().map(zeros).collect(),
         }
     }
 

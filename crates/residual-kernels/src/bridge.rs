@@ -11,6 +11,7 @@ mod block;
 mod host;
 mod normalize;
 mod pool;
+mod sgd;
 
 use crate::{ChannelPadding, Conv, MaxPool, Sgd, Statistics};
 use block::{Around, BlockBackward, BlockNumbers, NormKind, Spec, compute};
@@ -493,7 +494,7 @@ macro_rules! kernels_on {
             }
 
             fn sgd(tensors: SgdTensors<Self>, sgd: Sgd) -> Updated<Self> {
-                block::step(tensors, sgd)
+                sgd::step(tensors, sgd)
             }
         }
     };
@@ -594,7 +595,7 @@ impl<B: Host, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
         let SgdTensors { weight, gradient, velocity } = tensors;
         let tensors =
             SgdTensors::<B> { weight: inner(weight), gradient: inner(gradient), velocity: velocity.map(inner) };
-        let Updated { weight, velocity } = block::step(tensors, sgd);
+        let Updated { weight, velocity } = sgd::step(tensors, sgd);
         Updated { weight: <FloatTensor<Self>>::new(weight), velocity: <FloatTensor<Self>>::new(velocity) }
     }
 }

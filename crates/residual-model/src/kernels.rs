@@ -255,9 +255,15 @@ mod choice {
         output
     }
 
+    /// The kernels that compute what is done with this tensor: none for another precision than theirs.
+    fn for_tensor<const D: usize>(a: &Tensor<D>) -> Option<Kernels> {
+        let kernels = Kernels::on(&a.device());
+        (kernels != Kernels::Reference && a.dtype() == DType::F32).then_some(kernels)
+    }
+
     /// Whether kernels compute what is done with this tensor, which is not empty.
     fn computes<const D: usize>(a: &Tensor<D>) -> bool {
-        Kernels::on(&a.device()) != Kernels::Reference && a.dtype() == DType::F32 && a.dims()[0] > 0
+        for_tensor(a).is_some() && a.dims()[0] > 0
     }
 
     /// A layer that kernels can compute.
@@ -331,11 +337,8 @@ mod choice {
         a: &Tensor<D>,
         end: impl FnOnce() -> End<'a, D>,
     ) -> Option<Tensor<D>> {
+        let kernels = for_tensor(a)?;
         let device = a.device();
-        let kernels = Kernels::on(&device);
-        if kernels == Kernels::Reference || a.dtype() != DType::F32 {
-            return None;
-        }
         let layers = units.iter().map(|unit| unit.layer.tensors(unit.norm, &device)).collect::<Option<Vec<_>>>()?;
         let End { scale, shortcut, relu } = end();
         let mut projection_norm = &None;

@@ -1,11 +1,11 @@
 //! A block as one operation of Burn's, forward and backward.
 
 use super::{
-    BlockOutput, BlockStatistics, BlockTensors, LayerTensors, NormTensors, SgdTensors, Slot, Updated,
+    BlockOutput, BlockStatistics, BlockTensors, LayerTensors, NormTensors, Slot,
     host::{CHANNELS_LAST, Host, Numbers, image_numbers, image_tensor},
 };
 use crate::{
-    Buffer, ChannelPadding, Conv, Gradients, Layer, LayerGradients, Level, Norm, Normalize, Path, Prepared, Saved, Sgd,
+    Buffer, ChannelPadding, Conv, Gradients, Layer, LayerGradients, Level, Norm, Normalize, Path, Prepared, Saved,
     Shortcut, Statistics, Wanted, strided::gather, update::add_to,
 };
 use burn::backend::{
@@ -132,21 +132,6 @@ fn outputs_first<B: Host>(weight: FloatTensor<B>) -> FloatTensor<B> {
     if weight.rank() == 2 { B::float_permute(weight, &[1, 0]) } else { weight }
 }
 
-/// What the main path and the projection read: the input, or the ReLU of its norm.
-enum Preactivated {
-    Input,
-    Computed(Buffer),
-}
-
-impl Preactivated {
-    fn slice<'a>(&'a self, input: &'a Numbers) -> &'a [f32] {
-        match self {
-            Self::Input => input.slice(),
-            Self::Computed(buffer) => buffer,
-        }
-    }
-}
-
 impl BlockNumbers {
     pub(super) fn new<B: Host>(tensors: BlockTensors<B>, spec: Spec) -> Self {
         let BlockTensors { input, shortcut, pre, projection, layers } = tensors;
@@ -184,22 +169,21 @@ impl BlockNumbers {
         Some(self.pre.normalize(self.spec.preactivation?, &self.input, height * width, channels))
     }
 
-    fn preactivate(&self) -> (Preactivated, Option<Statistics>) {
-        match self.normalize() {
-            None => (Preactivated::Input, None),
-            Some(normalize) => {
-                let (output, statistics) = normalize.forward(Level::detect());
-                (Preactivated::Computed(output), statistics)
-            }
-        }
+    /// The ReLU of the norm of the input, if the main path and the projection read that, and the batch's statistics.
+    fn preactivate(&self) -> (Option<Buffer>, Option<Statistics>) {
+        let (output, statistics) = self.normalize().map(|normalize| normalize.forward(Level::detect())).unzip();
+        (output, statistics.flatten())
     }
 
     /// Whether the shortcut adds the input itself, which the main path does not read.
     fn adds_input(&self) -> bool {
-        let first = self.spec.layers[0].0;
-        let same = self.path(self.input.slice(), Shortcut::None).output_image() == self.image();
-        let same = same && first.channels[0] == self.last().channels[1];
-        self.spec.preactivation.is_some() && matches!(self.spec.around, Around::Input(..)) && same
+        self.spec.preactivation.is_some() && matches!(self.spec.around, Around::Input(..)) && self.keeps_shape()
+    }
+
+    /// Whether the main path's output has the input's shape.
+    fn keeps_shape(&self) -> bool {
+        self.spec.layers[0].0.channels[0] == self.last().channels[1]
+            && self.path(&[], Shortcut::None).output_image() == self.image()
     }
 
     fn last(&self) -> Conv {
@@ -245,7 +229,7 @@ impl BlockNumbers {
     pub(super) fn train<B: Host>(mut self, weights: Vec<Vec<usize>>) -> (FloatTensor<B>, BlockStatistics, State) {
         let (level, keep) = (Level::detect(), !self.spec.recompute);
         let (pre, pre_statistics) = self.preactivate();
-        let p = pre.slice(&self.input);
+        let p = pre.as_deref().unwrap_or(self.input.slice());
         let projected = self.projection(p).map(|path| path.train(level, keep));
         let around = projected.as_ref().map_or(&[][..], |(output, _)| output);
         let (output, saved) = self.path(p, self.around(around)).train(level, keep);
@@ -256,16 +240,12 @@ impl BlockNumbers {
         };
         let output = self.output::<B>(output);
         let projection = projected.map(|(_, saved)| saved);
-        let pre = if keep { pre } else { Preactivated::Input };
         // Read for its values in the forward pass alone, unless it is the input.
         self.shortcut = None;
         let state = State {
             output: image_numbers::<B>(output.clone()),
             numbers: self,
-            preactivated: match pre {
-                Preactivated::Computed(buffer) => Some(Arc::new(buffer)),
-                Preactivated::Input => None,
-            },
+            preactivated: pre.filter(|_| keep).map(Arc::new),
             pre_statistics,
             projection,
             saved,
@@ -298,6 +278,7 @@ impl fmt::Debug for BlockNumbers {
 pub(super) fn compute<B: Host>(tensors: BlockTensors<B>, spec: Spec) -> BlockOutput<B> {
     let by_batch = |(_, norm): &(Conv, NormKind)| matches!(norm, NormKind::Batch(_));
     if spec.layers.iter().chain(&spec.projection).any(by_batch) {
+        let spec = Spec { recompute: true, ..spec };
         let (output, statistics, _) = BlockNumbers::new(tensors, spec).train::<B>(Vec::new());
         return BlockOutput { output, statistics };
     }
@@ -313,7 +294,7 @@ pub(super) fn compute<B: Host>(tensors: BlockTensors<B>, spec: Spec) -> BlockOut
     let (projection, prepared_projection) = projection.unzip();
     let numbers = BlockNumbers::with_layers(input, shortcut, pre, projection, layers, spec);
     let (pre, preactivation) = numbers.preactivate();
-    let p = pre.slice(&numbers.input);
+    let p = pre.as_deref().unwrap_or(numbers.input.slice());
     let projected = numbers.projection(p).zip(prepared_projection).map(|(path, weight)| path.infer(level, &[weight]));
     let around = projected.as_deref().unwrap_or_default();
     let output = numbers.path(p, numbers.around(around)).infer(level, &prepared);
@@ -438,19 +419,4 @@ fn register<B: Host>(
             }
         }
     }
-}
-
-/// A step of the optimizer.
-pub(super) fn step<B: Host>(tensors: SgdTensors<B>, sgd: Sgd) -> Updated<B> {
-    let SgdTensors { weight, gradient, velocity } = tensors;
-    let shape = weight.shape();
-    let old = velocity.as_ref().cloned().map(B::numbers);
-    let (weight, gradient) = (B::numbers(weight), B::numbers(gradient));
-    let mut velocity = match &old {
-        Some(old) => old.slice().to_vec(),
-        None => vec![0.0; gradient.slice().len()],
-    };
-    let mut updated = vec![0.0; weight.slice().len()];
-    sgd.step(weight.slice(), gradient.slice(), &mut velocity, old.is_none(), &mut updated);
-    Updated { weight: B::small_tensor(updated, &shape), velocity: B::small_tensor(velocity, &shape) }
 }

@@ -1,6 +1,6 @@
 //! The published networks by function: `resnet18(1000).init(&device)`.
 //!
-//! Each gives the [`NetworkConfig`] of the network that [`NetName`](crate::NetName) has by the same name, for images of
+//! Each gives the [`NetworkConfig`] of the network that [`NetName`] has by the same name, for images of
 //! 224x224 (ImageNet's) or 32x32 (CIFAR's). `residual_weights` loads torchvision's weights into those that have some.
 
 use super::NetworkConfig;

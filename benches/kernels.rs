@@ -1,13 +1,14 @@
-//! Each kernel on the layers of the nets it was made for. `cargo bench` in this folder.
+//! Benchmarks of the kernels on layers and blocks of the networks they were written for. Run `cargo bench` in this
+//! directory.
 //!
-//! Throughput is in floating-point operations: 1 Gelem/s is 1 GFLOP/s.
+//! Throughput counts floating-point operations: 1 Gelem/s is 1 GFLOP/s.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use residual_kernels::{ChannelPadding, Conv, Layer, Level, Norm, Path, Shortcut, Wanted};
+use residual_kernels::{ChannelPadding, Conv, ConvNorm, NeedsGradient, Norm, Path, Shortcut, SimdLevel};
 use std::{hint::black_box, time::Duration};
 
-/// Numbers that look random, from -1 to 1.
-fn numbers(count: usize) -> Vec<f32> {
+/// Pseudorandom values between -1 and 1.
+fn random_values(count: usize) -> Vec<f32> {
     let mut state = 0x9E37_79B9_7F4A_7C15u64;
     let mut next = || {
         state ^= state << 13;
@@ -18,7 +19,7 @@ fn numbers(count: usize) -> Vec<f32> {
     (0..count).map(|_| next()).collect()
 }
 
-/// Name, batch, side of the image, convolution.
+/// Name, batch size, height and width of the image, convolution.
 fn layers() -> Vec<(&'static str, usize, usize, Conv)> {
     let strided = |channels, kernel| Conv { stride: 2, ..Conv::same(channels, kernel) };
     vec![
@@ -38,12 +39,12 @@ fn layers() -> Vec<(&'static str, usize, usize, Conv)> {
 }
 
 fn convolutions(criterion: &mut Criterion) {
-    let level = Level::detect();
+    let level = SimdLevel::detect();
     for (name, batch, side, conv) in layers() {
-        let input = numbers(batch * side * side * conv.channels[0]);
-        let weight = numbers(conv.weights());
+        let input = random_values(batch * side * side * conv.channels[0]);
+        let weight = random_values(conv.weights());
         let path = Path {
-            layers: vec![Layer { conv, weight: &weight, gain: None, bias: None, norm: Norm::None }],
+            layers: vec![ConvNorm { conv, weight: &weight, gain: None, bias: None, norm: Norm::None }],
             input: &input,
             image: [side; 2],
             scale: 1.0,
@@ -55,13 +56,13 @@ fn convolutions(criterion: &mut Criterion) {
         let weights = path.prepare();
         group.bench_function("forward", |b| b.iter(|| black_box(path.infer(level, &weights))));
         let (output, saved) = path.train(level, true);
-        let dy = numbers(output.len());
+        let dy = random_values(output.len());
         for (kind, input, parameters) in [("input gradient", true, false), ("weight gradient", false, true)] {
-            let wanted = Wanted { input, shortcut: false, parameters };
+            let needs = NeedsGradient { input, shortcut: false, parameters };
             group.bench_function(kind, |b| {
                 b.iter_batched(
                     || saved.clone(),
-                    |saved| black_box(path.gradients(level, &output, saved, &dy, wanted)),
+                    |saved| black_box(path.gradients(level, &output, saved, &dy, needs)),
                     criterion::BatchSize::LargeInput,
                 );
             });
@@ -70,17 +71,17 @@ fn convolutions(criterion: &mut Criterion) {
     }
 }
 
-/// The residual blocks of a CIFAR net, with batch norm.
+/// The residual blocks of a CIFAR network, with batch norm.
 fn blocks(criterion: &mut Criterion) {
-    let level = Level::detect();
+    let level = SimdLevel::detect();
     for (channels, side) in [(16, 32), (32, 16), (64, 8)] {
         let batch = 64;
         let conv = Conv::same([channels; 2], 3);
-        let [input, weight] = [batch * side * side * channels, conv.weights()].map(numbers);
+        let [input, weight] = [batch * side * side * channels, conv.weights()].map(random_values);
         let [ones, zeros] = [1.0, 0.0].map(|v| vec![v; channels]);
         let (ones, zeros) = (&ones[..], &zeros[..]);
         let path = |norm| {
-            let layer = Layer { conv, weight: &weight, gain: Some(ones), bias: Some(zeros), norm };
+            let layer = ConvNorm { conv, weight: &weight, gain: Some(ones), bias: Some(zeros), norm };
             Path {
                 layers: vec![layer; 2],
                 input: &input,
@@ -98,13 +99,13 @@ fn blocks(criterion: &mut Criterion) {
         group.bench_function("inference", |b| b.iter(|| black_box(running.infer(level, &weights))));
         let path = path(Norm::Batch { epsilon: 1e-5 });
         group.throughput(Throughput::Elements(3 * forward));
-        let dy = numbers(input.len());
-        let wanted = Wanted { input: true, shortcut: false, parameters: true };
+        let dy = random_values(input.len());
+        let needs = NeedsGradient { input: true, shortcut: false, parameters: true };
         for (kind, keep) in [("training", true), ("training, recomputed", false)] {
             group.bench_function(kind, |b| {
                 b.iter(|| {
                     let (output, saved) = path.train(level, keep);
-                    black_box(path.gradients(level, &output, saved, &dy, wanted))
+                    black_box(path.gradients(level, &output, saved, &dy, needs))
                 });
             });
         }

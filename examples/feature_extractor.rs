@@ -1,10 +1,10 @@
-//! A trained network as a feature extractor: every stage's output, and the embedding before the head, by
-//! which unseen images are classified without the head.
+//! Uses a trained network as a feature extractor: prints the output shape of each stage, and classifies test images by
+//! the embedding before the head, without the head.
 //!
 //!     cargo run --release --example feature_extractor
 //!
-//! You should see the stages' shapes, and an error by nearest class mean close to the head's own.
-//! Takes about three seconds on two cores.
+//! You should see the shapes of the stages, and that classification by the nearest class mean has a test error close to
+//! that of the head. The example takes about three seconds on two cores.
 
 #![allow(clippy::print_stdout)]
 
@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let batch = Loader::new(digits.test.clone(), 4, &device).batches().next().expect("there are images")?;
     let features = outcome.network.features(batch.images);
     for (stage, output) in stages.iter().zip(&features.stages) {
-        println!("{}: {:?}, 1/{} of the image's size", stage.name, output.dims(), stage.stride.unwrap_or(1));
+        println!("{}: {:?}, 1/{} of the image size", stage.name, output.dims(), stage.stride.unwrap_or(1));
     }
     println!("embedding: {:?}", features.embedding.dims());
 
@@ -42,15 +42,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let test = embed(&outcome.network, &digits.test, &device)?;
     let nearest = |e: &[f32]| (0..10).min_by(|&a, &b| distance(e, &means[a]).total_cmp(&distance(e, &means[b])));
     let wrong = test.iter().filter(|(e, label)| nearest(e) != Some(*label)).count();
-    println!("test error by the head: {:.1} %", 100.0 * outcome.test.error);
-    println!("test error by the nearest class mean: {:.1} %", 100.0 * wrong as f64 / test.len() as f64);
+    println!("test error of the head: {:.1} %", 100.0 * outcome.test.error);
+    println!("test error of the nearest class mean: {:.1} %", 100.0 * wrong as f64 / test.len() as f64);
     Ok(())
 }
 
 /// Embeddings and labels.
 type Embedded = Vec<(Vec<f32>, usize)>;
 
-/// Every image's embedding and label.
+/// Computes the embedding of every image and returns it with the label.
 fn embed(network: &Network, source: &Arc<dyn Source>, device: &Device) -> Result<Embedded, Box<dyn std::error::Error>> {
     let mut embedded = Vec::new();
     for batch in Loader::new(source.clone(), 128, device).batches() {

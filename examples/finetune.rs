@@ -1,10 +1,10 @@
-//! Transfers weights to another task: a network learns the digits 0 to 4, is saved as safetensors, gets a
-//! new head and learns 5 to 9 from 40 images, first the head alone, then everything.
+//! Transfers weights to another task. A network learns the digits 0 to 4 and is saved as safetensors. It then gets a
+//! new head and learns the digits 5 to 9 from 40 images: first the head alone, then all layers.
 //!
 //!     cargo run --release --example finetune
 //!
-//! You should see the fine-tuned network end with a lower test error than one trained on the 40 images alone.
-//! Takes about five seconds on two cores.
+//! You should see that the fine-tuned network ends with a lower test error than a network trained on the 40 images
+//! alone. The example takes about five seconds on two cores.
 
 #![allow(clippy::print_stdout)]
 
@@ -30,26 +30,26 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let scratch = Training::with_data(config.clone().with_epochs(40), new.clone(), device.clone())?.run()?;
     println!("digits 5 to 9 from 40 images, from scratch: test error {:.1} %", 100.0 * scratch.test.error);
 
-    // Phase 1: a new head on the pretrained layers, which stay as they are, batch norm's statistics included. Five
-    // digits do not teach all that five others need, but what phase 2 starts from no longer has a random head.
+    // Phase 1: train a new head on the frozen pretrained layers. Features learned from five digits are not enough for
+    // the other five, but phase 2 then does not start from a random head.
     let mut network = config.init(&device.clone().autodiff());
     load(&mut network, &Checkpoint::read(&file)?, &LoadOptions::default())?;
     let mut first = config.clone().with_epochs(20);
     first.freeze = vec![Part::Stem, Part::Stage(1), Part::Stage(2), Part::Stage(3)];
     let head = Training::with_data(first, new.clone(), device.clone())?.with_network(network.with_head(5, 1)).run()?;
-    println!("the same from the pretrained network, head alone: test error {:.1} %", 100.0 * head.test.error);
+    println!("digits 5 to 9 from the pretrained network, head only: test error {:.1} %", 100.0 * head.test.error);
 
-    // Phase 2: everything, the stem more slowly; norms and biases do not decay.
+    // Phase 2: train all layers, the stem at a tenth of the learning rate, without weight decay on norms and biases.
     let mut second = config.with_epochs(20);
     second.optimizer.rates = vec![(Part::Stem, 0.1)];
     second.optimizer.decay_all = false;
     let tuned = Training::with_data(second, new, device)?.with_network(head.network).run()?;
-    println!("then everything: test error {:.1} %", 100.0 * tuned.test.error);
+    println!("then all layers: test error {:.1} %", 100.0 * tuned.test.error);
     std::fs::remove_file(file)?;
     Ok(())
 }
 
-/// Five digits from `first` on as classes 0 to 4: up to `samples` to train on, and all held-out ones.
+/// The five digits from `first` as classes 0 to 4, with up to `samples` training images and all test images.
 fn task(first: usize, samples: usize) -> Result<Dataset, Box<dyn std::error::Error>> {
     let (train, test) = DataName::Digits.images()?;
     let pick = |images: &Images, samples: usize| {

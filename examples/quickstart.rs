@@ -1,11 +1,10 @@
-//! The two blocks and what tells them apart: shapes, parameters, and what each computes when its
-//! last layer is zero.
+//! Compares the plain block and the residual block: shapes, parameters, and outputs when the last layer is zero.
 //!
 //!     cargo run --release --example quickstart
 //!
-//! You should see that both blocks have the same shapes and parameters, that with a zero last layer
-//! the residual block passes its input on while the plain block forgets it, and that resnet20 and
-//! plain20 have 269,722 parameters each. Takes a second.
+//! You should see that both blocks have the same shapes and parameters, that with a zero last layer the residual block
+//! returns its input while the plain block returns zeros, and that resnet20 and plain20 have 269,722 parameters each.
+//! The example takes a second.
 
 #![allow(clippy::print_stdout)]
 
@@ -31,14 +30,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("{name:>8} block: {:?} to {:?}, {parameters} parameters", a.dims(), output.dims());
     }
 
-    println!("\nwith the last layer at zero, the largest |output - input| is");
+    println!("\nlargest |output - input| if the last layer is zero");
     let plain = PlainBlockConfig::new(path.clone()).with_zero_init(true).init(&device);
     let residual = ResidualBlockConfig::new(path).with_zero_init(true).init(&device);
     for (name, output) in [("plain", plain.forward(a.clone())), ("residual", residual.forward(a.clone()))] {
         println!("{name:>8} block: {:.3}", (output - a.clone()).abs().max().into_scalar::<f32>());
     }
 
-    println!("\nwhole networks, for 3x32x32 images of 10 classes");
+    println!("\nwhole networks for 3x32x32 images and 10 classes");
     for name in ["plain20", "resnet20", "plain56", "resnet56", "dense-plain20", "dense-resnet20"] {
         let summary = NetworkConfig::new(name.parse()?, [3, 32, 32], 10).summary();
         let (parameters, multiply_adds) = (thousands(summary.parameters()), thousands(summary.multiply_adds()));

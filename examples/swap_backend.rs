@@ -1,10 +1,10 @@
-//! The same weights on every backend of this build: saved on flex, loaded on the others, applied to
-//! the same images.
+//! Runs the same network on every backend of this build: saves its weights on flex, loads them on the other backends
+//! and compares the class scores of the same images.
 //!
 //!     cargo run --release --example swap_backend
 //!
-//! You should see one line a backend with the largest difference of its class scores to those of
-//! flex, about a millionth; a backend without hardware says so. Takes a few seconds.
+//! You should see one line per backend with the largest difference between its class scores and those of flex, about
+//! 0.000001. Backends without hardware are skipped. The example takes a few seconds.
 
 #![allow(clippy::print_stdout)]
 
@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for backend in Backend::compiled().into_iter().filter(|&b| b != Backend::Flex) {
         match backend.probe() {
             Ok(hardware) => {
-                // Other initial weights, so that only the record can make them agree.
+                // With another seed, the scores agree only if the record was loaded.
                 let other = config.clone().with_seed(1).init(&hardware.device);
                 let other = other.try_load_record(ModuleRecord::from_bytes(saved.clone())?)?;
                 let scores = scores(&other, &hardware.device)?;

@@ -2,8 +2,8 @@
 //!
 //!     cargo run --release --example train_digits
 //!
-//! You should see one line an epoch, a training error that reaches 0 %, and a test error of about
-//! 4 %. Takes about ten seconds on two cores.
+//! You should see one line per epoch, a training error that reaches 0 %, and a test error of about 4 %. The example
+//! takes about ten seconds on two cores.
 
 #![allow(clippy::print_stdout)]
 

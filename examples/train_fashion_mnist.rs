@@ -1,10 +1,10 @@
 //! Trains a residual network on Fashion-MNIST.
 //!
-//!     cargo run --release -- data fetch fashion-mnist        (or Debian's package dataset-fashion-mnist)
+//!     cargo run --release -- data fetch fashion-mnist        (or install Debian's package dataset-fashion-mnist)
 //!     cargo run --release --example train_fashion_mnist [FOLDER] [SAMPLES]
 //!
-//! You should see one line an epoch and in the end a test error of about 7 %, after some 20 minutes on two cores; with
-//! 2000 samples, a minute or two and an error of about 19 %.
+//! You should see one line per epoch, and a final test error of about 7 % after about 20 minutes on two cores. With
+//! 2000 samples, the test error is about 19 % after one or two minutes.
 
 #![allow(clippy::print_stdout)]
 

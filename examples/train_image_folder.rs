@@ -1,10 +1,11 @@
-//! Trains a network on your own images: a folder with a sub-folder of PNG or JPEG files for each class.
+//! Trains a network on your own images: a folder with one sub-folder of PNG or JPEG files per class.
 //!
 //!     cargo run --release --example train_image_folder FOLDER [SIDE]
 //!
-//! Images are cropped to SIDE pixels, 64 if nothing else is said. Every fifth image of a class is held out, unless the
-//! folder has `train` and `val`. You should see the classes, and one line an epoch. 500 images of 64x64 take about a
-//! minute on two cores; how well ten epochs do depends on the images: `finetune` shows how to start from weights instead.
+//! Images are cropped to SIDE x SIDE pixels (default: 64). If the folder has sub-folders `train` and `val`, the images
+//! in `val` are the test images; otherwise, every fifth image of a class is a test image. You should see the classes,
+//! and one line per epoch. 500 images of 64x64 pixels take about a minute on two cores. The error after ten epochs
+//! depends on the images. The example `finetune` shows how to start from pretrained weights.
 
 #![allow(clippy::print_stdout)]
 
@@ -17,17 +18,17 @@ use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
-    let dir = PathBuf::from(args.next().ok_or("which folder? name it")?);
+    let dir = PathBuf::from(args.next().ok_or("expected a folder of images as the first argument")?);
     let side = args.next().map_or(Ok(64), |side| side.parse())?;
     let data = DataConfig { dir: Some(dir.clone()), side: Some(side), ..DataName::Folder.into() };
     let (train, test) = Folder::open(&dir, data.load()?.preprocessing)?;
     println!("{} classes: {}", train.classes(), train.class_names().unwrap_or_default().join(", "));
-    println!("{} images to train on, {} held out", train.files().len(), test.files().len());
+    println!("{} training images, {} test images", train.files().len(), test.files().len());
 
     let config = TrainConfig {
         epochs: 10,
         batch_size: 32,
-        // A part of the image of a quarter of its area or more, either way round.
+        // Random crops of at least a quarter of the image's area, flipped at random.
         augmentation: Augmentation { resized_crop: Some(0.25), flip: true, ..Augmentation::default() },
         optimizer: Optimizer { momentum: 0.9, weight_decay: 1e-4, ..Optimizer::default() },
         schedule: Schedule::cosine(0.05),

@@ -1,4 +1,6 @@
-// What a reader meets on a page of `residual report`, on a desk, on a phone, on paper and without a script.
+// Checks pages written by `residual report` on a desktop screen, on a phone screen and without JavaScript: charts,
+// tooltips, keyboard control, legends, layout and accessibility. With --screenshots it also saves screenshots and a
+// PDF.
 import { mkdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { basename, join, resolve } from "node:path";
@@ -24,15 +26,15 @@ const SCREENS = [
 ];
 let failures = 0;
 
-/** Says what is wrong, unless it holds. */
-const expect = (holds, what) => {
-  if (!holds) {
+/** Counts and prints a failure if the condition is false. */
+const expect = (condition, failure) => {
+  if (!condition) {
     failures += 1;
-    console.error(`FAILED ${what}`);
+    console.error(`FAILED ${failure}`);
   }
 };
 
-/** Opens a page that may ask for nothing but itself. */
+/** Opens a page, which must not request any other URL or log an error. */
 const open = async (browser, file, options) => {
   const context = await browser.newContext(options);
   const page = await context.newPage();
@@ -40,12 +42,12 @@ const open = async (browser, file, options) => {
   const where = `${file} at ${options.viewport.width} px`;
   page.on("console", (message) => expect(message.type() !== "error", `${where}: console: ${message.text()}`));
   page.on("pageerror", (error) => expect(false, `${where}: ${error}`));
-  page.on("request", (request) => expect(request.url() === url, `${where}: asks for ${request.url()}`));
+  page.on("request", (request) => expect(request.url() === url, `${where}: requests ${request.url()}`));
   await page.goto(url);
   return { context, page, where };
 };
 
-/** The middle of the first drawn point, on the screen. */
+/** The screen coordinates of the first data point of a panel. */
 const firstPoint = (panel) =>
   panel.evaluate((panel) => {
     const svg = panel.querySelector(".plot-box svg");
@@ -71,54 +73,54 @@ const checkPanel = async (page, panel, where, touch) => {
       return { label: group.dataset.label, points: group.dataset.points ?? group.dataset.values, size: width + height, whole };
     }),
   );
-  expect(drawn.some(({ points }) => points), `${where}: nothing is drawn`);
+  expect(drawn.some(({ points }) => points), `${where}: no series has data`);
   for (const { label, points, size, whole } of drawn) {
-    expect(!points || (size > 0 && whole), `${where}: series ${label} is empty`);
+    expect(!points || (size > 0 && whole), `${where}: series ${label} is not drawn completely`);
   }
 
   const tip = panel.locator(".tip");
-  const told = async (how) => {
+  const tipAfter = async (action) => {
     const text = await tip.evaluate((tip) => (getComputedStyle(tip).visibility === "visible" ? tip.innerText : ""));
-    expect(/\d/.test(text), `${where}: ${how} shows no number but "${text}"`);
+    expect(/\d/.test(text), `${where}: after ${action} the tooltip shows "${text}", not a number`);
     return text;
   };
   const { x, y } = await firstPoint(panel);
   if (touch) await page.touchscreen.tap(x, y);
   else await page.mouse.move(x, y);
-  await told(touch ? "a touch" : "the pointer");
+  await tipAfter(touch ? "a tap" : "moving the pointer");
   await page.mouse.move(0, 0);
 
   const box = panel.locator(".plot-box");
   await box.focus();
   await page.keyboard.press("Home");
-  const first = await told("the key Home");
+  const first = await tipAfter("the Home key");
   await page.keyboard.press("ArrowRight");
   const points = Math.min(...drawn.map(({ points }) => points.split(" ").length));
-  const second = await told("the right arrow");
-  expect(points < 2 || first !== second, `${where}: the right arrow stays at "${first}"`);
+  const second = await tipAfter("the right arrow key");
+  expect(points < 2 || first !== second, `${where}: after the right arrow key the tooltip still shows "${first}"`);
   await page.keyboard.press("Escape");
-  expect(!(await tip.evaluate((tip) => tip.classList.contains("shown"))), `${where}: Escape leaves the tip`);
+  expect(!(await tip.evaluate((tip) => tip.classList.contains("shown"))), `${where}: the Escape key does not hide the tooltip`);
 
   const entries = panel.locator(".legend button");
   for (let i = 0; i < (await entries.count()); i += 1) {
     const button = entries.nth(i);
     const label = await button.innerText();
     const series = await panel.locator(".series").nth(Number(await button.locator("..").getAttribute("data-series")));
-    const state = async (shown, how) => {
+    const expectShown = async (shown, action) => {
       const visible = await series.evaluate((group) => getComputedStyle(group).display !== "none");
       const pressed = (await button.getAttribute("aria-pressed")) === "true";
-      expect(visible === shown && pressed === shown, `${where}: ${label}: ${how} leaves it ${visible ? "shown" : "hidden"}`);
+      expect(visible === shown && pressed === shown, `${where}: ${label}: ${action}: visible ${visible}, aria-pressed ${pressed}, not ${shown}`);
     };
-    await state(true, "nothing");
+    await expectShown(true, "at first");
     await button.click();
-    await state(false, "a click");
+    await expectShown(false, "after a click");
     await button.focus();
     await page.keyboard.press("Space");
-    await state(true, "the space bar");
+    await expectShown(true, "after the space bar");
     await page.keyboard.press("Enter");
-    await state(false, "Enter");
+    await expectShown(false, "after Enter");
     await page.keyboard.press("Enter");
-    await state(true, "Enter again");
+    await expectShown(true, "after Enter again");
   }
 };
 
@@ -134,7 +136,7 @@ const checkLayout = async (page, where) => {
     }
     return small;
   });
-  expect(tiny.length === 0, `${where}: tiny text: ${tiny.slice(0, 3).join(", ")}`);
+  expect(tiny.length === 0, `${where}: text smaller than 10 px: ${tiny.slice(0, 3).join(", ")}`);
 };
 
 const checkAccess = async (page, where) => {
@@ -153,7 +155,7 @@ for (const file of args) {
     const { context, page, where } = await open(browser, file, options);
     const all = await page.locator("figure.chart .panel").all();
     panels = all.length;
-    expect(panels > 0, `${where}: there is no chart`);
+    expect(panels > 0, `${where}: no charts`);
     for (const [i, panel] of all.entries()) {
       const title = await panel.locator(".panel-title").innerText();
       await checkPanel(page, panel, `${where}: chart ${i + 1} (${title})`, options.hasTouch);
@@ -170,8 +172,8 @@ for (const file of args) {
   }
 
   const { context, page, where } = await open(browser, file, { ...SCREENS[0], javaScriptEnabled: false });
-  expect((await page.locator("button").count()) === 0, `${where}: buttons that do nothing without a script`);
-  expect((await page.locator("figure.chart svg .plot").count()) === panels, `${where}: charts are missing without a script`);
+  expect((await page.locator("button").count()) === 0, `${where}: there are buttons, which do nothing without JavaScript`);
+  expect((await page.locator("figure.chart svg .plot").count()) === panels, `${where}: charts are missing without JavaScript`);
   await context.close();
   console.log(`${file}: ${panels} charts`);
 }

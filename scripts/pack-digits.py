@@ -1,4 +1,4 @@
-"""Writes the digits that residual-data embeds, from scikit-learn's copy, as gzipped IDX files.
+"""Writes scikit-learn's digits dataset as gzipped IDX files, which residual-data embeds.
 
 usage: python scripts/pack-digits.py        (in an environment with `pip install scikit-learn`)
 """

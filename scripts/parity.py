@@ -1,55 +1,58 @@
 #!/usr/bin/env python3
-"""Writes what PyTorch computes for a set of residual networks, so that the Rust networks can be held against it.
+"""Records PyTorch's outputs for a set of residual networks as fixtures for the parity tests of the Rust networks.
 
 Needs:  pip install torch torchvision timm safetensors        (Python 3.9 or newer, no GPU; timm is optional)
 
 usage:
   python scripts/parity.py [fixtures] [--out DIR] [--net NAME ...] [--batch N] [--side N] [--norm-bias C] [--dry]
       runs every net of NETS in inference and in training mode and writes DIR/NAME.json
-      (default DIR: crates/residual-weights/tests/parity), then prints the noise floor of each net: how far the same
-      computation in 32-bit floats (the worse of two convolution kernels) lies from the one in 64-bit floats
+      (default DIR: crates/residual-weights/tests/parity), then prints the noise floor of each net: the difference
+      between the computation in 32-bit floats (the worse of two convolution kernels) and in 64-bit floats
   python scripts/parity.py load FILE.safetensors --net NAME [--classes N] [--width N]
-      loads a safetensors file strictly into the net and prints the logits of the formula's "input"
+      loads a safetensors file into the net with strict=True and prints the logits of the formula's "input"
   python scripts/parity.py save FILE --net NAME [--classes N] [--width N] [--format pth|legacy|safetensors]
                                 [--prefix module.] [--nest state_dict] [--rename fc=linear ...]
-      writes a checkpoint filled by the formula
+      writes a checkpoint whose values come from the formula
   python scripts/parity.py files [--out DIR]
-      writes the small checkpoints the tests read (default DIR: crates/residual-weights/tests/files)
+      writes the small checkpoints that the tests read (default DIR: crates/residual-weights/tests/files)
 
-No file holds weights for the fixtures: both sides fill every tensor from one closed formula. For the tensor named n
-and its element i, counted in row-major order of PyTorch's layout (NCHW images, OIHW convolutions, [out, in] linears):
+The fixtures contain no weights: both sides compute every tensor by the same formula. For element i of the tensor named
+n, in row-major order of PyTorch's layout (NCHW images, OIHW convolutions, [out, in] linear layers):
 
   h = FNV-1a (32 bits) of n;  x = i * 2654435761 + h;  x ^= x >> 16;  x *= 0x7feb352d;  x ^= x >> 15;
   x *= 0x846ca68b;  x ^= x >> 16   (all modulo 2^32);   u = (x >> 8) / 2^24
 
-  weight of a convolution or linear   (2u - 1) * sqrt(6 / fan_in), fan_in the product of all dimensions but the first
+  weight of a convolution or linear   (2u - 1) * sqrt(6 / fan_in), where fan_in is the product of all dimensions but
+                                      the first
   weight of a norm                    0.75 + 0.5u
   bias of a norm                      norm_bias + 0.2u - 0.1
   any other bias, running_mean        0.2u - 0.1
   running_var                         0.5 + u
   "input", "cotangent"                2u - 1
 
-computed in 64-bit floats and rounded to 32. norm_bias is 0, except in the training mode of the ImageNet nets; each
-fixture says for each mode what it is. With norms that average over the batch and biases about 0, a deep random net
-amplifies rounding errors until 32-bit floats no longer determine the result (resnet101: 6e-4 of a feature; plain50:
-8e-3), whatever the batch, and the few ReLU inputs that change sign move the gradient by per cents. About 2.5, rounding
-stays rounding. The price is that few ReLU inputs are negative then, after an add almost none: that every ReLU is in its
-place is for the inference mode to show. There an input that changes sign still moves the gradient, but only that of its
-own image. The name that is hashed is always the canonical one below, whatever
-prefix or other name a checkpoint gives the tensor.
+The values are computed in 64-bit floats and rounded to 32-bit floats. The hashed name is always the canonical name
+defined below, even if a checkpoint adds a prefix or uses another name.
 
-Names are torchvision's: conv1, bn1, layer1.0.conv1, layer1.0.bn1, ..., layer2.0.downsample.0 (convolution) and .1
-(norm), fc. CIFAR nets have three stages. Pre-activation nets have no bn1 in the stem, no norm in the shortcut, and a
-last norm called bn.
+norm_bias is 0, except for the ImageNet nets in training mode; each fixture records it for each mode. In training mode
+with biases near 0, a deep random net amplifies rounding errors so much that 32-bit floats do not determine the result
+(relative error of a feature: 6e-4 for resnet101, 8e-3 for plain50), for any batch size. The few ReLU inputs that change
+sign then change the gradient by several per cent. With norm_bias near 2.5, rounding errors stay small. The drawback is
+that few ReLU inputs are negative then, and almost none after an addition, so only the inference mode tests that every
+ReLU is in its place. In inference mode, a ReLU input that changes sign changes the gradient of its own image only.
 
-A fixture holds, for each mode, the logits, each stage's output, the pooled embedding and the gradient of
-sum(logits * cotangent) with respect to the input; of all but the logits the shape, the norm and at most 128 values,
-those at the flat indices floor(k * n / 128). In training mode it also holds the running statistics of the first and the
-last norm of the main path after that one forward pass (momentum 0.1), with the number of values per channel: PyTorch
-normalises with the biased variance but averages the unbiased one into running_var.
+Canonical names are torchvision's: conv1, bn1, layer1.0.conv1, layer1.0.bn1, ..., layer2.0.downsample.0 (convolution)
+and .1 (norm), fc. CIFAR nets have three stages. Pre-activation nets have no bn1 in the stem, no norm in the shortcut,
+and a final norm named bn.
 
-The same versions on the same machine with the same --threads give the same fixtures, byte for byte. Of the
-checkpoints, tiny-legacy.pth differs from run to run: that format names its storages by their addresses.
+For each mode, a fixture contains the logits, the output of each stage, the pooled embedding, and the gradient of
+sum(logits * cotangent) with respect to the input. Each of them is stored as its shape, its L2 norm and its values: all
+values of the logits, and at most 128 values of the others, at the flat indices floor(k * n / 128). In training mode,
+the fixture also contains the running statistics of the first and the last norm of the main path after that one forward
+pass (momentum 0.1), and the number of values per channel, because PyTorch normalises with the biased variance but
+averages the unbiased variance into running_var.
+
+The fixtures are reproducible byte for byte with the same versions, machine and --threads. The checkpoint
+tiny-legacy.pth differs from run to run, because that format identifies storages by their memory addresses.
 """
 
 import argparse
@@ -85,7 +88,7 @@ def fnv1a(name):
 
 
 def uniform(name, shape):
-    """u of every element of the tensor `name`, as 64-bit floats in [0, 1)."""
+    """u for every element of the tensor `name`, as 64-bit floats in [0, 1)."""
     i = np.arange(math.prod(shape), dtype=np.uint64)
     x = ((i * np.uint64(2654435761) + np.uint64(fnv1a(name))) & np.uint64(0xFFFFFFFF)).astype(np.uint32)
     x ^= x >> np.uint32(16)
@@ -120,7 +123,7 @@ def value_of(module, name, leaf, shape, norm_bias):
 
 @torch.no_grad()
 def fill(model, norm_bias=0.0):
-    """Fills every tensor of `model` (num_batches_tracked becomes 0)."""
+    """Fills every tensor of `model` by the formula, and sets num_batches_tracked to 0."""
     for path, module in model.named_modules():
         own = list(module.named_parameters(path, recurse=False)) + list(module.named_buffers(path, recurse=False))
         for name, tensor in own:
@@ -141,7 +144,8 @@ def conv(c_in, c_out, size, stride=1, bias=False):
 
 
 def pad_shortcut(x, stride, grow, after=False):
-    """He et al.'s option A: every stride-th pixel, zeros for the channels that x lacks, half of them or all after."""
+    """Option A of He et al.: subsamples the pixels, and adds `grow` zero channels, half of them before and half after the
+    channels of x, or all of them after."""
     before = 0 if after else grow // 2
     return F.pad(x[:, :, ::stride, ::stride], (0, 0, 0, 0, before, grow - before))
 
@@ -180,7 +184,7 @@ def resnet18_small(classes):
 
 
 class CifarBlock(nn.Module):
-    """option: a, b or c (the paper's shortcuts), plain (no shortcut) or none (a, without norms)."""
+    """`option` is a, a_after, b or c (types of shortcut), plain (no shortcut), or none (type a without norms)."""
 
     def __init__(self, c_in, c_out, stride, option):
         super().__init__()
@@ -205,7 +209,7 @@ class CifarBlock(nn.Module):
 
 
 class CifarNet(nn.Module):
-    """The CIFAR nets of depth 6n+2."""
+    """The CIFAR nets of depth 6n+2 (He et al. 2015)."""
 
     def __init__(self, n, option, classes, width):
         super().__init__()
@@ -228,9 +232,9 @@ class CifarNet(nn.Module):
 
 
 class PreactBlock(nn.Module):
-    """shortcut: project (a 1x1 convolution where the shapes differ), pad (option A there) or plain (none at all).
+    """`shortcut` is project (a 1x1 convolution if the shapes differ), pad (option A if they differ), or plain (none).
 
-    Both shortcuts that change the shape read relu(bn1(x)), as the main path does; the identity reads x.
+    Shortcuts that change the shape take relu(bn1(x)) as input, like the main path. The identity takes x.
     """
 
     def __init__(self, c_in, c_out, stride, bottleneck, first_strides, shortcut):
@@ -266,7 +270,8 @@ class PreactBlock(nn.Module):
 
 
 class PreactNet(nn.Module):
-    """The pre-activation nets of He et al. 2016; the stem is a bare convolution, in ImageNet nets with a max-pool."""
+    """The pre-activation nets of He et al. 2016. The stem is a convolution without norm or ReLU. In ImageNet nets, a
+    max-pool follows."""
 
     def __init__(self, layers, widths, stem, bottleneck, shortcut, classes, imagenet):
         super().__init__()
@@ -310,7 +315,7 @@ NETS = ["resnet18", "resnet34", "resnet50", "resnet101", "resnext50_32x4d", "wid
 
 
 def build(name, classes=10, width=16):
-    """The net `name`, not filled. `width` is the stem's width of the CIFAR nets."""
+    """The net `name` with PyTorch's random weights. `width` is the width of the stem of CIFAR nets."""
     if name in DILATED:
         return tv.resnet50(num_classes=classes, replace_stride_with_dilation=DILATED[name])
     if name == "resnet50_v1":
@@ -335,7 +340,7 @@ def build(name, classes=10, width=16):
             return CifarNet(n, match[2] or "plain", classes, width)
     if re.fullmatch(r"(wide_)?resnet\d+(_2)?|resnext\w+", name) and hasattr(tv, name):
         return getattr(tv, name)(num_classes=classes)
-    sys.exit(f"no net is called {name}")
+    sys.exit(f"unknown net `{name}`")
 
 
 def is_imagenet(model):
@@ -343,7 +348,7 @@ def is_imagenet(model):
 
 
 def batch_and_side(model):
-    """How many images of which side the fixtures of `model` use."""
+    """The batch size and the side of the images in the fixtures of `model`."""
     return 4, 64 if is_imagenet(model) else 16
 
 
@@ -360,7 +365,7 @@ def main_norms(model):
 
 
 def run(name, training, batch, side, norm_bias, dtype):
-    """One forward and backward pass of a freshly filled net, everything as 64-bit copies of what was computed."""
+    """The results of one forward and backward pass of a newly filled net, converted to 64-bit floats."""
     model = fill(build(name), norm_bias).to(dtype)
     model.train(training)
     seen, counts, handles = {}, {}, []
@@ -384,7 +389,7 @@ def run(name, training, batch, side, norm_bias, dtype):
 
 
 def far(a, b):
-    """The largest difference, relative to the largest value."""
+    """The largest absolute difference divided by the largest absolute value of b."""
     return ((a - b).abs().max() / b.abs().max()).item()
 
 
@@ -403,12 +408,12 @@ def distances(single, double):
 
 
 def clean(a, b):
-    """How many images have a gradient within 2e-5: a ReLU input that changes sign spoils the one image it is in."""
+    """The number of images whose gradients differ by less than 2e-5. A changed sign of a ReLU input affects one image."""
     return sum(far(x, y) < 2e-5 for x, y in zip(a, b))
 
 
 def floor(single, arguments):
-    """The distances of `single`, and of a 32-bit run on PyTorch's other convolutions, from the 64-bit run."""
+    """The larger of the differences of `single`, and of a 32-bit run without oneDNN, from a 64-bit run."""
     double = run(*arguments, torch.float64)
     with warnings.catch_warnings(), torch.backends.mkldnn.flags(enabled=False):
         warnings.simplefilter("ignore")
@@ -429,16 +434,16 @@ def sample(flat, limit):
 
 
 def numbers(values):
-    """Nine significant digits, which give back the 32-bit float exactly."""
+    """The values with nine significant digits, which determine a 32-bit float exactly."""
     return [Digits(f"{v:.9g}") for v in values.tolist()]
 
 
 class Digits(str):
-    """A number as it is to be written."""
+    """A number, already formatted for the JSON file."""
 
 
 def write_json(value, indent=""):
-    """JSON with one line for each list of numbers and each key of an object that holds one."""
+    """JSON with one line for each list of numbers, and one line for each key of an object."""
     if isinstance(value, Digits):
         return str(value)
     if isinstance(value, dict):
@@ -479,7 +484,8 @@ def timm_name(key):
 
 
 def check_against_timm(name, batch, side):
-    """How far this script's net lies from timm's of the same weights, in both modes and in 64-bit floats."""
+    """The largest difference between the logits of this script's net and of timm's net with the same weights, over both
+    modes, in 64-bit floats."""
     import timm
 
     ours = fill(build(name)).double()
@@ -515,9 +521,9 @@ def fixtures(args):
         out = {"net": name, "made_by": versions(against)}
         if against:
             difference = check_against_timm(name, batch, side)
-            print(f"{name}: differs from timm's {TIMM[name]} by {difference:.1e} of the largest logit (64-bit floats)")
+            print(f"{name}: differs from timm's {TIMM[name]} by {difference:.1e}, relative to the largest logit")
             if difference > 1e-12:
-                sys.exit(f"{name} is not timm's {TIMM[name]}")
+                sys.exit(f"{name} does not agree with timm's {TIMM[name]}")
             out["checked_against"] = f"timm {TIMM[name]}"
         out.update(batch=batch, image=[3, side, side], classes=10,
                    parameters=sum(p.numel() for p in model.parameters()))
@@ -525,7 +531,7 @@ def fixtures(args):
         for mode, training in (("inference", False), ("training", True)):
             norm_bias = 0.0
             if training and is_imagenet(model):
-                default = 3.5 if name in ("resnet101", "plain50") else 2.5  # where more ReLUs are near 0
+                default = 3.5 if name in ("resnet101", "plain50") else 2.5  # more ReLU inputs are near 0 in these nets
                 norm_bias = default if args.norm_bias is None else args.norm_bias
             arguments = (name, training, batch, side, norm_bias)
             start = time.perf_counter()
@@ -539,9 +545,9 @@ def fixtures(args):
             (args.out / f"{name}.json").write_text(text)
         table.append(row + [seconds])
         print(f"{name}: {len(text)} bytes, {seconds:.1f} s", file=sys.stderr)
-    print(f"\nmade by {versions('preact_resnet50' in [r[0] for r in table])}, {size} bytes in all")
-    print("\nnoise floor: largest |32-bit - 64-bit| / largest |64-bit| (gradient-l2: the same of L2 norms;\n"
-          "clean: the images whose gradient differs by less than 2e-5)\n")
+    print(f"\nmade by {versions('preact_resnet50' in [r[0] for r in table])}, {size} bytes in total")
+    print("\nnoise floor: largest |32-bit - 64-bit| / largest |64-bit| (gradient-l2: the same with L2 norms;\n"
+          "clean: the number of images whose gradients differ by less than 2e-5)\n")
     columns = ["logits", "features", "gradient", "gradient-l2"]
     head = "".join(f"{c:>12}" for c in columns)
     print(f"{'':28}|{'inference':^55}|{'training':^60}|")
@@ -580,7 +586,7 @@ def write_checkpoint(path, net, classes=10, width=16, format="pth", prefix="", n
         named[f"{prefix}{renames.get(module, module)}.{leaf}"] = tensor
     if format == "safetensors":
         if nest:
-            sys.exit("a safetensors file holds tensors only: --nest is for pth and legacy")
+            sys.exit("--nest needs --format pth or legacy; a safetensors file contains only tensors")
         from safetensors.torch import save_file
 
         save_file(named, path)
@@ -594,7 +600,7 @@ def save(args):
 
 
 class Evil:
-    """Pickled, this is a call of os.system: a reader that runs what a pickle asks for makes the file."""
+    """Pickles as a call of os.system. A reader that executes the pickle creates the file."""
 
     def __reduce__(self):
         return os.system, ("touch /tmp/residual-evil-ran",)
@@ -610,7 +616,7 @@ def files(args):
                      rename=["fc=linear"])
     weight = fill(build("resnet8_a", width=4)).conv1.weight.detach()
     torch.save(collections.OrderedDict([("conv1.weight", weight), ("fc.bias", Evil())]), args.out / "evil.pth")
-    # What torchvision's own load_state_dict(strict=True) wants, to hold what is saved against.
+    # The names and shapes that torchvision's load_state_dict(strict=True) requires, for the tests of saved files.
     nets = {name: getattr(torchvision.models, name)(weights=None).state_dict()
             for name in ("resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2")}
     keys = {name: {key: list(value.shape) for key, value in tensors.items() if not key.endswith("num_batches_tracked")}
@@ -622,24 +628,25 @@ def files(args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=2, help="threads that PyTorch computes with (default 2)")
+    parser.add_argument("--threads", type=int, default=2, help="number of PyTorch threads (default 2)")
     commands = parser.add_subparsers(dest="command", required=True)
 
     p = commands.add_parser("fixtures", help="write the fixtures (the default)")
     p.add_argument("--out", type=pathlib.Path, default=TESTS / "parity")
-    p.add_argument("--net", action="append", help="only this net (may be given more than once)")
-    p.add_argument("--batch", type=int, help="images (default: by the net)")
-    p.add_argument("--side", type=int, help="pixels of an image's side (default: by the net)")
-    p.add_argument("--norm-bias", type=float, help="of the ImageNet nets in training mode (default 2.5, for resnet101 and plain50 3.5)")
-    p.add_argument("--dry", action="store_true", help="write nothing, only measure")
+    p.add_argument("--net", action="append", help="only this net (can be given several times)")
+    p.add_argument("--batch", type=int, help="batch size (default: depends on the net)")
+    p.add_argument("--side", type=int, help="side of the images in pixels (default: depends on the net)")
+    p.add_argument("--norm-bias", type=float,
+                   help="norm_bias of the ImageNet nets in training mode (default 2.5; 3.5 for resnet101 and plain50)")
+    p.add_argument("--dry", action="store_true", help="print the noise floor, but write no files")
     p.set_defaults(call=fixtures)
 
     p = commands.add_parser("load", help="load a safetensors file and print its logits")
     p.set_defaults(call=load)
     q = commands.add_parser("save", help="write a checkpoint")
     q.add_argument("--format", choices=["pth", "legacy", "safetensors"], default="pth")
-    q.add_argument("--prefix", default="", help="put before every name, such as module.")
-    q.add_argument("--nest", help="put the tensors under this key, beside epoch and best_prec1")
+    q.add_argument("--prefix", default="", help="prefix for every name, such as module.")
+    q.add_argument("--nest", help="nest the tensors under this key, next to epoch and best_prec1")
     q.add_argument("--rename", action="append", default=[], metavar="OLD=NEW",
                    help="rename a module, such as fc=linear")
     q.set_defaults(call=save)
@@ -647,9 +654,9 @@ def main():
         sub.add_argument("file")
         sub.add_argument("--net", required=True)
         sub.add_argument("--classes", type=int, default=10)
-        sub.add_argument("--width", type=int, default=16, help="the stem's width of the CIFAR nets (default 16)")
+        sub.add_argument("--width", type=int, default=16, help="width of the stem of CIFAR nets (default 16)")
 
-    p = commands.add_parser("files", help="write the tests' small checkpoints")
+    p = commands.add_parser("files", help="write the small checkpoints for the tests")
     p.add_argument("--out", type=pathlib.Path, default=TESTS / "files")
     p.set_defaults(call=files)
 

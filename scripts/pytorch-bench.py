@@ -1,18 +1,20 @@
 #!/usr/bin/env python3
-"""Times PyTorch on the networks of `residual bench`: the same nets, batches and steps, to be compared with.
+"""Benchmarks PyTorch on the same nets, batches and steps as `residual bench`, for comparison.
 
-Needs:  pip install torch torchvision        (for a GPU, the build of PyTorch that is made for it)
+Needs:  pip install torch torchvision        (for a GPU, a PyTorch build with support for it)
 
 usage:  python scripts/pytorch-bench.py NET ... [--batch N] [--steps N] [--threads N] [--device cpu|cuda]
                                         [--compile] [--tf32]
 
-A training step is forward pass, loss, backward pass and SGD with momentum 0.9 and weight decay 1e-4 on one batch of
-random images; inference is a forward pass in inference mode, with the norms as they are (`residual bench` folds them
-into the convolutions). Images are channels_last, in 32-bit floats; after each step or pass it waits for the device, as
-`residual bench` does. cuDNN chooses its convolutions by timing them. On an NVIDIA GPU, convolutions and matrix products
-round to TensorFloat-32 only with --tf32: PyTorch's own default rounds in convolutions.
+A training step consists of the forward pass, the loss, the backward pass, and an SGD update with momentum 0.9 and
+weight decay 1e-4, on one batch of random images. Inference is one forward pass in inference mode. Unlike
+`residual bench`, the script does not fold batch norms into the convolutions. Images are 32-bit floats in channels_last
+layout. Like `residual bench`, the script synchronises with the device after each step or pass. cuDNN benchmarks its
+convolution algorithms. On NVIDIA GPUs, convolutions and matrix products use TensorFloat-32 only with --tf32; PyTorch's
+default is to use it in convolutions.
 
-Prints a line of JSON for each net: images a second, the median and the range of the steps after the warm-up.
+Prints one line of JSON per net. Rates are in images per second: the median and the range over the steps after the
+warm-up.
 """
 
 import argparse
@@ -32,19 +34,19 @@ WARM_UP = 5
 
 
 def network(name):
-    """The net, the shape of its images and its number of classes, as `residual bench NAME` has them."""
+    """The net, the shape of its images and the number of classes, the same as for `residual bench NAME`."""
     shortcut = "_a" if re.fullmatch(r"resnet\d+", name) and not hasattr(torchvision.models, name) else ""
     try:
         net = parity.build(name + shortcut, 1000)
     except (SystemExit, AssertionError):
-        sys.exit(f"no net is called {name}")
+        sys.exit(f"unknown net `{name}`")
     if parity.is_imagenet(net):
         return net, (3, 224, 224), 1000
     return parity.build(name + shortcut, 10), (3, 32, 32), 10
 
 
 def rates(action, batch, steps, sync):
-    """Images a second: median, slowest and fastest step."""
+    """Images per second: the median, and the slowest and the fastest step."""
     seconds = []
     for _ in range(WARM_UP + steps):
         sync()
@@ -108,7 +110,7 @@ def main():
     if min(args.batch, args.steps, args.threads or 1) < 1:
         parser.error("--batch, --steps and --threads must be at least 1")
     if args.device == "cuda" and not torch.cuda.is_available():
-        sys.exit("PyTorch finds no CUDA device")
+        sys.exit("PyTorch does not find a CUDA device")
     if args.threads:
         torch.set_num_threads(args.threads)
     torch.backends.cudnn.benchmark = True

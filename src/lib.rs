@@ -1,6 +1,6 @@
-//! Residual networks on Burn, with the plain twins that show why they work.
+//! Residual networks on Burn, and their plain twins to compare them with.
 //!
-//! A facade: each module is a crate of its own.
+//! This crate re-exports the crates of the project, each as a module.
 //!
 //! ```
 //! use residual::{burn::tensor::{Device, Tensor}, model::{cifar_plain, cifar_resnet}};
@@ -15,7 +15,7 @@
 //!
 //! # Feature flags
 //!
-//! - `flex`, `ndarray`, `wgpu` (default): Burn's backends on CPUs and GPUs
+//! - `flex`, `ndarray`, `wgpu` (default): Burn's CPU and GPU backends
 //! - `vulkan`, `metal`, `cuda`, `rocm`, `cpu`, `autotune`, `fusion`: see [`backend`]
 
 pub use burn;
@@ -23,5 +23,21 @@ pub use residual_backend as backend;
 pub use residual_data as data;
 pub use residual_lab as lab;
 pub use residual_model as model;
+pub use residual_report as report;
 pub use residual_train as train;
 pub use residual_weights as weights;
+
+/// The code of the guides, compiled and run by `cargo test`.
+#[cfg(doctest)]
+mod guides {
+    #[doc = include_str!("../README.md")]
+    mod readme {}
+    #[doc = include_str!("../docs/data.md")]
+    mod data {}
+    #[doc = include_str!("../docs/networks.md")]
+    mod networks {}
+    #[doc = include_str!("../docs/training.md")]
+    mod training {}
+    #[doc = include_str!("../docs/weights.md")]
+    mod weights {}
+}

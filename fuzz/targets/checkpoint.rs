@@ -1,4 +1,4 @@
-//! Checkpoints, with the checksum that the content has: the fuzzer cannot guess it.
+//! Checkpoints of trainings. The target also appends the correct checksum, which a fuzzer cannot guess.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! CIFAR's binary files, of one label byte and of two.
+//! CIFAR's binary files, with one label byte per image (CIFAR-10) and with two (CIFAR-100).
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

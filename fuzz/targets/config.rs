@@ -1,4 +1,5 @@
-//! Configurations of trainings: what is read can be used, and is written as it was read.
+//! Training configurations. Every configuration that parses can be used without a panic and survives a round trip
+//! through JSON.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

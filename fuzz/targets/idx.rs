@@ -1,4 +1,4 @@
-//! IDX files, plain and gzipped.
+//! IDX files, uncompressed and gzipped.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! Maps of tensors' names, and the names they make.
+//! Maps that rename tensors, and the conversion of the renamed tensors.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! The rules of ARCHITECTURE.md.
+//! The invariants of ARCHITECTURE.md that a scan of the source can check.
 
 use std::{
     fs,
@@ -27,10 +27,36 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
+const LIBRARIES: [&str; 9] = ["kernels", "model", "backend", "data", "fetch", "weights", "train", "lab", "report"];
+
 fn library_sources() -> Vec<(PathBuf, String)> {
-    let crates = ["kernels", "model", "backend", "data", "fetch", "weights", "train", "lab"];
-    let folders = crates.map(|c| root().join(format!("crates/residual-{c}/src")));
+    let folders = LIBRARIES.map(|name| root().join(format!("crates/residual-{name}/src")));
     folders.iter().flat_map(|f| sources(f)).map(|p| (p.clone(), fs::read_to_string(p).unwrap())).collect()
+}
+
+/// The lines of a source file without comments and without items under `#[cfg(test)]`.
+fn code(text: &str) -> Vec<&str> {
+    let mut lines = text.lines();
+    let mut code = Vec::new();
+    while let Some(line) = lines.next() {
+        let trimmed = line.trim_start();
+        if trimmed == "#[cfg(test)]" {
+            let item = lines.find(|line| !line.trim_start().starts_with("#[")).unwrap_or_default();
+            if item.ends_with('{') {
+                let end = format!("{}}}", " ".repeat(item.len() - item.trim_start().len()));
+                lines.find(|line| *line == end).expect("the item ends");
+            }
+        } else if !trimmed.starts_with("//") {
+            code.push(line);
+        }
+    }
+    code
+}
+
+#[test]
+fn the_scan_skips_tests_and_nothing_else() {
+    let text = "use a;\n#[cfg(test)]\nmod tests;\nfn b() {}\n#[cfg(test)]\nmod tests {\n    fn c() {\n    }\n}\n// d\nfn e() {}";
+    assert_eq!(code(text), ["use a;", "fn b() {}", "fn e() {}"]);
 }
 
 /// The `residual-*` crates in a manifest's `[dependencies]`.
@@ -58,20 +84,31 @@ fn crates_depend_in_one_direction() {
     assert_eq!(dependencies("weights"), ["data", "fetch", "model"]);
     assert_eq!(dependencies("train"), ["backend", "data", "fetch", "kernels", "model"]);
     assert_eq!(dependencies("lab"), ["backend", "data", "model", "train"]);
-    assert_eq!(dependencies("cli"), ["backend", "data", "fetch", "lab", "model", "train", "weights"]);
+    assert_eq!(dependencies("report"), ["lab", "model", "train"]);
+    assert_eq!(dependencies("cli"), ["backend", "data", "fetch", "lab", "model", "report", "train", "weights"]);
 }
 
 #[test]
-fn backends_are_named_where_they_are_chosen_and_where_kernels_reach_them() {
+fn the_report_knows_no_tensors() {
+    assert!(!read("crates/residual-report/Cargo.toml").contains("burn"));
+    for path in sources(&root().join("crates/residual-report/src")) {
+        let text = fs::read_to_string(&path).unwrap();
+        for word in ["burn::", "Tensor<", "Device::", "Device}"] {
+            assert!(!code(&text).iter().any(|line| line.contains(word)), "{}: {word}", path.display());
+        }
+    }
+}
+
+#[test]
+fn backend_features_are_used_in_two_crates_only() {
     for (path, text) in library_sources() {
         let name = path.to_string_lossy();
         if name.contains("residual-backend") || name.contains("residual-kernels") {
             continue;
         }
-        for line in text.lines() {
-            let code = line.split("//").next().unwrap();
-            let features = code.matches("feature = \"").count();
-            assert_eq!(features, code.matches("feature = \"std\"").count(), "{}: {line}", path.display());
+        for line in code(&text) {
+            let features = line.matches("feature = \"").count();
+            assert_eq!(features, line.matches("feature = \"std\"").count(), "{}: {line}", path.display());
         }
     }
 }
@@ -79,8 +116,7 @@ fn backends_are_named_where_they_are_chosen_and_where_kernels_reach_them() {
 #[test]
 fn libraries_neither_print_nor_exit_nor_pick_a_device() {
     for (path, text) in library_sources().into_iter().filter(|(path, _)| !path.ends_with("tests.rs")) {
-        let code = text.split("#[cfg(test)]").next().unwrap();
-        for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+        for line in code(&text) {
             for word in ["println!", "eprint", "process::exit", "Device::default()", ".seed("] {
                 assert!(!line.contains(word), "{}: {line}", path.display());
             }
@@ -113,16 +149,45 @@ fn the_changelog_has_the_current_version() {
     assert!(read("CHANGELOG.md").contains(env!("CARGO_PKG_VERSION")));
 }
 
+/// README.md and every page of docs/.
+fn documents() -> Vec<PathBuf> {
+    let docs = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    std::iter::once(root().join("README.md"))
+        .chain(docs.filter(|path| path.extension().is_some_and(|e| e == "md")))
+        .collect()
+}
+
 #[test]
-fn the_readme_shows_the_recorded_results() {
-    let readme = read("README.md");
-    assert!(!readme.contains("BUILD_"));
-    let mut blocks = 0;
-    for block in readme.split("<!-- results/").skip(1) {
-        let (path, rest) = block.split_once(" -->\n").unwrap();
-        let shown = rest.split_once("<!-- end -->").unwrap().0;
-        assert_eq!(shown, read(format!("results/{path}")), "run scripts/update-readme");
-        blocks += 1;
+fn documents_show_the_recorded_results() {
+    let mut shown = Vec::new();
+    for document in documents() {
+        for block in fs::read_to_string(&document).unwrap().split("<!-- results/").skip(1) {
+            let (path, rest) = block.split_once(" -->\n").unwrap();
+            let table = rest.split_once("<!-- end -->").unwrap().0;
+            assert_eq!(table, read(format!("results/{path}")), "{}: run scripts/update-docs", document.display());
+            shown.push(path.to_string());
+        }
     }
-    assert_eq!(blocks, 7);
+    for table in ["digits/table.md", "beyond-a-thousand/table.md", "training.md", "backends/table.md"] {
+        assert!(shown.iter().any(|path| path == table), "no document shows results/{table}");
+    }
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    for document in documents().into_iter().chain(["ARCHITECTURE.md", "CONTRIBUTING.md"].map(|name| root().join(name)))
+    {
+        let text = fs::read_to_string(&document).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let path = link.split('#').next().unwrap();
+            if !path.is_empty() && !path.contains("://") {
+                assert!(document.parent().unwrap().join(path).exists(), "{}: {link}", document.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_readme_is_short() {
+    assert!(read("README.md").lines().count() <= 150);
 }

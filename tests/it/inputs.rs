@@ -1,4 +1,4 @@
-//! The inputs of `fuzz/`, and changed ones of them, through the same readers: none may panic.
+//! Runs the parsers of the fuzz targets on the inputs in `fuzz/inputs` and on modified copies. None may panic.
 
 use residual::{
     data::formats::{cifar, idx},
@@ -7,7 +7,7 @@ use residual::{
 };
 use std::{fs, path::Path};
 
-/// Each input of a target, whole, cut and with changed bytes.
+/// The inputs of a fuzz target: each one complete, truncated, and with single bytes changed.
 fn inputs(target: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/inputs").join(target);
     let mut inputs = Vec::new();
@@ -28,12 +28,13 @@ fn inputs(target: &str) -> Vec<Vec<u8>> {
     inputs
 }
 
+/// The inputs that are valid UTF-8.
 fn texts(target: &str) -> Vec<String> {
     inputs(target).into_iter().filter_map(|input| String::from_utf8(input).ok()).collect()
 }
 
 #[test]
-fn datasets_are_read_or_refused() {
+fn dataset_readers_never_panic() {
     let (mut read, mut refused) = (0, 0);
     for input in inputs("cifar") {
         for (labels, classes) in [(1, 10), (2, 100)] {
@@ -59,7 +60,7 @@ fn datasets_are_read_or_refused() {
 }
 
 #[test]
-fn configurations_are_read_or_refused() {
+fn the_configuration_parser_never_panics() {
     let mut read = 0;
     for text in texts("config") {
         if let Ok(config) = TrainConfig::parse(&text) {
@@ -76,7 +77,7 @@ fn configurations_are_read_or_refused() {
 }
 
 #[test]
-fn checkpoints_are_read_or_refused() {
+fn the_checkpoint_reader_never_panics() {
     let mut read = 0;
     for input in inputs("checkpoint") {
         let _ = Checkpoint::from_bytes(&input);
@@ -90,7 +91,7 @@ fn checkpoints_are_read_or_refused() {
 }
 
 #[test]
-fn name_maps_are_read_or_refused() {
+fn the_name_map_parser_never_panics() {
     let mut read = 0;
     for text in texts("name_map") {
         if let Ok(map) = NameMap::parse(&text, "input".as_ref()) {

@@ -1,8 +1,9 @@
-//! What needs the whole workspace: backends against each other, trainings from start to end, the
-//! sweep, and the rules of the house.
+//! Tests that need several crates: comparison of backends, whole trainings, the depth sweep, reading of untrusted
+//! files, and the rules of ARCHITECTURE.md.
 
 mod backends;
 mod house;
 mod inputs;
+mod results;
 mod sweep;
 mod training;

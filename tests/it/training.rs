@@ -1,4 +1,4 @@
-//! Trainings from start to end.
+//! Complete trainings.
 
 use residual::{
     backend::Backend,
@@ -28,7 +28,7 @@ fn train(path: &Path, config: &TrainConfig) -> RunDir {
 }
 
 #[test]
-fn training_learns_and_writes_a_whole_directory() {
+fn training_learns_and_writes_a_complete_run_directory() {
     let dir = tempfile::tempdir().unwrap();
     let run = train(dir.path(), &config("resnet8"));
     let names =
@@ -41,7 +41,7 @@ fn training_learns_and_writes_a_whole_directory() {
     let last = rows.iter().rfind(|row| row.split == Split::Train).unwrap();
     assert!(last.error < 0.05, "{last:?}");
     assert!(run.is_finished());
-    // The weights on disk are those that were measured.
+    // The metrics were measured with the saved weights.
     let network = run.network(&Device::flex()).unwrap();
     let dataset = DataName::Synthetic.load().unwrap();
     let again = residual::train::evaluate(&network, &dataset.train, 64, &Device::flex()).unwrap();
@@ -52,7 +52,7 @@ fn training_learns_and_writes_a_whole_directory() {
 }
 
 #[test]
-fn the_mean_loss_weighs_samples_and_not_batches() {
+fn the_mean_loss_is_over_samples_not_batches() {
     let dataset = DataName::Synthetic.load().unwrap();
     let network = config("dense-plain4").init(&Device::flex());
     let by = |batch| residual::train::evaluate(&network, &dataset.test, batch, &Device::flex()).unwrap();
@@ -62,7 +62,7 @@ fn the_mean_loss_weighs_samples_and_not_batches() {
 }
 
 #[test]
-fn a_stopped_training_goes_on_where_it_was() {
+fn a_stopped_training_resumes() {
     let dir = tempfile::tempdir().unwrap();
     let config = config("dense-resnet4");
     let whole = train(&dir.path().join("whole"), &config);
@@ -97,9 +97,9 @@ fn a_stopped_training_goes_on_where_it_was() {
 }
 
 #[test]
-fn a_training_that_no_longer_improves_stops_early() {
+fn training_stops_early_without_improvement() {
     let config = TrainConfig { patience: Some(2), ..config("dense-plain4").with_epochs(50) };
-    // Without a norm and at this rate nothing moves, so the first epoch stays the best.
+    // At this learning rate and without norms, the weights do not change, so the first epoch stays the best.
     let blocks = BlockOptions { norm: Norm::None, ..config.network.blocks };
     let network = config.network.clone().with_blocks(blocks);
     let config =
@@ -110,7 +110,7 @@ fn a_training_that_no_longer_improves_stops_early() {
 }
 
 #[test]
-fn a_training_killed_after_its_last_checkpoint_ends_the_same() {
+fn a_training_killed_after_its_last_checkpoint_finishes_with_the_same_metrics() {
     let dir = tempfile::tempdir().unwrap();
     let config = config("dense-plain4");
     let run = train(&dir.path().join("run"), &config);
@@ -130,15 +130,15 @@ fn a_run_is_not_overwritten_without_force() {
     let config = config("dense-plain4").with_epochs(1);
     train(&path, &config);
     let error = create(&path, &config, false).unwrap_err().to_string();
-    assert!(error.ends_with("holds a finished training; choose another folder"), "{error}");
+    assert!(error.ends_with("holds a finished training run; choose another directory"), "{error}");
     assert!(create(&path, &config, true).is_ok());
     let error = create(&path, &config, false).unwrap_err().to_string();
-    assert!(error.ends_with("holds an unfinished training; choose another folder"), "{error}");
+    assert!(error.ends_with("holds an unfinished training run; choose another directory"), "{error}");
     fs::write(dir.path().join("precious.txt"), "x").unwrap();
     let error = create(dir.path(), &config, true).unwrap_err().to_string();
     assert!(error.contains("holds no training"), "{error}");
     assert!(dir.path().join("precious.txt").exists());
-    // Nor is a folder ours because it has a file of the same name.
+    // A `config.json` alone does not make a directory a run directory.
     let dataset = tempfile::tempdir().unwrap();
     fs::write(dataset.path().join("config.json"), "{\"labels\": 10}").unwrap();
     fs::create_dir(dataset.path().join("train")).unwrap();
@@ -147,7 +147,7 @@ fn a_run_is_not_overwritten_without_force() {
 }
 
 #[test]
-fn damaged_and_foreign_checkpoints_are_named() {
+fn damaged_and_mismatched_weights_are_named() {
     let dir = tempfile::tempdir().unwrap();
     let config = config("dense-plain4").with_epochs(1);
     let run = train(&dir.path().join("a"), &config);
@@ -164,7 +164,7 @@ fn damaged_and_foreign_checkpoints_are_named() {
 }
 
 #[test]
-fn a_damaged_checkpoint_is_named_and_gives_way_only_if_allowed() {
+fn an_older_checkpoint_replaces_a_damaged_one_only_on_request() {
     let dir = tempfile::tempdir().unwrap();
     let config = config("dense-plain4");
     let run = train(&dir.path().join("a"), &config);
@@ -185,13 +185,13 @@ fn a_damaged_checkpoint_is_named_and_gives_way_only_if_allowed() {
 }
 
 #[test]
-fn one_process_trains_in_a_folder_at_a_time() {
+fn a_run_directory_is_locked_by_one_training() {
     let dir = tempfile::tempdir().unwrap();
     let config = config("dense-plain4");
     let held = create(dir.path(), &config, false).unwrap();
     let refused = |result: Result<RunDir, TrainError>| {
         let error = result.unwrap_err().to_string();
-        assert!(error.ends_with("is being trained in by another process"), "{error}");
+        assert!(error.ends_with("is locked by another training process"), "{error}");
     };
     refused(RunDir::open(dir.path()).unwrap().locked());
     refused(create(dir.path(), &config, true));
@@ -200,8 +200,8 @@ fn one_process_trains_in_a_folder_at_a_time() {
     assert!(RunDir::open(dir.path()).unwrap().locked().is_ok());
 }
 
-/// All that a training's state is made of, at once.
-fn everything() -> TrainConfig {
+/// A configuration that uses every kind of training state.
+fn all_features() -> TrainConfig {
     let mut config = config("resnet8").with_epochs(3);
     config.data.validation = 20;
     config.batch_size = 20;
@@ -217,8 +217,8 @@ fn everything() -> TrainConfig {
 }
 
 #[test]
-fn a_training_that_stops_after_every_few_steps_ends_with_the_same_bits() {
-    let config = everything();
+fn repeated_resumes_are_bit_exact() {
+    let config = all_features();
     let whole = Training::new(config.clone(), Device::flex()).unwrap().run().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let run = create(dir.path(), &config, false).unwrap();
@@ -230,7 +230,7 @@ fn a_training_that_stops_after_every_few_steps_ends_with_the_same_bits() {
         if let Some(checkpoint) = run.latest(&Device::flex(), false).unwrap() {
             training = training.from_checkpoint(checkpoint);
         }
-        // Every step, since each is a checkpoint.
+        // With a checkpoint after every step, the training can stop after any step.
         let mut steps = 0;
         let training = training.with_checkpoint_every(Some(Duration::ZERO)).with_observer(move |event| {
             steps += usize::from(matches!(event, Event::Step { .. }));
@@ -250,7 +250,7 @@ fn a_training_that_stops_after_every_few_steps_ends_with_the_same_bits() {
     assert_eq!(strip(&parts.rows), strip(&whole.rows));
 }
 
-/// The files whose bytes are a function of the configuration, by name.
+/// The contents, by name, of the files that depend only on the configuration.
 fn files(run: &RunDir) -> BTreeMap<String, Vec<u8>> {
     let kept = fs::read_dir(run.path().join("checkpoint")).unwrap().map(|entry| entry.unwrap().path());
     let checkpoints = kept.filter(|path| path.extension().is_some_and(|e| e == "ckpt"));
@@ -260,7 +260,7 @@ fn files(run: &RunDir) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-fn one_configuration_writes_the_same_bytes_resumed_or_not() {
+fn a_resumed_training_writes_the_same_bytes() {
     let mut config = config("resnet8");
     (config.ema, config.optimizer.decay_all) = (Some(0.9), false);
     config.optimizer.rates = vec![(Part::Stem, 0.5)];
@@ -277,9 +277,10 @@ fn one_configuration_writes_the_same_bytes_resumed_or_not() {
     assert!(files(&run) == first, "a resumed training differs");
 }
 
-/// A teacher and a student out of two folders, and one that a training returns, share no parameter.
+/// Two networks loaded from a run directory and one returned by a training share no parameter id, so that they can be
+/// parts of one module.
 #[test]
-fn networks_that_leave_a_training_have_ids_of_their_own() {
+fn loaded_and_returned_networks_have_unique_parameter_ids() {
     let dir = tempfile::tempdir().unwrap();
     let config = config("dense-resnet4").with_epochs(1);
     let run = train(&dir.path().join("run"), &config);
@@ -296,7 +297,7 @@ fn networks_that_leave_a_training_have_ids_of_their_own() {
 }
 
 #[test]
-fn a_warm_up_ends_at_the_same_batch_wherever_the_training_stopped() {
+fn an_error_based_warmup_resumes_bit_exactly() {
     let mut config = config("dense-resnet4").with_epochs(1);
     config.batch_size = 20;
     config.schedule.warmup = Warmup::UntilError { lr: 0.001, threshold: 1.0 };
@@ -306,7 +307,7 @@ fn a_warm_up_ends_at_the_same_batch_wherever_the_training_stopped() {
     let run = create(dir.path(), &config, false).unwrap();
     let stop = StopFlag::default();
     let flag = stop.clone();
-    // A checkpoint at every step stops it where no window of batches ends.
+    // With a checkpoint after every step, the training can stop in the middle of a window of batches.
     let first = Training::new(config.clone(), Device::flex()).unwrap().with_stop(stop).in_dir(run.clone());
     let first = first.with_checkpoint_every(Some(Duration::ZERO)).with_observer(move |event| {
         if matches!(event, Event::Step { batch: 6, .. }) {
@@ -316,11 +317,11 @@ fn a_warm_up_ends_at_the_same_batch_wherever_the_training_stopped() {
     assert_eq!(first.run().unwrap().iterations, 6);
     let checkpoint = run.latest(&Device::flex(), false).unwrap().unwrap();
     let rest = Training::new(config, Device::flex()).unwrap().from_checkpoint(checkpoint).in_dir(run);
-    assert!(values(&rest.run().unwrap().network) == values(&whole.network), "other weights");
+    assert!(values(&rest.run().unwrap().network) == values(&whole.network), "the weights differ");
 }
 
 #[test]
-fn accumulated_batches_are_the_step_of_one_large_batch() {
+fn accumulation_equals_one_large_batch() {
     let step = |batch_size, accumulate| {
         let mut config = config("dense-plain4").with_epochs(1);
         let blocks = BlockOptions { norm: Norm::None, ..config.network.blocks };
@@ -337,7 +338,7 @@ fn accumulated_batches_are_the_step_of_one_large_batch() {
 }
 
 #[test]
-fn a_training_ends_with_its_iterations_and_keeps_its_best_weights() {
+fn training_stops_after_its_iterations_and_saves_the_best_weights() {
     let dir = tempfile::tempdir().unwrap();
     let config = TrainConfig { iterations: Some(12), ..config("dense-resnet4") };
     let run = create(dir.path(), &config, false).unwrap();
@@ -348,19 +349,19 @@ fn a_training_ends_with_its_iterations_and_keeps_its_best_weights() {
 }
 
 #[test]
-fn a_training_that_diverges_goes_back_with_half_the_rate() {
+fn a_diverging_training_rewinds_with_half_the_learning_rate() {
     let dir = tempfile::tempdir().unwrap();
     let schedule = Schedule { lr: 1e30, decay: Decay::Constant, warmup: Warmup::Constant { lr: 0.02, iterations: 7 } };
     let config = TrainConfig { on_nan: OnNan::Rewind, ..config("dense-resnet4").with_schedule(schedule) };
     let run = create(dir.path(), &config, false).unwrap();
     let error = Training::new(config.clone(), Device::flex()).unwrap().in_dir(run.clone()).run().unwrap_err();
-    assert!(matches!(error, TrainError::Diverged { .. }), "no half of 1e30 is small: {error}");
+    assert!(matches!(error, TrainError::Diverged { .. }), "{error}");
     let rows = run.metrics().unwrap();
     let rewinds: Vec<f64> = rows.iter().filter(|row| row.split == Split::Rewind).map(|row| row.lr).collect();
     assert_eq!(rewinds.len(), 8);
     assert!(rewinds.windows(2).all(|pair| pair[1] == pair[0] / 2.0) && rewinds[0] == 0.01, "{rewinds:?}");
 
-    // Without a norm a rate of 2 is too high, and after a few halvings it is not.
+    // Without norms, a learning rate of 2 is too high, but a few halvings make it low enough.
     let schedule = Schedule { lr: 2.0, decay: Decay::Constant, warmup: Warmup::Constant { lr: 1e-4, iterations: 5 } };
     let blocks = BlockOptions { norm: Norm::None, ..config.network.blocks };
     let config = config.clone().with_network(config.network.with_blocks(blocks));
@@ -373,15 +374,15 @@ fn a_training_that_diverges_goes_back_with_half_the_rate() {
 }
 
 #[test]
-fn a_training_that_went_back_is_rid_of_what_it_diverged_to() {
-    // With norms a network takes weights of almost any size, until their sums overflow.
+fn a_rewind_discards_the_diverged_state() {
+    // With norms, a network tolerates weights of almost any magnitude, until sums overflow.
     let schedule = Schedule { lr: 1e5, decay: Decay::Constant, warmup: Warmup::None };
     let mut config = TrainConfig { on_nan: OnNan::Rewind, ..config("resnet8").with_schedule(schedule) };
     config.optimizer.weight_decay = 0.0;
     let dir = tempfile::tempdir().unwrap();
     let (path, copy) = (dir.path().join("run"), dir.path().join("copy"));
     let run = create(&path, &config, false).unwrap();
-    // A process that is killed right after it went back leaves this.
+    // Copy the run directory as a process would leave it if it were killed right after the rewind.
     let (from, to) = (path.clone(), copy.clone());
     let training = Training::new(config.clone(), Device::flex()).unwrap().in_dir(run).with_observer(move |event| {
         if matches!(event, Event::Rewind { .. }) && !to.exists() {
@@ -404,13 +405,13 @@ fn a_training_that_went_back_is_rid_of_what_it_diverged_to() {
     let checkpoint = run.latest(&Device::flex(), false).unwrap().unwrap();
     let resumed = Training::new(config, Device::flex()).unwrap().from_checkpoint(checkpoint).in_dir(run);
     let resumed = resumed.run().unwrap();
-    assert!(values(&resumed.network) == values(&outcome.network), "other weights");
+    assert!(values(&resumed.network) == values(&outcome.network), "the weights differ");
     let lr = |rows: &[Row]| rows.iter().map(|row| (row.epoch, row.split, row.lr)).collect::<Vec<_>>();
     assert_eq!(lr(&resumed.rows), lr(&outcome.rows));
 }
 
 #[test]
-fn a_diverging_training_stops_and_leaves_a_usable_directory() {
+fn a_diverged_training_leaves_a_readable_run_directory() {
     let dir = tempfile::tempdir().unwrap();
     let config =
         config("dense-resnet4").with_schedule(Schedule { lr: 1e30, decay: Decay::Constant, warmup: Warmup::None });
@@ -422,7 +423,7 @@ fn a_diverging_training_stops_and_leaves_a_usable_directory() {
 }
 
 #[test]
-fn configurations_of_another_version_are_refused() {
+fn other_configuration_versions_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("config.json");
     let json = serde_json::to_string(&config("resnet8")).unwrap();
@@ -432,7 +433,7 @@ fn configurations_of_another_version_are_refused() {
 }
 
 #[test]
-fn fewer_classes_than_the_data_have_are_refused() {
+fn too_few_classes_are_refused() {
     let mut config = config("resnet8");
     config.network = config.network.with_classes(5);
     let error = Training::new(config, Device::flex()).err().unwrap().to_string();
@@ -449,7 +450,7 @@ fn start(config: &TrainConfig) -> Network {
 }
 
 #[test]
-fn what_is_frozen_stays_and_a_later_phase_trains_it() {
+fn frozen_parts_stay_and_train_in_a_later_phase() {
     let mut phase = config("resnet8").with_epochs(1);
     phase.freeze = vec![Part::Stem, Part::Stage(1), Part::Stage(2)];
     let run = |config: &TrainConfig, network| {
@@ -469,9 +470,9 @@ fn what_is_frozen_stays_and_a_later_phase_trains_it() {
     assert_eq!(all.len(), after.len());
 }
 
-/// One step of SGD from rest moves a parameter by `lr · factor · (g + decay · w)`.
+/// The first step of SGD changes a parameter by `-lr · factor · (g + decay · w)`.
 #[test]
-fn parts_have_learning_rates_and_norms_need_not_decay() {
+fn parts_have_their_own_learning_rates_and_norms_can_skip_weight_decay() {
     let mut base = config("dense-plain4").with_epochs(1).with_schedule(Schedule::cosine(0.01));
     base.batch_size = 320;
     let step =
@@ -503,7 +504,7 @@ fn parts_have_learning_rates_and_norms_need_not_decay() {
 }
 
 #[test]
-fn stochastic_depth_repeats_itself_and_resumes() {
+fn stochastic_depth_is_reproducible_and_resumes() {
     let mut config = config("resnet14");
     let blocks = BlockOptions { last_survival: 0.5, ..config.network.blocks };
     config = config.clone().with_network(config.network.with_blocks(blocks));

@@ -1,11 +1,11 @@
-//! Names a backend, probes it and opens a [`Device`].
+//! Selects a Burn backend, probes it and opens a [`Device`].
 //!
-//! Burn picks the backend by the value of a `Device` at run time, so this is the only crate that
-//! chooses one. The rest of the workspace takes a `Device` and does not ask; `residual-kernels` alone knows the two
-//! backends that it runs on.
+//! In Burn, the value of a `Device` decides the backend at run time. This is the only crate that chooses a backend. The
+//! rest of the workspace receives a `Device` and does not depend on its backend, except for `residual-kernels`, which
+//! runs on flex and ndarray.
 //!
-//! Burn's own default ([`Device::default`]) takes the first backend compiled in and panics where
-//! its hardware is missing; [`Backend::choose`] and [`Backend::open`] return errors instead.
+//! Burn's default device ([`Device::default`]) is on the first backend that is compiled in, and panics if its hardware
+//! is missing. [`Backend::choose`] and [`Backend::open`] return errors instead.
 //!
 //! ```
 //! use residual_backend::Backend;
@@ -17,32 +17,50 @@
 //!
 //! # Feature flags
 //!
-//! - `flex` (default), `ndarray`, `wgpu`: these backends
-//! - `vulkan`, `metal`: wgpu with that API pinned
-//! - `cuda`, `rocm`: NVIDIA's and AMD's GPUs
-//! - `cpu`: the GPUs' kernels on a CPU, by CubeCL's just-in-time compiler
-//! - `autotune`, `fusion`: for the GPU backends and `cpu`; opt-in because software Vulkan (Mesa's lavapipe) crashes
-//!   compiling the kernels they try
+//! - `flex` (default), `ndarray`, `wgpu`: the backends of these names
+//! - `vulkan`, `metal`: wgpu, restricted to that graphics API
+//! - `cuda`, `rocm`: NVIDIA and AMD GPUs
+//! - `cpu`: the GPU kernels on a CPU, compiled just in time by CubeCL
+//! - `autotune`, `fusion`: Burn's autotuning and kernel fusion, for the GPU backends and `cpu`. They are opt-in because
+//!   software Vulkan (Mesa's lavapipe) crashes when it compiles their kernels.
 
 mod open;
 
 pub use open::Hardware;
 
 use burn::tensor::Device;
-use std::{fmt, str::FromStr};
 
 /// A Burn backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    strum::Display,
+    strum::EnumString,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+)]
+#[strum(
+    serialize_all = "lowercase",
+    ascii_case_insensitive,
+    parse_err_ty = BackendError,
+    parse_err_fn = unknown_backend
+)]
 pub enum Backend {
     /// CPU, Burn's current default: SIMD, im2col and GEMM on all cores.
     Flex,
-    /// CPU, on the `ndarray` crate; deprecated upstream, kept as a second reference for Burn's operations.
+    /// CPU, on the `ndarray` crate. Deprecated in Burn; kept as a second reference for Burn's operations.
     NdArray,
     /// Any GPU, through the graphics API that wgpu finds.
     Wgpu,
-    /// wgpu on Vulkan.
+    /// GPUs, through wgpu on Vulkan.
     Vulkan,
-    /// wgpu on Metal.
+    /// GPUs, through wgpu on Metal.
     Metal,
     /// NVIDIA GPUs.
     Cuda,
@@ -52,31 +70,35 @@ pub enum Backend {
     Cpu,
 }
 
-/// Why a backend cannot be used.
+fn unknown_backend(name: &str) -> BackendError {
+    BackendError::Unknown { name: name.into(), source_hint: "" }
+}
+
+/// The reason why a backend cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BackendError {
-    /// A word that names no backend.
+    /// The name of the backend is unknown.
     #[error("unknown backend `{name}`{source_hint}; expected one of {}", names(Backend::ALL))]
     Unknown {
-        /// The word.
+        /// The given name.
         name: String,
-        /// Where the word came from, if not from a flag.
+        /// `" in BURN_DEVICE"` if the name comes from this environment variable, else empty.
         source_hint: &'static str,
     },
-    /// The backend's feature was off when this program was built.
+    /// The backend's feature was not enabled when the program was built.
     #[error(
         "backend `{0}` is not compiled in; enable the feature `{0}`, or use one of {compiled}",
         compiled = names(&Backend::compiled())
     )]
     NotCompiled(Backend),
-    /// No hardware or driver answers.
-    #[error("backend `{backend}` finds no device here ({reason}); use one of {others}")]
+    /// The backend has no hardware or no driver on this machine.
+    #[error("backend `{backend}` found no device ({reason}); use one of {others}")]
     NoDevice {
         /// The backend.
         backend: Backend,
-        /// What its driver said.
+        /// The cause, from the driver if it gave one.
         reason: String,
-        /// The other backends that are compiled in.
+        /// The names of the other backends that are compiled in.
         others: String,
     },
 }
@@ -86,22 +108,12 @@ fn names(backends: &[Backend]) -> String {
 }
 
 impl Backend {
-    /// Every backend there is, compiled in or not.
-    pub const ALL: &[Self] =
-        &[Self::Flex, Self::NdArray, Self::Wgpu, Self::Vulkan, Self::Metal, Self::Cuda, Self::Rocm, Self::Cpu];
+    /// All backends, compiled in or not.
+    pub const ALL: &[Self] = <Self as strum::VariantArray>::VARIANTS;
 
-    /// The name on the command line, in `BURN_DEVICE` and as a feature.
+    /// The name of the backend on the command line and in `BURN_DEVICE`, and of its feature.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Flex => "flex",
-            Self::NdArray => "ndarray",
-            Self::Wgpu => "wgpu",
-            Self::Vulkan => "vulkan",
-            Self::Metal => "metal",
-            Self::Cuda => "cuda",
-            Self::Rocm => "rocm",
-            Self::Cpu => "cpu",
-        }
+        self.into()
     }
 
     /// Whether the program was built with this backend.
@@ -118,23 +130,23 @@ impl Backend {
         }
     }
 
-    /// The backends the program was built with.
+    /// The backends that the program was built with.
     pub fn compiled() -> Vec<Self> {
         Self::ALL.iter().copied().filter(|b| b.is_compiled()).collect()
     }
 
-    /// Picks the backend: the flag, else the value of the environment variable `BURN_DEVICE`, else
-    /// flex.
+    /// Chooses a backend: `flag` if given, else `burn_device` if given and not empty, else flex. `burn_device` is the
+    /// value of the environment variable `BURN_DEVICE`.
     ///
     /// # Errors
-    /// If the word names no backend, or one that is not compiled in.
+    /// If the name is unknown, or the backend is not compiled in.
     pub fn choose(flag: Option<&str>, burn_device: Option<&str>) -> Result<Self, BackendError> {
-        let (word, source_hint) = match (flag, burn_device) {
-            (Some(word), _) => (word, ""),
-            (None, Some(word)) if !word.is_empty() => (word, " in BURN_DEVICE"),
+        let (name, source_hint) = match (flag, burn_device) {
+            (Some(name), _) => (name, ""),
+            (None, Some(name)) if !name.is_empty() => (name, " in BURN_DEVICE"),
             _ => ("flex", ""),
         };
-        let backend: Self = word.parse().map_err(|_| BackendError::Unknown { name: word.into(), source_hint })?;
+        let backend: Self = name.parse().map_err(|_| BackendError::Unknown { name: name.into(), source_hint })?;
         if !backend.is_compiled() {
             return Err(BackendError::NotCompiled(backend));
         }
@@ -144,12 +156,12 @@ impl Backend {
     /// Opens the backend's best device, without autodiff.
     ///
     /// # Errors
-    /// If the backend is not compiled in, or no hardware or driver answers.
+    /// If the backend is not compiled in, or has no hardware or no driver on this machine.
     pub fn open(self) -> Result<Device, BackendError> {
         self.probe().map(|hardware| hardware.device)
     }
 
-    /// Opens the backend's best device and says what it is.
+    /// Opens the backend's best device, without autodiff, and describes it.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -165,39 +177,23 @@ impl Backend {
     }
 }
 
-impl fmt::Display for Backend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl FromStr for Backend {
-    type Err = BackendError;
-
-    fn from_str(word: &str) -> Result<Self, BackendError> {
-        let lower = word.to_ascii_lowercase();
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|b| b.name() == lower)
-            .ok_or_else(|| BackendError::Unknown { name: word.into(), source_hint: "" })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn names_survive_a_round_trip() {
+    fn names_parse_in_any_case() {
+        assert_eq!(names(Backend::ALL), "flex, ndarray, wgpu, vulkan, metal, cuda, rocm, cpu");
         for &backend in Backend::ALL {
             assert_eq!(backend.name().parse(), Ok(backend));
+            assert_eq!(backend.name().to_uppercase().parse(), Ok(backend));
+            assert_eq!(backend.to_string(), backend.name());
         }
     }
 
     #[test]
     #[cfg(feature = "ndarray")]
-    fn the_flag_beats_the_environment_and_that_beats_flex() {
+    fn the_flag_overrides_the_environment_which_overrides_flex() {
         assert_eq!(Backend::choose(Some("ndarray"), Some("nonsense")), Ok(Backend::NdArray));
         assert_eq!(Backend::choose(None, Some("NdArray")), Ok(Backend::NdArray));
         assert_eq!(Backend::choose(None, Some("")), Ok(Backend::Flex));
@@ -205,14 +201,14 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_backend_lists_the_right_ones_and_says_where_it_stood() {
+    fn the_error_for_an_unknown_backend_lists_the_known_ones() {
         let error = Backend::choose(None, Some("wpgu")).unwrap_err().to_string();
         assert!(error.starts_with("unknown backend `wpgu` in BURN_DEVICE; expected one of flex, ndarray, wgpu"));
     }
 
     #[test]
     #[cfg(not(feature = "rocm"))]
-    fn a_backend_left_out_of_the_build_says_how_to_get_it() {
+    fn the_error_for_a_backend_that_is_not_compiled_in_names_its_feature() {
         let error = Backend::choose(Some("rocm"), None).unwrap_err();
         assert_eq!(error, BackendError::NotCompiled(Backend::Rocm));
         assert!(error.to_string().contains("enable the feature `rocm`"));
@@ -220,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn flex_always_answers() {
+    fn flex_always_has_a_device() {
         let hardware = Backend::Flex.probe().unwrap();
         assert!(!hardware.software);
         assert_eq!(hardware.device, Device::flex());

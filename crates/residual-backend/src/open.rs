@@ -1,25 +1,25 @@
 use crate::Backend;
 use burn::tensor::Device;
 
-/// A device that answers.
+/// An opened device and its description.
 #[derive(Clone, Debug)]
 pub struct Hardware {
     /// The device, without autodiff.
     pub device: Device,
-    /// What the device calls itself.
+    /// The name that the device or its driver reports.
     pub name: String,
-    /// Whether a GPU backend runs on a software adapter, slower than the CPU backends.
+    /// Whether a GPU backend runs on a software adapter, which is slower than the CPU backends.
     pub software: bool,
 }
 
-/// Opens the backend's best device, or says why there is none.
+/// Opens the backend's best device; the error is the reason why there is none.
 pub(crate) fn open(backend: Backend) -> Result<Hardware, String> {
     match backend {
         #[cfg(feature = "flex")]
-        Backend::Flex => Ok(processor(Device::flex())),
+        Backend::Flex => Ok(host(Device::flex())),
         #[cfg(feature = "ndarray")]
         #[allow(deprecated)]
-        Backend::NdArray => Ok(processor(Device::ndarray())),
+        Backend::NdArray => Ok(host(Device::ndarray())),
         #[cfg(feature = "wgpu")]
         Backend::Wgpu => wgpu::open(wgpu::Api::Auto),
         #[cfg(feature = "vulkan")]
@@ -38,7 +38,8 @@ pub(crate) fn open(backend: Backend) -> Result<Hardware, String> {
 }
 
 #[cfg(any(feature = "flex", feature = "ndarray"))]
-fn processor(device: Device) -> Hardware {
+/// Describes a device of a CPU backend.
+fn host(device: Device) -> Hardware {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let name = format!("{} CPU, {cores} cores", std::env::consts::ARCH);
     Hardware { device, name, software: false }
@@ -64,7 +65,7 @@ mod wgpu {
 
     type Opened = (Api, Result<Hardware, String>);
 
-    /// Burn refuses to initialise a wgpu runtime twice, so what was opened is kept.
+    /// The results of earlier calls: Burn refuses to initialise a wgpu runtime twice.
     static OPENED: Mutex<Vec<Opened>> = Mutex::new(Vec::new());
 
     pub(super) fn open(api: Api) -> Result<Hardware, String> {
@@ -106,7 +107,7 @@ mod cube {
             let name = device.identity().map_or_else(|| format!("{device:?}"), |i| i.name);
             Some(Hardware { device, name, software: false })
         };
-        // These runtimes panic where their driver's library is missing.
+        // These runtimes panic if the driver's library is missing.
         let hook = panic::take_hook();
         panic::set_hook(Box::new(|_| ()));
         let found = panic::catch_unwind(probe);

@@ -1,15 +1,17 @@
 //! The binary `residual`: parse, call, print.
 //!
-//! Results go to stdout, progress and errors to stderr. Exit code 0 is success, 1 a failure, 2 a
-//! wrong request, 130 an interruption.
+//! Results go to stdout, progress and errors to stderr. The exit code is 0 for success, 1 for a failure, 2 for an
+//! invalid request and 130 for an interruption.
 
 #![allow(clippy::print_stderr)]
 
 mod args;
+mod cli;
+mod command_line;
 mod commands;
+mod model;
 mod output;
 
-use args::{Args, Command};
 use clap::Parser;
 use residual_backend::BackendError;
 use residual_data::DataError;
@@ -20,8 +22,8 @@ use residual_weights::WeightsError;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    match on_a_large_stack(move || run(args)) {
+    let args = cli::Args::parse();
+    match on_a_large_stack(move || args.command.run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<Interrupted>() => {
             eprintln!("{error}");
@@ -34,7 +36,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The error and its causes, those that it does not tell itself.
+/// The error and its causes on one line, without the causes that the text already contains.
 fn one_line(error: &anyhow::Error) -> String {
     error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.as_str() {
         "" => cause,
@@ -43,38 +45,18 @@ fn one_line(error: &anyhow::Error) -> String {
     })
 }
 
-fn run(args: Args) -> anyhow::Result<()> {
-    match args.command {
-        Command::Sweep(args) => commands::sweep(args, &stop_on_ctrl_c()?),
-        Command::Train(args) => commands::train(args, &stop_on_ctrl_c()?),
-        Command::Report(args) => commands::report(&args),
-        Command::Compare(args) => commands::compare(&args),
-        Command::Inspect(args) => commands::inspect(&args),
-        Command::Predict(args) => commands::predict(&args),
-        Command::Eval(args) => commands::eval(&args),
-        Command::Models(args) => commands::models(&args),
-        Command::Summary(args) => commands::summary(&args),
-        Command::Weights(args) => commands::weights(&args),
-        Command::Convert(args) => commands::convert(&args),
-        Command::Data(args) => commands::data(&args),
-        Command::Recipes(args) => commands::recipes(&args),
-        Command::Bench(args) => commands::bench(args),
-        Command::Devices(args) => commands::devices(&args),
-    }
-}
-
-/// A run that was asked to stop; the text says how to go on.
+/// A run that was interrupted. The text says how to resume.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Interrupted(pub(crate) String);
 
-/// A request that cannot be granted as it is; the text says what would be right.
+/// An invalid request. The text says what would be valid.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Usage(pub(crate) String);
 
-/// The first Ctrl-C (or SIGTERM) asks to stop, the second stops at once.
-fn stop_on_ctrl_c() -> anyhow::Result<StopFlag> {
+/// A flag that the first Ctrl-C or SIGTERM sets. The second one ends the program immediately.
+pub(crate) fn stop_on_ctrl_c() -> anyhow::Result<StopFlag> {
     let stop = StopFlag::default();
     let handle = stop.clone();
     ctrlc::set_handler(move || {
@@ -82,19 +64,19 @@ fn stop_on_ctrl_c() -> anyhow::Result<StopFlag> {
             #[allow(clippy::exit)]
             std::process::exit(130);
         }
-        eprintln!("stopping after this step; press Ctrl-C again to stop at once");
+        eprintln!("stopping after this step; press Ctrl-C again to stop immediately");
         handle.set();
     })?;
     Ok(stop)
 }
 
-/// Burn has helpers that recurse over a graph; those of a thousand layers need room.
+/// Burn recurses over the graph of a network, which overflows the default stack at a thousand layers.
 fn on_a_large_stack<T: Send + 'static>(f: impl FnOnce() -> anyhow::Result<T> + Send + 'static) -> anyhow::Result<T> {
     let thread = std::thread::Builder::new().stack_size(256 << 20).spawn(f)?;
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// How the error goes on: which flag or command helps, which the libraries do not know.
+/// The end of an error message: the flag or command that helps, which the libraries do not know.
 fn tip(error: &anyhow::Error) -> Option<String> {
     let lab = error.downcast_ref::<LabError>();
     let train = lab.map_or_else(
@@ -108,19 +90,19 @@ fn tip(error: &anyhow::Error) -> Option<String> {
     Some(match (lab, train, data, error.downcast_ref::<BackendError>()) {
         (Some(LabError::Occupied { .. }), ..) => " with --out, or replace it with --force".into(),
         (Some(LabError::Untrained { network }), ..) => {
-            format!("; train it with `residual train --net {network}` and name its folder")
+            format!("; train it with `residual train --net {network}` and give its run directory")
         }
         (_, Some(TrainError::Occupied { finished: true, .. }), ..) => ", or replace it with --force".into(),
         (_, Some(TrainError::Occupied { finished: false, .. }), ..) => {
-            ", go on with --resume, or replace it with --force".into()
+            ", resume it with --resume, or replace it with --force".into()
         }
-        (_, _, Some(DataError::WhichFolder), _) => "; name it with --data-dir".into(),
+        (_, _, Some(DataError::FolderRequired), _) => "; give it with --data-dir".into(),
         (_, _, _, Some(BackendError::NotCompiled(backend))) => format!("; rebuild with `--features {backend}`"),
         _ => return None,
     })
 }
 
-/// Whether what was asked for is wrong, rather than something that happened on the way.
+/// Whether the error is an invalid request rather than a failure.
 fn is_usage(error: &anyhow::Error) -> bool {
     error.is::<BackendError>()
         || error.is::<ModelError>()
@@ -130,4 +112,35 @@ fn is_usage(error: &anyhow::Error) -> bool {
         || error.downcast_ref::<WeightsError>().is_some_and(WeightsError::is_usage)
         || error.downcast_ref::<TrainError>().is_some_and(TrainError::is_usage)
         || error.downcast_ref::<LabError>().is_some_and(LabError::is_usage)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command_line::split;
+
+    #[test]
+    fn tips_name_flags_and_commands_that_exist() {
+        let occupied = |finished| TrainError::Occupied { path: "run".into(), finished };
+        let tips = [
+            tip(&LabError::Occupied { path: "sweep".into() }.into()),
+            tip(&LabError::Untrained { network: "plain20".into() }.into()),
+            tip(&LabError::Train(TrainError::Data(DataError::FolderRequired)).into()),
+            tip(&occupied(true).into()),
+            tip(&occupied(false).into()),
+            tip(&DataError::FolderRequired.into()),
+            tip(&BackendError::NotCompiled(residual_backend::Backend::Rocm).into()),
+        ];
+        // A flag of cargo.
+        let flags = [cli::tests::flags(), vec!["--features".into()]].concat();
+        for tip in tips {
+            let tip = tip.unwrap();
+            for flag in tip.split([' ', '`', ',', ';']).filter(|word| word.starts_with("--")) {
+                assert!(flags.iter().any(|known| known == flag), "{tip}");
+            }
+            for command in tip.split('`').filter(|words| words.starts_with("residual ")) {
+                assert!(cli::Args::try_parse_from(split(command)).is_ok(), "{tip}");
+            }
+        }
+    }
 }

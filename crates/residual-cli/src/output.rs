@@ -1,9 +1,9 @@
-//! Printing, and progress on a terminal or off it.
+//! Prints results and progress.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{self, IsTerminal, Write};
 
-/// Writes a result to stdout. A reader that went away, as `head` does, is no error.
+/// Writes a result to stdout. A pipe that the reader has closed, as `head` does, is not an error.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -17,7 +17,12 @@ pub(crate) fn print_json<T: serde::Serialize>(value: &T) -> anyhow::Result<()> {
     print(&format!("{}\n", serde_json::to_string_pretty(value)?))
 }
 
-/// A bar on a terminal; off a terminal, lines.
+/// Formats a fraction: `12.34 %` for 0.1234.
+pub(crate) fn percent(fraction: f64) -> String {
+    format!("{:.2} %", 100.0 * fraction)
+}
+
+/// A progress bar if stderr is a terminal, else lines of text only.
 pub(crate) struct Progress(Option<ProgressBar>);
 
 impl Progress {
@@ -53,7 +58,7 @@ impl Progress {
         }
     }
 
-    /// A line above the bar.
+    /// Prints a line above the bar.
     pub(crate) fn line(&self, text: &str) {
         match &self.0 {
             Some(bar) => bar.println(text),

@@ -2,86 +2,80 @@ use crate::DataError;
 use rand::{RngExt, rngs::ChaCha8Rng};
 use rand_distr::{Beta, Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};
+use std::fmt::Display;
 
-/// How training images are changed at random, after their normalisation: 0 is the mean. Test images stay as they are.
+/// Random changes to training images. They apply after normalisation, so the fill value 0 is the mean. Test images are
+/// not augmented.
 ///
-/// What is drawn for a sample is a function of (seed, epoch, sample) alone. Mixup's other image is the one at the same
-/// place from the batch's end.
+/// The random numbers for a sample depend only on (seed, epoch, sample). Mixup pairs the first image of a batch with
+/// the last, the second with the last but one, and so on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Augmentation {
-    /// The image with this many zeros around it is cropped to its size at a random place (He et al. 2015, section
-    /// 4.2: 4); 0 leaves it.
+    /// Padding of the random crop, in pixels: the image is padded with zeros on each side and cropped to its original
+    /// size at a random position (He et al. 2015, section 4.2: 4). 0 turns it off.
     pub crop: usize,
-    /// Mirrored left to right, every other time.
+    /// Flips the image left to right with probability ½.
     pub flip: bool,
-    /// A part of the image, of this fraction of its area at least and with sides of 3:4 to 4:3, is resized to its
-    /// size (Szegedy et al. 2015, section 6: 0.08).
+    /// Minimum area of the random resized crop, as a fraction of the image's area: a random rectangle with an aspect
+    /// ratio of 3:4 to 4:3 is resized to the original size (Szegedy et al. 2015, section 6: 0.08).
     pub resized_crop: Option<f64>,
-    /// A square of this side around a random pixel becomes 0 (DeVries & Taylor 2017); 0 leaves it.
+    /// Side of the square that cutout sets to 0 around a random pixel (DeVries & Taylor 2017). 0 turns it off.
     pub cutout: usize,
-    /// The probability that a rectangle of 2 to 33 % of the area, with sides of 3:10 to 10:3, becomes normal noise
-    /// (Zhong et al. 2020).
+    /// Probability of random erasing, which fills a rectangle of 2 to 33 % of the area, with an aspect ratio of 3:10 to
+    /// 10:3, with standard normal noise (Zhong et al. 2020).
     pub erase: f64,
-    /// Images and labels are mixed with another of the batch by a fraction drawn from Beta(α, α) (Zhang et al. 2018);
-    /// 0 leaves them.
+    /// α of mixup, which averages each image and its label with another of the batch, with a weight λ drawn from
+    /// Beta(α, α) (Zhang et al. 2018). 0 turns it off.
     pub mixup: f64,
-    /// ε: the label has the probability 1 - ε, and every class ε / classes more (Szegedy et al. 2016, section 7).
+    /// ε of label smoothing: the target is `(1 - ε) · one_hot(label) + ε / classes` (Szegedy et al. 2016, section 7).
     pub label_smoothing: f64,
 }
 
 impl Augmentation {
-    /// Fails unless images of this height and width can be changed so.
+    /// Checks the settings for images of this height and width.
     ///
     /// # Errors
-    /// What is wrong, and what would be right.
+    /// If a setting is out of its range; the error says which and gives the range.
     pub fn check(&self, [height, width]: [usize; 2]) -> Result<(), DataError> {
-        let setting = |name: &'static str, expected: &'static str, value: String| {
-            Err(DataError::Setting { name, expected: expected.into(), value })
+        let setting = |name: &'static str, expected: &str, value: &dyn Display| {
+            Err(DataError::Setting { name, expected: expected.into(), value: value.to_string() })
         };
         let side = height.min(width);
-        if self.crop > side || self.cutout > side {
-            let (name, value) =
-                if self.crop > side { ("the crop's padding", self.crop) } else { ("the cutout's side", self.cutout) };
-            return Err(DataError::Setting {
-                name,
-                expected: format!("at most the image's side, {side}"),
-                value: value.to_string(),
-            });
-        }
-        let fraction = |x: f64| (0.0..=1.0).contains(&x);
-        match () {
-            () if self.resized_crop.is_some_and(|x| !(fraction(x) && x > 0.0)) => setting(
-                "the resized crop's least area",
-                "above 0 and at most 1",
-                self.resized_crop.unwrap_or_default().to_string(),
-            ),
-            () if !fraction(self.erase) => setting("the probability to erase", "0 to 1", self.erase.to_string()),
-            () if !(self.mixup.is_finite() && self.mixup >= 0.0) => {
-                setting("mixup", "a number that is not negative", self.mixup.to_string())
-            }
-            () if !(0.0..1.0).contains(&self.label_smoothing) => {
-                setting("the label smoothing", "at least 0 and below 1", self.label_smoothing.to_string())
-            }
-            () => Ok(()),
+        let at_most_the_side = format!("at most the image's side, {side}");
+        let is_fraction = |x: f64| (0.0..=1.0).contains(&x);
+        if self.crop > side {
+            setting("the crop padding", &at_most_the_side, &self.crop)
+        } else if self.cutout > side {
+            setting("the cutout size", &at_most_the_side, &self.cutout)
+        } else if let Some(area) = self.resized_crop.filter(|area| !(is_fraction(*area) && *area > 0.0)) {
+            setting("the minimum area of the resized crop", "above 0 and at most 1", &area)
+        } else if !is_fraction(self.erase) {
+            setting("the erasing probability", "0 to 1", &self.erase)
+        } else if !(self.mixup.is_finite() && self.mixup >= 0.0) {
+            setting("the mixup alpha", "finite and at least 0", &self.mixup)
+        } else if !(0.0..1.0).contains(&self.label_smoothing) {
+            setting("the label smoothing", "at least 0 and below 1", &self.label_smoothing)
+        } else {
+            Ok(())
         }
     }
 
-    /// Whether a label becomes probabilities of classes.
-    pub(crate) fn is_soft(&self) -> bool {
+    /// Whether the targets are class probabilities rather than labels.
+    pub(crate) fn has_soft_targets(&self) -> bool {
         self.mixup > 0.0 || self.label_smoothing > 0.0
     }
 
-    /// Changes an image `[channels, height, width]`.
+    /// Augments an image `[channels, height, width]` in place.
     pub(crate) fn apply(&self, shape: [usize; 3], pixels: &mut [f32], rng: &mut ChaCha8Rng) {
-        if let Some(least) = self.resized_crop {
-            let part = random_part([shape[1], shape[2]], least, rng);
-            resize_part(shape, pixels, part);
+        if let Some(min_area) = self.resized_crop {
+            let rect = random_rect([shape[1], shape[2]], min_area, rng);
+            resize_crop(shape, pixels, rect);
         }
         self.apply_after_resizing(shape, pixels, rng);
     }
 
-    /// All but the resized crop.
+    /// Augments an image, except for the resized crop.
     pub(crate) fn apply_after_resizing(&self, shape: [usize; 3], pixels: &mut [f32], rng: &mut ChaCha8Rng) {
         let [_, height, width] = shape;
         if self.crop > 0 {
@@ -107,8 +101,8 @@ impl Augmentation {
         }
     }
 
-    /// The fraction of a sample that mixup keeps.
-    pub(crate) fn kept(&self, rng: &mut ChaCha8Rng) -> f32 {
+    /// Draws the weight λ of a sample in mixup.
+    pub(crate) fn mixup_weight(&self, rng: &mut ChaCha8Rng) -> f32 {
         match Beta::new(self.mixup, self.mixup) {
             Ok(beta) => beta.sample(rng) as f32,
             Err(_) => 1.0,
@@ -116,34 +110,48 @@ impl Augmentation {
     }
 }
 
-/// A rectangle of an image: top, left, height, width.
-pub(crate) type Part = [usize; 4];
+/// A rectangle of pixels in an image.
+#[derive(Clone, Copy)]
+pub(crate) struct Rect {
+    pub(crate) top: usize,
+    pub(crate) left: usize,
+    pub(crate) height: usize,
+    pub(crate) width: usize,
+}
 
-/// A part of a random area and shape at a random place; the middle if ten draws do not fit.
-pub(crate) fn random_part([height, width]: [usize; 2], least: f64, rng: &mut ChaCha8Rng) -> Part {
+/// A rectangle at a random position. Its area is at least the fraction `min_area` of the image's, and its aspect ratio
+/// is 3:4 to 4:3. If ten draws do not fit into the image, returns the largest centred rectangle with such a ratio.
+pub(crate) fn random_rect([height, width]: [usize; 2], min_area: f64, rng: &mut ChaCha8Rng) -> Rect {
     let area = (height * width) as f64;
     for _ in 0..10 {
-        let sides = sides(area * rng.random_range(least..=1.0), 3.0 / 4.0, rng);
-        if let Some(part) = place([height, width], sides, rng) {
-            return part;
+        let size = random_size(area * rng.random_range(min_area..=1.0), 3.0 / 4.0, rng);
+        if let Some(rect) = random_position([height, width], size, rng) {
+            return rect;
         }
     }
-    let sides = [height.min((width * 4).div_ceil(3)), width.min((height * 4).div_ceil(3))];
-    [(height - sides[0]) / 2, (width - sides[1]) / 2, sides[0], sides[1]]
+    let [rows, columns] = [height.min((width * 4).div_ceil(3)), width.min((height * 4).div_ceil(3))];
+    Rect { top: (height - rows) / 2, left: (width - columns) / 2, height: rows, width: columns }
 }
 
-/// Sides of a rectangle of this area, whose ratio is drawn from `flattest` to its inverse, evenly in its logarithm.
-fn sides(area: f64, flattest: f64, rng: &mut ChaCha8Rng) -> [usize; 2] {
-    let ratio = rng.random_range(flattest.ln()..=-flattest.ln()).exp();
-    [(area / ratio).sqrt().round() as usize, (area * ratio).sqrt().round() as usize]
+/// Height and width of a rectangle of this area. Its aspect ratio is drawn log-uniformly from `min_aspect` to
+/// `1 / min_aspect`.
+fn random_size(area: f64, min_aspect: f64, rng: &mut ChaCha8Rng) -> [usize; 2] {
+    let aspect = rng.random_range(min_aspect.ln()..=-min_aspect.ln()).exp();
+    [(area / aspect).sqrt().round() as usize, (area * aspect).sqrt().round() as usize]
 }
 
-fn place([height, width]: [usize; 2], [rows, columns]: [usize; 2], rng: &mut ChaCha8Rng) -> Option<Part> {
+/// A rectangle of `rows` by `columns` pixels at a random position, or none if it does not fit into the image.
+fn random_position([height, width]: [usize; 2], [rows, columns]: [usize; 2], rng: &mut ChaCha8Rng) -> Option<Rect> {
     let fits = (1..=height).contains(&rows) && (1..=width).contains(&columns);
-    fits.then(|| [rng.random_range(0..=height - rows), rng.random_range(0..=width - columns), rows, columns])
+    fits.then(|| Rect {
+        top: rng.random_range(0..=height - rows),
+        left: rng.random_range(0..=width - columns),
+        height: rows,
+        width: columns,
+    })
 }
 
-/// Moves the image; what comes in is 0.
+/// Moves the image and fills the uncovered pixels with 0.
 fn shift([_, height, width]: [usize; 3], pixels: &mut [f32], down: isize, right: isize) {
     let inside = |at: isize, side: usize| usize::try_from(at).ok().filter(|&at| at < side);
     let mut moved = vec![0.0; height * width];
@@ -161,8 +169,8 @@ fn shift([_, height, width]: [usize; 3], pixels: &mut [f32], down: isize, right:
     }
 }
 
-/// A part of the image in its full size, bilinear between the middles of pixels.
-fn resize_part([_, height, width]: [usize; 3], pixels: &mut [f32], [top, left, rows, columns]: Part) {
+/// Crops the image to a rectangle and resizes that to the original size, bilinearly with half-pixel centres.
+fn resize_crop([_, height, width]: [usize; 3], pixels: &mut [f32], rect: Rect) {
     let taps = |from: usize, count: usize, side: usize| -> Vec<(usize, usize, f32)> {
         let tap = |i: usize| {
             let at = ((i as f32 + 0.5) * count as f32 / side as f32 - 0.5).clamp(0.0, (count - 1) as f32);
@@ -171,7 +179,7 @@ fn resize_part([_, height, width]: [usize; 3], pixels: &mut [f32], [top, left, r
         };
         (0..side).map(tap).collect()
     };
-    let (vertical, horizontal) = (taps(top, rows, height), taps(left, columns, width));
+    let (vertical, horizontal) = (taps(rect.top, rect.height, height), taps(rect.left, rect.width, width));
     for plane in pixels.chunks_exact_mut(height * width) {
         let image = plane.to_vec();
         for (row, &(above, below, v)) in plane.chunks_exact_mut(width).zip(&vertical) {
@@ -183,14 +191,17 @@ fn resize_part([_, height, width]: [usize; 3], pixels: &mut [f32], [top, left, r
     }
 }
 
+/// Fills a random rectangle with standard normal noise; leaves the image unchanged if ten draws do not fit into it.
 fn erase([_, height, width]: [usize; 3], pixels: &mut [f32], rng: &mut ChaCha8Rng) {
     let area = (height * width) as f64;
     for _ in 0..10 {
-        let sides = sides(area * rng.random_range(0.02..=0.33), 0.3, rng);
-        if let Some([top, left, rows, columns]) = place([height, width], sides, rng) {
+        let size = random_size(area * rng.random_range(0.02..=0.33), 0.3, rng);
+        if let Some(rect) = random_position([height, width], size, rng) {
             for plane in pixels.chunks_exact_mut(height * width) {
-                for y in top..top + rows {
-                    plane[y * width + left..][..columns].iter_mut().for_each(|x| *x = StandardNormal.sample(rng));
+                for y in rect.top..rect.top + rect.height {
+                    plane[y * width + rect.left..][..rect.width]
+                        .iter_mut()
+                        .for_each(|x| *x = StandardNormal.sample(rng));
                 }
             }
             return;
@@ -221,7 +232,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn without_noise_pixels_stay_in_their_range_and_zero(
+        fn pixels_stay_in_range_and_repeat_for_a_seed(
             augmentation in augmentation(), channels in 1usize..4, height in 4usize..12, width in 4usize..12, seed: u64,
         ) {
             let augmentation = Augmentation { erase: 0.0, ..augmentation };
@@ -236,9 +247,12 @@ mod tests {
         }
 
         #[test]
-        fn a_random_part_lies_in_the_image(height in 1usize..300, width in 1usize..300, least in 0.01f64..=1.0, seed: u64) {
-            let [top, left, rows, columns] = random_part([height, width], least, &mut ChaCha8Rng::seed_from_u64(seed));
-            prop_assert!(rows >= 1 && columns >= 1 && top + rows <= height && left + columns <= width);
+        fn a_random_rect_lies_in_the_image(
+            height in 1usize..300, width in 1usize..300, min_area in 0.01f64..=1.0, seed: u64,
+        ) {
+            let rect = random_rect([height, width], min_area, &mut ChaCha8Rng::seed_from_u64(seed));
+            prop_assert!(rect.height >= 1 && rect.width >= 1);
+            prop_assert!(rect.top + rect.height <= height && rect.left + rect.width <= width);
         }
     }
 
@@ -247,14 +261,14 @@ mod tests {
     }
 
     #[test]
-    fn a_crop_moves_the_image_and_zeros_come_in() {
+    fn a_shift_fills_with_zeros() {
         let mut image = numbered();
         shift([1, 3, 3], &mut image, 1, -1);
         assert_eq!(image, [0.0, 0.0, 0.0, 2.0, 3.0, 0.0, 5.0, 6.0, 0.0]);
     }
 
     #[test]
-    fn every_crop_and_both_sides_are_drawn() {
+    fn all_crops_and_flips_are_drawn() {
         let augmentation = Augmentation { crop: 1, flip: true, ..Augmentation::default() };
         let mut rng = ChaCha8Rng::seed_from_u64(0);
         let mut seen = std::collections::HashSet::new();
@@ -267,17 +281,17 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_resized_is_itself_and_a_half_is_interpolated() {
+    fn resizing_is_bilinear_and_keeps_a_full_crop() {
         let mut image = numbered();
-        resize_part([1, 3, 3], &mut image, [0, 0, 3, 3]);
+        resize_crop([1, 3, 3], &mut image, Rect { top: 0, left: 0, height: 3, width: 3 });
         assert_eq!(image, numbered());
         let mut row = [0.0, 4.0, 8.0, 12.0];
-        resize_part([1, 1, 4], &mut row, [0, 1, 1, 2]);
+        resize_crop([1, 1, 4], &mut row, Rect { top: 0, left: 1, height: 1, width: 2 });
         assert_eq!(row, [4.0, 5.0, 7.0, 8.0]);
     }
 
     #[test]
-    fn a_cutout_is_a_square_cut_off_at_the_border() {
+    fn cutout_is_a_square_clipped_at_the_border() {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let augmentation = Augmentation { cutout: 2, ..Augmentation::default() };
         let mut counts = std::collections::BTreeSet::new();
@@ -292,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn erasing_happens_as_often_as_said_and_leaves_two_thirds() {
+    fn erasing_has_its_probability_and_maximum_area() {
         let augmentation = Augmentation { erase: 0.25, ..Augmentation::default() };
         let mut rng = ChaCha8Rng::seed_from_u64(2);
         let mut erased = 0;
@@ -307,10 +321,10 @@ mod tests {
     }
 
     #[test]
-    fn mixups_fraction_has_betas_moments() {
+    fn mixup_weights_have_the_moments_of_beta() {
         let augmentation = Augmentation { mixup: 0.4, ..Augmentation::default() };
         let mut rng = ChaCha8Rng::seed_from_u64(3);
-        let drawn: Vec<f64> = (0..20_000).map(|_| f64::from(augmentation.kept(&mut rng))).collect();
+        let drawn: Vec<f64> = (0..20_000).map(|_| f64::from(augmentation.mixup_weight(&mut rng))).collect();
         let mean = drawn.iter().sum::<f64>() / 2e4;
         let variance = drawn.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 2e4;
         // Beta(α, α): mean ½, variance 1 / (4 (2α + 1)).
@@ -318,17 +332,17 @@ mod tests {
     }
 
     #[test]
-    fn impossible_settings_are_named() {
+    fn invalid_settings_are_rejected() {
         let error = |augmentation: Augmentation| augmentation.check([8, 8]).unwrap_err().to_string();
         let none = Augmentation::default;
         assert_eq!(
             error(Augmentation { crop: 9, ..none() }),
-            "the crop's padding must be at most the image's side, 8, not 9"
+            "the crop padding must be at most the image's side, 8, not 9"
         );
-        assert_eq!(error(Augmentation { erase: 1.5, ..none() }), "the probability to erase must be 0 to 1, not 1.5");
+        assert_eq!(error(Augmentation { erase: 1.5, ..none() }), "the erasing probability must be 0 to 1, not 1.5");
         assert_eq!(
             error(Augmentation { resized_crop: Some(0.0), ..none() }),
-            "the resized crop's least area must be above 0 and at most 1, not 0"
+            "the minimum area of the resized crop must be above 0 and at most 1, not 0"
         );
         assert_eq!(
             error(Augmentation { label_smoothing: 1.0, ..none() }),

@@ -1,6 +1,7 @@
 use crate::{
-    DataConfig, DataError, DataName, Folder, Images, Normalization, Normalize, Preprocessing, Source, mnist,
-    name::{CIFAR10, CIFAR100},
+    DataConfig, DataError, DataName, Folder, Images, Normalization, Normalize, Preprocessing, Source,
+    cifar::{CIFAR10, CIFAR100},
+    mnist,
 };
 use rayon::prelude::*;
 use residual_fetch::sha256_file;
@@ -11,38 +12,41 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What is in a folder of data.
+/// The content of a dataset's folder, as found by [`check()`].
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
-    /// The dataset whose files these are.
+    /// The dataset that the files belong to.
     pub dataset: DataName,
-    /// The classes' names, where the files tell.
+    /// The names of the classes; empty if the files do not contain them.
     pub classes: Vec<String>,
     /// The training and the test split.
     pub splits: [SplitReport; 2],
     /// Files that cannot be used, each with the reason.
     pub unreadable: Vec<(PathBuf, String)>,
-    /// Samples whose image is the same: each group by place, such as `train 17`, or by file.
+    /// Groups of samples with identical images. A sample is named by its file, or by its split and index, such as
+    /// `train 17`.
     pub duplicates: Vec<Vec<String>>,
 }
 
-/// One split.
+/// The samples of one split.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SplitReport {
-    /// The number of samples, unreadable ones left out.
+    /// The number of readable samples.
     pub samples: usize,
-    /// The number of samples of each class.
+    /// The number of readable samples of each class.
     pub counts: Vec<usize>,
-    /// Height and width of the smallest and of the largest image, by their areas.
+    /// The height and width of the smallest and of the largest image, by area.
     pub sizes: [[usize; 2]; 2],
-    /// Mean and standard deviation of each channel, of pixels in 0 to 1.
+    /// The mean and standard deviation of each channel, with pixels in 0 to 1.
     pub statistics: Normalization,
 }
 
-/// Looks at every sample in a folder, of the dataset whose files are found there, or of this one.
+/// Reads every sample of a dataset in `dir`: counts the classes, measures the images, and finds unreadable files and
+/// duplicates. Without a `name`, the files in `dir` decide which dataset it is.
 ///
 /// # Errors
-/// If there is no dataset in it, or a file of many samples is not usable.
+/// If `dir` is not a directory or contains no dataset, or a file that holds many samples is invalid. An unreadable file
+/// of a single image is not an error; the report lists it.
 pub fn check(dir: &Path, name: Option<DataName>) -> Result<Report, DataError> {
     let name = match name {
         Some(name) => name,
@@ -53,9 +57,8 @@ pub fn check(dir: &Path, name: Option<DataName>) -> Result<Report, DataError> {
         return check_folder(dir);
     }
     let (train, test) = config.images()?;
-    let place = |split: &str, i: usize| format!("{split} {i}");
     let samples = |split: &'static str, images: &Images| -> Vec<_> {
-        (0..images.len()).map(|i| (images.bytes(i).map(<[u8]>::to_vec), place(split, i))).collect()
+        (0..images.len()).map(|i| (images.bytes(i).map(<[u8]>::to_vec), format!("{split} {i}"))).collect()
     };
     let mut all = samples("train", &train);
     all.extend(samples("test", &test));
@@ -63,23 +66,26 @@ pub fn check(dir: &Path, name: Option<DataName>) -> Result<Report, DataError> {
     Ok(Report {
         dataset: name,
         classes,
-        splits: [of_images(&train), of_images(&test)],
+        splits: [split_report(&train), split_report(&test)],
         unreadable: Vec::new(),
-        duplicates: groups(all.into_iter().filter_map(|(bytes, place)| Some((bytes?, place)))),
+        duplicates: groups_of_equals(all.into_iter().filter_map(|(bytes, name)| Some((bytes?, name)))),
     })
 }
 
-/// The dataset whose files a folder has.
+/// The dataset that the files in a folder belong to.
 fn recognize(dir: &Path) -> Result<DataName, DataError> {
     if !dir.is_dir() {
-        return Err(DataError::Folder { path: dir.into(), reason: "is no folder".into() });
+        return Err(DataError::Folder { path: dir.into(), reason: "is not a directory".into() });
     }
-    for cifar in [&CIFAR10, &CIFAR100] {
+    for (name, cifar) in [(DataName::Cifar10, CIFAR10), (DataName::Cifar100, CIFAR100)] {
         if dir.join(cifar.folder).is_dir() || dir.join(cifar.train[0]).is_file() {
-            return Ok(cifar.name);
+            return Ok(name);
         }
     }
-    if mnist::are_in(dir) { mnist::recognize(dir) } else { Ok(DataName::Folder) }
+    if !mnist::is_complete_in(dir) {
+        return Ok(DataName::Folder);
+    }
+    Ok(if mnist::is_fashion_mnist(dir)? { DataName::FashionMnist } else { DataName::Mnist })
 }
 
 fn class_names(dir: &Path, name: DataName) -> Vec<String> {
@@ -94,7 +100,7 @@ fn class_names(dir: &Path, name: DataName) -> Vec<String> {
     if names.len() == cifar.classes { names } else { Vec::new() }
 }
 
-fn of_images(images: &Images) -> SplitReport {
+fn split_report(images: &Images) -> SplitReport {
     let mut counts = vec![0; images.classes()];
     images.labels().iter().for_each(|&label| counts[usize::from(label)] += 1);
     let [_, height, width] = images.shape();
@@ -102,15 +108,18 @@ fn of_images(images: &Images) -> SplitReport {
     SplitReport { samples: images.len(), counts, sizes: [[height, width]; 2], statistics }
 }
 
-/// One image file.
-struct Looked {
+/// The statistics of one image file.
+struct ImageStatistics {
+    /// Height and width, in pixels.
     size: [usize; 2],
-    /// Of each channel: the sum of the pixels, and of their squares.
+    /// The sum of the pixels and the sum of their squares, per channel.
     sums: [[f64; 2]; 3],
-    hash: String,
+    /// The SHA-256 checksum of the file.
+    sha256: String,
 }
 
-fn look(path: &Path) -> Result<Looked, String> {
+/// Reads an image file; the error is the reason why it cannot be used.
+fn scan(path: &Path) -> Result<ImageStatistics, String> {
     let message = |error: DataError| match error {
         DataError::Image { reason, .. } => reason,
         error => error.to_string(),
@@ -123,22 +132,22 @@ fn look(path: &Path) -> Result<Looked, String> {
             *sums = [sums[0] + x, sums[1] + x * x];
         }
     }
-    let hash = sha256_file(path).map_err(|error| error.to_string())?;
-    Ok(Looked { size: [image.height() as usize, image.width() as usize], sums, hash })
+    let sha256 = sha256_file(path).map_err(|error| error.to_string())?;
+    Ok(ImageStatistics { size: [image.height() as usize, image.width() as usize], sums, sha256 })
 }
 
 fn check_folder(dir: &Path) -> Result<Report, DataError> {
     let (train, test) = Folder::list(dir, Preprocessing::imagenet(1, 1))?;
     let mut unreadable = Vec::new();
-    let mut hashes = Vec::new();
+    let mut checksums = Vec::new();
     let mut split = |folder: &Folder| {
-        let looked: Vec<_> = folder.files().par_iter().map(|(path, _)| look(path)).collect();
+        let scanned: Vec<_> = folder.files().par_iter().map(|(path, _)| scan(path)).collect();
         let mut counts = vec![0; folder.classes()];
         let (mut sums, mut pixels, mut samples) = ([[0.0f64; 2]; 3], 0, 0);
         let mut sizes: Option<[[usize; 2]; 2]> = None;
-        for ((path, label), looked) in folder.files().iter().zip(looked) {
-            let Looked { size, sums: more, hash } = match looked {
-                Ok(looked) => looked,
+        for ((path, label), scanned) in folder.files().iter().zip(scanned) {
+            let image = match scanned {
+                Ok(image) => image,
                 Err(reason) => {
                     unreadable.push((path.clone(), reason));
                     continue;
@@ -146,15 +155,15 @@ fn check_folder(dir: &Path) -> Result<Report, DataError> {
             };
             samples += 1;
             counts[*label] += 1;
-            pixels += size[0] * size[1];
-            (0..3).for_each(|c| (0..2).for_each(|i| sums[c][i] += more[c][i]));
-            let [least, most] = sizes.unwrap_or([size; 2]);
+            pixels += image.size[0] * image.size[1];
+            (0..3).for_each(|c| (0..2).for_each(|i| sums[c][i] += image.sums[c][i]));
+            let [smallest, largest] = sizes.unwrap_or([image.size; 2]);
             let area = |[height, width]: [usize; 2]| height * width;
             sizes = Some([
-                if area(size) < area(least) { size } else { least },
-                if area(size) > area(most) { size } else { most },
+                if area(image.size) < area(smallest) { image.size } else { smallest },
+                if area(image.size) > area(largest) { image.size } else { largest },
             ]);
-            hashes.push((hash, path.display().to_string()));
+            checksums.push((image.sha256, path.display().to_string()));
         }
         let mean = sums.map(|[sum, _]| sum / pixels.max(1) as f64);
         let std = [0, 1, 2].map(|c| (sums[c][1] / pixels.max(1) as f64 - mean[c].powi(2)).max(0.0).sqrt());
@@ -168,20 +177,20 @@ fn check_folder(dir: &Path) -> Result<Report, DataError> {
         classes: train.class_names().unwrap_or_default(),
         splits,
         unreadable,
-        duplicates: groups(hashes.into_iter()),
+        duplicates: groups_of_equals(checksums.into_iter()),
     })
 }
 
-/// The names of things that are the same, in the order of the first of each group.
-fn groups<K: Hash + Eq>(samples: impl Iterator<Item = (K, String)>) -> Vec<Vec<String>> {
-    let mut places: HashMap<K, usize> = HashMap::new();
+/// The names of samples with equal keys, one group per key that occurs more than once, in order of first occurrence.
+fn groups_of_equals<K: Hash + Eq>(samples: impl Iterator<Item = (K, String)>) -> Vec<Vec<String>> {
+    let mut group_of: HashMap<K, usize> = HashMap::new();
     let mut groups: Vec<Vec<String>> = Vec::new();
     for (key, name) in samples {
-        let place = *places.entry(key).or_insert(groups.len());
-        if place == groups.len() {
+        let group = *group_of.entry(key).or_insert(groups.len());
+        if group == groups.len() {
             groups.push(Vec::new());
         }
-        groups[place].push(name);
+        groups[group].push(name);
     }
     groups.retain(|group| group.len() > 1);
     groups
@@ -195,7 +204,7 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn a_folder_is_counted_and_what_is_wrong_is_named() {
+    fn a_folder_is_counted_and_its_problems_are_listed() {
         let dir = tempfile::tempdir().unwrap();
         let image = |class: &str, name: &str, size: [u32; 2], color: [u8; 3]| {
             let path = dir.path().join(class).join(name);
@@ -222,13 +231,14 @@ mod tests {
         assert_eq!(report.unreadable.len(), 1);
         assert_eq!(report.unreadable[0].0, broken);
         assert_eq!(report.duplicates, [[black.display().to_string(), again.display().to_string()]]);
-        // 12 pixels of 255, 12 of 0, and of b's 4 each of 30, 40 and 60 (50 is the fifth readable or not).
+        // Red: 12 pixels of 255 and 6 of 0 in `a`; 6 of 0 and 4 each of 30, 40 and 60 in `b`. The image of 50 is held
+        // out, because it is the fifth file of `b`, counting the unreadable one.
         let red = (12.0 * 255.0 + 4.0 * f32::from(30u8 + 40 + 60)) / (255.0 * (12.0 + 12.0 + 12.0));
         assert!((train.statistics.mean[0] - red).abs() < 1e-6, "{:?}", train.statistics);
     }
 
     #[test]
-    fn equal_images_across_splits_are_found() {
+    fn duplicates_across_splits_are_found() {
         let dir = tempfile::tempdir().unwrap();
         let record = |label: u8, first: u8| [&[1, label, first][..], &[0; cifar::PIXELS - 1]].concat();
         fs::write(dir.path().join("train.bin"), [record(0, 1), record(1, 2), record(99, 3)].concat()).unwrap();

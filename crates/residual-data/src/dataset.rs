@@ -2,7 +2,7 @@ use crate::{Augmentation, DataError, Normalization, Normalize, Preprocessing, no
 use rand::rngs::ChaCha8Rng;
 use std::{fmt, sync::Arc};
 
-/// Samples that a [`Loader`](crate::Loader) can read.
+/// A set of labelled images that a [`Loader`](crate::Loader) can read.
 pub trait Source: Send + Sync {
     /// `[channels, height, width]` of every image.
     fn shape(&self) -> [usize; 3];
@@ -10,7 +10,7 @@ pub trait Source: Send + Sync {
     /// The number of classes.
     fn classes(&self) -> usize;
 
-    /// The classes' names, where the data have them.
+    /// The names of the classes, if the dataset has them.
     fn class_names(&self) -> Option<Vec<String>> {
         None
     }
@@ -23,14 +23,13 @@ pub trait Source: Send + Sync {
         self.len() == 0
     }
 
-    /// Writes the image of a sample, `channels · height · width` values in that order, and returns
-    /// its label.
+    /// Writes the image of a sample, `[channels, height, width]`, into `pixels` and returns its label.
     ///
     /// # Errors
     /// If the sample cannot be read.
     fn read(&self, index: usize, pixels: &mut [f32]) -> Result<usize, DataError>;
 
-    /// The same with the image changed as the augmentation draws; its mixup and labels are the loader's.
+    /// Like [`Self::read`], and augments the image. The loader applies mixup and label smoothing, so this does not.
     ///
     /// # Errors
     /// If the sample cannot be read.
@@ -59,7 +58,7 @@ pub struct Images {
 
 #[derive(Clone, Debug, PartialEq)]
 enum Pixels {
-    /// Of 0 to 255, which stand for 0 to 1.
+    /// Bytes 0 to 255, which represent 0 to 1.
     Bytes(Vec<u8>),
     Floats(Vec<f32>),
 }
@@ -81,38 +80,38 @@ impl Pixels {
 }
 
 impl Images {
-    /// Images `[sample, channel, height, width]` in that order, with a label each.
+    /// Images `[samples, channels, height, width]` with one label each. `shape` is `[channels, height, width]`.
     ///
     /// # Errors
-    /// If a label has no class.
+    /// If a label is not below `classes`.
     ///
     /// # Panics
-    /// If there are not as many images as labels.
+    /// If the number of images differs from the number of labels.
     pub fn new(shape: [usize; 3], classes: usize, pixels: Vec<f32>, labels: Vec<u16>) -> Result<Self, DataError> {
-        Self::of(shape, classes, Pixels::Floats(pixels), labels)
+        Self::from_pixels(shape, classes, Pixels::Floats(pixels), labels)
     }
 
-    /// The same of bytes, 0 to 255, that stand for 0 to 1.
+    /// Like [`Self::new`], from bytes 0 to 255 that represent 0 to 1.
     ///
     /// # Errors
-    /// If a label has no class.
+    /// If a label is not below `classes`.
     ///
     /// # Panics
-    /// If there are not as many images as labels.
+    /// If the number of images differs from the number of labels.
     pub fn from_bytes(shape: [usize; 3], classes: usize, pixels: Vec<u8>, labels: Vec<u16>) -> Result<Self, DataError> {
-        Self::of(shape, classes, Pixels::Bytes(pixels), labels)
+        Self::from_pixels(shape, classes, Pixels::Bytes(pixels), labels)
     }
 
-    fn of(shape: [usize; 3], classes: usize, pixels: Pixels, labels: Vec<u16>) -> Result<Self, DataError> {
+    fn from_pixels(shape: [usize; 3], classes: usize, pixels: Pixels, labels: Vec<u16>) -> Result<Self, DataError> {
         let values = shape.iter().product::<usize>();
-        assert_eq!(pixels.len(), labels.len() * values, "as many images as labels");
+        assert_eq!(pixels.len(), labels.len() * values, "one label per image");
         match labels.iter().position(|&label| usize::from(label) >= classes) {
             Some(index) => Err(DataError::Label { index, label: labels[index].into(), classes }),
             None => Ok(Self { shape, classes, pixels, labels, normalization: None }),
         }
     }
 
-    /// What normalises such pixels.
+    /// The mean and standard deviation of these pixels, before any normalisation.
     pub fn statistics(&self, by: Normalize) -> Normalization {
         match (&self.pixels, by) {
             (Pixels::Bytes(bytes), Normalize::All | Normalize::Channel) => self.byte_statistics(bytes, by),
@@ -120,7 +119,7 @@ impl Images {
         }
     }
 
-    /// From how often each byte occurs.
+    /// Computes the statistics from the histogram of the bytes.
     fn byte_statistics(&self, bytes: &[u8], by: Normalize) -> Normalization {
         let [channels, height, width] = self.shape;
         let mut counts = vec![[0u64; 256]; if by == Normalize::All { 1 } else { channels }];
@@ -129,7 +128,7 @@ impl Images {
             let counts = &mut counts[i % count];
             plane.iter().for_each(|&byte| counts[usize::from(byte)] += 1);
         }
-        let of = |counts: &[u64; 256]| {
+        let moments = |counts: &[u64; 256]| {
             let n = counts.iter().sum::<u64>().max(1) as f64;
             let sum = |f: &dyn Fn(f64) -> f64| -> f64 {
                 counts.iter().enumerate().map(|(byte, &count)| count as f64 * f(byte as f64 / 255.0)).sum::<f64>() / n
@@ -137,7 +136,7 @@ impl Images {
             let mean = sum(&|x| x);
             (mean as f32, sum(&|x| (x - mean).powi(2)).sqrt() as f32)
         };
-        let (mean, std) = counts.iter().map(of).unzip();
+        let (mean, std) = counts.iter().map(moments).unzip();
         Normalization { mean, std }
     }
 
@@ -152,11 +151,11 @@ impl Images {
                 Normalization { mean: vec![mean], std: vec![std] }
             }
             Normalize::Channel => {
-                let of = |c: usize| {
+                let channel = |c: usize| {
                     let images = (0..count).step_by(values.max(1));
                     mean_and_std(images.flat_map(move |image| image + c * plane..image + (c + 1) * plane).map(pixel))
                 };
-                let (mean, std) = (0..channels).map(of).unzip();
+                let (mean, std) = (0..channels).map(channel).unzip();
                 Normalization { mean, std }
             }
             Normalize::Pixel => {
@@ -170,10 +169,10 @@ impl Images {
         }
     }
 
-    /// `(x - mean) / std` for every pixel that is read from now on.
+    /// The same images, whose pixels are normalised when they are read.
     ///
     /// # Errors
-    /// If the normalisation is not for such images.
+    /// As [`Normalization::check`] for the shape of these images.
     pub fn normalized(self, normalization: Normalization) -> Result<Self, DataError> {
         normalization.check(self.shape)?;
         Ok(Self { normalization: Some(normalization), ..self })
@@ -184,7 +183,7 @@ impl Images {
         &self.labels
     }
 
-    /// The bytes of a sample, if the images are of bytes.
+    /// The bytes of a sample's image, if the images are stored as bytes.
     pub(crate) fn bytes(&self, index: usize) -> Option<&[u8]> {
         let values = self.shape.iter().product::<usize>();
         match &self.pixels {
@@ -223,7 +222,7 @@ impl Source for Images {
     }
 }
 
-/// Some of the samples of a source.
+/// A selection of the samples of a source.
 #[derive(Clone)]
 pub struct Subset {
     source: Arc<dyn Source>,
@@ -231,16 +230,16 @@ pub struct Subset {
 }
 
 impl Subset {
-    /// The samples at these places.
+    /// The samples with these indices.
     ///
     /// # Panics
-    /// If there is no sample at one of them.
+    /// If an index is out of range.
     pub fn new(source: Arc<dyn Source>, indices: Vec<usize>) -> Self {
-        assert!(indices.iter().all(|&index| index < source.len()), "a subset of the samples");
+        assert!(indices.iter().all(|&index| index < source.len()), "indices of samples in the source");
         Self { source, indices }
     }
 
-    /// So many samples, at equal distances; all if there are no more.
+    /// `count` evenly spaced samples, or all samples if the source has fewer.
     pub fn evenly(source: Arc<dyn Source>, count: usize) -> Self {
         let len = source.len();
         let count = count.min(len);
@@ -287,29 +286,32 @@ pub struct Dataset {
     pub train: Arc<dyn Source>,
     /// The samples held out.
     pub test: Arc<dyn Source>,
-    /// What makes an image file like their images.
+    /// The preprocessing that turns an image file into an input like the images of the splits.
     pub preprocessing: Preprocessing,
 }
 
 impl Dataset {
-    /// Both splits, with the mean and standard deviation of the training pixels taken out.
+    /// Both splits, normalised by the mean and standard deviation of all training pixels.
+    ///
+    /// # Panics
+    /// If all training pixels have the same value.
     pub fn standardized(train: Images, test: Images) -> Self {
-        Self::normalized(train, test, Normalize::All).expect("the images' own statistics")
+        Self::normalized(train, test, Normalize::All).expect("training pixels with a positive standard deviation")
     }
 
     /// Both splits, normalised by the statistics of the training pixels.
     ///
     /// # Errors
-    /// If these are no numbers to normalise by: all images are alike.
+    /// If a standard deviation is zero, because all its pixels have the same value.
     pub fn normalized(train: Images, test: Images, by: Normalize) -> Result<Self, DataError> {
         let statistics = train.statistics(by);
         Self::normalized_by(train, test, statistics)
     }
 
-    /// Both splits, normalised by these values.
+    /// Both splits, normalised by the given means and standard deviations.
     ///
     /// # Errors
-    /// If they are not for such images.
+    /// As [`Normalization::check`] for the shape of the images.
     pub fn normalized_by(train: Images, test: Images, by: Normalization) -> Result<Self, DataError> {
         let [channels, side, _] = train.shape();
         let spread = |values: &[f32]| match values {
@@ -343,13 +345,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_label_without_a_class_is_named() {
+    fn an_out_of_range_label_is_rejected() {
         let error = Images::new([1, 1, 1], 2, vec![0.0; 3], vec![0, 1, 2]).unwrap_err();
         assert_eq!(error.to_string(), "sample 2 has label 2, but there are 2 classes");
     }
 
     #[test]
-    fn statistics_are_those_of_all_pixels_a_channel_or_a_pixel() {
+    fn statistics_are_over_all_pixels_per_channel_or_per_pixel() {
         let images = Images::new([2, 1, 2], 1, vec![1.0, 2.0, 3.0, 6.0, 3.0, 2.0, 1.0, 6.0], vec![0, 0]).unwrap();
         let by = |kind| images.statistics(kind);
         let close = |a: &[f32], b: &[f32]| {
@@ -374,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_read_as_fractions_and_normalised() {
+    fn bytes_are_scaled_to_one_and_normalised() {
         let images = Images::from_bytes([1, 1, 2], 1, vec![0, 255, 51, 102], vec![0, 0]).unwrap();
         let images = images.normalized(Normalization { mean: vec![0.2], std: vec![0.5] }).unwrap();
         let mut pixels = [0.0; 2];
@@ -383,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subset_is_spread_over_all() {
+    fn a_subset_is_evenly_spaced() {
         let images = Images::new([1, 1, 1], 10, (0..10).map(|i| i as f32).collect(), (0..10).collect()).unwrap();
         let labels = |count| {
             let subset = Subset::evenly(Arc::new(images.clone()), count);

@@ -3,7 +3,7 @@ use crate::{DataError, Images, formats::idx};
 const TRAIN: usize = 1437;
 const CLASSES: usize = 10;
 
-/// The embedded digits: see [`crate::DataName::Digits`].
+/// The training and test images of the embedded digits: see [`crate::DataName::Digits`].
 pub(crate) fn images() -> Result<(Images, Images), DataError> {
     let images = idx::read("digits/images", include_bytes!("../data/digits/images-idx3-ubyte.gz"))?;
     let labels = idx::read("digits/labels", include_bytes!("../data/digits/labels-idx1-ubyte.gz"))?;
@@ -28,7 +28,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_agree_with_scikit_learn() {
+    fn class_counts_match_scikit_learn() {
         let digits = DataName::Digits.load().unwrap();
         assert_eq!((digits.train.len(), digits.test.len(), digits.shape()), (1437, 360, [1, 8, 8]));
         let all = [labels(&*digits.train), labels(&*digits.test)].concat();
@@ -38,7 +38,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_image_is_the_published_one() {
+    fn pixels_match_scikit_learn() {
         let idx = idx::read("images", include_bytes!("../data/digits/images-idx3-ubyte.gz")).unwrap();
         assert_eq!(idx.bytes[..16], [0, 0, 5, 13, 9, 1, 0, 0, 0, 0, 13, 15, 10, 15, 5, 0]);
         assert_eq!(idx.bytes.iter().map(|&x| u64::from(x)).sum::<u64>(), SUM);

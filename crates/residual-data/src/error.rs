@@ -1,136 +1,143 @@
-use crate::DataName;
 use residual_fetch::FetchError;
 use std::path::PathBuf;
 
-/// What went wrong with data.
+/// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
-    /// A word that names no dataset.
+    /// The name of the dataset is unknown.
     #[error("unknown dataset `{name}`; expected one of {expected}")]
     UnknownDataset {
-        /// The word.
+        /// The given name.
         name: String,
-        /// The datasets there are.
+        /// The known names.
         expected: String,
     },
-    /// A word that is none of some.
+    /// A setting has an unknown value.
     #[error("unknown {what} `{word}`; expected {expected}")]
     UnknownWord {
-        /// What the word should have said.
+        /// The setting.
         what: &'static str,
-        /// The word.
+        /// The given value.
         word: String,
-        /// The words there are.
+        /// The allowed values.
         expected: &'static str,
     },
-    /// A setting out of its range.
+    /// A setting is out of its range.
     #[error("{name} must be {expected}, not {value}")]
     Setting {
         /// The setting.
         name: &'static str,
-        /// The values allowed.
+        /// The allowed values.
         expected: String,
-        /// The value given.
+        /// The given value.
         value: String,
     },
-    /// A file of a dataset that is not there.
-    #[error("{name} is not there: {} is missing; fetch the dataset, or name the folder that has it", path.display())]
+    /// A file of a dataset does not exist.
+    #[error(
+        "dataset {dataset} not found: {} is missing; fetch the dataset, or give the folder that contains it",
+        path.display()
+    )]
     Missing {
-        /// The dataset.
-        name: DataName,
+        /// The name of the dataset.
+        dataset: &'static str,
         /// The file.
         path: PathBuf,
     },
-    /// A folder of images, without the folder.
-    #[error("a dataset of image files needs the folder that holds them")]
-    WhichFolder,
-    /// A folder that holds no dataset.
+    /// No folder was given for the dataset [`DataName::Folder`](crate::DataName::Folder).
+    #[error("the dataset `folder` needs the path to its images")]
+    FolderRequired,
+    /// A folder is not a usable dataset.
     #[error("{} {reason}", path.display())]
     Folder {
         /// The folder.
         path: PathBuf,
-        /// What is wrong, as the rest of a sentence that begins with the folder's name.
+        /// The reason, as the predicate of a sentence whose subject is the path.
         reason: String,
     },
-    /// What is to be done to image files cannot be done.
+    /// The settings of the preprocessing are invalid.
     #[error("{0}")]
     Preprocessing(String),
-    /// A dataset that cannot be downloaded.
-    #[error("{0} is {reason}; there is nothing to fetch", reason = if *.0 == DataName::Folder { "a folder of your own" } else { "in the program" })]
-    NotPublished(DataName),
-    /// A file that cannot be read or written.
+    /// The dataset cannot be downloaded.
+    #[error("dataset {dataset} {reason}; there is nothing to fetch")]
+    NotPublished {
+        /// The name of the dataset.
+        dataset: &'static str,
+        /// The reason, as the predicate of a sentence whose subject is the dataset.
+        reason: &'static str,
+    },
+    /// A file cannot be read or written.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// The operation that failed, such as `read`.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// A download that failed.
+    /// A download failed.
     #[error(transparent)]
     Fetch(#[from] FetchError),
-    /// A file that does not hold what it should.
-    #[error("{file} is not usable: {reason}")]
+    /// The content of a dataset's file is invalid.
+    #[error("{file} is invalid: {reason}")]
     Corrupt {
         /// The file.
         file: String,
-        /// What is wrong with it.
+        /// What is wrong with the content.
         reason: String,
     },
-    /// An image file that cannot be used.
+    /// An image file cannot be used.
     #[error("{} {reason}", path.display())]
     Image {
         /// The file.
         path: PathBuf,
-        /// What is wrong, as the rest of a sentence that begins with the file's name.
+        /// The reason, as the predicate of a sentence whose subject is the path.
         reason: String,
     },
-    /// Means or standard deviations for another number of channels.
-    #[error("images of {channels} channel(s) cannot be normalised by {values} values; give one for each channel")]
+    /// The number of means or standard deviations does not match the images.
+    #[error("images of {channels} channel(s) cannot be normalised by {values} values; give one per channel")]
     Channels {
-        /// Channels of the images.
+        /// The number of channels of the images.
         channels: usize,
-        /// Values given.
+        /// The number of means or standard deviations.
         values: usize,
     },
-    /// Means or standard deviations that are no such thing.
+    /// A mean is not finite, or a standard deviation is not finite and positive.
     #[error("means must be finite and standard deviations positive")]
-    Statistics,
-    /// A label without a class.
+    InvalidStatistics,
+    /// A label is not below the number of classes.
     #[error("sample {index} has label {label}, but there are {classes} classes")]
     Label {
-        /// Which sample.
+        /// The index of the sample.
         index: usize,
-        /// Its label.
+        /// The label.
         label: usize,
-        /// How many classes there are.
+        /// The number of classes.
         classes: usize,
     },
-    /// A number that makes no dataset.
+    /// A synthetic dataset has no classes, or more classes than training samples.
     #[error("a synthetic dataset of {samples} samples cannot have {classes} classes; there must be 1 to {samples}")]
     Classes {
-        /// Training samples.
+        /// The number of training samples.
         samples: usize,
-        /// Classes asked for.
+        /// The number of classes.
         classes: usize,
     },
-    /// The thread that reads ahead died.
-    #[error("the data loader's worker panicked: {0}")]
+    /// The thread that prefetches batches panicked.
+    #[error("the data loader's background thread panicked: {0}")]
     Worker(String),
 }
 
 impl DataError {
-    /// Whether something asked for is wrong, rather than a failure on the way.
+    /// Whether the request was wrong, for example a setting or a path, rather than a file or the system.
     pub fn is_usage(&self) -> bool {
         match self {
             Self::UnknownDataset { .. } | Self::UnknownWord { .. } | Self::Setting { .. } | Self::Missing { .. } => {
                 true
             }
-            Self::WhichFolder | Self::Folder { .. } | Self::Preprocessing(_) => true,
-            Self::Classes { .. } | Self::Channels { .. } | Self::Statistics => true,
-            Self::NotPublished(_) => true,
+            Self::FolderRequired | Self::Folder { .. } | Self::Preprocessing(_) => true,
+            Self::Classes { .. } | Self::Channels { .. } | Self::InvalidStatistics => true,
+            Self::NotPublished { .. } => true,
             Self::Fetch(error) => error.is_usage(),
             Self::Io { .. } => false,
             Self::Corrupt { .. } | Self::Image { .. } | Self::Label { .. } | Self::Worker(_) => false,

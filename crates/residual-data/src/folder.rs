@@ -1,4 +1,7 @@
-use crate::{Augmentation, DataError, Preprocessing, Source, augmentation::random_part};
+use crate::{
+    Augmentation, DataError, Preprocessing, Source,
+    augmentation::{Rect, random_rect},
+};
 use image::{DynamicImage, imageops::FilterType};
 use rand::rngs::ChaCha8Rng;
 use std::{
@@ -7,11 +10,12 @@ use std::{
     sync::Arc,
 };
 
-/// Image files in a sub-folder for each class, read when they are wanted.
+/// Image files on disk, with one subfolder per class. A file is read when its sample is requested.
 ///
-/// Classes are in the order of the sub-folders' names, images in that of theirs: PNG and JPEG files, by the endings
-/// `.png`, `.jpg` and `.jpeg`. Where the folder has sub-folders `train` and `val` (or `valid`, `validation`, `test`),
-/// these hold the classes, and those held out need not have all; otherwise every fifth image of a class is held out.
+/// Classes are sorted by the names of the subfolders, and images by file name. Images are PNG and JPEG files with the
+/// extension `.png`, `.jpg` or `.jpeg`. If the folder contains `train` and `val` (or `valid`, `validation`, `test`),
+/// these are the two splits, and the class subfolders are inside them; the held-out split may lack some classes.
+/// Otherwise every fifth image of each class is held out.
 #[derive(Clone, Debug)]
 pub struct Folder {
     files: Vec<(PathBuf, usize)>,
@@ -22,47 +26,48 @@ pub struct Folder {
 const HELD_OUT: [&str; 4] = ["val", "valid", "validation", "test"];
 
 impl Folder {
-    /// The images to train on and those held out.
+    /// The training images and the held-out images.
     ///
     /// # Errors
-    /// If there are none, a class has none to train on, or a folder cannot be read.
+    /// If a split is empty, a class has no training images, or a folder cannot be read.
     pub fn open(dir: &Path, preprocessing: Preprocessing) -> Result<(Self, Self), DataError> {
         let (train, test) = Self::list(dir, preprocessing)?;
         if let Some(class) = (0..train.classes.len()).find(|&class| !train.files.iter().any(|file| file.1 == class)) {
-            let reason = format!("has no PNG or JPEG files in the folder {}", train.classes[class]);
+            let reason = format!("has no PNG or JPEG files in the subfolder {}", train.classes[class]);
             return Err(DataError::Folder { path: dir.into(), reason });
         }
-        match test.files.is_empty() {
-            false => Ok((train, test)),
-            true => Err(DataError::Folder {
+        if test.files.is_empty() {
+            return Err(DataError::Folder {
                 path: dir.into(),
-                reason: "has no images to hold out; it takes five of a class, or folders train and val".into(),
-            }),
+                reason: "has no images to hold out; it needs five images of a class, or subfolders train and val"
+                    .into(),
+            });
         }
+        Ok((train, test))
     }
 
-    /// As [`Self::open`], whether a class has images or not, and any is held out or not.
+    /// Like [`Self::open`], but allows classes without images and an empty held-out split.
     pub(crate) fn list(dir: &Path, preprocessing: Preprocessing) -> Result<(Self, Self), DataError> {
         preprocessing.validate().map_err(DataError::Preprocessing)?;
         let bad = |reason: String| DataError::Folder { path: dir.into(), reason };
         if !dir.is_dir() {
-            return Err(bad("is no folder".into()));
+            return Err(bad("is not a directory".into()));
         }
         let train = dir.join("train");
         let (train, test, classes) = if train.is_dir() {
             let held_out = HELD_OUT.iter().map(|name| dir.join(name)).find(|path| path.is_dir());
             let held_out =
-                held_out.ok_or_else(|| bad(format!("has a folder train, but none of {}", HELD_OUT.join(", "))))?;
-            let classes = sub_folders(&train)?;
-            if let Some(other) = sub_folders(&held_out)?.into_iter().find(|class| !classes.contains(class)) {
+                held_out.ok_or_else(|| bad(format!("has a subfolder train, but none of {}", HELD_OUT.join(", "))))?;
+            let classes = subfolders(&train)?;
+            if let Some(other) = subfolders(&held_out)?.into_iter().find(|class| !classes.contains(class)) {
                 return Err(DataError::Folder {
                     path: held_out.join(other),
-                    reason: "has no class of that name to train on".into(),
+                    reason: "is a class without a subfolder in train".into(),
                 });
             }
             (images(&train, &classes)?, images(&held_out, &classes)?, classes)
         } else {
-            let classes = sub_folders(dir)?;
+            let classes = subfolders(dir)?;
             let mut split: [Vec<_>; 2] = Default::default();
             for files in images(dir, &classes)?.chunk_by(|a, b| a.1 == b.1) {
                 files.iter().enumerate().for_each(|(i, file)| split[usize::from(i % 5 == 4)].push(file.clone()));
@@ -71,14 +76,14 @@ impl Folder {
             (train, test, classes)
         };
         if train.is_empty() {
-            return Err(bad("has no images; expected a sub-folder of PNG or JPEG files for each class".into()));
+            return Err(bad("has no training images; expected one subfolder of PNG or JPEG files per class".into()));
         }
         let classes = Arc::new(classes);
-        let of = |files| Self { files, classes: classes.clone(), preprocessing: preprocessing.clone() };
-        Ok((of(train), of(test)))
+        let split = |files| Self { files, classes: classes.clone(), preprocessing: preprocessing.clone() };
+        Ok((split(train), split(test)))
     }
 
-    /// The files, each with its class.
+    /// The files, each with its label.
     pub fn files(&self) -> &[(PathBuf, usize)] {
         &self.files
     }
@@ -93,11 +98,11 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>, DataError> {
     Ok(paths)
 }
 
-fn sub_folders(dir: &Path) -> Result<Vec<String>, DataError> {
+fn subfolders(dir: &Path) -> Result<Vec<String>, DataError> {
     let folders = entries(dir)?.into_iter().filter(|path| path.is_dir());
     let name = |path: PathBuf| match path.file_name().and_then(|name| name.to_str()) {
         Some(name) => Ok(name.to_string()),
-        None => Err(DataError::Folder { path: path.clone(), reason: "has a name that is not Unicode".into() }),
+        None => Err(DataError::Folder { path: path.clone(), reason: "has a name that is not valid Unicode".into() }),
     };
     folders.map(name).collect()
 }
@@ -114,8 +119,8 @@ fn images(dir: &Path, classes: &[String]) -> Result<Vec<(PathBuf, usize)>, DataE
 }
 
 fn is_image(path: &Path) -> bool {
-    let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
-    ending.is_some_and(|ending| ["png", "jpg", "jpeg"].contains(&&*ending))
+    let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
+    extension.is_some_and(|extension| ["png", "jpg", "jpeg"].contains(&&*extension))
 }
 
 impl Source for Folder {
@@ -141,7 +146,7 @@ impl Source for Folder {
         Ok(*label)
     }
 
-    /// A resized crop is taken from the whole file.
+    /// Takes the resized crop from the image at its full resolution.
     fn read_augmented(
         &self,
         index: usize,
@@ -149,18 +154,19 @@ impl Source for Folder {
         rng: &mut ChaCha8Rng,
         pixels: &mut [f32],
     ) -> Result<usize, DataError> {
-        let Some(least) = augmentation.resized_crop else {
+        let Some(min_area) = augmentation.resized_crop else {
             let label = self.read(index, pixels)?;
             augmentation.apply(self.shape(), pixels, rng);
             return Ok(label);
         };
         let (path, label) = &self.files[index];
         let image = Preprocessing::decode(path)?;
-        let [top, left, height, width] = random_part([image.height() as usize, image.width() as usize], least, rng);
-        let part = image.crop_imm(left as u32, top as u32, width as u32, height as u32);
+        let Rect { top, left, height, width } =
+            random_rect([image.height() as usize, image.width() as usize], min_area, rng);
+        let crop = image.crop_imm(left as u32, top as u32, width as u32, height as u32);
         let side = self.preprocessing.crop as u32;
-        let part: DynamicImage = part.resize_exact(side, side, FilterType::Triangle);
-        pixels.copy_from_slice(&self.preprocessing.values(&part));
+        let resized: DynamicImage = crop.resize_exact(side, side, FilterType::Triangle);
+        pixels.copy_from_slice(&self.preprocessing.values(&resized));
         augmentation.apply_after_resizing(self.shape(), pixels, rng);
         Ok(*label)
     }
@@ -185,7 +191,7 @@ mod tests {
             .collect()
     }
 
-    fn plain() -> Preprocessing {
+    fn unnormalized() -> Preprocessing {
         Preprocessing { resize: 8, crop: 8, mean: vec![0.0; 3], std: vec![1.0; 3] }
     }
 
@@ -195,9 +201,9 @@ mod tests {
         for class in ["owl", "cat"] {
             (0..6).for_each(|i| write(dir.path().join(class).join(format!("{i}.PNG")), 10 * i));
         }
-        fs::write(dir.path().join("cat/notes.txt"), "no image").unwrap();
-        fs::write(dir.path().join("cat/.hidden.png"), "no image").unwrap();
-        let (train, test) = Folder::open(dir.path(), plain()).unwrap();
+        fs::write(dir.path().join("cat/notes.txt"), "not an image").unwrap();
+        fs::write(dir.path().join("cat/.hidden.png"), "not an image").unwrap();
+        let (train, test) = Folder::open(dir.path(), unnormalized()).unwrap();
         assert_eq!(train.class_names().unwrap(), ["cat", "owl"]);
         assert_eq!(names(&test), ["0:4", "1:4"]);
         assert_eq!(names(&train), ["0:0", "0:1", "0:2", "0:3", "0:5", "1:0", "1:1", "1:2", "1:3", "1:5"]);
@@ -211,23 +217,23 @@ mod tests {
     }
 
     #[test]
-    fn splits_of_their_own_are_used_as_they_are() {
+    fn train_and_val_subfolders_are_the_splits() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path().join("train/a/1.jpg"), 1);
         write(dir.path().join("train/b/2.jpeg"), 1);
-        let error = |dir: &Path| Folder::open(dir, plain()).unwrap_err().to_string();
-        assert!(error(dir.path()).ends_with("has a folder train, but none of val, valid, validation, test"));
+        let error = |dir: &Path| Folder::open(dir, unnormalized()).unwrap_err().to_string();
+        assert!(error(dir.path()).ends_with("has a subfolder train, but none of val, valid, validation, test"));
         write(dir.path().join("val/b/3.png"), 1);
-        let (train, test) = Folder::open(dir.path(), plain()).unwrap();
+        let (train, test) = Folder::open(dir.path(), unnormalized()).unwrap();
         assert_eq!((names(&train), names(&test)), (vec!["0:1".into(), "1:2".into()], vec!["1:3".to_string()]));
         write(dir.path().join("val/c/4.png"), 1);
-        assert!(error(dir.path()).ends_with("c has no class of that name to train on"));
-        assert!(error(&dir.path().join("nowhere")).ends_with("is no folder"));
+        assert!(error(dir.path()).ends_with("c is a class without a subfolder in train"));
+        assert!(error(&dir.path().join("nowhere")).ends_with("is not a directory"));
         fs::create_dir(dir.path().join("empty")).unwrap();
-        assert!(error(&dir.path().join("empty")).contains("has no images; expected a sub-folder"));
+        assert!(error(&dir.path().join("empty")).contains("has no training images; expected one subfolder"));
         write(dir.path().join("few/a/1.png"), 1);
-        assert!(error(&dir.path().join("few")).contains("has no images to hold out; it takes five of a class"));
+        assert!(error(&dir.path().join("few")).contains("has no images to hold out; it needs five images of a class"));
         fs::create_dir(dir.path().join("few/b")).unwrap();
-        assert!(error(&dir.path().join("few")).ends_with("has no PNG or JPEG files in the folder b"));
+        assert!(error(&dir.path().join("few")).ends_with("has no PNG or JPEG files in the subfolder b"));
     }
 }

@@ -1,8 +1,8 @@
-//! Image classification datasets and a deterministic loader for them.
+//! Image classification datasets and a deterministic loader.
 //!
-//! [`DataName`] names a dataset and [`DataConfig`] says where it is and what of it is taken; [`Dataset`] is its
-//! training and test split; [`Loader`] turns a split into batches on a device, in an order that depends on (seed,
-//! epoch) alone, and with an [`Augmentation`] that depends on (seed, epoch, sample) alone.
+//! [`DataName`] names a dataset. [`DataConfig`] adds where its files are and which samples to use. [`Dataset`] is the
+//! training and test split. [`Loader`] turns a split into batches on a device: their order depends only on (seed,
+//! epoch), and their [`Augmentation`] only on (seed, epoch, sample).
 //!
 //! ```
 //! use burn::tensor::Device;
@@ -21,13 +21,16 @@
 //!
 //! # Feature flags
 //!
-//! - `flex` (default): Burn's CPU backend, `Device::flex()`; any other backend of `burn` does as well
+//! - `flex` (default): Burn's CPU backend, `Device::flex()`. Without it, enable any other backend of `burn`.
 
 mod augmentation;
 mod check;
+mod cifar;
+mod config;
 mod dataset;
 mod digits;
 mod error;
+mod files;
 mod folder;
 pub mod formats;
 mod loader;
@@ -40,11 +43,12 @@ mod synthetic;
 
 pub use augmentation::Augmentation;
 pub use check::{Report, SplitReport, check};
+pub use config::{DataConfig, Description};
 pub use dataset::{Dataset, Images, Source, Subset};
 pub use error::DataError;
 pub use folder::Folder;
 pub use loader::{Batch, Batches, Loader, Order};
-pub use name::{DataConfig, DataName, Description};
+pub use name::DataName;
 pub use normalization::{Normalization, Normalize};
 pub use preprocessing::Preprocessing;
 pub use synthetic::Synthetic;

@@ -25,30 +25,30 @@ pub struct Batch {
     pub images: Tensor<4>,
     /// `[batch]`
     pub labels: Tensor<1, Int>,
-    /// The probability of each class, `[batch, classes]`, where mixup or label smoothing makes them other than the
-    /// labels' own.
+    /// The probability of each class, `[batch, classes]`; `None` without mixup and label smoothing, when `labels` are
+    /// the targets.
     pub targets: Option<Tensor<2>>,
-    /// Which batch this is since the first of epoch 0, from 0.
+    /// The index of this batch, counted from 0 at the start of epoch 0.
     pub number: u64,
 }
 
 /// The order in which a loader reads its samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// As they lie.
+    /// The order of the source.
     Sequential,
-    /// A permutation that depends on (seed, epoch) alone.
+    /// A permutation that depends only on (seed, epoch).
     Shuffled {
         /// The seed.
         seed: u64,
     },
 }
 
-/// Batches of a [`Source`], in an order that depends on (seed, epoch) alone: not on threads, not
-/// on what was read before.
+/// Batches of a [`Source`], in an order that depends only on (seed, epoch): not on the number of threads, nor on the
+/// batches read before.
 ///
-/// Implements Burn's [`DataLoader`], whose `iter` reads the loader's current epoch and moves it on;
-/// [`Loader::seek`] sets it.
+/// Implements Burn's [`DataLoader`]. Its `iter` reads the loader's current epoch and advances the loader to the next;
+/// [`Loader::seek`] sets the epoch.
 #[derive(Clone)]
 pub struct Loader {
     source: Arc<dyn Source>,
@@ -63,7 +63,7 @@ pub struct Loader {
     cursor: Arc<Cursor>,
 }
 
-/// Where the next `iter` starts; shared by all clones of a loader.
+/// The position at which the next `iter` starts. All clones of a loader share it.
 #[derive(Default)]
 struct Cursor {
     epoch: AtomicUsize,
@@ -71,7 +71,7 @@ struct Cursor {
 }
 
 impl Loader {
-    /// A loader of all samples as they lie, without read-ahead, keeping a short last batch.
+    /// A loader of all samples in the source's order. It does not prefetch, and keeps a short last batch.
     ///
     /// # Panics
     /// If the batch size is zero.
@@ -91,7 +91,7 @@ impl Loader {
         }
     }
 
-    /// Sets the order.
+    /// Sets the order of the samples.
     pub fn with_order(mut self, order: Order) -> Self {
         self.order = order;
         self
@@ -103,22 +103,22 @@ impl Loader {
         self
     }
 
-    /// Sets how many batches a worker thread reads ahead; 0 reads in the caller's thread.
+    /// Sets how many batches a background thread prefetches; with 0, the caller's thread reads them.
     pub fn with_prefetch(mut self, batches: usize) -> Self {
         self.prefetch = batches;
         self
     }
 
-    /// Changes images at random, by a seed.
+    /// Sets the augmentation and the seed of its random numbers.
     pub fn with_augmentation(mut self, augmentation: Augmentation, seed: u64) -> Self {
         self.augmentation = (augmentation != Augmentation::default()).then_some((augmentation, seed));
         self
     }
 
-    /// Sets how many threads read and change the samples of a batch; the batches are the same for any number.
+    /// Sets how many threads read and augment the samples of a batch. The batches do not depend on this number.
     ///
     /// # Panics
-    /// If the system has no such threads to give.
+    /// If the threads cannot be started.
     pub fn with_workers(mut self, workers: usize) -> Self {
         self.workers = (workers > 1).then(|| {
             let pool = ThreadPoolBuilder::new().num_threads(workers).thread_name(|i| format!("loader-{i}")).build();
@@ -127,22 +127,19 @@ impl Loader {
         self
     }
 
-    /// Makes the next `iter` start at this batch of this epoch; those after it start at batch 0 of
-    /// the epochs that follow.
+    /// Makes the next `iter` start at this batch of this epoch. Later calls of `iter` start at batch 0 of the following
+    /// epochs.
     pub fn seek(&self, epoch: usize, batch: usize) {
         self.cursor.epoch.store(epoch, Ordering::SeqCst);
         self.cursor.batch.store(batch, Ordering::SeqCst);
     }
 
-    /// Batches in an epoch.
+    /// The number of batches per epoch.
     pub fn batches_per_epoch(&self) -> usize {
-        match self.drop_last {
-            true => self.range.len() / self.batch_size,
-            false => self.range.len().div_ceil(self.batch_size),
-        }
+        if self.drop_last { self.range.len() / self.batch_size } else { self.range.len().div_ceil(self.batch_size) }
     }
 
-    /// The samples of an epoch in the order in which they are read, as indices into the source.
+    /// The indices of an epoch's samples in the source, in the order in which they are read.
     pub fn indices(&self, epoch: usize) -> Vec<usize> {
         let mut indices: Vec<usize> = self.range.clone().collect();
         if let Order::Shuffled { seed } = self.order {
@@ -154,7 +151,7 @@ impl Loader {
         indices
     }
 
-    /// The batches of the current epoch; moves the loader on to the next.
+    /// The batches of the current epoch. Advances the loader to the next epoch.
     pub fn batches(&self) -> Batches {
         let epoch = self.cursor.epoch.fetch_add(1, Ordering::SeqCst);
         let first = self.cursor.batch.swap(0, Ordering::SeqCst);
@@ -167,7 +164,11 @@ impl Loader {
             indices,
             batch_size: self.batch_size,
             number,
-            augmentation: self.augmentation.clone().map(|(augmentation, seed)| Draws { augmentation, seed, epoch }),
+            augmentation: self.augmentation.clone().map(|(augmentation, seed)| SeededAugmentation {
+                augmentation,
+                seed,
+                epoch,
+            }),
             workers: self.workers.clone(),
         };
         Batches {
@@ -175,17 +176,14 @@ impl Loader {
             total,
             device: self.device.clone(),
             feed: match self.prefetch {
-                0 => Feed::Here(reader),
-                batches => Feed::ahead(reader, batches),
+                0 => Feed::Inline(reader),
+                batches => Feed::prefetch(reader, batches),
             },
         }
     }
 
     fn num_samples(&self) -> usize {
-        match self.drop_last {
-            true => self.batches_per_epoch() * self.batch_size,
-            false => self.range.len(),
-        }
+        if self.drop_last { self.batches_per_epoch() * self.batch_size } else { self.range.len() }
     }
 }
 
@@ -202,14 +200,14 @@ impl DataLoader<Batch> for Loader {
         Arc::new(Self { device: device.clone(), ..self.clone() })
     }
 
-    /// The samples from `start` to `end` of this loader's range, with an epoch of their own.
+    /// A loader of the samples `start..end` of this loader's range. It counts its own epochs.
     fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<Batch>> {
         let range = self.range.start + start..(self.range.start + end).min(self.range.end);
         Arc::new(Self { range, cursor: Arc::default(), ..self.clone() })
     }
 }
 
-/// One epoch's batches. After an error there are no more.
+/// The batches of one epoch. The iterator ends after the first error.
 pub struct Batches {
     processed: usize,
     total: usize,
@@ -218,7 +216,7 @@ pub struct Batches {
 }
 
 impl Batches {
-    /// Samples read so far, and in all.
+    /// The number of samples read so far, and the total.
     pub fn progress(&self) -> (usize, usize) {
         (self.processed, self.total)
     }
@@ -228,15 +226,15 @@ impl Iterator for Batches {
     type Item = Result<Batch, DataError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let samples = match self.feed.next()? {
-            Ok(samples) => samples,
+        let batch = match self.feed.next()? {
+            Ok(batch) => batch,
             Err(error) => {
                 self.feed = Feed::Done;
                 return Some(Err(error));
             }
         };
-        self.processed += samples.labels.len();
-        Some(Ok(samples.into_batch(&self.device)))
+        self.processed += batch.labels.len();
+        Some(Ok(batch.into_batch(&self.device)))
     }
 }
 
@@ -256,8 +254,8 @@ impl DataLoaderIterator<Batch> for BurnBatches {
     }
 }
 
-/// A batch on the host.
-struct Samples {
+/// A batch in host memory.
+struct HostBatch {
     shape: [usize; 3],
     pixels: Vec<f32>,
     labels: Vec<i32>,
@@ -265,7 +263,7 @@ struct Samples {
     number: u64,
 }
 
-impl Samples {
+impl HostBatch {
     fn into_batch(self, device: &Device) -> Batch {
         let (n, number) = (self.labels.len(), self.number);
         let [channels, height, width] = self.shape;
@@ -285,30 +283,31 @@ struct Reader {
     indices: Vec<usize>,
     batch_size: usize,
     number: u64,
-    augmentation: Option<Draws>,
+    augmentation: Option<SeededAugmentation>,
     workers: Option<Arc<ThreadPool>>,
 }
 
-/// An augmentation and what its draws depend on, beside the sample.
-struct Draws {
+/// An augmentation, with the seed and the epoch that its random numbers depend on.
+struct SeededAugmentation {
     augmentation: Augmentation,
     seed: u64,
     epoch: usize,
 }
 
-/// Streams of the generator: those below belong to the order of samples, one an epoch.
-const FIRST_STREAM: u64 = 1 << 32;
+/// The size of a block of random streams. Block 0 has one stream per epoch, for shuffling; block `e + 1` has one stream
+/// per sample, for the augmentation of epoch `e`.
+const STREAM_BLOCK: u64 = 1 << 32;
 
-impl Draws {
+impl SeededAugmentation {
     fn rng(&self, sample: usize) -> ChaCha8Rng {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        rng.set_stream((self.epoch as u64 + 1) * FIRST_STREAM + sample as u64);
+        rng.set_stream((self.epoch as u64 + 1) * STREAM_BLOCK + sample as u64);
         rng
     }
 }
 
 impl Iterator for Reader {
-    type Item = Result<Samples, DataError>;
+    type Item = Result<HostBatch, DataError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.indices.is_empty() {
@@ -316,23 +315,24 @@ impl Iterator for Reader {
         }
         let take = self.batch_size.min(self.indices.len());
         let indices: Vec<usize> = self.indices.drain(..take).collect();
-        let samples = self.read(&indices);
+        let batch = self.read(&indices);
         self.number += 1;
-        Some(samples)
+        Some(batch)
     }
 }
 
 impl Reader {
-    fn read(&self, indices: &[usize]) -> Result<Samples, DataError> {
+    fn read(&self, indices: &[usize]) -> Result<HostBatch, DataError> {
         let shape = self.source.shape();
         let values = shape.iter().product::<usize>();
         let mut pixels = vec![0.0; indices.len() * values];
-        // A sample's label, and what mixup keeps of it.
+        // A sample's label, and its weight λ in mixup.
         let read = |(&index, image): (&usize, &mut [f32])| -> Result<(usize, f32), DataError> {
-            let Some(draws) = &self.augmentation else { return Ok((self.source.read(index, image)?, 1.0)) };
-            let mut rng = draws.rng(index);
-            let label = self.source.read_augmented(index, &draws.augmentation, &mut rng, image)?;
-            Ok((label, if draws.augmentation.mixup > 0.0 { draws.augmentation.kept(&mut rng) } else { 1.0 }))
+            let Some(seeded) = &self.augmentation else { return Ok((self.source.read(index, image)?, 1.0)) };
+            let mut rng = seeded.rng(index);
+            let augmentation = &seeded.augmentation;
+            let label = self.source.read_augmented(index, augmentation, &mut rng, image)?;
+            Ok((label, if augmentation.mixup > 0.0 { augmentation.mixup_weight(&mut rng) } else { 1.0 }))
         };
         let samples: Vec<(usize, f32)> = match &self.workers {
             None => indices.iter().zip(pixels.chunks_exact_mut(values)).map(read).collect::<Result<_, _>>()?,
@@ -342,81 +342,81 @@ impl Reader {
                 pool.install(read_all).into_iter().collect::<Result<_, _>>()?
             }
         };
-        let augmentation = self.augmentation.as_ref().map(|draws| &draws.augmentation);
+        let augmentation = self.augmentation.as_ref().map(|seeded| &seeded.augmentation);
         if augmentation.is_some_and(|augmentation| augmentation.mixup > 0.0) {
             mix(&mut pixels, values, &samples);
         }
         let targets = augmentation
-            .filter(|augmentation| augmentation.is_soft())
+            .filter(|augmentation| augmentation.has_soft_targets())
             .map(|augmentation| targets(&samples, self.source.classes(), augmentation.label_smoothing as f32));
         let labels = samples.iter().map(|(label, _)| *label as i32).collect();
-        Ok(Samples { shape, pixels, labels, targets, number: self.number })
+        Ok(HostBatch { shape, pixels, labels, targets, number: self.number })
     }
 }
 
-/// Mixes each image with the one at the same distance from the batch's other end: `λ x + (1 - λ) x'`, each with a λ of
-/// its own.
+/// Mixup: image `i` of the `n` in the batch becomes `λᵢ xᵢ + (1 - λᵢ) xₙ₋₁₋ᵢ`. Each sample has its own weight `λᵢ`.
 fn mix(pixels: &mut [f32], values: usize, samples: &[(usize, f32)]) {
     let n = samples.len();
     for i in 0..n / 2 {
         let (front, back) = pixels.split_at_mut((n - 1 - i) * values);
-        let (kept, other) = (samples[i].1, samples[n - 1 - i].1);
+        let (weight, other) = (samples[i].1, samples[n - 1 - i].1);
         for (a, b) in front[i * values..][..values].iter_mut().zip(&mut back[..values]) {
-            (*a, *b) = (kept * *a + (1.0 - kept) * *b, other * *b + (1.0 - other) * *a);
+            (*a, *b) = (weight * *a + (1.0 - weight) * *b, other * *b + (1.0 - other) * *a);
         }
     }
 }
 
-/// The classes' probabilities: of [`mix`]'s two labels, smoothed by ε.
+/// The probability of each class: the labels of the two images that [`mix`] combines, weighted like the images and
+/// smoothed by ε.
 fn targets(samples: &[(usize, f32)], classes: usize, epsilon: f32) -> Vec<f32> {
     let mut targets = vec![epsilon / classes as f32; samples.len() * classes];
     for (i, row) in targets.chunks_exact_mut(classes).enumerate() {
-        let (label, kept) = samples[i];
+        let (label, weight) = samples[i];
         let (partner, _) = samples[samples.len() - 1 - i];
-        row[label] += (1.0 - epsilon) * kept;
-        row[partner] += (1.0 - epsilon) * (1.0 - kept);
+        row[label] += (1.0 - epsilon) * weight;
+        row[partner] += (1.0 - epsilon) * (1.0 - weight);
     }
     targets
 }
 
-/// Where batches come from.
+/// Reads batches in the caller's thread, or receives them from a background thread.
 enum Feed {
-    Here(Reader),
-    Ahead { receiver: Receiver<Result<Samples, DataError>>, worker: Option<JoinHandle<()>> },
+    Inline(Reader),
+    Prefetch { receiver: Receiver<Result<HostBatch, DataError>>, worker: Option<JoinHandle<()>> },
     Done,
 }
 
 impl Feed {
-    /// A worker that keeps this many batches ready.
-    fn ahead(reader: Reader, batches: usize) -> Self {
+    /// Starts a background thread that keeps up to this many batches ready.
+    fn prefetch(reader: Reader, batches: usize) -> Self {
         let (sender, receiver) = sync_channel(batches);
         let worker = std::thread::spawn(move || {
-            for samples in reader {
-                if sender.send(samples).is_err() {
-                    break; // The caller lost interest.
+            for batch in reader {
+                if sender.send(batch).is_err() {
+                    break; // The receiver was dropped.
                 }
             }
         });
-        Self::Ahead { receiver, worker: Some(worker) }
+        Self::Prefetch { receiver, worker: Some(worker) }
     }
 }
 
 impl Iterator for Feed {
-    type Item = Result<Samples, DataError>;
+    type Item = Result<HostBatch, DataError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         match self {
-            Self::Here(reader) => reader.next(),
-            Self::Ahead { receiver, worker } => match receiver.recv() {
-                Ok(samples) => Some(samples),
-                Err(_) => worker.take()?.join().err().map(|panic| Err(DataError::Worker(message(&*panic)))),
+            Self::Inline(reader) => reader.next(),
+            Self::Prefetch { receiver, worker } => match receiver.recv() {
+                Ok(batch) => Some(batch),
+                Err(_) => worker.take()?.join().err().map(|panic| Err(DataError::Worker(panic_message(&*panic)))),
             },
             Self::Done => None,
         }
     }
 }
 
-fn message(panic: &(dyn std::any::Any + Send)) -> String {
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message").into()
 }
@@ -425,7 +425,7 @@ fn message(panic: &(dyn std::any::Any + Send)) -> String {
 mod tests {
     use super::*;
 
-    /// Sample `i` is a 1x1 image of value `i`; sample `bad` fails, or panics.
+    /// Sample `i` is a 1x1 image of value `i`; reading sample `bad` fails or panics.
     struct Counting {
         len: usize,
         bad: Option<usize>,
@@ -444,8 +444,8 @@ mod tests {
         }
         fn read(&self, index: usize, pixels: &mut [f32]) -> Result<usize, DataError> {
             if self.bad == Some(index) {
-                assert!(!self.panics, "sample {index} is cursed");
-                return Err(DataError::Corrupt { file: format!("{index}.png"), reason: "cut off".into() });
+                assert!(!self.panics, "cannot read sample {index}");
+                return Err(DataError::Corrupt { file: format!("{index}.png"), reason: "truncated".into() });
             }
             pixels[0] = index as f32;
             Ok(index % 2)
@@ -465,21 +465,21 @@ mod tests {
     }
 
     #[test]
-    fn the_order_is_a_function_of_seed_and_epoch_whatever_was_read_before() {
+    fn the_order_depends_only_on_seed_and_epoch() {
         let loader = counting(10).with_order(Order::Shuffled { seed: 3 });
         let (first, second) = (values(&loader), values(&loader));
         assert_ne!(first, second);
         loader.seek(1, 0);
         assert_eq!(values(&loader), second);
-        let ahead = counting(10).with_order(Order::Shuffled { seed: 3 }).with_prefetch(2);
-        assert_eq!([values(&ahead), values(&ahead)], [first.clone(), second]);
+        let prefetching = counting(10).with_order(Order::Shuffled { seed: 3 }).with_prefetch(2);
+        assert_eq!([values(&prefetching), values(&prefetching)], [first.clone(), second]);
         let mut seen: Vec<f32> = first.concat();
         seen.sort_by(f32::total_cmp);
         assert_eq!(seen, (0..10).map(|i| i as f32).collect::<Vec<_>>());
     }
 
     #[test]
-    fn an_epoch_can_be_entered_in_its_middle() {
+    fn seek_can_start_in_the_middle_of_an_epoch() {
         let loader = counting(10).with_order(Order::Shuffled { seed: 3 });
         let whole = values(&loader);
         loader.seek(0, 2);
@@ -507,20 +507,20 @@ mod tests {
     }
 
     #[test]
-    fn errors_and_panics_of_the_worker_reach_the_caller() {
+    fn errors_and_panics_of_the_background_thread_reach_the_caller() {
         for prefetch in [0, 2] {
             let results: Vec<_> = failing(10, Some(5), false).with_prefetch(prefetch).batches().collect();
             assert_eq!(results.len(), 2);
-            assert_eq!(results[1].as_ref().err().unwrap().to_string(), "5.png is not usable: cut off");
+            assert_eq!(results[1].as_ref().err().unwrap().to_string(), "5.png is invalid: truncated");
         }
         let results: Vec<_> = failing(10, Some(5), true).with_prefetch(1).batches().collect();
         assert_eq!(results.len(), 2);
         let error = results[1].as_ref().err().unwrap().to_string();
-        assert_eq!(error, "the data loader's worker panicked: sample 5 is cursed");
+        assert_eq!(error, "the data loader's background thread panicked: cannot read sample 5");
     }
 
     #[test]
-    fn batches_are_the_same_for_any_number_of_workers() {
+    fn batches_do_not_depend_on_the_number_of_workers() {
         let digits = crate::DataName::Digits.load().unwrap().train;
         let augmentation = Augmentation {
             crop: 1,
@@ -552,7 +552,7 @@ mod tests {
     }
 
     #[test]
-    fn mixup_mixes_images_and_labels_alike() {
+    fn mixup_weights_images_and_labels_equally() {
         let samples = [(0, 0.75), (1, 0.5), (2, 1.0)];
         let mut pixels = [8.0, 5.0, 4.0];
         mix(&mut pixels, 1, &samples);
@@ -563,7 +563,7 @@ mod tests {
     }
 
     #[test]
-    fn without_augmentation_there_are_labels_and_no_targets() {
+    fn targets_exist_only_with_mixup_or_label_smoothing() {
         let loader = counting(4).with_augmentation(Augmentation::default(), 0);
         assert!(loader.batches().next().unwrap().unwrap().targets.is_none());
         let smoothing = Augmentation { label_smoothing: 0.1, ..Augmentation::default() };
@@ -572,7 +572,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_is_a_loader_of_its_own() {
+    fn a_slice_reads_only_its_range() {
         let loader = counting(10);
         let slice = loader.slice(4, 7);
         assert_eq!(slice.num_items(), 3);

@@ -1,51 +1,52 @@
 use crate::{
-    DataError, DataName, Images,
+    DataError, Images,
+    files::read_file,
     formats::idx::{self, Idx},
-    name::read_file,
 };
 use std::path::Path;
 
 pub(crate) const CLASSES: usize = 10;
 
-/// The stems of the files' names, of images and labels.
-pub(crate) const TRAIN: [&str; 2] = ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"];
-pub(crate) const TEST: [&str; 2] = ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"];
+/// The names of the image file and the label file, without `.gz`.
+const TRAIN: [&str; 2] = ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"];
+const TEST: [&str; 2] = ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"];
 
-/// Reads the four files, plain or gzipped, of a dataset in the format of MNIST.
-pub(crate) fn read(name: DataName, dir: &Path) -> Result<(Images, Images), DataError> {
-    Ok((split(name, dir, TRAIN)?, split(name, dir, TEST)?))
+/// Reads the training and test images of a dataset in the format of MNIST: four files, uncompressed or gzipped.
+pub(crate) fn read(dataset: &'static str, dir: &Path) -> Result<(Images, Images), DataError> {
+    Ok((split(dataset, dir, TRAIN)?, split(dataset, dir, TEST)?))
 }
 
-/// Whether a folder has the four files, plain or gzipped.
-pub(crate) fn are_in(dir: &Path) -> bool {
+/// Whether a folder contains the four files, uncompressed or gzipped.
+pub(crate) fn is_complete_in(dir: &Path) -> bool {
     TRAIN.iter().chain(&TEST).all(|stem| dir.join(stem).is_file() || dir.join(format!("{stem}.gz")).is_file())
 }
 
-/// Which dataset the four files hold: MNIST's first test images are a 7, a 2 and a 1, Fashion-MNIST's a boot (9), a
-/// pullover (2) and trousers (1).
-pub(crate) fn recognize(dir: &Path) -> Result<DataName, DataError> {
-    let (_, labels) = read_idx(DataName::Mnist, dir, TEST[1])?;
-    Ok(if labels.bytes.starts_with(&[9, 2, 1]) { DataName::FashionMnist } else { DataName::Mnist })
+/// Whether the four files are Fashion-MNIST rather than MNIST. The first test labels of Fashion-MNIST are 9 (ankle
+/// boot), 2 (pullover) and 1 (trouser); those of MNIST are 7, 2 and 1.
+pub(crate) fn is_fashion_mnist(dir: &Path) -> Result<bool, DataError> {
+    let (_, labels) = read_idx("mnist", dir, TEST[1])?;
+    Ok(labels.bytes.starts_with(&[9, 2, 1]))
 }
 
-fn read_idx(name: DataName, dir: &Path, stem: &str) -> Result<(String, Idx), DataError> {
+fn read_idx(dataset: &'static str, dir: &Path, stem: &str) -> Result<(String, Idx), DataError> {
     let (plain, gzipped) = (dir.join(stem), dir.join(format!("{stem}.gz")));
     let path = if plain.is_file() { plain } else { gzipped };
     let file = path.display().to_string();
-    idx::read(&file, &read_file(name, &path)?).map(|idx| (file, idx))
+    idx::read(&file, &read_file(dataset, &path)?).map(|idx| (file, idx))
 }
 
-fn split(name: DataName, dir: &Path, files: [&str; 2]) -> Result<Images, DataError> {
-    let [(image_file, images), (label_file, labels)] = [read_idx(name, dir, files[0])?, read_idx(name, dir, files[1])?];
+fn split(dataset: &'static str, dir: &Path, files: [&str; 2]) -> Result<Images, DataError> {
+    let (image_file, images) = read_idx(dataset, dir, files[0])?;
+    let (label_file, labels) = read_idx(dataset, dir, files[1])?;
     let corrupt = |file: &str, reason: String| Err(DataError::Corrupt { file: file.into(), reason });
     let [count, height, width] = images.dims[..] else {
-        return corrupt(&image_file, format!("images have 3 dimensions, not {}", images.dims.len()));
+        return corrupt(&image_file, format!("expected 3 dimensions, found {}", images.dims.len()));
     };
     if count == 0 || height == 0 || width == 0 {
-        return corrupt(&image_file, format!("{count} images of {height}x{width} pixels are none"));
+        return corrupt(&image_file, format!("it is empty: {count} images of {height}x{width} pixels"));
     }
     if labels.dims != [count] {
-        return corrupt(&label_file, format!("{:?} labels do not go with {count} images", labels.dims));
+        return corrupt(&label_file, format!("it has {:?} labels for {count} images", labels.dims));
     }
     if let Some(index) = labels.bytes.iter().position(|&label| usize::from(label) >= CLASSES) {
         let label = labels.bytes[index];
@@ -67,14 +68,14 @@ mod tests {
     }
 
     #[test]
-    fn images_and_labels_belong_together() {
+    fn images_and_labels_must_match() {
         let dir = tempfile::tempdir().unwrap();
         let write = |stem: &str, content: Vec<u8>| fs::write(dir.path().join(stem), content).unwrap();
         write(TRAIN[0], idx(&[2, 1, 3], &[0, 51, 102, 255, 0, 0]));
         write(TRAIN[1], idx(&[2], &[7, 9]));
         write(TEST[0], idx(&[1, 1, 3], &[1, 2, 3]));
         write(TEST[1], idx(&[1], &[0]));
-        let (train, test) = read(DataName::Mnist, dir.path()).unwrap();
+        let (train, test) = read("mnist", dir.path()).unwrap();
         assert_eq!((train.shape(), train.labels(), test.len()), ([1, 1, 3], &[7, 9][..], 1));
         let mut pixels = [0.0; 3];
         assert_eq!(train.read(0, &mut pixels).unwrap(), 7);
@@ -82,19 +83,20 @@ mod tests {
 
         let error = |stem: &str, content: Vec<u8>, whole: Vec<u8>| {
             write(stem, content);
-            let error = read(DataName::Mnist, dir.path()).unwrap_err().to_string();
+            let error = read("mnist", dir.path()).unwrap_err().to_string();
             write(stem, whole);
             error
         };
         let whole = || idx(&[1], &[0]);
-        assert!(error(TEST[1], idx(&[2], &[0, 1]), whole()).contains("[2] labels do not go with 1 images"));
+        assert!(error(TEST[1], idx(&[2], &[0, 1]), whole()).contains("it has [2] labels for 1 images"));
         assert!(error(TEST[1], idx(&[1], &[10]), whole()).contains("label 0 is 10, but there are 10 classes"));
-        assert!(error(TEST[0], whole(), whole()).contains("images have 3 dimensions, not 1"));
+        assert!(error(TEST[0], whole(), whole()).contains("expected 3 dimensions, found 1"));
         assert!(
-            error(TRAIN[0], idx(&[0, 255, 255], &[]), idx(&[1], &[0])).contains("0 images of 255x255 pixels are none")
+            error(TRAIN[0], idx(&[0, 255, 255], &[]), idx(&[1], &[0]))
+                .contains("it is empty: 0 images of 255x255 pixels")
         );
         fs::remove_file(dir.path().join(TRAIN[1])).unwrap();
-        let error = read(DataName::FashionMnist, dir.path()).unwrap_err().to_string();
-        assert!(error.starts_with("fashion-mnist is not there: "), "{error}");
+        let error = read("fashion-mnist", dir.path()).unwrap_err().to_string();
+        assert!(error.starts_with("dataset fashion-mnist not found: "), "{error}");
     }
 }

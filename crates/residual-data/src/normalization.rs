@@ -1,56 +1,55 @@
 use crate::DataError;
 use serde::{Deserialize, Serialize};
-use std::{fmt, str::FromStr};
 
-/// What the pixels of a training set are normalised by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// The statistics of the training pixels that images are normalised by.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    strum::Display,
+    strum::EnumString,
+    strum::VariantNames,
+)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case", parse_err_ty = DataError, parse_err_fn = unknown_normalisation)]
 pub enum Normalize {
     /// The mean and standard deviation of all pixels.
     #[default]
     All,
-    /// Those of each channel.
+    /// The mean and standard deviation of each channel.
     Channel,
-    /// The mean of each pixel over the images (Krizhevsky et al. 2012, section 2), and one standard deviation,
-    /// that of all differences from these means.
+    /// The mean of each pixel over the images (Krizhevsky et al. 2012, section 2), and one standard deviation: that of
+    /// all differences from these means.
     Pixel,
 }
 
-impl fmt::Display for Normalize {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::All => "all",
-            Self::Channel => "channel",
-            Self::Pixel => "pixel",
-        })
-    }
+fn unknown_normalisation(word: &str) -> DataError {
+    DataError::UnknownWord { what: "normalisation", word: word.into(), expected: "all, channel or pixel" }
 }
 
-impl FromStr for Normalize {
-    type Err = DataError;
-
-    fn from_str(word: &str) -> Result<Self, DataError> {
-        [Self::All, Self::Channel, Self::Pixel].into_iter().find(|kind| kind.to_string() == word).ok_or_else(|| {
-            DataError::UnknownWord { what: "normalisation", word: word.into(), expected: "all, channel or pixel" }
-        })
-    }
-}
-
-/// `(x - mean) / std`, by one value for all pixels, one for each channel or one for each value of an image.
+/// The normalisation `(x - mean) / std`, with one mean and one standard deviation for all pixels, one per channel, or
+/// one per value of an image.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Normalization {
-    /// The means.
+    /// The means: 1, `channels`, or `channels · height · width` of them.
     pub mean: Vec<f32>,
-    /// The standard deviations.
+    /// The standard deviations: 1, `channels`, or `channels · height · width` of them.
     pub std: Vec<f32>,
 }
 
 impl Normalization {
-    /// Fails unless images `[channels, height, width]` can be normalised so.
+    /// Checks that this normalisation applies to images `[channels, height, width]`.
     ///
     /// # Errors
-    /// If there is neither one value nor as many as channels or as values of an image, or one makes no sense.
+    /// If the number of means or standard deviations is not 1, `channels` or `channels · height · width`, a mean is not
+    /// finite, or a standard deviation is not finite and positive.
     pub fn check(&self, shape: [usize; 3]) -> Result<(), DataError> {
         for values in [&self.mean, &self.std] {
             if ![1, shape[0], shape.iter().product()].contains(&values.len()) {
@@ -58,23 +57,23 @@ impl Normalization {
             }
         }
         if !self.mean.iter().all(|x| x.is_finite()) || !self.std.iter().all(|x| x.is_finite() && *x > 0.0) {
-            return Err(DataError::Statistics);
+            return Err(DataError::InvalidStatistics);
         }
         Ok(())
     }
 
-    /// Normalises an image of `channels` channels, in place.
+    /// Normalises an image of `channels` channels in place.
     ///
     /// # Panics
-    /// If [`Self::check`] fails for such images.
+    /// If [`Self::check`] fails for images of this shape.
     pub fn apply(&self, channels: usize, pixels: &mut [f32]) {
         let plane = (pixels.len() / channels).max(1);
         if self.mean.len() > channels || self.std.len() > channels {
-            let of = |values: &[f32], i: usize| {
+            let value = |values: &[f32], i: usize| {
                 if values.len() > channels { values[i] } else { values[i / plane % values.len()] }
             };
             for (i, x) in pixels.iter_mut().enumerate() {
-                *x = (*x - of(&self.mean, i)) / of(&self.std, i);
+                *x = (*x - value(&self.mean, i)) / value(&self.std, i);
             }
             return;
         }
@@ -85,7 +84,7 @@ impl Normalization {
     }
 }
 
-/// Mean and standard deviation of some values.
+/// The mean and standard deviation of the values.
 pub(crate) fn mean_and_std(values: impl Iterator<Item = f32> + Clone) -> (f32, f32) {
     let n = values.clone().count().max(1) as f64;
     let mean = values.clone().map(f64::from).sum::<f64>() / n;
@@ -98,17 +97,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_value_serves_all_and_others_their_channel_or_pixel() {
-        let by = |mean: &[f32], std: &[f32]| {
+    fn statistics_apply_to_all_pixels_per_channel_or_per_value() {
+        let normalized = |mean: &[f32], std: &[f32]| {
             let mut pixels = [1.0, 2.0, 3.0, 4.0];
             let normalization = Normalization { mean: mean.into(), std: std.into() };
             normalization.check([2, 1, 2]).unwrap();
             normalization.apply(2, &mut pixels);
             pixels
         };
-        assert_eq!(by(&[1.0], &[2.0]), [0.0, 0.5, 1.0, 1.5]);
-        assert_eq!(by(&[1.0, 3.0], &[1.0, 2.0]), [0.0, 1.0, 0.0, 0.5]);
-        assert_eq!(by(&[1.0, 2.0, 3.0, 6.0], &[2.0]), [0.0, 0.0, 0.0, -1.0]);
+        assert_eq!(normalized(&[1.0], &[2.0]), [0.0, 0.5, 1.0, 1.5]);
+        assert_eq!(normalized(&[1.0, 3.0], &[1.0, 2.0]), [0.0, 1.0, 0.0, 0.5]);
+        assert_eq!(normalized(&[1.0, 2.0, 3.0, 6.0], &[2.0]), [0.0, 0.0, 0.0, -1.0]);
         let check = |mean: &[f32], std: &[f32]| Normalization { mean: mean.into(), std: std.into() }.check([2, 1, 2]);
         assert!(
             check(&[0.0; 3], &[1.0]).is_err() && check(&[0.0], &[0.0]).is_err() && check(&[f32::NAN], &[1.0]).is_err()

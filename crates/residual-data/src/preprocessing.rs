@@ -3,53 +3,54 @@ use image::{DynamicImage, ImageFormat, ImageReader, imageops::FilterType};
 use serde::{Deserialize, Serialize};
 use std::{fs, io::Cursor, path::Path};
 
-/// What is done to an image file before a network sees it: the shorter side is resized, the middle
-/// cropped, and each channel c of the pixels in 0 … 1 becomes `(x - mean[c]) / std[c]`.
+/// How an image file becomes a network's input: resize the shorter side, crop a square from the centre, and normalise
+/// each channel `c` of the pixels, which are in 0 to 1, to `(x - mean[c]) / std[c]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Preprocessing {
     /// The shorter side after resizing, in pixels.
     pub resize: usize,
-    /// The side of the square crop.
+    /// The side of the square crop, in pixels.
     pub crop: usize,
-    /// The mean of each channel, three for colour, one for grey; or of each value of an image.
+    /// The mean of each channel (three for colour, one for greyscale), or of each value `[channels, crop, crop]`.
     pub mean: Vec<f32>,
-    /// The standard deviation of each channel, three for colour, one for grey.
+    /// The standard deviation of each channel: three for colour, one for greyscale.
     pub std: Vec<f32>,
 }
 
 impl Preprocessing {
-    /// With ImageNet's mean and standard deviation.
+    /// Preprocessing with ImageNet's mean and standard deviation.
     pub fn imagenet(resize: usize, crop: usize) -> Self {
         Self { resize, crop, mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] }
     }
 
-    /// Colour channels.
+    /// The number of colour channels.
     pub fn channels(&self) -> usize {
         self.std.len()
     }
 
-    /// `[channels, height, width]` of what comes out.
+    /// The shape of the output, `[channels, height, width]`.
     pub fn shape(&self) -> [usize; 3] {
         [self.channels(), self.crop, self.crop]
     }
 
-    /// Fails unless an image can be treated so.
+    /// Checks the settings.
     ///
     /// # Errors
-    /// What is wrong, and what would be right.
+    /// If `resize` is not 1 to 8192, `crop` is not 1 to `resize`, the number of means or standard deviations is wrong,
+    /// a mean is not finite, or a standard deviation is not finite and positive.
     pub fn validate(&self) -> Result<(), String> {
-        const LARGEST: usize = 8192;
-        if !(1..=LARGEST).contains(&self.resize) || self.crop == 0 || self.crop > self.resize {
+        const MAX_RESIZE: usize = 8192;
+        if !(1..=MAX_RESIZE).contains(&self.resize) || self.crop == 0 || self.crop > self.resize {
             return Err(format!(
-                "an image resized to {} cannot be cropped to {}; resize must be 1 to {LARGEST}, crop 1 to resize",
+                "an image resized to {} cannot be cropped to {}; resize must be 1 to {MAX_RESIZE}, crop 1 to resize",
                 self.resize, self.crop
             ));
         }
         let values = self.std.len() * self.crop * self.crop;
         if ![1, 3].contains(&self.std.len()) || ![self.std.len(), values].contains(&self.mean.len()) {
             let (means, stds) = (self.mean.len(), self.std.len());
-            return Err(format!("mean and std must have 3 values each, or 1 for grey, not {means} and {stds}"));
+            return Err(format!("mean and std must have 3 values each, or 1 for greyscale, not {means} and {stds}"));
         }
         if !self.mean.iter().all(|x| x.is_finite()) || !self.std.iter().all(|x| x.is_finite() && *x > 0.0) {
             return Err("mean must be finite and std positive".into());
@@ -57,45 +58,47 @@ impl Preprocessing {
         Ok(())
     }
 
-    /// Reads and treats a PNG or JPEG file: `channels · crop · crop` values in that order.
+    /// Reads and preprocesses a PNG or JPEG file. Returns the values of an image `[channels, crop, crop]`.
     ///
-    /// Resizing is bilinear with the filter widened when shrinking, as Pillow and torchvision do.
+    /// Resizing is bilinear and antialiased, as in Pillow and torchvision.
     ///
     /// # Errors
-    /// If the file cannot be read, is no whole image, or is more than 50 times as long as wide.
+    /// If the file cannot be read, is not a complete PNG or JPEG image, or its longer side is more than 50 times its
+    /// shorter side.
     pub fn read(&self, path: &Path) -> Result<Vec<f32>, DataError> {
-        Self::decode(path).map(|image| self.treat(&image))
+        Self::decode(path).map(|image| self.transform(&image))
     }
 
-    /// The image in a PNG or JPEG file.
+    /// Decodes a PNG or JPEG file.
     pub(crate) fn decode(path: &Path) -> Result<DynamicImage, DataError> {
         let bad = |reason: String| DataError::Image { path: path.into(), reason };
-        // The content says what it is; the name may be wrong.
+        // The file name's extension may be wrong, so the content decides the format.
         let bytes = fs::read(path).map_err(|error| bad(format!("cannot be read: {error}")))?;
         let reader = ImageReader::new(Cursor::new(&bytes)).with_guessed_format();
         let mut reader = reader.map_err(|error| bad(format!("cannot be read: {error}")))?;
         if !matches!(reader.format(), Some(ImageFormat::Png | ImageFormat::Jpeg)) {
             return Err(bad("is neither PNG nor JPEG".into()));
         }
-        if reader.format() == Some(ImageFormat::Jpeg) && is_cut(&bytes) {
-            return Err(bad("is not a whole image: its end is missing".into()));
+        if reader.format() == Some(ImageFormat::Jpeg) && is_truncated(&bytes) {
+            return Err(bad("is truncated: it has no end-of-image marker".into()));
         }
         let mut limits = image::Limits::default();
         limits.max_image_width = Some(1 << 16);
         limits.max_image_height = Some(1 << 16);
         reader.limits(limits);
-        let image = reader.decode().map_err(|error| bad(format!("is not a whole image: {error}")))?;
+        let image = reader.decode().map_err(|error| bad(format!("is not a valid image: {error}")))?;
         let (long, short) = (image.width().max(image.height()), image.width().min(image.height()).max(1));
         if long / short > 50 {
             let (width, height) = (image.width(), image.height());
             return Err(bad(format!(
-                "is {width}x{height} pixels; the longer side may be 50 times the shorter at most"
+                "is {width}x{height} pixels; the longer side must be at most 50 times the shorter"
             )));
         }
         Ok(image)
     }
 
-    fn treat(&self, image: &DynamicImage) -> Vec<f32> {
+    /// Resizes, crops and normalises an image.
+    fn transform(&self, image: &DynamicImage) -> Vec<f32> {
         let (width, height) = (image.width() as usize, image.height() as usize);
         let short = width.min(height).max(1);
         let scaled = |side: usize| ((side * self.resize) as f64 / short as f64) as usize;
@@ -111,13 +114,10 @@ impl Preprocessing {
         self.values(&resized.crop_imm(left as u32, top as u32, self.crop as u32, self.crop as u32))
     }
 
-    /// The normalised pixels of an image of the right size.
+    /// The normalised pixels of an image that already has its final size.
     pub(crate) fn values(&self, image: &DynamicImage) -> Vec<f32> {
         let channels = self.channels();
-        let pixels = match channels {
-            1 => image.to_luma8().into_raw(),
-            _ => image.to_rgb8().into_raw(),
-        };
+        let pixels = if channels == 1 { image.to_luma8().into_raw() } else { image.to_rgb8().into_raw() };
         let plane = pixels.len() / channels;
         let mut values: Vec<f32> =
             (0..pixels.len()).map(|at| f32::from(pixels[at % plane * channels + at / plane]) / 255.0).collect();
@@ -126,18 +126,19 @@ impl Preprocessing {
     }
 }
 
-/// Whether a JPEG file ends before its end-of-image marker (ITU T.81, annex B). The decoder makes up what is missing.
-fn is_cut(bytes: &[u8]) -> bool {
+/// Whether a JPEG file ends before its end-of-image marker (ITU T.81, annex B). The decoder does not report this: it
+/// fills in the missing pixels.
+fn is_truncated(bytes: &[u8]) -> bool {
     let mut at = 0;
     loop {
         let rest = bytes.get(at..).unwrap_or_default();
-        // In a scan's data FF is followed by 0 or a restart marker.
+        // Within the data of a scan, the byte FF is followed by 00 or belongs to a restart marker.
         let is_marker = |pair: &[u8]| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xff | 0xd0..=0xd7);
         let Some(found) = rest.windows(2).position(is_marker) else { return true };
         at += found + 2;
         match (rest[found + 1], bytes.get(at..at + 2)) {
             (0xd9, _) => return false,
-            // Start of image, and a marker without a segment.
+            // Markers without a segment: start of image, and TEM.
             (0xd8 | 0x01, _) => {}
             (_, Some(length)) => at += usize::from(u16::from_be_bytes([length[0], length[1]])),
             (_, None) => return true,
@@ -151,10 +152,10 @@ mod tests {
     use image::{GrayImage, Luma, Rgb, RgbImage};
 
     #[test]
-    fn a_crop_is_the_middle_and_pixels_are_normalised_by_channel() {
+    fn the_centre_is_cropped_and_each_channel_normalised() {
         let image = RgbImage::from_fn(6, 4, |x, y| Rgb([x as u8 * 10, y as u8 * 10, 255]));
         let preprocessing = Preprocessing { resize: 4, crop: 2, mean: vec![0.0, 0.1, 0.5], std: vec![1.0, 1.0, 0.5] };
-        let values = preprocessing.treat(&DynamicImage::ImageRgb8(image));
+        let values = preprocessing.transform(&DynamicImage::ImageRgb8(image));
         let byte = |x: f32| x / 255.0;
         let expected = [
             [byte(20.0), byte(30.0), byte(20.0), byte(30.0)],
@@ -165,30 +166,30 @@ mod tests {
     }
 
     #[test]
-    fn the_shorter_side_is_resized_and_a_constant_stays_constant() {
+    fn resizing_keeps_a_constant_image_constant() {
         let image = GrayImage::from_pixel(30, 90, Luma([51]));
         let preprocessing = Preprocessing { resize: 10, crop: 10, mean: vec![0.0], std: vec![1.0] };
-        let values = preprocessing.treat(&DynamicImage::ImageLuma8(image));
+        let values = preprocessing.transform(&DynamicImage::ImageLuma8(image));
         assert_eq!(values.len(), 100);
         assert!(values.iter().all(|x| (x - 0.2).abs() < 1e-6));
     }
 
     #[test]
-    fn a_jpeg_is_whole_up_to_its_end_and_with_anything_behind_it() {
+    fn only_a_jpeg_without_its_end_marker_is_truncated() {
         let mut jpeg = Vec::new();
         let image = RgbImage::from_fn(40, 30, |x, y| Rgb([(7 * x) as u8, (9 * y) as u8, (x * y) as u8]));
         image.write_to(&mut Cursor::new(&mut jpeg), ImageFormat::Jpeg).unwrap();
-        assert!(!is_cut(&jpeg));
+        assert!(!is_truncated(&jpeg));
         for length in 0..jpeg.len() {
-            assert!(is_cut(&jpeg[..length]), "{length} of {}", jpeg.len());
+            assert!(is_truncated(&jpeg[..length]), "{length} of {}", jpeg.len());
         }
-        // As phones put a film behind a picture.
+        // Phones append a video to a photo.
         jpeg.extend([0x00, 0xff, 0xda, 0x12]);
-        assert!(!is_cut(&jpeg));
+        assert!(!is_truncated(&jpeg));
     }
 
     #[test]
-    fn settings_that_cannot_be_are_refused() {
+    fn invalid_settings_are_rejected() {
         let with = |resize, crop, mean: &[f32], std: &[f32]| {
             Preprocessing { resize, crop, mean: mean.into(), std: std.into() }.validate()
         };

@@ -2,7 +2,7 @@
 
 use crate::{
     DataError, DataName,
-    name::{CIFAR10, CIFAR100},
+    cifar::{CIFAR10, CIFAR100},
 };
 use flate2::read::GzDecoder;
 use residual_fetch::{Checksum, Progress, Source, fetch, lock};
@@ -23,7 +23,7 @@ const fn download(name: &'static str, bytes: u64, sha256: &'static str) -> Downl
     Download { name, bytes, sha256 }
 }
 
-/// The archives of the authors' page.
+/// The authors' page.
 const TORONTO: &str = "https://www.cs.toronto.edu/~kriz/";
 const CIFAR10_ARCHIVE: [Download; 1] = [download(
     "cifar-10-binary.tar.gz",
@@ -71,7 +71,7 @@ const FASHION: [Download; 4] = [
 ];
 
 impl DataName {
-    /// The server and the files it has, and the folder that an archive unpacks to.
+    /// The server, the files on it, and, if the file is an archive, the folder in the archive.
     fn published(self) -> Option<(&'static str, &'static [Download], Option<&'static str>)> {
         match self {
             Self::Cifar10 => Some((TORONTO, &CIFAR10_ARCHIVE, Some(CIFAR10.folder))),
@@ -82,18 +82,22 @@ impl DataName {
         }
     }
 
-    /// The bytes to download, if there are any.
+    /// The size of the download in bytes; none if there is nothing to download.
     pub fn download_bytes(self) -> Option<u64> {
         self.published().map(|(_, files, _)| files.iter().map(|file| file.bytes).sum())
     }
 
-    /// Downloads the dataset into a folder, or goes on with a download that was cut, and verifies it. Reports bytes of
-    /// all files together. `mirror` is a URL that takes the server's place: under it the files are in a folder of the dataset's name.
+    /// Downloads the dataset into `dir` and verifies it; resumes an interrupted download. Calls `progress` with the
+    /// number of bytes downloaded so far, over all files. The URL `mirror` replaces the server's: it must have the
+    /// files in a folder with the name of the dataset.
     ///
     /// # Errors
-    /// If it is in the program or must be the user's own, or as [`residual_fetch::fetch`]'s.
+    /// If the dataset is built in or is a [`Folder`](crate::Folder), or as [`residual_fetch::fetch`].
     pub fn fetch(self, dir: &Path, mirror: Option<&str>, progress: &mut dyn FnMut(u64)) -> Result<(), DataError> {
-        let Some((server, files, unpacked)) = self.published() else { return Err(DataError::NotPublished(self)) };
+        let Some((server, files, unpacked)) = self.published() else {
+            let reason = if self == Self::Folder { "is a folder of your own" } else { "is built in" };
+            return Err(DataError::NotPublished { dataset: self.into(), reason });
+        };
         let mirror = mirror.map(|mirror| format!("{}/{self}", mirror.trim_end_matches('/')));
         let server = mirror.as_deref().unwrap_or(server);
         match unpacked {
@@ -115,29 +119,30 @@ fn fetch_files(dir: &Path, server: &str, files: &[Download], progress: &mut dyn 
     Ok(())
 }
 
-/// Downloads an archive and unpacks it, unless what is in it is there.
+/// Downloads and unpacks an archive, unless its content already exists.
 fn fetch_archive(
     dir: &Path,
     server: &str,
     archive: &Download,
     folder: &str,
-    is_there: &dyn Fn() -> bool,
+    is_complete: &dyn Fn() -> bool,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(), DataError> {
-    if is_there() {
+    if is_complete() {
         return Ok(());
     }
     fetch_files(dir, server, std::slice::from_ref(archive), progress)?;
-    // One process unpacks.
+    // Only one process at a time may unpack.
     let held = lock(&dir.join(folder))?;
-    if !is_there() {
+    if !is_complete() {
         unpack(dir, archive.name, folder)?;
     }
     held.remove();
     Ok(())
 }
 
-/// Unpacks an archive beside it, and removes it when its folder has taken its name, in place of one that is there.
+/// Unpacks an archive in `dir` to `folder`, which is replaced if it exists, and removes the archive. The folder appears
+/// by a rename, so it is never incomplete.
 fn unpack(dir: &Path, archive: &str, folder: &str) -> Result<(), DataError> {
     let at = |action, path: &Path| {
         let path = path.to_path_buf();
@@ -150,7 +155,7 @@ fn unpack(dir: &Path, archive: &str, folder: &str) -> Result<(), DataError> {
     }
     let file = File::open(&archive).map_err(at("read", &archive))?;
     tar::Archive::new(GzDecoder::new(file)).unpack(&temporary).map_err(at("unpack", &archive))?;
-    // Whole on the disk before it has its name.
+    // The files must be on disk before the rename.
     for entry in fs::read_dir(temporary.join(folder)).map_err(at("read", &temporary))?.flatten() {
         File::open(entry.path()).and_then(|file| file.sync_all()).map_err(at("write", &entry.path()))?;
     }
@@ -182,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn an_archive_becomes_its_folder() {
+    fn unpacking_replaces_the_folder_and_removes_the_archive() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("a.tar.gz"), archive()).unwrap();
         fs::create_dir(dir.path().join("some-folder.part")).unwrap();
@@ -194,7 +199,7 @@ mod tests {
         assert_eq!((files(dir.path()), files(&dir.path().join("some-folder"))), (1, 1));
     }
 
-    /// Answers requests with the whole content, or the first time with its first half.
+    /// Serves the content; closes the first connection after half of it.
     fn serve(content: Vec<u8>) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -216,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_download_is_taken_up_and_another_file_is_refused() {
+    fn an_interrupted_download_resumes_and_a_wrong_file_is_rejected() {
         let dir = tempfile::tempdir().unwrap();
         let content = archive();
         let saved = dir.path().join("expected");
@@ -225,15 +230,15 @@ mod tests {
         let server = serve(content.clone());
         let to = dir.path().join("data");
         let file = download("a.tar.gz", content.len() as u64, sha256);
-        let there = || to.join("some-folder/test.bin").is_file();
+        let complete = || to.join("some-folder/test.bin").is_file();
         let mut last = 0;
-        fetch_archive(&to, &server, &file, "some-folder", &there, &mut |done| last = done).unwrap();
+        fetch_archive(&to, &server, &file, "some-folder", &complete, &mut |done| last = done).unwrap();
         assert_eq!((last, fs::read(to.join("some-folder/test.bin")).unwrap()), (content.len() as u64, b"abc".to_vec()));
-        fetch_archive(&to, "http://127.0.0.1:1", &file, "some-folder", &there, &mut |_| {}).unwrap();
-        // What is no longer whole is fetched again.
+        fetch_archive(&to, "http://127.0.0.1:1", &file, "some-folder", &complete, &mut |_| {}).unwrap();
+        // An incomplete folder is fetched again.
         fs::remove_file(to.join("some-folder/test.bin")).unwrap();
-        fetch_archive(&to, &server, &file, "some-folder", &there, &mut |_| {}).unwrap();
-        assert!(there());
+        fetch_archive(&to, &server, &file, "some-folder", &complete, &mut |_| {}).unwrap();
+        assert!(complete());
 
         let error = DataName::Mnist.fetch(&dir.path().join("mnist"), Some(&server), &mut |_| {}).unwrap_err();
         assert!(error.to_string().contains("checksum"), "{error}");
@@ -241,8 +246,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_published_is_not_fetched() {
+    fn a_built_in_dataset_cannot_be_fetched() {
         let error = DataName::Digits.fetch(Path::new("x"), None, &mut |_| {}).unwrap_err();
-        assert_eq!(error.to_string(), "digits is in the program; there is nothing to fetch");
+        assert_eq!(error.to_string(), "dataset digits is built in; there is nothing to fetch");
     }
 }

@@ -2,23 +2,23 @@ use crate::{DataError, Dataset, Images};
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 use rand_distr::{Distribution, StandardNormal};
 
-/// A seeded dataset: one random prototype a class, and samples that add Gaussian noise to it.
+/// A seeded synthetic dataset: one random prototype per class, and samples that add Gaussian noise to the prototype.
 ///
-/// Sample `i` is of class `i mod classes`. With the default noise a linear classifier separates
-/// the classes, so that a test can tell learning from guessing within a few steps.
+/// Sample `i` has label `i mod classes`. With the default noise, a linear classifier separates the classes, so a test
+/// can tell learning from guessing within a few steps.
 #[derive(Clone, Debug)]
 pub struct Synthetic {
     /// `[channels, height, width]`.
     pub shape: [usize; 3],
-    /// Number of classes.
+    /// The number of classes.
     pub classes: usize,
-    /// Samples to train on.
+    /// The number of training samples.
     pub train: usize,
-    /// Samples held out.
+    /// The number of test samples.
     pub test: usize,
-    /// Standard deviation of the noise; the prototypes' is 1.
+    /// The standard deviation of the noise. That of the prototypes is 1.
     pub noise: f32,
-    /// The seed of every draw.
+    /// The seed of all random numbers.
     pub seed: u64,
 }
 
@@ -29,19 +29,19 @@ impl Default for Synthetic {
 }
 
 impl Synthetic {
-    /// Draws the dataset, standardised by its training pixels.
+    /// Draws the dataset, normalised by the mean and standard deviation of its training pixels.
     ///
     /// # Errors
-    /// If there are more classes than training samples, or none.
+    /// If there are no classes, or more classes than training samples.
     pub fn load(&self) -> Result<Dataset, DataError> {
         let (train, test) = self.images()?;
         Ok(Dataset::standardized(train, test))
     }
 
-    /// Draws the images to train on and those held out.
+    /// Draws the training and the test images.
     ///
     /// # Errors
-    /// If there are more classes than training samples, or none.
+    /// If there are no classes, or more classes than training samples.
     pub fn images(&self) -> Result<(Images, Images), DataError> {
         if self.classes == 0 || self.classes > self.train {
             return Err(DataError::Classes { samples: self.train, classes: self.classes });
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_seed_draws_the_same_images_and_another_seed_others() {
+    fn images_depend_on_the_seed() {
         let draw = |seed| {
             let mut pixels = vec![0.0; 64];
             let label = Synthetic { seed, ..Synthetic::default() }.load().unwrap().train.read(7, &mut pixels).unwrap();
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn more_classes_than_samples_are_refused() {
+    fn more_classes_than_samples_are_rejected() {
         let error = Synthetic { classes: 321, ..Synthetic::default() }.load().unwrap_err();
         assert!(error.to_string().contains("320 samples cannot have 321 classes"));
     }

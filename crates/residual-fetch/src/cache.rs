@@ -5,41 +5,43 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The folder for downloads: `$RESIDUAL_CACHE`, else `$XDG_CACHE_HOME/residual`, else the one the system has for
-/// caches, such as `~/.cache/residual`, `~/Library/Caches/residual` (macOS) or `%LOCALAPPDATA%\residual` (Windows).
-/// It need not exist.
+/// The folder for downloads: `$RESIDUAL_CACHE` if set, else `$XDG_CACHE_HOME/residual`, else `residual` in the system's
+/// cache folder: `~/.cache/residual`, `~/Library/Caches/residual` (macOS) or `%LOCALAPPDATA%\residual` (Windows). The
+/// folder need not exist.
 ///
 /// # Errors
-/// If none of them is known.
+/// If none of these can be determined.
 pub fn cache_dir() -> Result<PathBuf, FetchError> {
     let system = if cfg!(windows) {
         env::var_os("LOCALAPPDATA").map(PathBuf::from)
     } else {
         env::home_dir().map(|home| home.join(if cfg!(target_os = "macos") { "Library/Caches" } else { ".cache" }))
     };
-    choose(env::var_os, system).ok_or(FetchError::NoCache)
+    choose(env::var_os, system).ok_or(FetchError::NoCacheDir)
 }
 
-/// The server that `RESIDUAL_MIRROR` names, a URL under which published files have the same names, with a slash at its
-/// end; none if it names none.
+/// The mirror given by the environment variable `RESIDUAL_MIRROR`: a URL under which the published files have their
+/// original names. Returns it with a trailing slash, or `None` if the variable is unset or empty.
 ///
 /// # Errors
-/// If that is no URL.
+/// If the value does not begin with `http://` or `https://`.
 pub fn mirror() -> Result<Option<String>, FetchError> {
     match env::var("RESIDUAL_MIRROR") {
-        Ok(mirror) if !mirror.is_empty() => match mirror.starts_with("http://") || mirror.starts_with("https://") {
-            true => Ok(Some(format!("{}/", mirror.trim_end_matches('/')))),
-            false => Err(FetchError::Mirror(mirror)),
-        },
-        _ => Ok(None),
+        Ok(mirror) if mirror.is_empty() => Ok(None),
+        Ok(mirror) if mirror.starts_with("http://") || mirror.starts_with("https://") => {
+            Ok(Some(format!("{}/", mirror.trim_end_matches('/'))))
+        }
+        Ok(mirror) => Err(FetchError::InvalidMirror(mirror)),
+        Err(_) => Ok(None),
     }
 }
 
+/// Picks the cache folder from the environment variables and the system's cache folder.
 fn choose(variable: impl Fn(&'static str) -> Option<OsString>, system: Option<PathBuf>) -> Option<PathBuf> {
     if let Some(own) = variable("RESIDUAL_CACHE").filter(|folder| !folder.is_empty()) {
         return Some(own.into());
     }
-    // The XDG specification has a relative path ignored.
+    // The XDG specification requires relative paths to be ignored.
     let xdg = variable("XDG_CACHE_HOME").filter(|folder| Path::new(folder).is_absolute()).map(PathBuf::from);
     xdg.or(system.filter(|folder| folder.is_absolute())).map(|folder| folder.join("residual"))
 }
@@ -49,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_most_specific_folder_wins() {
+    fn environment_variables_override_the_system_folder() {
         let root = env::temp_dir();
         let system = || Some(root.join("system"));
         let xdg = root.join("xdg");

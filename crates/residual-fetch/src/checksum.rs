@@ -6,10 +6,10 @@ use std::{
     path::Path,
 };
 
-/// The fewest digits that tell files apart.
-const SHORTEST: usize = 8;
+/// The minimum length of a checksum prefix, in hexadecimal digits.
+const MIN_PREFIX: usize = 8;
 
-/// What the SHA-256 checksum of a file must be, in hexadecimal digits of either case.
+/// The expected SHA-256 checksum of a file, in hexadecimal digits of either case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Checksum {
     /// All 64 digits.
@@ -27,20 +27,20 @@ impl Checksum {
         }
     }
 
-    /// Refuses digits that would accept no file, or nearly any.
+    /// Checks that these are hexadecimal digits and neither too few nor too many.
     pub(crate) fn check(&self) -> Result<(), FetchError> {
         let (lengths, expected) = match self {
             Self::Full(_) => (64..=64, "64"),
-            Self::Prefix(_) => (SHORTEST..=64, "8 to 64"),
+            Self::Prefix(_) => (MIN_PREFIX..=64, "8 to 64"),
         };
         let digits = self.digits();
         if lengths.contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
             return Ok(());
         }
-        Err(FetchError::Digits { digits: digits.into(), expected })
+        Err(FetchError::InvalidChecksum { digits: digits.into(), expected })
     }
 
-    /// The digits that a file has instead of these, if it is another one.
+    /// The digits of the file's checksum if they differ from the expected ones.
     pub(crate) fn mismatch(&self, path: &Path) -> Result<Option<String>, FetchError> {
         self.check()?;
         let mut found = sha256_file(path).map_err(FetchError::io("read", path))?;
@@ -67,10 +67,10 @@ pub fn sha256_file(path: impl AsRef<Path>) -> io::Result<String> {
     }
 }
 
-/// Checks that a file is the one published.
+/// Checks that a file has the expected checksum.
 ///
 /// # Errors
-/// If it cannot be read or has another checksum, or if the digits are no checksum.
+/// If the file cannot be read, its checksum differs, or `checksum` is not valid.
 pub fn verify(path: impl AsRef<Path>, checksum: &Checksum) -> Result<(), FetchError> {
     let path = path.as_ref();
     match checksum.mismatch(path)? {

@@ -1,4 +1,4 @@
-use crate::{FetchError, Progress, Source, beside};
+use crate::{Checksum, FetchError};
 use std::{
     fs::{self, File},
     io::{self, Read, Seek, SeekFrom, Write},
@@ -11,16 +11,36 @@ use ureq::{
     http::{Response, Uri, header},
 };
 
-/// How often a transfer that breaks off is taken up within one call.
+/// How many times one call resumes an interrupted transfer.
 const RETRIES: usize = 3;
-/// How long to wait before that.
+/// How long to wait before each retry.
 const PAUSE: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 1000 });
-/// How long a server may keep silent.
-const SILENCE: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 30 });
+/// How long to wait for a response from the server.
+const TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 30 });
+
+/// A published file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The HTTP or HTTPS URL.
+    pub url: String,
+    /// The expected checksum.
+    pub sha256: Checksum,
+}
+
+/// The progress of a download. It falls back to 0 if the server cannot resume in the middle of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The number of bytes received, including those of earlier attempts.
+    pub done: u64,
+    /// The size of the file in bytes, if the server sends it.
+    pub total: Option<u64>,
+}
 
 /// A transfer that ended early.
-struct Cut {
+struct Interruption {
+    /// Bytes received in this attempt.
     received: u64,
+    /// Bytes received in all attempts.
     done: u64,
     total: Option<u64>,
     reason: String,
@@ -33,14 +53,13 @@ struct Download<'a> {
     agent: Agent,
 }
 
-/// Downloads a file whose target is free and locked.
+/// Downloads a file to `to`, which must not exist and must be locked.
 pub(crate) fn download(source: &Source, to: &Path, progress: &mut dyn FnMut(Progress)) -> Result<(), FetchError> {
-    let download = Download { source, to, part: beside(to, ".part"), agent: agent(&source.url) };
+    let download = Download { source, to, part: to.with_added_extension("part"), agent: agent(&source.url) };
     let mut retries = 0;
-    while let Some(cut) = download.attempt(progress)? {
-        if cut.received == 0 || retries == RETRIES {
-            let Cut { done, total, reason, .. } = cut;
-            return Err(FetchError::Cut { url: source.url.clone(), done, total, reason });
+    while let Some(Interruption { received, done, total, reason }) = download.attempt(progress)? {
+        if received == 0 || retries == RETRIES {
+            return Err(FetchError::Interrupted { url: source.url.clone(), done, total, reason });
         }
         retries += 1;
         thread::sleep(PAUSE);
@@ -49,8 +68,8 @@ pub(crate) fn download(source: &Source, to: &Path, progress: &mut dyn FnMut(Prog
 }
 
 impl Download<'_> {
-    /// Transfers what is missing, as far as that goes.
-    fn attempt(&self, progress: &mut dyn FnMut(Progress)) -> Result<Option<Cut>, FetchError> {
+    /// Requests and writes the missing bytes. Returns the interruption if the transfer ends early.
+    fn attempt(&self, progress: &mut dyn FnMut(Progress)) -> Result<Option<Interruption>, FetchError> {
         let have = match fs::metadata(&self.part) {
             Ok(part) => part.len(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
@@ -58,7 +77,7 @@ impl Download<'_> {
         };
         let mut request = self.agent.get(&self.source.url);
         if have > 0 {
-            // Should the published file have changed since, the checksum tells.
+            // If the published file has changed in the meantime, the checksum will not match.
             request = request.header(header::RANGE, format!("bytes={have}-"));
         }
         let response = request.call().map_err(|error| self.unreachable(&error))?;
@@ -67,7 +86,7 @@ impl Download<'_> {
             200 => (0, length),
             206 | 416 if have > 0 => match range(&response) {
                 Some((start, total)) if start == have => (start, total.or(length.map(|length| start + length))),
-                // Nothing goes on from here: all is there already, or what is there is of no use.
+                // The server cannot resume here: the part is either complete already or useless.
                 _ if self.source.sha256.mismatch(&self.part)?.is_none() => return Ok(None),
                 _ => {
                     self.remove_part()?;
@@ -82,14 +101,14 @@ impl Download<'_> {
         self.transfer(response, start, total, progress)
     }
 
-    /// Writes a body to the part from `start` on.
+    /// Writes the body of a response to the part, from byte `start` on.
     fn transfer(
         &self,
         response: Response<Body>,
         start: u64,
         total: Option<u64>,
         progress: &mut dyn FnMut(Progress),
-    ) -> Result<Option<Cut>, FetchError> {
+    ) -> Result<Option<Interruption>, FetchError> {
         let write = || FetchError::io("write", &self.part);
         let mut part = File::options().write(true).create(true).truncate(false).open(&self.part).map_err(write())?;
         part.set_len(start).and_then(|()| part.seek(SeekFrom::Start(start))).map_err(write())?;
@@ -108,11 +127,11 @@ impl Download<'_> {
             }
         };
         part.sync_all().map_err(write())?;
-        let short = total.is_some_and(|total| done < total).then(|| "the server sent no more".into());
-        Ok(failure.or(short).map(|reason| Cut { received: done - start, done, total, reason }))
+        let short = total.is_some_and(|total| done < total).then(|| "the server stopped sending".into());
+        Ok(failure.or(short).map(|reason| Interruption { received: done - start, done, total, reason }))
     }
 
-    /// Gives the part its name if it is the file expected.
+    /// Verifies the part and renames it to the target.
     fn finish(&self) -> Result<(), FetchError> {
         if let Some(found) = self.source.sha256.mismatch(&self.part)? {
             self.remove_part()?;
@@ -132,33 +151,33 @@ impl Download<'_> {
 }
 
 fn agent(url: &str) -> Agent {
-    // A proxy cannot reach what only this machine serves.
+    // A proxy cannot reach a server on this machine.
     let local = url.parse::<Uri>().is_ok_and(|url| matches!(url.host(), Some("localhost" | "127.0.0.1" | "[::1]")));
     Agent::config_builder()
         .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
-        // The checksum is that of the bytes as published.
+        // The checksum is of the published bytes, so the server must not compress them.
         .accept_encoding("identity")
         .proxy(if local { None } else { Proxy::try_from_env() })
         .http_status_as_error(false)
-        .timeout_resolve(Some(SILENCE))
-        .timeout_connect(Some(SILENCE))
-        .timeout_per_read(Some(SILENCE))
-        .timeout_per_write(Some(SILENCE))
+        .timeout_resolve(Some(TIMEOUT))
+        .timeout_connect(Some(TIMEOUT))
+        .timeout_per_read(Some(TIMEOUT))
+        .timeout_per_write(Some(TIMEOUT))
         .build()
         .into()
 }
 
-/// The start and the whole length in a header such as `content-range: bytes 100-299/300`.
+/// The start and the total length from a header such as `content-range: bytes 100-299/300`.
 fn range(response: &Response<Body>) -> Option<(u64, Option<u64>)> {
     let value = response.headers().get(header::CONTENT_RANGE)?.to_str().ok()?;
     let (range, total) = value.strip_prefix("bytes ")?.split_once('/')?;
     Some((range.split_once('-')?.0.trim().parse().ok()?, total.trim().parse().ok()))
 }
 
-/// What happened, in words for a person.
+/// The cause of an error, for a message.
 fn reason(error: &ureq::Error) -> String {
     match error {
-        ureq::Error::Timeout(_) => format!("no answer for {} seconds", SILENCE.as_secs()),
+        ureq::Error::Timeout(_) => format!("no response for {} seconds", TIMEOUT.as_secs()),
         ureq::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => "the connection was closed".into(),
         ureq::Error::Io(error) => error.to_string(),
         error => error.to_string(),

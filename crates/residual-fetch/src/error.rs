@@ -3,74 +3,74 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What went wrong with a published file.
+/// An error of a download, a checksum or the cache.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// Digits that are no checksum.
+    /// The expected checksum does not have the form of a checksum.
     #[error("`{digits}` is not a SHA-256 checksum; expected {expected} hexadecimal digits")]
-    Digits {
-        /// The digits.
+    InvalidChecksum {
+        /// The given digits.
         digits: String,
-        /// How many there should be.
+        /// The allowed number of digits.
         expected: &'static str,
     },
-    /// A mirror that cannot be one.
+    /// The mirror is not an HTTP or HTTPS URL.
     #[error("RESIDUAL_MIRROR is `{0}`; expected a URL that begins with http:// or https://")]
-    Mirror(String),
-    /// Nobody answered.
+    InvalidMirror(String),
+    /// The server did not answer.
     #[error(
-        "cannot reach {url}: {reason}; try again later, or download it elsewhere and put it at {}",
+        "cannot reach {url}: {reason}; try again later, or download the file elsewhere and save it as {}",
         to.display()
     )]
     Unreachable {
-        /// The address.
+        /// The URL.
         url: String,
-        /// What happened.
+        /// The cause.
         reason: String,
-        /// Where the file belongs.
+        /// The path where the file is expected.
         to: PathBuf,
     },
-    /// The server answered with something other than the file.
+    /// The server answered with an error status.
     #[error(
-        "cannot download {url}: the server answered with status {status}; download it elsewhere and put it at {}",
+        "cannot download {url}: the server returned status {status}; download the file elsewhere and save it as {}",
         to.display()
     )]
     Status {
-        /// The address.
+        /// The URL.
         url: String,
-        /// The status.
+        /// The HTTP status.
         status: u16,
-        /// Where the file belongs.
+        /// The path where the file is expected.
         to: PathBuf,
     },
-    /// The transfer ended early; what came is kept.
+    /// The transfer ended early. The bytes received so far are kept.
     #[error(
-        "the download of {url} broke off after {done}{} bytes: {reason}; another try resumes there",
+        "the download of {url} was interrupted after {done}{} bytes: {reason}; try again to resume it",
         total.map_or(String::new(), |total| format!(" of {total}"))
     )]
-    Cut {
-        /// The address.
+    Interrupted {
+        /// The URL.
         url: String,
-        /// Bytes that are there.
+        /// The number of bytes received.
         done: u64,
-        /// Bytes there should be.
+        /// The size of the file in bytes, if known.
         total: Option<u64>,
-        /// What happened.
+        /// The cause.
         reason: String,
     },
-    /// What came is not what was published; it is removed.
+    /// The downloaded file has another checksum. It was removed.
     #[error(
-        "{url} is not the file expected: its SHA-256 checksum is {found}, not {expected}; the download was removed"
+        "{url} is not the expected file: its SHA-256 checksum is {found}, not {expected}; the download was removed"
     )]
     Mismatch {
-        /// The address.
+        /// The URL.
         url: String,
-        /// The digits it should have.
+        /// The expected digits.
         expected: String,
-        /// The digits it has, as many as are expected.
+        /// The digits of the downloaded file, truncated to the length of the expected ones.
         found: String,
     },
-    /// A file that is there is not the one published.
+    /// An existing file has another checksum.
     #[error(
         "{} is damaged: its SHA-256 checksum is {found}, not {expected}; remove it to download it again",
         path.display()
@@ -78,39 +78,39 @@ pub enum FetchError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// The digits it should have.
+        /// The expected digits.
         expected: String,
-        /// The digits it has, as many as are expected.
+        /// The digits of the file, truncated to the length of the expected ones.
         found: String,
     },
-    /// Another process downloads the same file.
-    #[error("{} is being downloaded by another process; wait until that is done", path.display())]
+    /// Another process is downloading the same file.
+    #[error("{} is being downloaded by another process; wait for it to finish", path.display())]
     Busy {
         /// The file.
         path: PathBuf,
     },
-    /// A file could not be read or written.
+    /// A file cannot be read or written.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried, such as `read`.
+        /// The operation that failed, such as `read`.
         action: &'static str,
-        /// On which file or folder.
+        /// The file or folder.
         path: PathBuf,
-        /// Why it failed.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// There is no place for the cache.
-    #[error("there is no folder for downloads; set RESIDUAL_CACHE to one")]
-    NoCache,
+    /// No cache folder can be determined.
+    #[error("no cache folder found; set RESIDUAL_CACHE to a folder for downloads")]
+    NoCacheDir,
 }
 
 impl FetchError {
-    /// Whether something asked for is wrong, rather than a failure on the way.
+    /// Whether the request was wrong, rather than the network, a file or the system.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Mirror(_))
+        matches!(self, Self::InvalidMirror(_))
     }
 
-    /// What makes an error of the system one that says what was tried on which file.
+    /// Converts an [`io::Error`], adding the failed operation and the file.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: path.into(), source }
     }

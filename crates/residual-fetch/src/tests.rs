@@ -1,72 +1,73 @@
-//! Against a server on this machine whose every answer is prescribed.
+//! Downloads from a local server that gives prescribed answers.
 
 use super::*;
 use std::{
-    io::{BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Write},
     net::{TcpListener, TcpStream},
+    path::PathBuf,
     sync::{Arc, Mutex},
     thread,
 };
 use tempfile::TempDir;
 
-/// One answer of the server, on a connection of its own.
+/// The server's answer to one request. Each request has its own connection.
 #[derive(Clone, Copy, Debug)]
 enum Answer {
-    /// The rest the client asked for.
+    /// The requested range.
     Rest,
-    /// As many bytes of it, then the connection is closed.
+    /// This many bytes of the requested range, then the connection is closed.
     Cut(usize),
-    /// As many bytes of it, then nothing until the client hangs up.
+    /// This many bytes of the requested range, then nothing until the client disconnects.
     Stall(usize),
-    /// All of it from the start, whatever the client asked for.
+    /// The whole file, ignoring the requested range.
     Whole,
-    /// The same, but as many bytes only.
+    /// This many bytes from the start of the file, ignoring the requested range, then the connection is closed.
     WholeCut(usize),
-    /// All of it, its length not told.
-    Unannounced,
-    /// All of it in chunks, the last of them missing or not.
+    /// The whole file, without its length.
+    WithoutLength,
+    /// The whole file in chunks, with or without the final chunk.
     Chunked(bool),
-    /// A part the client did not ask for.
-    WrongPart,
-    /// No more than a status.
+    /// A range that was not requested.
+    WrongRange,
+    /// Only a status.
     Status(u16),
-    /// Another path.
+    /// A redirect to another path.
     Redirect,
-    /// The connection is closed at once.
+    /// No answer: the connection is closed at once.
     Nothing,
 }
 
 struct Server {
     address: String,
-    /// Per connection, the path and where the client wanted to begin.
-    asked: Arc<Mutex<Vec<(String, u64)>>>,
+    /// The path and the start of the requested range, per connection.
+    requests: Arc<Mutex<Vec<(String, u64)>>>,
 }
 
 impl Server {
     fn start(content: &[u8], answers: &[Answer]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let (log, content, answers) = (asked.clone(), content.to_vec(), answers.to_vec());
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let (log, content, answers) = (requests.clone(), content.to_vec(), answers.to_vec());
         thread::spawn(move || {
             for answer in answers {
                 let Ok((stream, _)) = listener.accept() else { return };
-                let request = request(&stream);
+                let request = read_request(&stream);
                 let start = request.1;
                 log.lock().unwrap().push(request);
-                // The client may have gone.
+                // The client may have disconnected.
                 let _ = reply(&stream, answer, &content, start as usize);
             }
         });
-        Self { address, asked }
+        Self { address, requests }
     }
 
     fn starts(&self) -> Vec<u64> {
-        self.asked.lock().unwrap().iter().map(|(_, start)| *start).collect()
+        self.requests.lock().unwrap().iter().map(|(_, start)| *start).collect()
     }
 }
 
-fn request(stream: &TcpStream) -> (String, u64) {
+fn read_request(stream: &TcpStream) -> (String, u64) {
     let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
     let path = lines.next().unwrap().split(' ').nth(1).unwrap().to_owned();
     let mut start = 0;
@@ -112,7 +113,7 @@ fn reply(mut stream: &TcpStream, answer: Answer, content: &[u8], start: usize) -
                 _ => stream.write_all(rest)?,
             }
         }
-        Answer::Unannounced => {
+        Answer::WithoutLength => {
             head("200 OK", String::new())?;
             stream.write_all(content)?;
         }
@@ -125,7 +126,7 @@ fn reply(mut stream: &TcpStream, answer: Answer, content: &[u8], start: usize) -
             }
             stream.write_all(if ended { b"0\r\n\r\n" } else { b"" })?;
         }
-        Answer::WrongPart => {
+        Answer::WrongRange => {
             head("206 Partial Content", format!("content-length: 1\r\ncontent-range: bytes 0-0/{total}\r\n"))?;
             stream.write_all(&content[..1])?;
         }
@@ -136,7 +137,7 @@ fn reply(mut stream: &TcpStream, answer: Answer, content: &[u8], start: usize) -
     Ok(())
 }
 
-/// Numbers that look random: those of Knuth's MMIX.
+/// Pseudorandom numbers: the linear congruential generator of Knuth's MMIX.
 fn next(state: &mut u64) -> usize {
     *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     (*state >> 33) as usize
@@ -147,7 +148,7 @@ fn content(bytes: usize) -> Vec<u8> {
     (0..bytes).map(|_| next(&mut state) as u8).collect()
 }
 
-/// A folder, the content of a published file, its digits and its place in the folder.
+/// A temporary folder, the content and checksum of a published file, and the path to download it to.
 struct Case {
     dir: TempDir,
     content: Vec<u8>,
@@ -188,7 +189,7 @@ impl Case {
         error
     }
 
-    /// The names in the folder.
+    /// The names of the files in the folder.
     fn names(&self) -> Vec<String> {
         let names = fs::read_dir(self.dir.path()).unwrap();
         let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -196,15 +197,15 @@ impl Case {
         names
     }
 
-    /// The file is there, and nothing else.
-    fn assert_whole(&self) {
+    /// Asserts that the folder contains the complete file and nothing else.
+    fn assert_complete(&self) {
         assert_eq!(self.names(), ["weights.pth"]);
         assert!(fs::read(&self.to).unwrap() == self.content);
     }
 }
 
 #[test]
-fn a_whole_download_shows_its_progress() {
+fn a_download_reports_its_progress() {
     let mut case = Case::new(300_000);
     case.to = case.dir.path().join("new/folder/weights.pth");
     let (server, source) = case.server(&[Answer::Rest]);
@@ -218,7 +219,7 @@ fn a_whole_download_shows_its_progress() {
 }
 
 #[test]
-fn one_call_takes_up_what_breaks_off_anywhere() {
+fn one_call_resumes_interrupted_transfers() {
     for seed in 0..40 {
         let mut state = seed;
         let case = Case::new(1 + next(&mut state) % 200_000);
@@ -238,18 +239,18 @@ fn one_call_takes_up_what_breaks_off_anywhere() {
         let (server, source) = case.server(&answers);
         assert_eq!(case.fetch(&source).unwrap(), Outcome::Downloaded, "{answers:?}");
         assert_eq!(server.starts(), starts);
-        case.assert_whole();
+        case.assert_complete();
     }
 }
 
 #[test]
-fn the_next_call_goes_on_where_the_last_one_gave_up() {
+fn the_next_call_resumes() {
     let case = Case::new(100_000);
     let cuts = [Answer::Cut(10_000), Answer::Cut(1), Answer::Cut(20_000), Answer::Cut(5)];
     let (server, source) = case.server(&cuts);
     let error = case.error(&source);
-    let told = "broke off after 30006 of 100000 bytes: the connection was closed; another try resumes there";
-    assert!(error.ends_with(told), "{error}");
+    let expected = "interrupted after 30006 of 100000 bytes: the connection was closed; try again to resume it";
+    assert!(error.ends_with(expected), "{error}");
     assert_eq!(server.starts(), [0, 10_000, 10_001, 30_001]);
     assert!(!case.to.exists());
 
@@ -258,87 +259,87 @@ fn the_next_call_goes_on_where_the_last_one_gave_up() {
     fetch(&source, &case.to, &mut |progress| first = first.or(Some(progress))).unwrap();
     assert_eq!(first, Some(Progress { done: 30_006, total: Some(100_000) }));
     assert_eq!(server.starts(), [30_006]);
-    case.assert_whole();
+    case.assert_complete();
 }
 
 #[test]
-fn a_transfer_that_brings_nothing_is_not_taken_up_again() {
+fn a_transfer_without_progress_is_not_retried() {
     let case = Case::new(5_000);
     let (server, source) = case.server(&[Answer::Cut(1_000), Answer::Cut(0), Answer::Rest]);
-    assert!(case.error(&source).contains("broke off after 1000 of 5000 bytes"));
+    assert!(case.error(&source).contains("interrupted after 1000 of 5000 bytes"));
     assert_eq!(server.starts(), [0, 1_000]);
 }
 
 #[test]
-fn a_silent_server_is_left() {
+fn a_stalled_transfer_times_out() {
     let case = Case::new(5_000);
     let (server, source) = case.server(&[Answer::Stall(1_000), Answer::Rest]);
     assert_eq!(case.fetch(&source).unwrap(), Outcome::Downloaded);
     assert_eq!(server.starts(), [0, 1_000]);
-    case.assert_whole();
+    case.assert_complete();
 
     let case = Case::new(5_000);
     let (_server, source) = case.server(&[Answer::Stall(0)]);
-    assert!(case.error(&source).contains("broke off after 0 of 5000 bytes: no answer for 2 seconds"));
+    assert!(case.error(&source).contains("interrupted after 0 of 5000 bytes: no response for 2 seconds"));
 }
 
 #[test]
-fn a_server_that_ignores_ranges_starts_over() {
+fn a_server_without_ranges_restarts_the_download() {
     let case = Case::new(50_000);
     let (server, source) = case.server(&[Answer::Whole, Answer::Whole]);
     fs::write(case.dir.path().join("weights.pth.part"), &case.content[..49_000]).unwrap();
     assert_eq!(case.fetch(&source).unwrap(), Outcome::Downloaded);
     assert_eq!(server.starts(), [49_000]);
-    case.assert_whole();
+    case.assert_complete();
 
     let case = Case::new(50_000);
     let (server, source) = case.server(&[Answer::WholeCut(20_000), Answer::WholeCut(10_000), Answer::Whole]);
     assert_eq!(case.fetch(&source).unwrap(), Outcome::Downloaded);
     assert_eq!(server.starts(), [0, 20_000, 10_000]);
-    case.assert_whole();
+    case.assert_complete();
 }
 
 #[test]
-fn a_part_that_nothing_continues_is_whole_or_dropped() {
+fn a_part_that_cannot_be_resumed_is_verified_or_removed() {
     let case = Case::new(9_000);
     let part = case.dir.path().join("weights.pth.part");
     let wrong = content(9_500);
-    // What is there, what the server answers, where the client begins.
+    // The existing part, the server's answers, and the starts of the requested ranges.
     let cases: [(&[u8], &[Answer], &[u64]); 4] = [
         (&case.content, &[Answer::Rest], &[9_000]),
-        (&case.content, &[Answer::WrongPart], &[9_000]),
+        (&case.content, &[Answer::WrongRange], &[9_000]),
         (&wrong, &[Answer::Rest, Answer::Rest], &[9_500, 0]),
-        (&wrong[..100], &[Answer::WrongPart, Answer::Rest], &[100, 0]),
+        (&wrong[..100], &[Answer::WrongRange, Answer::Rest], &[100, 0]),
     ];
-    for (there, answers, starts) in cases {
+    for (existing, answers, starts) in cases {
         let (server, source) = case.server(answers);
-        fs::write(&part, there).unwrap();
+        fs::write(&part, existing).unwrap();
         assert_eq!(case.fetch(&source).unwrap(), Outcome::Downloaded, "{answers:?}");
         assert_eq!(server.starts(), starts);
-        case.assert_whole();
+        case.assert_complete();
         fs::remove_file(&case.to).unwrap();
     }
 }
 
 #[test]
-fn a_length_need_not_be_told() {
-    for answer in [Answer::Unannounced, Answer::Chunked(true)] {
+fn the_length_may_be_unknown() {
+    for answer in [Answer::WithoutLength, Answer::Chunked(true)] {
         let case = Case::new(70_000);
         let (_server, source) = case.server(&[answer]);
         let mut totals = Vec::new();
         fetch(&source, &case.to, &mut |progress| totals.push(progress.total)).unwrap();
         assert!(totals.iter().all(Option::is_none));
-        case.assert_whole();
+        case.assert_complete();
     }
     let case = Case::new(70_000);
     let (server, source) = case.server(&[Answer::Chunked(false), Answer::Rest]);
     case.fetch(&source).unwrap();
     assert_eq!(server.starts(), [0, 70_000]);
-    case.assert_whole();
+    case.assert_complete();
 }
 
 #[test]
-fn another_file_than_expected_is_removed() {
+fn a_download_with_another_checksum_is_removed() {
     let digits = "0123456789abcdef".repeat(4);
     for sha256 in [Checksum::Full(digits.clone()), Checksum::Prefix(digits[..8].into())] {
         let case = Case::new(5_000);
@@ -347,25 +348,25 @@ fn another_file_than_expected_is_removed() {
         let error = case.error(&source);
         let expected = source.sha256.digits();
         let found = &case.digits[..expected.len()];
-        let told = format!("its SHA-256 checksum is {found}, not {expected}; the download was removed");
-        assert!(error.starts_with(&source.url) && error.ends_with(&told), "{error}");
+        let reason = format!("its SHA-256 checksum is {found}, not {expected}; the download was removed");
+        assert!(error.starts_with(&source.url) && error.ends_with(&reason), "{error}");
         assert_eq!(case.names(), ["weights.pth.lock"]);
     }
 }
 
 #[test]
-fn a_part_of_another_file_is_found_out() {
+fn a_part_of_another_file_is_detected() {
     let case = Case::new(5_000);
     let (server, source) = case.server(&[Answer::Rest, Answer::Rest]);
     fs::write(case.dir.path().join("weights.pth.part"), [0; 100]).unwrap();
-    assert!(case.error(&source).contains("not the file expected"));
+    assert!(case.error(&source).contains("not the expected file"));
     assert_eq!(case.fetch(&source).unwrap(), Outcome::Downloaded);
     assert_eq!(server.starts(), [100, 0]);
-    case.assert_whole();
+    case.assert_complete();
 }
 
 #[test]
-fn a_file_that_is_there_is_not_downloaded_again() {
+fn an_existing_file_is_not_downloaded_again() {
     let case = Case::new(5_000);
     let (server, mut source) = case.server(&[Answer::Rest]);
     fs::write(&case.to, &case.content).unwrap();
@@ -376,15 +377,15 @@ fn a_file_that_is_there_is_not_downloaded_again() {
     ];
     for sha256 in forms {
         source.sha256 = sha256;
-        let outcome = fetch(&source, &case.to, &mut |_| panic!("nothing is downloaded")).unwrap();
+        let outcome = fetch(&source, &case.to, &mut |_| panic!("a download")).unwrap();
         assert_eq!(outcome, Outcome::Present);
     }
     assert_eq!(server.starts(), [0; 0]);
-    case.assert_whole();
+    case.assert_complete();
 }
 
 #[test]
-fn a_damaged_file_is_named_and_stays() {
+fn a_damaged_file_is_reported_and_kept() {
     let case = Case::new(5_000);
     let (server, source) = case.server(&[Answer::Rest]);
     fs::write(&case.to, b"something else").unwrap();
@@ -397,58 +398,62 @@ fn a_damaged_file_is_named_and_stays() {
 }
 
 #[test]
-fn redirects_are_followed_from_any_start() {
+fn redirects_are_followed_when_resuming() {
     let case = Case::new(5_000);
     let (server, source) = case.server(&[Answer::Redirect, Answer::Cut(10), Answer::Redirect, Answer::Rest]);
     assert_eq!(case.fetch(&source).unwrap(), Outcome::Downloaded);
-    let asked = server.asked.lock().unwrap().clone();
-    let paths: Vec<_> = asked.iter().map(|(path, start)| (path.as_str(), *start)).collect();
+    let requests = server.requests.lock().unwrap().clone();
+    let paths: Vec<_> = requests.iter().map(|(path, start)| (path.as_str(), *start)).collect();
     assert_eq!(paths, [("/weights.pth", 0), ("/elsewhere", 0), ("/weights.pth", 10), ("/elsewhere", 10)]);
-    case.assert_whole();
+    case.assert_complete();
 }
 
 #[test]
-fn a_refusal_names_address_status_and_place() {
+fn an_error_status_is_reported_with_url_and_path() {
     for status in [404, 403, 503] {
         let case = Case::new(5_000);
         let (_server, source) = case.server(&[Answer::Status(status)]);
         let (url, to) = (&source.url, case.to.display());
-        let told = format!(
-            "cannot download {url}: the server answered with status {status}; download it elsewhere and put it at {to}"
+        let expected = format!(
+            "cannot download {url}: the server returned status {status}; \
+             download the file elsewhere and save it as {to}"
         );
-        assert_eq!(case.error(&source), told);
+        assert_eq!(case.error(&source), expected);
         assert!(!case.to.exists());
     }
 }
 
 #[test]
-fn an_unreachable_server_is_named() {
+fn an_unreachable_server_is_reported_with_its_url() {
     let case = Case::new(5_000);
     let (_server, closing) = case.server(&[Answer::Nothing]);
-    // A port nobody listens on, a server that says nothing, and words that are no address.
-    let urls = ["http://127.0.0.1:1/weights.pth", &closing.url, "no address", "ftp://127.0.0.1/weights.pth"];
+    // A port without a server, a server that closes the connection, and two invalid URLs.
+    let urls = ["http://127.0.0.1:1/weights.pth", &closing.url, "not a URL", "ftp://127.0.0.1/weights.pth"];
     for url in urls {
         let source = Source { url: url.into(), sha256: closing.sha256.clone() };
         let error = case.error(&source);
         assert!(error.starts_with(&format!("cannot reach {url}: ")), "{error}");
-        assert!(error.ends_with(&format!("download it elsewhere and put it at {}", case.to.display())), "{error}");
+        assert!(
+            error.ends_with(&format!("download the file elsewhere and save it as {}", case.to.display())),
+            "{error}"
+        );
     }
     assert_eq!(case.names(), ["weights.pth.lock"]);
 }
 
 #[test]
-fn what_came_survives_a_lost_network() {
+fn received_bytes_survive_a_lost_connection() {
     let case = Case::new(5_000);
     let (_server, source) = case.server(&[Answer::Cut(3_000), Answer::Nothing]);
     assert!(case.error(&source).starts_with("cannot reach http://127.0.0.1:"));
     let (server, source) = case.server(&[Answer::Rest]);
     case.fetch(&source).unwrap();
     assert_eq!(server.starts(), [3_000]);
-    case.assert_whole();
+    case.assert_complete();
 }
 
 #[test]
-fn one_of_two_at_once_is_refused() {
+fn a_second_download_of_the_same_file_fails() {
     let case = Case::new(5_000);
     let (server, source) = case.server(&[Answer::Rest]);
     let mut refused = 0;
@@ -456,27 +461,27 @@ fn one_of_two_at_once_is_refused() {
         let error = case.error(&source);
         assert_eq!(
             error,
-            format!("{} is being downloaded by another process; wait until that is done", case.to.display())
+            format!("{} is being downloaded by another process; wait for it to finish", case.to.display())
         );
         refused += 1;
     };
     assert_eq!(fetch(&source, &case.to, &mut second).unwrap(), Outcome::Downloaded);
     assert!(refused > 0);
     assert_eq!(server.starts(), [0]);
-    case.assert_whole();
+    case.assert_complete();
 }
 
 #[test]
-fn a_lock_left_behind_locks_nobody_out() {
+fn a_stale_lock_file_is_ignored() {
     let case = Case::new(5_000);
     let (_server, source) = case.server(&[Answer::Rest]);
     fs::write(case.dir.path().join("weights.pth.lock"), b"").unwrap();
     assert_eq!(case.fetch(&source).unwrap(), Outcome::Downloaded);
-    case.assert_whole();
+    case.assert_complete();
 }
 
 #[test]
-fn many_at_once_leave_one_whole_file() {
+fn concurrent_downloads_leave_one_complete_file() {
     let case = Case::new(400_000);
     let (_server, source) = case.server(&[Answer::Rest; 8]);
     thread::scope(|scope| {
@@ -489,11 +494,11 @@ fn many_at_once_leave_one_whole_file() {
             });
         }
     });
-    case.assert_whole();
+    case.assert_complete();
 }
 
 #[test]
-fn digits_that_check_nothing_are_refused() {
+fn invalid_checksums_are_rejected() {
     let hex = "0123456789abcdef".repeat(4);
     let bad = [
         (Checksum::Full(hex[1..].into()), "64"),
@@ -505,15 +510,16 @@ fn digits_that_check_nothing_are_refused() {
     ];
     let case = Case::new(10);
     for (sha256, expected) in bad {
-        let told = format!("`{}` is not a SHA-256 checksum; expected {expected} hexadecimal digits", sha256.digits());
+        let message =
+            format!("`{}` is not a SHA-256 checksum; expected {expected} hexadecimal digits", sha256.digits());
         let source = Source { url: "http://127.0.0.1/".into(), sha256 };
-        assert_eq!(case.error(&source), told);
+        assert_eq!(case.error(&source), message);
     }
     assert!(case.names().is_empty());
 }
 
 #[test]
-fn what_cannot_be_written_is_named() {
+fn a_path_that_cannot_be_written_is_reported() {
     let mut case = Case::new(5_000);
     let (_server, source) = case.server(&[Answer::Rest]);
     let file = case.dir.path().join("file");
@@ -521,7 +527,7 @@ fn what_cannot_be_written_is_named() {
     case.to = file.join("sub/weights.pth");
     let error = case.error(&source);
     assert!(error.starts_with("cannot ") && error.contains(&*file.to_string_lossy()), "{error}");
-    // A folder in the place of the part.
+    // A folder with the name of the part.
     case.to = case.dir.path().join("weights.pth");
     let part = case.dir.path().join("weights.pth.part");
     fs::create_dir(&part).unwrap();
@@ -530,7 +536,7 @@ fn what_cannot_be_written_is_named() {
 }
 
 #[test]
-fn checksums_are_the_standard_ones() {
+fn checksums_match_known_values() {
     let case = Case::new(0);
     for (text, digits) in [
         ("", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),

@@ -1,124 +1,145 @@
 //! The backward pass of a path.
 
 use crate::{
-    Buffer, Gradients, Layer, LayerGradients, Level, Norm, Path, Prepared, Saved, Shortcut, Statistics, Wanted,
+    Buffer, ConvNorm, ConvNormGradients, Gradients, NeedsGradient, Norm, Path, PreparedWeight, SavedForBackward,
+    Shortcut, SimdLevel, Statistics,
     conv::Plan,
-    elementwise::{
-        Affine, NormGradient, ZeroPad, add_gradient, gradient_sums, norm_gradient_rows, rectified_gradient_sums,
-    },
-    path::{Source, each},
-    tile::{Epilogue, Products},
+    elementwise::{Affine, NormGradient, ZeroPad, add_gradient, gradient_sums, norm_gradient_rows, relu_gradient_sums},
+    path::{LayerInput, for_each},
+    tile::{Epilogue, WeightGradientGemm},
     winograd,
 };
 use std::sync::Arc;
 
-/// Groups of images whose weight gradients are summed apart, and the memory that these may take.
-const GROUPS: usize = 32;
-const GROUP_MEMORY: usize = 16 << 20;
+/// The weight gradient is summed separately over groups of images, then over the groups. This is the maximum number of
+/// groups.
+const MAX_GROUPS: usize = 32;
+
+/// The memory of the groups' weight gradients, in bytes. Larger weights have fewer groups, but at least one.
+const MAX_GROUP_BYTES: usize = 16 << 20;
 
 impl Path<'_> {
-    /// The gradients, from `output` and that of it; zeros for an empty batch.
+    /// The gradients, from the results of [`Self::train`] and the output gradient `dy`. The gradients of an empty batch
+    /// are zero.
     ///
     /// # Panics
-    /// If shapes do not agree, or `saved` is of another path.
-    pub fn gradients(&self, level: Level, output: &[f32], saved: Saved, dy: &[f32], wanted: Wanted) -> Gradients {
+    /// If shapes do not match, or `saved` comes from a different path.
+    pub fn gradients(
+        &self,
+        level: SimdLevel,
+        output: &[f32],
+        saved: SavedForBackward,
+        dy: &[f32],
+        needs: NeedsGradient,
+    ) -> Gradients {
         let plans = self.plans();
-        self.together(&plans, |_| self.gradients_planned(level, output, saved, dy, wanted, &plans))
+        self.run_in_pool(&plans, |_| self.gradients_planned(level, output, saved, dy, needs, &plans))
     }
 
     fn gradients_planned(
         &self,
-        level: Level,
+        level: SimdLevel,
         output: &[f32],
-        saved: Saved,
+        saved: SavedForBackward,
         dy: &[f32],
-        wanted: Wanted,
+        needs: NeedsGradient,
         plans: &[Arc<Plan>],
     ) -> Gradients {
         self.check(plans);
         let batch = self.batch();
         let last = plans.len() - 1;
-        assert_eq!(dy.len(), batch * plans[last].output_len(), "the shape of the output's gradient");
-        assert_eq!(output.len(), dy.len(), "the output's shape");
+        assert_eq!(dy.len(), batch * plans[last].output_len(), "length of the output's gradient");
+        assert_eq!(output.len(), dy.len(), "length of the output");
         if batch == 0 {
-            return self.no_gradients(wanted);
+            return self.zero_gradients(needs);
         }
-        let Saved { statistics, outputs } = saved;
+        let SavedForBackward { statistics, outputs } = saved;
         let mut outputs = outputs.unwrap_or_else(|| self.convolve(level, plans, Some(&statistics)).0);
         let y = self.relu.then_some(output);
 
-        let shortcut = (wanted.shortcut && matches!(self.shortcut, Shortcut::Tensor { .. })).then(|| {
+        let shortcut = (needs.shortcut && matches!(self.shortcut, Shortcut::Tensor { .. })).then(|| {
             let len = plans[last].output_len();
             let mut shortcut = Buffer::zeros(dy.len());
-            each(shortcut.chunks_mut(len).enumerate(), self.alone(&plans[last]), |(n, gradient)| {
+            for_each(shortcut.chunks_mut(len).enumerate(), self.is_serial(&plans[last]), |(n, gradient)| {
                 let image = n * len..(n + 1) * len;
                 add_gradient(level, &dy[image.clone()], y.map(|y| &y[image]), self.shortcut.strength(), gradient);
             });
             shortcut
         });
 
-        // Σ g and Σ g · (z - mean), where g is the gradient of the last norm's output.
+        // Σ g and Σ g · (z - mean) of each image and channel, where g is the gradient of the last norm's output.
         let means = |i: usize| self.layers[i].affine(statistics[i].as_ref()).mean;
         let mut sums = self.last_sums(level, &plans[last], &outputs[last], &means(last), dy, y);
         let mut g: Option<Buffer> = None;
-        let mut layers = vec![LayerGradients::default(); plans.len()];
+        let mut layers = vec![ConvNormGradients::default(); plans.len()];
         for i in (0..plans.len()).rev() {
             let (layer, plan) = (&self.layers[i], &plans[i]);
-            let statistics_of = statistics[i].as_ref();
-            let (totals, norm) = norm_gradient(layer, statistics_of, &sums, batch * plan.output[0] * plan.output[1]);
-            if wanted.parameters {
-                layers[i] = layer.affine_gradients(statistics_of, &totals);
+            let layer_statistics = statistics[i].as_ref();
+            let (totals, norm) = norm_gradient(layer, layer_statistics, &sums, batch * plan.output[0] * plan.output[1]);
+            if needs.parameters {
+                layers[i] = layer.affine_gradients(layer_statistics, &totals);
             }
-            let z = outputs.pop().expect("an output for every layer");
-            let before = (i > 0).then(|| self.layers[i - 1].affine(statistics[i - 1].as_ref()));
-            let source = match &before {
-                Some(affine) => Source::Raw(&outputs[i - 1], affine),
-                None => Source::Input(self.input),
+            let z = outputs.pop().expect("every layer has an output");
+            let previous = (i > 0).then(|| self.layers[i - 1].affine(statistics[i - 1].as_ref()));
+            let input = match &previous {
+                Some(affine) => LayerInput::ConvOutput(&outputs[i - 1], affine),
+                None => LayerInput::PathInput(self.input),
             };
             let step = BackwardLayer {
                 path: self,
                 plan,
                 level,
-                source,
+                input,
                 norm: &norm,
                 gradient: match &g {
                     Some(g) => (g, None, 1.0),
                     None => (dy, y, self.scale),
                 },
-                weighted: wanted.parameters,
-                through: i > 0 || wanted.input,
-                around: (i == 0 && wanted.input).then_some((dy, y)),
-                zero_pad: self.around(plans).padded,
+                needs_weight: needs.parameters,
+                needs_input: i > 0 || needs.input,
+                shortcut: (i == 0 && needs.input).then_some((dy, y)),
+                zero_pad: self.shortcut_add(plans).zero_pad,
             };
-            let (weight, below, below_sums) = step.run(layer.weight, z);
-            layers[i].weight = weight;
-            sums = below_sums;
-            g = below;
+            let (weight_gradient, input_gradient, input_sums) = step.run(layer.weight, z);
+            layers[i].weight = weight_gradient;
+            sums = input_sums;
+            g = input_gradient;
         }
-        Gradients { input: g.filter(|_| wanted.input), shortcut, layers }
+        Gradients { input: g.filter(|_| needs.input), shortcut, layers }
     }
 
     /// The gradients of an empty batch.
-    fn no_gradients(&self, wanted: Wanted) -> Gradients {
-        let zeros = |layer: &Layer| match wanted.parameters {
-            true => LayerGradients {
+    fn zero_gradients(&self, needs: NeedsGradient) -> Gradients {
+        let zeros = |layer: &ConvNorm| {
+            if !needs.parameters {
+                return ConvNormGradients::default();
+            }
+            ConvNormGradients {
                 weight: vec![0.0; layer.conv.weights()],
                 gain: vec![0.0; layer.channels()],
                 bias: vec![0.0; layer.channels()],
-            },
-            false => LayerGradients::default(),
+            }
         };
         Gradients {
-            input: wanted.input.then(|| Buffer::zeros(0)),
-            shortcut: (wanted.shortcut && matches!(self.shortcut, Shortcut::Tensor { .. })).then(|| Buffer::zeros(0)),
+            input: needs.input.then(|| Buffer::zeros(0)),
+            shortcut: (needs.shortcut && matches!(self.shortcut, Shortcut::Tensor { .. })).then(|| Buffer::zeros(0)),
             layers: self.layers.iter().map(zeros).collect(),
         }
     }
 
-    fn last_sums(&self, level: Level, plan: &Plan, z: &[f32], mean: &[f32], dy: &[f32], y: Option<&[f32]>) -> Vec<f32> {
+    /// The sums of [`norm_gradient`] for the last layer, of each image.
+    fn last_sums(
+        &self,
+        level: SimdLevel,
+        plan: &Plan,
+        z: &[f32],
+        mean: &[f32],
+        dy: &[f32],
+        y: Option<&[f32]>,
+    ) -> Vec<f32> {
         let (len, channels) = (plan.output_len(), mean.len());
         let mut sums = vec![0.0f32; self.batch() * 2 * channels];
-        each(sums.chunks_mut(2 * channels).enumerate(), self.alone(plan), |(n, sums)| {
+        for_each(sums.chunks_mut(2 * channels).enumerate(), self.is_serial(plan), |(n, sums)| {
             let image = n * len..(n + 1) * len;
             let (sums, products) = sums.split_at_mut(channels);
             let y = y.map(|y| &y[image.clone()]);
@@ -128,12 +149,12 @@ impl Path<'_> {
     }
 }
 
-impl Layer<'_> {
-    /// The gradients of γ and β, from [`norm_gradient`]'s sums.
-    pub(crate) fn affine_gradients(&self, statistics: Option<&Statistics>, totals: &[f64]) -> LayerGradients {
+impl ConvNorm<'_> {
+    /// The gradients of γ and β, from the totals of [`norm_gradient`].
+    pub(crate) fn affine_gradients(&self, statistics: Option<&Statistics>, totals: &[f64]) -> ConvNormGradients {
         let (bias, gain) = totals.split_at(self.channels());
         let inverse = self.inverse_deviations(statistics);
-        LayerGradients {
+        ConvNormGradients {
             weight: Vec::new(),
             gain: gain.iter().zip(&inverse).map(|(total, inverse)| (total * f64::from(*inverse)) as f32).collect(),
             bias: bias.iter().map(|total| *total as f32).collect(),
@@ -141,10 +162,11 @@ impl Layer<'_> {
     }
 }
 
-/// The gradient through a norm (Ioffe & Szegedy 2015, section 3), and the sums over the batch it is made
-/// of: `Σ g` of each channel, then `Σ g · (z - mean)`.
+/// The gradient through a norm (Ioffe & Szegedy 2015, section 3), and the totals over the batch: `Σ g` of each channel,
+/// then `Σ g · (z - mean)`. `images` holds the same sums for each image, and `count` is the number of pixels of the
+/// batch.
 pub(crate) fn norm_gradient(
-    layer: &Layer,
+    layer: &ConvNorm,
     statistics: Option<&Statistics>,
     images: &[f32],
     count: usize,
@@ -167,96 +189,98 @@ pub(crate) fn norm_gradient(
     (totals, NormGradient { mean, gain, slope, offset })
 }
 
-/// A weight as the input gradient reads it.
-enum Transposed {
-    /// For the classes of [`Plan::backward`].
-    Sums(Buffer),
-    /// Of the convolution with turned kernels.
-    Winograd(Arc<Plan>, Prepared),
+/// A weight in the layout that the input gradient reads.
+enum TransposedWeight {
+    /// Packed for the classes of [`Plan::backward`].
+    Direct(Buffer),
+    /// The weight and the plan of the convolution that computes the input gradient.
+    Winograd(Arc<Plan>, PreparedWeight),
 }
 
-impl Transposed {
+impl TransposedWeight {
     fn new(plan: &Plan, weight: &[f32]) -> Self {
-        if winograd::suits(&plan.conv) {
+        if plan.conv.suits_winograd() {
             let conv = plan.conv.transposed();
             let weight = winograd::transposed_weight(&plan.conv, weight);
-            return Self::Winograd(Plan::of(conv, plan.output), Prepared::new(&conv, &weight));
+            return Self::Winograd(Plan::of(conv, plan.output), PreparedWeight::new(&conv, &weight));
         }
         let mut packed = Buffer::new(plan.conv.transposed().packed_len());
         plan.pack_transposed(weight, &mut packed);
-        Self::Sums(packed)
+        Self::Direct(packed)
     }
 
-    /// The gradient of an input image, from the padded gradient of its output.
-    fn convolve(&self, level: Level, plan: &Plan, dz: &[f32], below: &mut [f32]) {
+    /// Computes the input gradient `dx` of an image from its padded output gradient `dz`.
+    fn convolve(&self, level: SimdLevel, plan: &Plan, dz: &[f32], dx: &mut [f32]) {
         let packed = match self {
-            Self::Winograd(plan, weight) => return weight.convolve(level, plan, dz, below),
-            Self::Sums(packed) => packed,
+            Self::Winograd(plan, weight) => return weight.convolve(level, plan, dz, dx),
+            Self::Direct(packed) => packed,
         };
         for (class, packed) in plan.classes(packed) {
-            class.sums(level, dz, packed, &class.pixels, Epilogue::default(), below, 0);
+            class.compute(level, dz, packed, &class.pixels, Epilogue::default(), dx, 0);
         }
     }
 }
 
-/// One layer's part of the backward pass.
+/// The backward pass of one layer.
 struct BackwardLayer<'a> {
     path: &'a Path<'a>,
     plan: &'a Plan,
-    level: Level,
-    source: Source<'a>,
+    level: SimdLevel,
+    input: LayerInput<'a>,
     norm: &'a NormGradient,
-    /// The gradient of the norm's output: numbers, the output of the ReLU they still have to pass, a factor.
+    /// `(g, y, scale)`: the gradient of the norm's output is `scale · g`, or `scale · relu_gradient(g, y)` if `y` is given.
     gradient: (&'a [f32], Option<&'a [f32]>, f32),
-    /// Whether the weight's gradient is wanted.
-    weighted: bool,
-    /// Whether the input's gradient is.
-    through: bool,
-    /// At the first layer: the output's gradient, which also comes around the path.
-    around: Option<(&'a [f32], Option<&'a [f32]>)>,
+    /// Whether to compute the weight's gradient.
+    needs_weight: bool,
+    /// Whether to compute the input's gradient.
+    needs_input: bool,
+    /// For the first layer: the path's output gradient, which also reaches the input through the shortcut, and the
+    /// output of the last ReLU.
+    shortcut: Option<(&'a [f32], Option<&'a [f32]>)>,
     zero_pad: Option<ZeroPad>,
 }
 
 impl BackwardLayer<'_> {
-    /// The weight's gradient; that of the layer before's norm output (or of the path's input); and its
-    /// sums for each image.
+    /// The weight's gradient; the gradient of the previous layer's norm output, or for the first layer of the path's
+    /// input; and the sums of [`norm_gradient`] of each image for the previous layer.
     fn run(&self, weight: &[f32], z: Buffer) -> (Vec<f32>, Option<Buffer>, Vec<f32>) {
         let Self { path, plan, .. } = *self;
         let batch = path.batch();
         let (in_len, out_len) = (plan.input_len(), plan.output_len());
         let inputs = plan.conv.channels[0];
         let packed_len = plan.conv.packed_len();
-        let transposed = self.through.then(|| Transposed::new(plan, weight));
-        let most = (GROUP_MEMORY / (4 * packed_len)).clamp(1, GROUPS);
-        let size = batch.div_ceil(most).max(1);
+        let transposed = self.needs_input.then(|| TransposedWeight::new(plan, weight));
+        let max_groups = (MAX_GROUP_BYTES / (4 * packed_len)).clamp(1, MAX_GROUPS);
+        let size = batch.div_ceil(max_groups).max(1);
         let groups = batch.div_ceil(size);
-        let mut weights = Buffer::zeros(if self.weighted { groups * packed_len } else { 0 });
+        let mut weights = Buffer::zeros(if self.needs_weight { groups * packed_len } else { 0 });
         let mut sums = vec![0.0f32; batch * 2 * inputs];
-        // The output of the layer, read for the last time, makes room for the gradient of its input.
-        let in_place = self.through && in_len == out_len;
+        // The convolution's output `z` is not needed again, so the input gradient overwrites it if it has the same
+        // size.
+        let in_place = self.needs_input && in_len == out_len;
         let mut z = z;
-        let mut below = Buffer::new(if self.through && !in_place { batch * in_len } else { 0 });
+        let mut dx = Buffer::new(if self.needs_input && !in_place { batch * in_len } else { 0 });
         {
             let mut z_groups = z.chunks_mut(size * out_len);
-            let mut below_groups = below.chunks_mut(size * in_len);
+            let mut dx_groups = dx.chunks_mut(size * in_len);
             let mut weight_groups = weights.chunks_mut(packed_len);
             let sum_groups = sums.chunks_mut(size * 2 * inputs).enumerate();
             let tasks: Vec<_> = sum_groups
                 .map(|(group, sums)| {
-                    let z = z_groups.next().expect("a group of outputs");
-                    (group * size, sums, z, below_groups.next(), weight_groups.next())
+                    let z = z_groups.next().expect("every group has outputs");
+                    (group * size, sums, z, dx_groups.next(), weight_groups.next())
                 })
                 .collect();
-            each(tasks.into_iter(), path.alone(plan), |(first, sums, z, mut below, mut weights)| {
-                let (mut a, mut dz) = (plan.input.workspace(), plan.gradient.workspace());
+            for_each(tasks.into_iter(), path.is_serial(plan), |(first, sums, z, mut dx, mut weights)| {
+                let (mut a, mut dz) = (plan.input.workspace(), plan.output_gradient.workspace());
                 for (i, (z, sums)) in z.chunks_mut(out_len).zip(sums.chunks_mut(2 * inputs)).enumerate() {
-                    let below = below.as_mut().map(|below| &mut below[i * in_len..][..in_len]);
-                    self.image(first + i, z, below, &mut a, &mut dz, transposed.as_ref(), weights.as_deref_mut(), sums);
+                    let dx = dx.as_mut().map(|dx| &mut dx[i * in_len..][..in_len]);
+                    self.image(first + i, z, dx, &mut a, &mut dz, transposed.as_ref(), weights.as_deref_mut(), sums);
                 }
             });
         }
         let mut gradient = Vec::new();
-        if self.weighted {
+        if self.needs_weight {
             gradient = vec![0.0; plan.conv.weights()];
             let (sum, groups) = weights.split_at_mut(packed_len);
             for group in groups.chunks(packed_len) {
@@ -264,18 +288,20 @@ impl BackwardLayer<'_> {
             }
             plan.unpack(sum, &mut gradient);
         }
-        (gradient, self.through.then_some(if in_place { z } else { below }), sums)
+        (gradient, self.needs_input.then_some(if in_place { z } else { dx }), sums)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one image's share of `run`")]
+    /// The backward pass of image `n`: adds to `weights`, and writes `dx` and `sums`. If `dx` is `None`, the input
+    /// gradient overwrites `z`.
+    #[expect(clippy::too_many_arguments, reason = "the buffers of `run` for one image")]
     fn image(
         &self,
         n: usize,
         z: &mut [f32],
-        below: Option<&mut [f32]>,
+        dx: Option<&mut [f32]>,
         a: &mut [f32],
         dz: &mut [f32],
-        transposed: Option<&Transposed>,
+        transposed: Option<&TransposedWeight>,
         weights: Option<&mut [f32]>,
         sums: &mut [f32],
     ) {
@@ -285,32 +311,32 @@ impl BackwardLayer<'_> {
         let (g, y, scale) = self.gradient;
         let image = n * out_len..(n + 1) * out_len;
         let y = y.map(|y| &y[image.clone()]);
-        norm_gradient_rows(level, &g[image.clone()], y, z, self.norm, scale, &plan.gradient, dz);
-        let raw = matches!(self.source, Source::Raw(..));
-        let direct = if self.weighted || raw { self.source.image(level, plan, n, a) } else { None };
+        norm_gradient_rows(level, &g[image.clone()], y, z, self.norm, scale, &plan.output_gradient, dz);
+        let after_relu = matches!(self.input, LayerInput::ConvOutput(..));
+        let direct = if self.needs_weight || after_relu { self.input.image(level, plan, n, a) } else { None };
         let x = direct.unwrap_or(a);
         if let Some(weights) = weights {
             let group_len = plan.conv.packed_len() / plan.conv.groups;
             for (group, weights) in weights.chunks_mut(group_len).enumerate() {
-                let products = Products {
+                let gemm = WeightGradientGemm {
                     x: &x[group * inputs..],
                     d: &dz[group * outputs..],
-                    pixels: &plan.products,
+                    pixels: &plan.weight_gradient,
                     runs: &plan.forward.runs,
                     channels: outputs,
                 };
-                products.add_to(level, weights);
+                gemm.add_to(level, weights);
             }
         }
         let Some(transposed) = transposed else { return };
-        let below = below.unwrap_or(z);
-        transposed.convolve(level, plan, dz, below);
-        if let Source::Raw(z, affine) = self.source {
+        let dx = dx.unwrap_or(z);
+        transposed.convolve(level, plan, dz, dx);
+        if let LayerInput::ConvOutput(z, affine) = self.input {
             let (sums, products) = sums.split_at_mut(plan.conv.channels[0]);
             let z = &z[n * in_len..][..in_len];
-            rectified_gradient_sums(level, below, x, &plan.input, z, &affine.mean, sums, products);
+            relu_gradient_sums(level, dx, x, &plan.input, z, &affine.mean, sums, products);
         }
-        if let Some((dy, y)) = self.around
+        if let Some((dy, y)) = self.shortcut
             && matches!(self.path.shortcut, Shortcut::Input { .. })
         {
             let len = dy.len() / self.path.batch();
@@ -318,8 +344,8 @@ impl BackwardLayer<'_> {
             let (dy, y) = (&dy[image.clone()], y.map(|y| &y[image]));
             let strength = self.path.shortcut.strength();
             match self.zero_pad {
-                None => add_gradient(level, dy, y, strength, below),
-                Some(zero_pad) => zero_pad.add_gradient(level, dy, y, strength, below),
+                None => add_gradient(level, dy, y, strength, dx),
+                Some(zero_pad) => zero_pad.add_gradient(level, dy, y, strength, dx),
             }
         }
     }

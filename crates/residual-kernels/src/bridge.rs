@@ -1,11 +1,10 @@
-//! The way from Burn's tensors to the kernels and back, for the backends that keep their numbers in
-//! the program's memory.
+//! The kernels as operations on Burn's tensors, for the backends flex and ndarray, whose tensors are in host memory.
 //!
-//! A block's output and gradients are channels-last in memory under Burn's usual shape, `[batch,
-//! channels, height, width]`: every operation of Burn is right on them, and the next block reads them
-//! as they lie.
+//! The outputs and gradients of a block have Burn's usual shape, `[batch, channels, height, width]`, with strides that
+//! make their memory channels-last. All of Burn's operations work on such tensors, and the next block reads them
+//! without a copy.
 
-#![cfg_attr(feature = "ndarray", allow(deprecated, reason = "Burn's ndarray backend is"))]
+#![cfg_attr(feature = "ndarray", allow(deprecated, reason = "Burn's ndarray backend is deprecated"))]
 
 mod block;
 mod host;
@@ -14,7 +13,7 @@ mod pool;
 mod sgd;
 
 use crate::{ChannelPadding, Conv, MaxPool, Sgd, Statistics};
-use block::{Around, BlockBackward, BlockNumbers, NormKind, Spec, compute};
+use block::{BlockBackward, BlockSpec, BlockValues, NormKind, ShortcutKind, forward_untracked};
 use burn::{
     backend::{
         Autodiff, Backend, Dispatch, DispatchDevice, DispatchTensor, ExtensionType, TensorMetadata,
@@ -27,16 +26,16 @@ use burn::{
     },
     tensor::{DType, Device, Tensor},
 };
-use host::Host;
-use normalize::{NormalizeBackward, Normalized};
-use pool::{MaxPoolBackward, MaxPooled, MeanPoolBackward, MeanPooled};
+use host::HostBackend;
+use normalize::{NormalizeBackward, NormalizeOp};
+use pool::{MaxPoolBackward, MaxPoolOp, MeanPoolBackward, MeanPoolOp};
 
 #[cfg(feature = "flex")]
 use burn::backend::Flex;
 #[cfg(feature = "ndarray")]
 use burn::backend::NdArray;
 
-/// Whether the kernels run on this device: the CPU backends flex and ndarray, where compiled in.
+/// Whether the kernels run on this device: true for the CPU backends flex and ndarray, if their feature is enabled.
 pub fn runs_on(device: &Device) -> bool {
     match device.clone().inner().as_dispatch() {
         #[cfg(feature = "flex")]
@@ -48,7 +47,7 @@ pub fn runs_on(device: &Device) -> bool {
     }
 }
 
-/// A convolution of Burn's tensors with its norm; see [`Layer`](crate::Layer).
+/// A convolution with its norm, on Burn's tensors; see [`ConvNorm`](crate::ConvNorm).
 #[derive(Clone, Debug)]
 pub struct TensorLayer {
     conv: Conv,
@@ -57,19 +56,19 @@ pub struct TensorLayer {
 }
 
 impl TensorLayer {
-    /// A convolution with this weight, `[out, in / groups, kernel height, kernel width]`, and what comes after it.
+    /// A convolution with this weight, `[out, in / groups, kernel height, kernel width]`, and this norm or bias.
     ///
     /// # Panics
-    /// If there is no such convolution, or the weight has not its size.
+    /// If `conv` is invalid (see [`Conv::output`]), or the weight has the wrong shape.
     pub fn conv(conv: Conv, weight: Tensor<4>, norm: TensorNorm) -> Self {
         conv.check();
         let [inputs, outputs] = conv.group_channels();
         let shape = [outputs * conv.groups, inputs, conv.kernel[0], conv.kernel[1]];
-        assert_eq!(weight.dims(), shape, "the shape of a weight for {conv:?}");
+        assert_eq!(weight.dims(), shape, "the shape of the weight of {conv:?}");
         Self { conv, weight: weight.into_dispatch(), norm }
     }
 
-    /// A linear layer with this weight, `[in, out]` as Burn's, and what comes after it.
+    /// A linear layer with this weight, `[in, out]` as in Burn, and this norm or bias.
     ///
     /// # Panics
     /// If a size is 0.
@@ -80,13 +79,13 @@ impl TensorLayer {
     }
 }
 
-/// A norm of Burn's tensors, each of one number per channel; see [`Norm`](crate::Norm).
+/// A norm or bias on Burn's tensors, which have one value per channel; see [`Norm`](crate::Norm).
 #[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "a block has at most five")]
 pub enum TensorNorm {
-    /// A bias, if there is one.
+    /// No norm, and an optional bias.
     None(Option<Tensor<1>>),
-    /// By the batch.
+    /// Batch norm with the statistics of the batch.
     Batch {
         /// γ.
         gain: Tensor<1>,
@@ -95,7 +94,7 @@ pub enum TensorNorm {
         /// ε.
         epsilon: f64,
     },
-    /// By a given mean and variance.
+    /// Batch norm with a given mean and variance.
     Running {
         /// γ.
         gain: Tensor<1>,
@@ -110,67 +109,74 @@ pub enum TensorNorm {
     },
 }
 
-/// What a block adds to its main path; see [`Shortcut`](crate::Shortcut).
+/// The shortcut that a block adds to its main path; see [`Shortcut`](crate::Shortcut).
 #[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "a block has one")]
 pub enum TensorShortcut<const D: usize> {
     /// Nothing.
     None,
-    /// α times the input, with zeros for the channels it lacks.
+    /// α times the input. Where shapes differ, the input is subsampled and padded with channels of zeros.
     Input(f64, ChannelPadding),
-    /// α times a layer's output.
+    /// α times the output of a layer that reads the same tensor as the main path.
     Projection(TensorLayer, f64),
-    /// α times a tensor.
+    /// α times a tensor with the output's shape.
     Tensor(Tensor<D>, f64),
 }
 
-/// A block of Burn's tensors: `y = g(s · F(p) + α · shortcut)`, with `p` the input, or the ReLU of its norm. `D` is 4
-/// for images `[batch, channels, height, width]`, 2 for `[batch, channels]`.
+/// A block on Burn's tensors: `y = g(s · F(p) + α · shortcut)`. Here `p` is the input, or `relu(norm(input))` in a
+/// pre-activation block. `D` is 4 for images `[batch, channels, height, width]` and 2 for features `[batch, channels]`.
 ///
-/// A projection reads `p`. So does the shortcut of the input where shapes differ; where they agree, it adds the input
-/// itself.
+/// A projection reads `p`. [`TensorShortcut::Input`] adds the input itself if input and output have the same shape, and
+/// otherwise subsamples and pads `p`.
 #[derive(Clone, Debug)]
 pub struct TensorBlock<const D: usize> {
     /// The input.
     pub input: Tensor<D>,
-    /// The norm before the ReLU that makes `p`, if it is not the input.
+    /// The norm of `p = relu(norm(input))`. `None` means `p = input`.
     pub preactivation: Option<TensorNorm>,
     /// `F`: one to three layers, with ReLUs between them.
     pub layers: Vec<TensorLayer>,
     /// s.
     pub scale: f64,
-    /// What is added.
+    /// The shortcut, with α.
     pub shortcut: TensorShortcut<D>,
-    /// Whether `g` is the ReLU, or the identity.
+    /// `g` is the ReLU if true, the identity if false.
     pub relu: bool,
-    /// Whether the backward pass computes the outputs of the convolutions again, instead of keeping them.
+    /// Whether the backward pass recomputes the outputs of the convolutions. Otherwise the forward pass stores them.
     pub recompute: bool,
 }
 
 /// The batch's statistics at each batch norm of a [`TensorBlock`].
 #[derive(Clone, Debug, Default)]
 pub struct BlockStatistics {
-    /// Of the norm before the first ReLU.
+    /// The statistics of the pre-activation norm.
     pub preactivation: Option<Statistics>,
-    /// Of the shortcut's projection.
+    /// The statistics of the projection's norm.
     pub projection: Option<Statistics>,
-    /// Of each layer; none for an empty batch.
+    /// The statistics of each layer's norm. Empty for an empty batch.
     pub layers: Vec<Option<Statistics>>,
 }
 
 impl<const D: usize> TensorBlock<D> {
-    /// The output, and the batch's statistics. An empty batch has an empty output without a gradient, and no
-    /// statistics.
+    /// The output, and the batch's statistics. For an empty batch, the output is empty, there are no statistics, and no
+    /// gradient flows.
     ///
     /// # Panics
-    /// If the kernels do not run on the tensors' device or number type ([`runs_on`]), there are more than
-    /// three layers, or shapes do not agree.
+    /// If the kernels do not run on the device ([`runs_on`]), the data type is not `f32`, `D` is not 2 or 4, there are
+    /// not one to three layers, or shapes do not match.
     pub fn forward(self) -> (Tensor<D>, BlockStatistics) {
-        assert!(matches!(D, 2 | 4), "a block's tensors have rank 2 or 4, not {D}");
-        assert!((1..=3).contains(&self.layers.len()), "a block has one to three layers");
-        assert_eq!(self.input.dtype(), DType::F32, "the kernels compute in f32");
+        assert!(matches!(D, 2 | 4), "the tensors of a block must have rank 2 or 4, not {D}");
+        assert!(
+            (1..=3).contains(&self.layers.len()),
+            "a block must have one to three layers, not {}",
+            self.layers.len()
+        );
+        assert_eq!(self.input.dtype(), DType::F32, "the kernels support only f32");
         let (dims, channels) = (self.input.dims(), self.layers[0].conv.channels[0]);
-        assert_eq!(dims[1], channels, "axis 1 of an input of shape {dims:?} must have the channels of the first layer");
+        assert_eq!(
+            dims[1], channels,
+            "axis 1 of an input of shape {dims:?} must match the input channels of the first layer"
+        );
         if dims[0] == 0 {
             return (Tensor::zeros(self.output_dims(), &self.input.device()), BlockStatistics::default());
         }
@@ -180,36 +186,38 @@ impl<const D: usize> TensorBlock<D> {
             specs.push(spec);
             tensors.push(layer);
         }
-        let (pre_kind, pre) = match self.preactivation.map(TensorNorm::split) {
+        let (preactivation_kind, preactivation) = match self.preactivation.map(TensorNorm::split) {
             Some((kind, tensors)) => (Some(kind), tensors),
             None => (None, TensorNorm::None(None).split().1),
         };
-        let (mut projection_spec, mut projection) = (None, More::None);
-        let (around, shortcut) = match self.shortcut {
-            TensorShortcut::None => (Around::None, Slot::None),
-            TensorShortcut::Input(strength, padding) => (Around::Input(strength as f32, padding), Slot::None),
+        let (mut projection_spec, mut projection) = (None, OptionalLayer::None);
+        let (shortcut_kind, shortcut) = match self.shortcut {
+            TensorShortcut::None => (ShortcutKind::None, OptionalTensor::None),
+            TensorShortcut::Input(strength, padding) => {
+                (ShortcutKind::Input(strength as f32, padding), OptionalTensor::None)
+            }
             TensorShortcut::Tensor(tensor, strength) => {
-                (Around::Tensor(strength as f32), Slot::Some(tensor.into_dispatch()))
+                (ShortcutKind::Tensor(strength as f32), OptionalTensor::Some(tensor.into_dispatch()))
             }
             TensorShortcut::Projection(layer, strength) => {
                 let (spec, layer) = layer.split();
-                (projection_spec, projection) = (Some(spec), More::Some(layer));
-                (Around::Projection(strength as f32), Slot::None)
+                (projection_spec, projection) = (Some(spec), OptionalLayer::Some(layer));
+                (ShortcutKind::Projection(strength as f32), OptionalTensor::None)
             }
         };
-        let spec = Spec {
-            preactivation: pre_kind,
+        let spec = BlockSpec {
+            preactivation: preactivation_kind,
             projection: projection_spec,
             layers: specs,
             scale: self.scale as f32,
-            around,
+            shortcut: shortcut_kind,
             relu: self.relu,
             recompute: self.recompute,
         };
         let mut layers = tensors.into_iter();
-        let mut more = || layers.next().map_or(More::None, More::Some);
-        let layers = Layers { first: more(), second: more(), third: more() };
-        let tensors = BlockTensors { input: self.input.into_dispatch(), shortcut, pre, projection, layers };
+        let mut next = || layers.next().map_or(OptionalLayer::None, OptionalLayer::Some);
+        let layers = Layers { first: next(), second: next(), third: next() };
+        let tensors = BlockTensors { input: self.input.into_dispatch(), shortcut, preactivation, projection, layers };
         let output = <Dispatch as Kernels>::block(tensors, spec);
         (Tensor::from_dispatch(output.output), output.statistics)
     }
@@ -219,7 +227,7 @@ impl<const D: usize> TensorBlock<D> {
         for TensorLayer { conv, .. } in &self.layers {
             dims[1] = conv.channels[1];
             if D == 4 {
-                let image = conv.output([dims[2], dims[3]]).expect("the kernel is larger than its image");
+                let image = conv.output([dims[2], dims[3]]).expect("the kernel is larger than the padded image");
                 dims[2..].copy_from_slice(&image);
             }
         }
@@ -236,7 +244,9 @@ impl TensorLayer {
 
 impl TensorNorm {
     fn split(self) -> (NormKind, NormTensors<Dispatch>) {
-        let slot = |tensor: Option<Tensor<1>>| tensor.map_or(Slot::None, |t| Slot::Some(t.into_dispatch()));
+        let optional = |tensor: Option<Tensor<1>>| {
+            tensor.map_or(OptionalTensor::None, |t| OptionalTensor::Some(t.into_dispatch()))
+        };
         let (kind, gain, bias, mean, variance) = match self {
             Self::None(bias) => (NormKind::None, None, bias, None, None),
             Self::Batch { gain, bias, epsilon } => {
@@ -246,17 +256,25 @@ impl TensorNorm {
                 (NormKind::Running(epsilon as f32), Some(gain), Some(bias), Some(mean), Some(variance))
             }
         };
-        (kind, NormTensors { gain: slot(gain), bias: slot(bias), mean: slot(mean), variance: slot(variance) })
+        (
+            kind,
+            NormTensors {
+                gain: optional(gain),
+                bias: optional(bias),
+                mean: optional(mean),
+                variance: optional(variance),
+            },
+        )
     }
 }
 
-/// `g(norm(a))` of `[batch, channels, height, width]` with `g` the ReLU, and the batch's statistics; see
+/// `relu(norm(input))` of an input `[batch, channels, height, width]`, and the batch's statistics; see
 /// [`Normalize`](crate::Normalize).
 ///
 /// # Panics
-/// If the kernels do not run on the tensors' device or number type, or shapes do not agree.
+/// If the kernels do not run on the device ([`runs_on`]), the data type is not `f32`, or shapes do not match.
 pub fn normalize(input: Tensor<4>, norm: TensorNorm) -> (Tensor<4>, Option<Statistics>) {
-    assert_eq!(input.dtype(), DType::F32, "the kernels compute in f32");
+    assert_eq!(input.dtype(), DType::F32, "the kernels support only f32");
     let (kind, norm) = norm.split();
     let output = <Dispatch as Kernels>::normalize(NormalizeTensors { input: input.into_dispatch(), norm }, kind);
     (Tensor::from_dispatch(output.output), output.statistics.preactivation)
@@ -265,52 +283,53 @@ pub fn normalize(input: Tensor<4>, norm: TensorNorm) -> (Tensor<4>, Option<Stati
 /// Max-pooling of `[batch, channels, height, width]`; see [`MaxPool`].
 ///
 /// # Panics
-/// If the kernels do not run on the tensor's device or number type, or the window is larger than the
-/// padded image.
+/// If the kernels do not run on the device ([`runs_on`]), the data type is not `f32`, or in the cases of
+/// [`MaxPool::output`].
 pub fn max_pool(input: Tensor<4>, pool: MaxPool) -> Tensor<4> {
-    assert_eq!(input.dtype(), DType::F32, "the kernels compute in f32");
+    assert_eq!(input.dtype(), DType::F32, "the kernels support only f32");
     Tensor::from_dispatch(<Dispatch as Kernels>::max_pool(input.into_dispatch(), pool))
 }
 
-/// The mean over the pixels of `[batch, channels, height, width]`: `[batch, channels]`.
+/// Global average pooling: the mean over the pixels of `[batch, channels, height, width]`, with shape
+/// `[batch, channels]`.
 ///
 /// # Panics
-/// If the kernels do not run on the tensor's device or number type, or an image has no pixels.
+/// If the kernels do not run on the device ([`runs_on`]), the data type is not `f32`, or an image has no pixels.
 pub fn mean_pool(input: Tensor<4>) -> Tensor<2> {
-    assert_eq!(input.dtype(), DType::F32, "the kernels compute in f32");
+    assert_eq!(input.dtype(), DType::F32, "the kernels support only f32");
     Tensor::from_dispatch(<Dispatch as Kernels>::mean_pool(input.into_dispatch()))
 }
 
-/// `(1 - weight) · tensor + weight · other`, without a gradient.
+/// The weighted average `(1 - weight) · tensor + weight · other`. Autodiff does not track it.
 ///
 /// # Panics
-/// If the kernels do not run on the tensors' device or number type, or their sizes differ.
+/// If the kernels do not run on the device ([`runs_on`]), the data type is not `f32`, or lengths differ.
 pub fn average<const D: usize>(tensor: Tensor<D>, other: Vec<f32>, weight: f64) -> Tensor<D> {
-    assert_eq!(tensor.dtype(), DType::F32, "the kernels compute in f32");
+    assert_eq!(tensor.dtype(), DType::F32, "the kernels support only f32");
     Tensor::from_dispatch(<Dispatch as Kernels>::average(tensor.into_dispatch(), other, weight))
 }
 
-/// A step of [`Sgd`]: the new weight and velocity. Without a velocity it is the first. Nothing is tracked.
+/// A step of [`Sgd`]: the new weight and velocity. The first step has no velocity. Autodiff does not track the step.
 ///
 /// # Panics
-/// If the kernels do not run on the tensors' device or number type, or shapes differ.
+/// If the kernels do not run on the device ([`runs_on`]), the data type is not `f32`, or shapes differ.
 pub fn sgd<const D: usize>(
     sgd: Sgd,
     weight: Tensor<D>,
     gradient: Tensor<D>,
     velocity: Option<Tensor<D>>,
 ) -> (Tensor<D>, Tensor<D>) {
-    assert_eq!(weight.dtype(), DType::F32, "the kernels compute in f32");
-    let velocity = velocity.map_or(Slot::None, |velocity| Slot::Some(velocity.into_dispatch()));
+    assert_eq!(weight.dtype(), DType::F32, "the kernels support only f32");
+    let velocity = velocity.map_or(OptionalTensor::None, |velocity| OptionalTensor::Some(velocity.into_dispatch()));
     let tensors = SgdTensors { weight: weight.into_dispatch(), gradient: gradient.into_dispatch(), velocity };
-    let Updated { weight, velocity } = <Dispatch as Kernels>::sgd(tensors, sgd);
+    let UpdatedTensors { weight, velocity } = <Dispatch as Kernels>::sgd(tensors, sgd);
     (Tensor::from_dispatch(weight), Tensor::from_dispatch(velocity))
 }
 
-/// A tensor that may be absent.
+/// An optional tensor. `Option` does not implement `ExtensionType`.
 #[derive(ExtensionType)]
 #[doc(hidden)]
-pub enum Slot<B: Backend> {
+pub enum OptionalTensor<B: Backend> {
     Some(FloatTensor<B>),
     None,
 }
@@ -319,13 +338,13 @@ pub enum Slot<B: Backend> {
 #[doc(hidden)]
 pub struct NormTensors<B: Backend> {
     #[extension_type]
-    gain: Slot<B>,
+    gain: OptionalTensor<B>,
     #[extension_type]
-    bias: Slot<B>,
+    bias: OptionalTensor<B>,
     #[extension_type]
-    mean: Slot<B>,
+    mean: OptionalTensor<B>,
     #[extension_type]
-    variance: Slot<B>,
+    variance: OptionalTensor<B>,
 }
 
 #[derive(ExtensionType)]
@@ -336,10 +355,10 @@ pub struct LayerTensors<B: Backend> {
     norm: NormTensors<B>,
 }
 
-/// A layer that may be absent.
+/// An optional layer.
 #[derive(ExtensionType)]
 #[doc(hidden)]
-pub enum More<B: Backend> {
+pub enum OptionalLayer<B: Backend> {
     Some(#[extension_type] LayerTensors<B>),
     None,
 }
@@ -348,11 +367,11 @@ pub enum More<B: Backend> {
 #[doc(hidden)]
 pub struct Layers<B: Backend> {
     #[extension_type]
-    first: More<B>,
+    first: OptionalLayer<B>,
     #[extension_type]
-    second: More<B>,
+    second: OptionalLayer<B>,
     #[extension_type]
-    third: More<B>,
+    third: OptionalLayer<B>,
 }
 
 #[derive(ExtensionType)]
@@ -360,11 +379,11 @@ pub struct Layers<B: Backend> {
 pub struct BlockTensors<B: Backend> {
     input: FloatTensor<B>,
     #[extension_type]
-    shortcut: Slot<B>,
+    shortcut: OptionalTensor<B>,
     #[extension_type]
-    pre: NormTensors<B>,
+    preactivation: NormTensors<B>,
     #[extension_type]
-    projection: More<B>,
+    projection: OptionalLayer<B>,
     #[extension_type]
     layers: Layers<B>,
 }
@@ -390,21 +409,21 @@ pub struct SgdTensors<B: Backend> {
     weight: FloatTensor<B>,
     gradient: FloatTensor<B>,
     #[extension_type]
-    velocity: Slot<B>,
+    velocity: OptionalTensor<B>,
 }
 
 #[derive(ExtensionType)]
 #[doc(hidden)]
-pub struct Updated<B: Backend> {
+pub struct UpdatedTensors<B: Backend> {
     weight: FloatTensor<B>,
     velocity: FloatTensor<B>,
 }
 
-impl<B: Backend> Slot<B> {
-    fn map<C: Backend>(self, f: impl FnOnce(FloatTensor<B>) -> FloatTensor<C>) -> Slot<C> {
+impl<B: Backend> OptionalTensor<B> {
+    fn map<C: Backend>(self, f: impl FnOnce(FloatTensor<B>) -> FloatTensor<C>) -> OptionalTensor<C> {
         match self {
-            Self::Some(tensor) => Slot::Some(f(tensor)),
-            Self::None => Slot::None,
+            Self::Some(tensor) => OptionalTensor::Some(f(tensor)),
+            Self::None => OptionalTensor::None,
         }
     }
 
@@ -423,7 +442,7 @@ impl<B: Backend> NormTensors<B> {
     }
 }
 
-impl<B: Backend> More<B> {
+impl<B: Backend> OptionalLayer<B> {
     fn into_option(self) -> Option<LayerTensors<B>> {
         match self {
             Self::Some(layer) => Some(layer),
@@ -438,62 +457,62 @@ impl<B: Backend> More<B> {
         }
     }
 
-    fn map<C: Backend>(self, f: &impl Fn(FloatTensor<B>) -> FloatTensor<C>) -> More<C> {
+    fn map<C: Backend>(self, f: &impl Fn(FloatTensor<B>) -> FloatTensor<C>) -> OptionalLayer<C> {
         match self {
             Self::Some(LayerTensors { weight, norm }) => {
-                More::Some(LayerTensors { weight: f(weight), norm: norm.map(f) })
+                OptionalLayer::Some(LayerTensors { weight: f(weight), norm: norm.map(f) })
             }
-            Self::None => More::None,
+            Self::None => OptionalLayer::None,
         }
     }
 }
 
 impl<B: Backend> Layers<B> {
     fn into_vec(self) -> Vec<LayerTensors<B>> {
-        [self.first, self.second, self.third].into_iter().filter_map(More::into_option).collect()
+        [self.first, self.second, self.third].into_iter().filter_map(OptionalLayer::into_option).collect()
     }
 
     fn iter(&self) -> impl Iterator<Item = &LayerTensors<B>> {
-        [&self.first, &self.second, &self.third].into_iter().filter_map(More::as_ref)
+        [&self.first, &self.second, &self.third].into_iter().filter_map(OptionalLayer::as_ref)
     }
 }
 
-/// What the kernels compute, as operations of Burn's backends.
+/// The kernels as operations of a Burn backend.
 #[backend_extension(Autodiff, Flex: cfg(feature = "flex"), NdArray: cfg(feature = "ndarray"))]
 #[doc(hidden)]
 pub trait Kernels: Backend {
-    fn block(#[extension_type] tensors: BlockTensors<Self>, spec: Spec) -> BlockOutput<Self>;
+    fn block(#[extension_type] tensors: BlockTensors<Self>, spec: BlockSpec) -> BlockOutput<Self>;
     fn normalize(#[extension_type] tensors: NormalizeTensors<Self>, kind: NormKind) -> BlockOutput<Self>;
     fn max_pool(input: FloatTensor<Self>, pool: MaxPool) -> FloatTensor<Self>;
     fn mean_pool(input: FloatTensor<Self>) -> FloatTensor<Self>;
     fn average(tensor: FloatTensor<Self>, other: Vec<f32>, weight: f64) -> FloatTensor<Self>;
-    fn sgd(#[extension_type] tensors: SgdTensors<Self>, sgd: Sgd) -> Updated<Self>;
+    fn sgd(#[extension_type] tensors: SgdTensors<Self>, sgd: Sgd) -> UpdatedTensors<Self>;
 }
 
 macro_rules! kernels_on {
     ($backend:ty) => {
         impl Kernels for $backend {
-            fn block(tensors: BlockTensors<Self>, spec: Spec) -> BlockOutput<Self> {
-                compute(tensors, spec)
+            fn block(tensors: BlockTensors<Self>, spec: BlockSpec) -> BlockOutput<Self> {
+                forward_untracked(tensors, spec)
             }
 
             fn normalize(tensors: NormalizeTensors<Self>, kind: NormKind) -> BlockOutput<Self> {
-                Normalized::new(tensors, kind).forward()
+                NormalizeOp::new(tensors, kind).forward()
             }
 
             fn max_pool(input: FloatTensor<Self>, pool: MaxPool) -> FloatTensor<Self> {
-                MaxPooled::<Self>::new(input, pool).forward()
+                MaxPoolOp::<Self>::new(input, pool).forward()
             }
 
             fn mean_pool(input: FloatTensor<Self>) -> FloatTensor<Self> {
-                MeanPooled::new(input.shape()).forward::<Self>(input)
+                MeanPoolOp::new(input.shape()).forward::<Self>(input)
             }
 
             fn average(tensor: FloatTensor<Self>, other: Vec<f32>, weight: f64) -> FloatTensor<Self> {
                 Self::averaged(tensor, &other, weight)
             }
 
-            fn sgd(tensors: SgdTensors<Self>, sgd: Sgd) -> Updated<Self> {
+            fn sgd(tensors: SgdTensors<Self>, sgd: Sgd) -> UpdatedTensors<Self> {
                 sgd::step(tensors, sgd)
             }
         }
@@ -505,11 +524,11 @@ kernels_on!(Flex);
 #[cfg(feature = "ndarray")]
 kernels_on!(NdArray);
 
-impl<B: Host, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
-    fn block(tensors: BlockTensors<Self>, spec: Spec) -> BlockOutput<Self> {
-        // Absent tensors have a node too, of a constant that nothing reads.
+impl<B: HostBackend, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
+    fn block(tensors: BlockTensors<Self>, spec: BlockSpec) -> BlockOutput<Self> {
+        // Absent tensors share the graph node of an unused constant.
         let absent = <FloatTensor<Self>>::new(B::small_tensor(vec![0.0], &[1]));
-        let node = |slot: &Slot<Self>| slot.as_ref().unwrap_or(&absent).node();
+        let node = |tensor: &OptionalTensor<Self>| tensor.as_ref().unwrap_or(&absent).node();
         let layer = |layer: Option<&LayerTensors<Self>>| match layer {
             Some(layer) => [layer.weight.node(), node(&layer.norm.gain), node(&layer.norm.bias)],
             None => [absent.node(), absent.node(), absent.node()],
@@ -519,7 +538,7 @@ impl<B: Host, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
         let [w1, g1, b1] = layer(layers.next());
         let [w2, g2, b2] = layer(layers.next());
         let [w3, g3, b3] = layer(layers.next());
-        let (gain, bias) = (node(&tensors.pre.gain), node(&tensors.pre.bias));
+        let (gain, bias) = (node(&tensors.preactivation.gain), node(&tensors.preactivation.bias));
         let (input, shortcut) = (tensors.input.node(), node(&tensors.shortcut));
         let nodes = [input, shortcut, gain, bias, pw, pg, pb, w1, g1, b1, w2, g2, b2, w3, g3, b3];
         let weights = tensors.projection.as_ref().into_iter().chain(tensors.layers.iter());
@@ -528,22 +547,22 @@ impl<B: Host, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
         let prepared = BlockBackward.prepare::<C>(nodes).compute_bound().stateful();
 
         let inner = |tensor: FloatTensor<Self>| tensor.into_primitive();
-        let BlockTensors { input, shortcut, pre, projection, layers } = tensors;
+        let BlockTensors { input, shortcut, preactivation, projection, layers } = tensors;
         let Layers { first, second, third } = layers;
         let tensors = BlockTensors::<B> {
             input: inner(input),
             shortcut: shortcut.map(inner),
-            pre: pre.map(&inner),
+            preactivation: preactivation.map(&inner),
             projection: projection.map(&inner),
             layers: Layers { first: first.map(&inner), second: second.map(&inner), third: third.map(&inner) },
         };
         match prepared {
             OpsKind::UnTracked(prepared) => {
-                let BlockOutput { output, statistics } = compute(tensors, spec);
+                let BlockOutput { output, statistics } = forward_untracked(tensors, spec);
                 BlockOutput { output: prepared.finish(output), statistics }
             }
             OpsKind::Tracked(prepared) => {
-                let (output, statistics, state) = BlockNumbers::new(tensors, spec).train::<B>(weights);
+                let (output, statistics, state) = BlockValues::new(tensors, spec).train::<B>(weights);
                 BlockOutput { output: prepared.finish(state, output), statistics }
             }
         }
@@ -551,12 +570,12 @@ impl<B: Host, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
 
     fn normalize(tensors: NormalizeTensors<Self>, kind: NormKind) -> BlockOutput<Self> {
         let absent = <FloatTensor<Self>>::new(B::small_tensor(vec![0.0], &[1]));
-        let node = |slot: &Slot<Self>| slot.as_ref().unwrap_or(&absent).node();
+        let node = |tensor: &OptionalTensor<Self>| tensor.as_ref().unwrap_or(&absent).node();
         let nodes = [tensors.input.node(), node(&tensors.norm.gain), node(&tensors.norm.bias)];
         let prepared = NormalizeBackward.prepare::<C>(nodes).compute_bound().stateful();
         let inner = |tensor: FloatTensor<Self>| tensor.into_primitive();
         let NormalizeTensors { input, norm } = tensors;
-        let normalized = Normalized::new(NormalizeTensors::<B> { input: inner(input), norm: norm.map(&inner) }, kind);
+        let normalized = NormalizeOp::new(NormalizeTensors::<B> { input: inner(input), norm: norm.map(&inner) }, kind);
         let output = normalized.forward::<B>();
         let statistics = output.statistics.clone();
         let output = match prepared {
@@ -568,7 +587,7 @@ impl<B: Host, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
 
     fn max_pool(input: FloatTensor<Self>, pool: MaxPool) -> FloatTensor<Self> {
         let prepared = MaxPoolBackward.prepare::<C>([input.node()]).compute_bound().stateful();
-        let pooled = MaxPooled::<B>::new(input.into_primitive(), pool);
+        let pooled = MaxPoolOp::<B>::new(input.into_primitive(), pool);
         let output = pooled.forward();
         match prepared {
             OpsKind::Tracked(prepared) => prepared.finish(pooled, output),
@@ -578,7 +597,7 @@ impl<B: Host, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
 
     fn mean_pool(input: FloatTensor<Self>) -> FloatTensor<Self> {
         let prepared = MeanPoolBackward.prepare::<C>([input.node()]).compute_bound().stateful();
-        let pooled = MeanPooled::new(input.shape());
+        let pooled = MeanPoolOp::new(input.shape());
         let output = pooled.forward::<B>(input.into_primitive());
         match prepared {
             OpsKind::Tracked(prepared) => prepared.finish(pooled, output),
@@ -590,12 +609,12 @@ impl<B: Host, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
         <FloatTensor<Self>>::new(B::averaged(tensor.into_primitive(), &other, weight))
     }
 
-    fn sgd(tensors: SgdTensors<Self>, sgd: Sgd) -> Updated<Self> {
+    fn sgd(tensors: SgdTensors<Self>, sgd: Sgd) -> UpdatedTensors<Self> {
         let inner = |tensor: FloatTensor<Self>| tensor.into_primitive();
         let SgdTensors { weight, gradient, velocity } = tensors;
         let tensors =
             SgdTensors::<B> { weight: inner(weight), gradient: inner(gradient), velocity: velocity.map(inner) };
-        let Updated { weight, velocity } = sgd::step(tensors, sgd);
-        Updated { weight: <FloatTensor<Self>>::new(weight), velocity: <FloatTensor<Self>>::new(velocity) }
+        let UpdatedTensors { weight, velocity } = sgd::step(tensors, sgd);
+        UpdatedTensors { weight: <FloatTensor<Self>>::new(weight), velocity: <FloatTensor<Self>>::new(velocity) }
     }
 }

@@ -1,47 +1,48 @@
-//! The residual block's arithmetic on a CPU, fused.
+//! Fused CPU kernels for residual blocks.
 //!
-//! A [`Path`] is a block's main path, a row of convolutions with norms and ReLUs between them, and what
-//! happens at its end: `y = g(s · F(x) + α · shortcut)`. It computes its output for inference
-//! ([`Path::infer`]) or training ([`Path::train`]), and its gradients ([`Path::gradients`]), on plain slices
-//! of `f32` that hold images channels-last. A fully-connected layer is a 1x1 convolution of an image of one
-//! row. The core knows nothing of Burn; the feature `burn` adds the module `bridge`, which makes a whole block, with
-//! the projection of its shortcut and the norm before it, one operation of Burn's backends flex and ndarray, with
-//! its own backward pass.
+//! A [`Path`] is the main path of a block: convolutions, each with its norm, and ReLUs between them. It computes
+//! `y = g(s · F(x) + α · shortcut)`, either for inference ([`Path::infer`]) or for training ([`Path::train`]), and its
+//! gradients ([`Path::gradients`]). Images are plain `f32` slices in channels-last (NHWC) order. A fully-connected
+//! layer is a 1x1 convolution of an image with one row.
 //!
-//! | file | what it holds |
+//! The core does not depend on Burn. The feature `burn` adds the module `bridge`, which makes a whole block a single
+//! operation of Burn's backends flex and ndarray, with its own backward pass. The operation includes the shortcut's
+//! projection and, in pre-activation blocks, the first norm and ReLU.
+//!
+//! | file | contents |
 //! |---|---|
-//! | `tile.rs` | the two inner loops: sums over runs of numbers, held in registers |
-//! | `conv.rs` | every convolution and its input gradient as such sums |
-//! | `winograd.rs` | wide 3x3 convolutions with 2.25 times fewer products |
+//! | `tile.rs` | the two inner loops: register-tiled matrix products over gathered rows |
+//! | `conv.rs` | every convolution and its input gradient, as such matrix products |
+//! | `winograd.rs` | Winograd convolution: wide 3x3 convolutions with 2.25 times fewer multiplications |
 //! | `elementwise.rs` | norms, ReLUs and shortcuts, forward and backward |
-//! | `path.rs`, `backward.rs`, `inference.rs` | what runs when, and on which images |
-//! | `normalize.rs` | a norm and its ReLU by themselves, as in pre-activation blocks |
-//! | `pool.rs` | max-pooling, and the mean over an image |
-//! | `update.rs` | running averages, the optimizer's step |
-//! | `strided.rs` | tensors whose numbers do not lie in order |
-//! | `buffer.rs` | memory that is used again |
-//! | `simd.rs` | the processor's vectors, picked when the program runs |
-//! | `bridge.rs` | Burn's side |
+//! | `path.rs`, `backward.rs`, `inference.rs` | a main path: forward pass for training, backward pass, inference |
+//! | `normalize.rs` | a norm with its ReLU on its own, as in pre-activation blocks |
+//! | `pool.rs` | max-pooling and global average pooling |
+//! | `update.rs` | running averages and the SGD step |
+//! | `strided.rs` | copies strided tensors into contiguous memory |
+//! | `buffer.rs` | reusable memory |
+//! | `simd.rs` | SIMD instruction sets, selected at run time |
+//! | `bridge.rs` | the interface to Burn |
 //!
-//! Results do not depend on the number of threads: sums over a batch are made of sums over images or over
-//! fixed groups of them, added in order. They do depend on the [`Level`], in their last digits.
+//! Results do not depend on the number of threads: a sum over the batch adds partial sums over single images, or over
+//! fixed groups of images, in a fixed order. Results on different [`SimdLevel`]s differ by rounding.
 //!
 //! # Feature flags
 //!
-//! No feature is on by default: the kernels themselves depend on nothing of Burn's.
+//! No feature is on by default, and without features the crate does not depend on Burn.
 //!
-//! - `burn`: the module `bridge`, whose types are Burn's tensors
-//! - `flex`, `ndarray`: the bridge to that backend
+//! - `burn`: the module `bridge`, which works on Burn's tensors
+//! - `flex`, `ndarray`: the bridge for that backend
 //!
 //! # Example
 //!
 //! ```
-//! use residual_kernels::{ChannelPadding, Conv, Layer, Level, Norm, Path, Shortcut, Wanted};
+//! use residual_kernels::{ChannelPadding, Conv, ConvNorm, NeedsGradient, Norm, Path, Shortcut, SimdLevel};
 //!
 //! let conv = Conv::same([16, 16], 3);
 //! let (weight, ones, zeros) = (vec![0.1; conv.weights()], [1.0; 16], [0.0; 16]);
-//! let layer =
-//!     Layer { conv, weight: &weight, gain: Some(&ones), bias: Some(&zeros), norm: Norm::Batch { epsilon: 1e-5 } };
+//! let norm = Norm::Batch { epsilon: 1e-5 };
+//! let layer = ConvNorm { conv, weight: &weight, gain: Some(&ones), bias: Some(&zeros), norm };
 //! let images: Vec<f32> = (0..2 * 8 * 8 * 16).map(|i| (i % 7) as f32).collect();
 //! let block = Path {
 //!     layers: vec![layer; 2],
@@ -51,9 +52,9 @@
 //!     shortcut: Shortcut::Input { strength: 1.0, padding: ChannelPadding::BothSides },
 //!     relu: true,
 //! };
-//! let (output, saved) = block.train(Level::detect(), true);
-//! let wanted = Wanted { input: true, shortcut: false, parameters: true };
-//! let gradients = block.gradients(Level::detect(), &output, saved, &vec![1.0; output.len()], wanted);
+//! let (output, saved) = block.train(SimdLevel::detect(), true);
+//! let needs = NeedsGradient { input: true, shortcut: false, parameters: true };
+//! let gradients = block.gradients(SimdLevel::detect(), &output, saved, &vec![1.0; output.len()], needs);
 //! assert_eq!(gradients.layers[0].weight.len(), weight.len());
 //! ```
 
@@ -68,7 +69,7 @@ mod normalize;
 mod path;
 mod pool;
 mod simd;
-#[cfg_attr(not(feature = "burn"), allow(dead_code, reason = "the bridge reads such tensors"))]
+#[cfg_attr(not(feature = "burn"), allow(dead_code, reason = "only the bridge reads strided tensors"))]
 mod strided;
 mod tile;
 mod update;
@@ -79,9 +80,12 @@ mod tests;
 
 pub use buffer::Buffer;
 pub use conv::Conv;
-pub use inference::Prepared;
+pub use inference::PreparedWeight;
 pub use normalize::Normalize;
-pub use path::{ChannelPadding, Gradients, Layer, LayerGradients, Norm, Path, Saved, Shortcut, Statistics, Wanted};
+pub use path::{
+    ChannelPadding, ConvNorm, ConvNormGradients, Gradients, NeedsGradient, Norm, Path, SavedForBackward, Shortcut,
+    Statistics,
+};
 pub use pool::{MaxPool, mean_pool, mean_pool_gradient};
-pub use simd::Level;
+pub use simd::SimdLevel;
 pub use update::{Sgd, average};

@@ -1,108 +1,113 @@
-//! A norm and its ReLU by themselves, as they come before the convolutions of a pre-activation block.
+//! A norm with its ReLU on its own, as before the convolutions of a pre-activation block.
 
 use crate::{
-    Buffer, Conv, Layer, LayerGradients, Level, Norm, Statistics,
+    Buffer, Conv, ConvNorm, ConvNormGradients, Norm, SimdLevel, Statistics,
     backward::norm_gradient,
-    conv::Padded,
-    elementwise::{finish, gradient_sums, moments, norm_gradient_rows},
-    path::{combine, each},
+    conv::PaddedImage,
+    elementwise::{affine_add_relu, gradient_sums, moments, norm_gradient_rows},
+    path::{combine_moments, for_each},
 };
 
-/// `y = g(γ · (x - mean) / √(variance + ε) + β)` for each channel of images, or `g(x + b)` without a norm.
+/// A norm and ReLU of images: `y = g(γ · (x - mean) / √(variance + ε) + β)` for each channel, or `y = g(x + b)` without
+/// a norm.
 #[derive(Clone, Copy, Debug)]
 pub struct Normalize<'a> {
     /// `[batch, pixels, channels]`
     pub input: &'a [f32],
-    /// Pixels of an image.
+    /// Pixels per image.
     pub pixels: usize,
-    /// Channels of a pixel.
+    /// Channels per pixel.
     pub channels: usize,
-    /// γ; 1 if there is none.
+    /// γ; `None` means 1.
     pub gain: Option<&'a [f32]>,
-    /// β, or b; 0 if there is none.
+    /// β, or b without a norm; `None` means 0.
     pub bias: Option<&'a [f32]>,
     /// The norm.
     pub norm: Norm<'a>,
-    /// Whether `g` is the ReLU, or the identity.
+    /// `g` is the ReLU if true, the identity if false.
     pub relu: bool,
 }
 
-/// Numbers below which the calling thread works alone: waking another takes longer.
-const ALONE: usize = 1 << 16;
+/// Fewer values than this are processed by the calling thread, since waking another thread takes longer.
+const MIN_PARALLEL_VALUES: usize = 1 << 16;
 
 impl<'a> Normalize<'a> {
     fn len(&self) -> usize {
         self.pixels * self.channels
     }
 
-    fn alone(&self) -> bool {
-        self.input.len() < ALONE
+    fn is_serial(&self) -> bool {
+        self.input.len() < MIN_PARALLEL_VALUES
     }
 
-    /// The norm as a layer's, whose convolution does nothing.
-    fn layer(&self) -> Layer<'a> {
+    /// The norm as part of a [`ConvNorm`]. Its convolution is never computed.
+    fn layer(&self) -> ConvNorm<'a> {
         let conv = Conv::same([self.channels; 2], 1);
-        Layer { conv, weight: &[], gain: self.gain, bias: self.bias, norm: self.norm }
+        ConvNorm { conv, weight: &[], gain: self.gain, bias: self.bias, norm: self.norm }
     }
 
-    /// The output, and the batch's statistics where the norm is [`Norm::Batch`]; those of an empty batch are NaN.
+    /// The output, and for [`Norm::Batch`] the batch's statistics. The statistics of an empty batch are NaN.
     ///
     /// # Panics
-    /// If the input is not a number of whole images.
-    pub fn forward(&self, level: Level) -> (Buffer, Option<Statistics>) {
+    /// If the length of the input is not a multiple of `pixels · channels`.
+    pub fn forward(&self, level: SimdLevel) -> (Buffer, Option<Statistics>) {
         let (len, channels) = (self.len(), self.channels);
-        assert!(len > 0 && self.input.len().is_multiple_of(len), "the input has not the images' shape");
+        assert!(
+            len > 0 && self.input.len().is_multiple_of(len),
+            "the input's length is not a multiple of the image size"
+        );
         let batch = self.input.len() / len;
         let images = || self.input.chunks(len);
         let statistics = matches!(self.norm, Norm::Batch { .. }).then(|| {
             let mut sums = vec![0.0f32; batch * 2 * channels];
-            each(sums.chunks_mut(2 * channels).zip(images()), self.alone(), |(sums, x)| {
+            for_each(sums.chunks_mut(2 * channels).zip(images()), self.is_serial(), |(sums, x)| {
                 let (mean, squares) = sums.split_at_mut(channels);
                 moments(level, x, channels, mean, squares);
             });
-            combine(&sums, channels, self.pixels)
+            combine_moments(&sums, channels, self.pixels)
         });
         let affine = self.layer().affine(statistics.as_ref());
         let mut y = Buffer::new(self.input.len());
-        each(y.chunks_mut(len).zip(images()), self.alone(), |(y, x)| {
-            finish(level, x, &affine, None, self.relu, y);
+        for_each(y.chunks_mut(len).zip(images()), self.is_serial(), |(y, x)| {
+            affine_add_relu(level, x, &affine, None, self.relu, y);
         });
         (y, statistics)
     }
 
-    /// The input's gradient, and those of γ and β, from the output, the batch's statistics and the output's gradient.
+    /// The gradients of the input, γ and β, from the output and statistics of [`Self::forward`] and the output gradient
+    /// `dy`.
     ///
     /// # Panics
-    /// If shapes do not agree, or statistics are missing.
+    /// If shapes do not match, or [`Norm::Batch`] has no statistics.
     pub fn gradients(
         &self,
-        level: Level,
+        level: SimdLevel,
         output: &[f32],
         statistics: Option<&Statistics>,
         dy: &[f32],
-    ) -> (Buffer, LayerGradients) {
+    ) -> (Buffer, ConvNormGradients) {
         let (len, channels) = (self.len(), self.channels);
-        assert_eq!([output.len(), dy.len()], [self.input.len(); 2], "the shape of the output's gradient");
+        assert_eq!([output.len(), dy.len()], [self.input.len(); 2], "lengths of the output and its gradient");
         let batch = self.input.len() / len;
         let mut dx = Buffer::new(self.input.len());
         if batch == 0 {
             let zeros = vec![0.0; channels];
-            return (dx, LayerGradients { weight: Vec::new(), gain: zeros.clone(), bias: zeros });
+            return (dx, ConvNormGradients { weight: Vec::new(), gain: zeros.clone(), bias: zeros });
         }
         let layer = self.layer();
         let mean = layer.affine(statistics).mean;
         let image = |n: usize| n * len..(n + 1) * len;
-        let through = |n: usize| self.relu.then(|| &output[image(n)]);
+        let relu_output = |n: usize| self.relu.then(|| &output[image(n)]);
         let mut sums = vec![0.0f32; batch * 2 * channels];
-        each(sums.chunks_mut(2 * channels).enumerate(), self.alone(), |(n, sums)| {
+        for_each(sums.chunks_mut(2 * channels).enumerate(), self.is_serial(), |(n, sums)| {
             let (sums, products) = sums.split_at_mut(channels);
-            gradient_sums(level, &dy[image(n)], through(n), &self.input[image(n)], &mean, 1.0, sums, products);
+            gradient_sums(level, &dy[image(n)], relu_output(n), &self.input[image(n)], &mean, 1.0, sums, products);
         });
         let (totals, norm) = norm_gradient(&layer, statistics, &sums, batch * self.pixels);
-        let rows = Padded::bare([1, self.pixels], channels);
-        each(dx.chunks_mut(len).enumerate(), self.alone(), |(n, dx)| {
-            norm_gradient_rows(level, &dy[image(n)], through(n), &self.input[image(n)], &norm, 1.0, &rows, dx);
+        let rows = PaddedImage::unpadded([1, self.pixels], channels);
+        for_each(dx.chunks_mut(len).enumerate(), self.is_serial(), |(n, dx)| {
+            norm_gradient_rows(level, &dy[image(n)], relu_output(n), &self.input[image(n)], &norm, 1.0, &rows, dx);
         });
-        (dx, LayerGradients { weight: Vec::new(), ..layer.affine_gradients(statistics, &totals) })
+        (dx, ConvNormGradients { weight: Vec::new(), ..layer.affine_gradients(statistics, &totals) })
     }
 }

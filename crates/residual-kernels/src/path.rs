@@ -1,19 +1,19 @@
-//! A block as one operation: convolutions with their norms, ReLUs between them, the shortcut, the last
-//! ReLU.
+//! A main path with its shortcut as one operation: convolutions with their norms, the ReLUs between them, the
+//! addition of the shortcut, and the last ReLU.
 //!
-//! What a tensor costs is the trips to memory, so each image makes few. In training the output of a
-//! convolution is written once, raw; its norm and ReLU are computed where the next layer copies the
-//! image into its padded workspace, in the forward pass and again in the backward one. A layer's
-//! backward pass reads an image's gradient, makes the gradient through the norm in the workspace, and
-//! from there both the input gradient and the weight gradient, while all of it is in cache.
+//! Memory traffic limits the speed, so each image is read and written as few times as possible. In training, the raw
+//! output of a convolution is written once. Its norm and ReLU are applied when the next layer copies the image into
+//! its padded workspace, in the forward pass and again in the backward pass. The backward pass of a layer reads the
+//! gradient of an image, writes the gradient through the norm to the workspace, and computes both the input gradient
+//! and the weight gradient from it, all while the image is in cache.
 //!
-//! Sums over a batch are made of sums over images (or of fixed groups of images, for weights), added
-//! in the order of the images: the number of threads changes nothing.
+//! A sum over the batch adds the sums of single images in order (for weights, the sums of fixed groups of images), so
+//! the number of threads does not change the result.
 
 use crate::{
-    Buffer, Conv, Level, Prepared,
+    Buffer, Conv, PreparedWeight, SimdLevel,
     conv::Plan,
-    elementwise::{Affine, ZeroPad, copy_rows, finish, moments, normalize_rows, rectify},
+    elementwise::{Affine, ZeroPad, affine_add_relu, copy_rows, moments, normalize_rows, relu_in_place},
 };
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -21,18 +21,18 @@ use std::sync::Arc;
 /// How the output of a convolution is normalised.
 #[derive(Clone, Copy, Debug)]
 pub enum Norm<'a> {
-    /// Not at all.
+    /// No norm.
     None,
-    /// By mean and variance of the batch.
+    /// Batch norm with the mean and variance of the batch.
     Batch {
         /// ε, added to the variance.
         epsilon: f32,
     },
-    /// By a given mean and variance.
+    /// Batch norm with a given mean and variance.
     Running {
-        /// One number a channel.
+        /// The mean of each channel.
         mean: &'a [f32],
-        /// One number a channel.
+        /// The variance of each channel.
         variance: &'a [f32],
         /// ε, added to the variance.
         epsilon: f32,
@@ -41,23 +41,23 @@ pub enum Norm<'a> {
 
 /// A convolution and its norm: `u = γ · (z - mean) / √(variance + ε) + β`, or `u = z + b`.
 #[derive(Clone, Copy, Debug)]
-pub struct Layer<'a> {
+pub struct ConvNorm<'a> {
     /// The convolution.
     pub conv: Conv,
-    /// `[out, in / groups, kernel height, kernel width]`; [`Path::infer`] reads it prepared, and not here.
+    /// `[out, in / groups, kernel height, kernel width]`. [`Path::infer`] ignores it and takes the prepared weight.
     pub weight: &'a [f32],
-    /// γ; 1 if there is none.
+    /// γ; `None` means 1.
     pub gain: Option<&'a [f32]>,
-    /// β, or b; 0 if there is none.
+    /// β, or b without a norm; `None` means 0.
     pub bias: Option<&'a [f32]>,
     /// The norm.
     pub norm: Norm<'a>,
 }
 
-/// Where a zero-padded shortcut has the channels that its input lacks.
+/// Where a zero-padding shortcut inserts the channels of zeros.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ChannelPadding {
-    /// Half of them before the input's channels, rounded down, and the rest after.
+    /// Half of them (rounded down) before the input's channels, and the rest after.
     #[default]
     BothSides,
     /// All of them after the input's channels.
@@ -65,7 +65,7 @@ pub enum ChannelPadding {
 }
 
 impl ChannelPadding {
-    /// How many of `zeros` channels come before the input's.
+    /// How many of `zeros` channels of zeros come before the input's channels.
     pub fn before(self, zeros: usize) -> usize {
         match self {
             Self::BothSides => zeros / 2,
@@ -74,19 +74,19 @@ impl ChannelPadding {
     }
 }
 
-/// What is added before the last ReLU.
+/// The term that is added before the last ReLU.
 #[derive(Clone, Copy, Debug)]
 pub enum Shortcut<'a> {
     /// Nothing.
     None,
-    /// α times the path's input; where shapes differ, subsampled and with zeros for the channels it lacks.
+    /// α times the path's input. Where shapes differ, the input is subsampled and padded with channels of zeros.
     Input {
         /// α.
         strength: f32,
-        /// Where those channels are.
+        /// Where the channels of zeros go.
         padding: ChannelPadding,
     },
-    /// α times a tensor of the output's shape.
+    /// α times a tensor with the output's shape.
     Tensor {
         /// The tensor.
         values: &'a [f32],
@@ -104,24 +104,24 @@ impl Shortcut<'_> {
     }
 }
 
-/// `y = g(s · F(x) + α · shortcut)`, where `F` is a row of layers with ReLUs between them.
+/// `y = g(s · F(x) + α · shortcut)`, where `F` is a sequence of layers with ReLUs between them.
 #[derive(Clone, Debug)]
 pub struct Path<'a> {
     /// The layers, at least one.
-    pub layers: Vec<Layer<'a>>,
+    pub layers: Vec<ConvNorm<'a>>,
     /// `[batch, height, width, channels]`
     pub input: &'a [f32],
     /// Height and width of an input image.
     pub image: [usize; 2],
     /// s.
     pub scale: f32,
-    /// What is added.
+    /// The term `α · shortcut`.
     pub shortcut: Shortcut<'a>,
-    /// Whether `g` is the ReLU, or the identity.
+    /// `g` is the ReLU if true, the identity if false.
     pub relu: bool,
 }
 
-/// Mean and (biased) variance of a layer's convolution output over a batch, of each channel.
+/// Mean and biased variance of each channel of a convolution's output `z`, over the `m` pixels of a batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Statistics {
     /// `Σ z / m`
@@ -130,83 +130,84 @@ pub struct Statistics {
     pub variance: Vec<f32>,
 }
 
-/// What the backward pass needs to know of the forward one.
+/// Results of the forward pass that the backward pass reads.
 #[derive(Clone, Debug)]
-pub struct Saved {
-    /// The statistics of each layer, those of a [`Norm::Batch`] from the batch.
+pub struct SavedForBackward {
+    /// The batch's statistics for each layer with [`Norm::Batch`]; `None` for other norms.
     pub statistics: Vec<Option<Statistics>>,
-    /// The output of each convolution; none if the backward pass is to compute them again.
+    /// The output of each convolution; `None` if the backward pass recomputes them.
     pub(crate) outputs: Option<Vec<Buffer>>,
 }
 
-/// Which gradients are wanted.
+/// Which gradients [`Path::gradients`] computes.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted {
-    /// That of the input, the way over the shortcut included.
+pub struct NeedsGradient {
+    /// The gradient of the input, including the part that flows through the shortcut.
     pub input: bool,
-    /// That of the shortcut's tensor.
+    /// The gradient of the tensor of [`Shortcut::Tensor`].
     pub shortcut: bool,
-    /// Those of each layer's weight, gain and bias.
+    /// The gradients of each layer's weight, gain and bias.
     pub parameters: bool,
 }
 
 /// The gradients of a [`Path`].
 #[derive(Debug)]
 pub struct Gradients {
-    /// Of the input, `[batch, height, width, channels]`.
+    /// The gradient of the input, `[batch, height, width, channels]`.
     pub input: Option<Buffer>,
-    /// Of the shortcut's tensor.
+    /// The gradient of the tensor of [`Shortcut::Tensor`].
     pub shortcut: Option<Buffer>,
-    /// Of each layer.
-    pub layers: Vec<LayerGradients>,
+    /// The gradients of each layer.
+    pub layers: Vec<ConvNormGradients>,
 }
 
-/// The gradients of a [`Layer`]; empty if they were not wanted.
+/// The gradients of a [`ConvNorm`]; empty if they were not requested.
 #[derive(Clone, Debug, Default)]
-pub struct LayerGradients {
-    /// `[out, in / groups, kernel height, kernel width]`
+pub struct ConvNormGradients {
+    /// The gradient of the weight, `[out, in / groups, kernel height, kernel width]`.
     pub weight: Vec<f32>,
-    /// Of γ.
+    /// The gradient of γ.
     pub gain: Vec<f32>,
-    /// Of β or b.
+    /// The gradient of β, or of b.
     pub bias: Vec<f32>,
 }
 
-/// Multiply-adds of an output number that is computed again sooner than kept.
-const CHEAP: usize = 32;
+/// An output that takes at most this many multiply-adds is recomputed in the backward pass, since storing it costs
+/// more.
+const MAX_RECOMPUTED_MULTIPLY_ADDS: usize = 32;
 
-/// Work below this many multiply-adds is done by the calling thread alone: waking another takes longer.
-const ALONE: usize = 1 << 20;
+/// Work of fewer multiply-adds than this runs on the calling thread, since waking another thread takes longer.
+const MIN_PARALLEL_MULTIPLY_ADDS: usize = 1 << 20;
 
-/// Whether a convolution of so many images is.
+/// Whether the convolution of a batch of `images` is too small to run in parallel.
 pub(crate) fn is_small(images: usize, plan: &Plan) -> bool {
-    images * plan.output_len() * plan.conv.weights() / plan.conv.channels[1] < ALONE
+    images * plan.output_len() * plan.conv.weights() / plan.conv.channels[1] < MIN_PARALLEL_MULTIPLY_ADDS
 }
 
-/// Calls `f` for each item, on all cores unless there is little to do.
-pub(crate) fn each<T: Send>(items: impl Iterator<Item = T>, alone: bool, f: impl Fn(T) + Sync + Send) {
-    if alone {
+/// Calls `f` for each item, on the calling thread if `serial`, else on the thread pool.
+pub(crate) fn for_each<T: Send>(items: impl Iterator<Item = T>, serial: bool, f: impl Fn(T) + Sync + Send) {
+    if serial {
         return items.for_each(f);
     }
     items.collect::<Vec<_>>().into_par_iter().with_max_len(1).for_each(f);
 }
 
-impl Layer<'_> {
+impl ConvNorm<'_> {
     pub(crate) fn channels(&self) -> usize {
         self.conv.channels[1]
     }
 
-    /// The norm's mean, variance and ε, given the batch's statistics; none without a norm.
+    /// The norm's mean, variance and ε, or `None` without a norm. [`Norm::Batch`] takes the moments from `statistics`.
     fn moments<'b>(&'b self, statistics: Option<&'b Statistics>) -> Option<(&'b [f32], &'b [f32], f32)> {
         match (self.norm, statistics) {
             (Norm::None, _) => None,
             (Norm::Running { mean, variance, epsilon }, _) => Some((mean, variance, epsilon)),
             (Norm::Batch { epsilon }, Some(batch)) => Some((&batch.mean, &batch.variance, epsilon)),
-            (Norm::Batch { .. }, None) => panic!("a batch norm without the batch's statistics"),
+            (Norm::Batch { .. }, None) => panic!("a batch norm needs the batch's statistics"),
         }
     }
 
-    /// What the norm does, given the batch's statistics.
+    /// The norm as an affine map of each channel. [`Norm::Batch`] takes its moments from `statistics`.
     pub(crate) fn affine(&self, statistics: Option<&Statistics>) -> Affine {
         let channels = self.channels();
         let mut gain = self.gain.map_or_else(|| vec![1.0; channels], <[f32]>::to_vec);
@@ -224,65 +225,68 @@ impl Layer<'_> {
     }
 }
 
-/// Mean and variance of a batch from those of its images (Chan et al. 1979).
-pub(crate) fn combine(images: &[f32], channels: usize, pixels: usize) -> Statistics {
+/// Combines the moments of single images into the statistics of the batch (Chan et al. 1979). `images` holds
+/// `[image][mean, sum of squared deviations][channel]`, and an image has `pixels` pixels.
+pub(crate) fn combine_moments(images: &[f32], channels: usize, pixels: usize) -> Statistics {
     let count = images.len() / (2 * channels);
-    let of = |c: usize| {
+    let channel_statistics = |c: usize| {
         let mean = |i: usize| f64::from(images[i * 2 * channels + c]);
         let squares = |i: usize| f64::from(images[i * 2 * channels + channels + c]);
         let total = (0..count).map(mean).sum::<f64>() / count as f64;
         let spread = (0..count).map(|i| squares(i) + pixels as f64 * (mean(i) - total).powi(2)).sum::<f64>();
         (total as f32, (spread / (count * pixels) as f64) as f32)
     };
-    let (mean, variance) = (0..channels).map(of).unzip();
+    let (mean, variance) = (0..channels).map(channel_statistics).unzip();
     Statistics { mean, variance }
 }
 
-/// How a path's shortcut reaches its output.
-pub(crate) struct Around<'a> {
-    /// A tensor of the output's shape, and its strength.
-    pub(crate) added: Option<(&'a [f32], f32)>,
-    /// The way that the input is padded, where it has not the output's shape.
-    pub(crate) padded: Option<ZeroPad>,
+/// How the shortcut is added to the output. At most one field is set.
+pub(crate) struct ShortcutAdd<'a> {
+    /// A tensor with the output's shape, and α.
+    pub(crate) tensor: Option<(&'a [f32], f32)>,
+    /// The zero-padding of the input, where its shape differs from the output's.
+    pub(crate) zero_pad: Option<ZeroPad>,
 }
 
-impl Around<'_> {
-    /// Adds the padded shortcut to an output image, if there is one; the last ReLU comes after.
-    pub(crate) fn pad(&self, level: Level, path: &Path, image: usize, output: &mut [f32]) {
-        let Some(zero_pad) = self.padded else { return };
+impl ShortcutAdd<'_> {
+    /// Adds the zero-padded shortcut to an output image and applies the last ReLU. Does nothing for other shortcuts.
+    pub(crate) fn add_zero_padded(&self, level: SimdLevel, path: &Path, image: usize, output: &mut [f32]) {
+        let Some(zero_pad) = self.zero_pad else { return };
         let len = path.input.len() / path.batch();
         zero_pad.add(&path.input[image * len..][..len], path.shortcut.strength(), output);
         if path.relu {
-            rectify(level, output);
+            relu_in_place(level, output);
         }
     }
 }
 
-/// What a layer reads.
+/// The input of a layer.
 #[derive(Clone, Copy)]
-pub(crate) enum Source<'a> {
+pub(crate) enum LayerInput<'a> {
     /// The path's input.
-    Input(&'a [f32]),
-    /// The output of the convolution before, still to be normalised.
-    Raw(&'a [f32], &'a Affine),
+    PathInput(&'a [f32]),
+    /// The raw output of the previous convolution, and the norm to apply before the ReLU.
+    ConvOutput(&'a [f32], &'a Affine),
 }
 
-impl<'a> Source<'a> {
-    /// An image as the layer reads it, where it lies so; else it is normalised and padded into the workspace.
-    pub(crate) fn image(self, level: Level, plan: &Plan, index: usize, workspace: &mut [f32]) -> Option<&'a [f32]> {
+impl<'a> LayerInput<'a> {
+    /// Returns one image if the layer can read it in place. Otherwise writes the image to the workspace, padded and,
+    /// for a convolution's output, after norm and ReLU, and returns `None`.
+    pub(crate) fn image(self, level: SimdLevel, plan: &Plan, index: usize, workspace: &mut [f32]) -> Option<&'a [f32]> {
         let len = plan.input_len();
         let image = index * len..(index + 1) * len;
         let padded = &plan.input;
         match self {
-            Self::Input(x) if !padded.is_padded() => return Some(&x[image]),
-            Self::Input(x) => copy_rows(&x[image], padded, workspace),
-            Self::Raw(z, affine) => normalize_rows(level, &z[image], affine, padded, workspace),
+            Self::PathInput(x) if !padded.is_padded() => return Some(&x[image]),
+            Self::PathInput(x) => copy_rows(&x[image], padded, workspace),
+            Self::ConvOutput(z, affine) => normalize_rows(level, &z[image], affine, padded, workspace),
         }
         None
     }
 }
 
 impl Path<'_> {
+    /// The plan of each layer.
     pub(crate) fn plans(&self) -> Vec<Arc<Plan>> {
         let mut image = self.image;
         let plans = self.layers.iter().map(|layer| {
@@ -293,6 +297,7 @@ impl Path<'_> {
         plans.collect()
     }
 
+    /// The number of images.
     pub(crate) fn batch(&self) -> usize {
         let channels = self.layers[0].conv.channels[0];
         self.input.len() / (self.image[0] * self.image[1] * channels)
@@ -303,92 +308,119 @@ impl Path<'_> {
     /// # Panics
     /// If a kernel is larger than its padded image.
     pub fn output_image(&self) -> [usize; 2] {
-        let output = |image, layer: &Layer| layer.conv.output(image).expect("the kernel is larger than its image");
+        let output =
+            |image, layer: &ConvNorm| layer.conv.output(image).expect("the kernel is larger than the padded image");
         self.layers.iter().fold(self.image, output)
     }
 
-    pub(crate) fn alone(&self, plan: &Plan) -> bool {
+    /// Whether this layer is too small to run in parallel.
+    pub(crate) fn is_serial(&self, plan: &Plan) -> bool {
         is_small(self.batch(), plan)
     }
 
-    /// Runs `f` on a thread of the pool, unless no layer needs another (then `f` gets `true`): from there on the
-    /// threads hand work to each other without the calling thread's going to sleep and waking for each of its parts.
-    pub(crate) fn together<R: Send>(&self, plans: &[Arc<Plan>], f: impl FnOnce(bool) -> R + Send) -> R {
-        if plans.iter().all(|plan| self.alone(plan)) { f(true) } else { rayon::scope(|_| f(false)) }
+    /// Runs `f(false)` on a thread of the pool, or `f(true)` on the calling thread if every layer is too small to run
+    /// in parallel. On a pool thread the parallel loops of `f` exchange work directly; from outside the pool, each loop
+    /// would put the calling thread to sleep and wake it again.
+    pub(crate) fn run_in_pool<R: Send>(&self, plans: &[Arc<Plan>], f: impl FnOnce(bool) -> R + Send) -> R {
+        if plans.iter().all(|plan| self.is_serial(plan)) { f(true) } else { rayon::scope(|_| f(false)) }
     }
 
-    /// How the shortcut reaches the output.
+    /// How the shortcut is added to the output.
     ///
     /// # Panics
-    /// If the input cannot be padded to the output.
-    pub(crate) fn around(&self, plans: &[Arc<Plan>]) -> Around<'_> {
+    /// If zero-padding cannot turn the input's shape into the output's.
+    pub(crate) fn shortcut_add(&self, plans: &[Arc<Plan>]) -> ShortcutAdd<'_> {
         let (first, last) = (&plans[0], &plans[plans.len() - 1]);
         let (strength, padding) = match self.shortcut {
-            Shortcut::None => return Around { added: None, padded: None },
-            Shortcut::Tensor { values, strength } => return Around { added: Some((values, strength)), padded: None },
+            Shortcut::None => return ShortcutAdd { tensor: None, zero_pad: None },
+            Shortcut::Tensor { values, strength } => {
+                return ShortcutAdd { tensor: Some((values, strength)), zero_pad: None };
+            }
             Shortcut::Input { strength, padding } => (strength, padding),
         };
         let channels = [first.conv.channels[0], last.conv.channels[1]];
         if first.input.size == last.output && channels[0] == channels[1] {
-            return Around { added: Some((self.input, strength)), padded: None };
+            return ShortcutAdd { tensor: Some((self.input, strength)), zero_pad: None };
         }
         let stride = plans.iter().map(|plan| plan.conv.stride).product();
         let subsampled = first.input.size.map(|size| size.div_ceil(stride));
-        assert!(subsampled == last.output && channels[0] <= channels[1], "the input cannot be padded to the output");
+        assert!(
+            subsampled == last.output && channels[0] <= channels[1],
+            "zero-padding cannot turn the input's shape into the output's"
+        );
         let before = padding.before(channels[1] - channels[0]);
         let zero_pad = ZeroPad { columns: [first.input.size[1], last.output[1]], channels, before, stride };
-        Around { added: None, padded: Some(zero_pad) }
+        ShortcutAdd { tensor: None, zero_pad: Some(zero_pad) }
     }
 
-    pub(crate) fn check(&self, plans: &[Arc<Plan>]) {
-        let first = &plans[0];
-        assert!(self.input.len().is_multiple_of(first.input_len()), "the input has not the images' shape");
-        for (one, next) in self.layers.iter().zip(&self.layers[1..]) {
-            assert_eq!(one.conv.channels[1], next.conv.channels[0], "a layer's channels");
-        }
-        if let Shortcut::Tensor { values, .. } = self.shortcut {
-            assert_eq!(values.len(), self.batch() * plans[plans.len() - 1].output_len(), "the shortcut's shape");
-        }
-    }
-
-    /// The output, and what [`Self::gradients`] needs: with `keep` the output of every convolution, without
-    /// it only the statistics, and the backward pass computes the rest again. An empty batch has an empty output;
-    /// its statistics are NaN.
+    /// Checks shapes.
     ///
     /// # Panics
-    /// If shapes do not agree.
-    pub fn train(&self, level: Level, keep: bool) -> (Buffer, Saved) {
-        let plans = self.plans();
-        self.together(&plans, |_| self.train_planned(level, keep, &plans))
+    /// If shapes do not match.
+    pub(crate) fn check(&self, plans: &[Arc<Plan>]) {
+        let first = &plans[0];
+        assert!(
+            self.input.len().is_multiple_of(first.input_len()),
+            "the input's length is not a multiple of the image size"
+        );
+        for (layer, next) in self.layers.iter().zip(&self.layers[1..]) {
+            assert_eq!(
+                layer.conv.channels[1], next.conv.channels[0],
+                "output channels of a layer, input channels of the next"
+            );
+        }
+        if let Shortcut::Tensor { values, .. } = self.shortcut {
+            assert_eq!(
+                values.len(),
+                self.batch() * plans[plans.len() - 1].output_len(),
+                "number of values of the shortcut's tensor"
+            );
+        }
     }
 
-    fn train_planned(&self, level: Level, keep: bool, plans: &[Arc<Plan>]) -> (Buffer, Saved) {
+    /// The output, and the results that [`Self::gradients`] reads: the batch statistics, and with `keep` the output of
+    /// every convolution. Without `keep` the backward pass recomputes these outputs. An empty batch has an empty output
+    /// and NaN statistics.
+    ///
+    /// # Panics
+    /// If shapes do not match.
+    pub fn train(&self, level: SimdLevel, keep: bool) -> (Buffer, SavedForBackward) {
+        let plans = self.plans();
+        self.run_in_pool(&plans, |_| self.train_planned(level, keep, &plans))
+    }
+
+    fn train_planned(&self, level: SimdLevel, keep: bool, plans: &[Arc<Plan>]) -> (Buffer, SavedForBackward) {
         self.check(plans);
         let (outputs, statistics, affines) = self.convolve(level, plans, None);
         let last = plans.len() - 1;
         let len = plans[last].output_len();
-        let around = self.around(plans);
+        let shortcut = self.shortcut_add(plans);
         let affine = scaled(&affines[last], self.scale);
         let mut y = Buffer::new(self.batch() * len);
-        each(y.chunks_mut(len).zip(outputs[last].chunks(len)).enumerate(), self.alone(&plans[last]), |(n, (y, z))| {
-            let other = around.added.map(|(values, strength)| (&values[n * len..][..len], strength));
-            finish(level, z, &affine, other, self.relu && around.padded.is_none(), y);
-            around.pad(level, self, n, y);
-        });
-        let keep = keep && !self.is_cheap();
-        (y, Saved { statistics, outputs: keep.then_some(outputs) })
+        for_each(
+            y.chunks_mut(len).zip(outputs[last].chunks(len)).enumerate(),
+            self.is_serial(&plans[last]),
+            |(n, (y, z))| {
+                let addend = shortcut.tensor.map(|(values, strength)| (&values[n * len..][..len], strength));
+                affine_add_relu(level, z, &affine, addend, self.relu && shortcut.zero_pad.is_none(), y);
+                shortcut.add_zero_padded(level, self, n, y);
+            },
+        );
+        let keep = keep && !self.is_cheap_to_recompute();
+        (y, SavedForBackward { statistics, outputs: keep.then_some(outputs) })
     }
 
-    /// Whether the outputs of the convolutions cost less to compute again than to keep, as in a stem of images.
-    fn is_cheap(&self) -> bool {
-        self.layers.iter().all(|layer| layer.conv.weights() <= CHEAP * layer.channels())
+    /// Whether recomputing the outputs of the convolutions is cheaper than storing them, as in the stem of an image
+    /// network.
+    fn is_cheap_to_recompute(&self) -> bool {
+        self.layers.iter().all(|layer| layer.conv.weights() <= MAX_RECOMPUTED_MULTIPLY_ADDS * layer.channels())
     }
 
-    /// The output of each convolution, with the batch's statistics and what its norm does. Statistics are
-    /// not computed again if given.
+    /// For each layer: the output of its convolution, the batch's statistics, and the norm as an affine map. Reads the
+    /// statistics from `known` if given, otherwise computes them.
     pub(crate) fn convolve(
         &self,
-        level: Level,
+        level: SimdLevel,
         plans: &[Arc<Plan>],
         known: Option<&[Option<Statistics>]>,
     ) -> (Vec<Buffer>, Vec<Option<Statistics>>, Vec<Affine>) {
@@ -396,19 +428,19 @@ impl Path<'_> {
         let (mut outputs, mut statistics, mut affines) = (Vec::<Buffer>::new(), Vec::new(), Vec::<Affine>::new());
         for (i, (layer, plan)) in self.layers.iter().zip(plans).enumerate() {
             let channels = layer.channels();
-            let weight = Prepared::new(&layer.conv, layer.weight);
-            let source = match i {
-                0 => Source::Input(self.input),
-                _ => Source::Raw(&outputs[i - 1], &affines[i - 1]),
+            let weight = PreparedWeight::new(&layer.conv, layer.weight);
+            let input = match i {
+                0 => LayerInput::PathInput(self.input),
+                _ => LayerInput::ConvOutput(&outputs[i - 1], &affines[i - 1]),
             };
             let measured = known.is_none() && matches!(layer.norm, Norm::Batch { .. });
             let mut sums = vec![0.0f32; batch * 2 * channels];
             let len = plan.output_len();
             let mut z = Buffer::new(batch * len);
             let images = z.chunks_mut(len).zip(sums.chunks_mut(2 * channels)).enumerate();
-            each(images, self.alone(plan), |(n, (z, sums))| {
+            for_each(images, self.is_serial(plan), |(n, (z, sums))| {
                 let mut workspace = plan.input.workspace();
-                let direct = source.image(level, plan, n, &mut workspace);
+                let direct = input.image(level, plan, n, &mut workspace);
                 weight.convolve(level, plan, direct.unwrap_or(&workspace), z);
                 if measured {
                     let (mean, squares) = sums.split_at_mut(channels);
@@ -416,7 +448,8 @@ impl Path<'_> {
                 }
             });
             let known = known.map(|known| known[i].clone());
-            let batch_statistics = known.unwrap_or_else(|| measured.then(|| combine(&sums, channels, len / channels)));
+            let batch_statistics =
+                known.unwrap_or_else(|| measured.then(|| combine_moments(&sums, channels, len / channels)));
             affines.push(layer.affine(batch_statistics.as_ref()));
             statistics.push(batch_statistics);
             outputs.push(z);

@@ -1,13 +1,13 @@
-//! Numbers that do not lie in order.
+//! Copies of strided tensors.
 
 use crate::Buffer;
 use rayon::prelude::*;
 
-/// Numbers above which every core copies.
-const PARALLEL: usize = 1 << 16;
+/// Tensors with at least this many values are copied in parallel.
+const MIN_PARALLEL: usize = 1 << 16;
 
-/// A tensor's numbers in row-major order, from a place and strides in a storage.
-pub(crate) fn gather(storage: &[f32], offset: usize, shape: &[usize], strides: &[isize]) -> Buffer {
+/// A row-major copy of a strided tensor, whose first value is `storage[offset]`.
+pub(crate) fn to_contiguous(storage: &[f32], offset: usize, shape: &[usize], strides: &[isize]) -> Buffer {
     let mut out = Buffer::new(shape.iter().product());
     let Some((&first, inner)) = shape.split_first().filter(|_| !out.is_empty()) else {
         if let [only] = &mut out[..] {
@@ -19,7 +19,7 @@ pub(crate) fn gather(storage: &[f32], offset: usize, shape: &[usize], strides: &
     let row = |(i, out): (usize, &mut [f32])| {
         copy(storage, offset as isize + i as isize * strides[0], inner, &strides[1..], out);
     };
-    if shape.iter().product::<usize>() < PARALLEL {
+    if shape.iter().product::<usize>() < MIN_PARALLEL {
         out.chunks_mut(len).enumerate().for_each(row);
     } else {
         out.par_chunks_mut(len).enumerate().for_each(row);
@@ -36,11 +36,11 @@ fn copy(storage: &[f32], at: isize, shape: &[usize], strides: &[isize], out: &mu
                 *out = storage[(at + i as isize * stride) as usize];
             }
         }
-        // A few channels, far apart: one channel after the other reads in order.
-        ([_, channels], [1, far]) if *channels > 1 => {
-            for c in 0..*channels {
-                let from = &storage[(at + c as isize * far) as usize..];
-                out[c..].iter_mut().step_by(*channels).zip(from).for_each(|(out, x)| *out = *x);
+        // A transposed matrix, such as channels-first pixels: copying one column at a time reads contiguous memory.
+        ([_, columns], [1, stride]) if *columns > 1 => {
+            for c in 0..*columns {
+                let from = &storage[(at + c as isize * stride) as usize..];
+                out[c..].iter_mut().step_by(*columns).zip(from).for_each(|(out, x)| *out = *x);
             }
         }
         ([rows, inner @ ..], [stride, strides @ ..]) => {
@@ -49,16 +49,16 @@ fn copy(storage: &[f32], at: isize, shape: &[usize], strides: &[isize], out: &mu
                 copy(storage, at + i as isize * stride, inner, strides, out);
             }
         }
-        _ => unreachable!("a stride for every dimension"),
+        _ => unreachable!("every dimension has a stride"),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::gather;
+    use super::to_contiguous;
 
     #[test]
-    fn any_strides_are_followed() {
+    fn strided_tensors_are_copied_in_row_major_order() {
         let storage: Vec<f32> = (0..200_000).map(|i| i as f32).collect();
         for (offset, shape, strides) in [
             (0, vec![], vec![]),
@@ -71,7 +71,7 @@ mod tests {
             (0, vec![300, 600], vec![1, 300]),
             (5, vec![0, 3], vec![3, 1]),
         ] {
-            let got = gather(&storage, offset, &shape, &strides);
+            let got = to_contiguous(&storage, offset, &shape, &strides);
             let count: usize = shape.iter().product();
             assert_eq!(got.len(), count);
             for i in 0..count {

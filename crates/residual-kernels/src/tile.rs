@@ -1,46 +1,47 @@
-//! The two loops where the time goes: sums held in registers for a tile of pixels or weights by
-//! [`BLOCK`] channels.
+//! The two inner loops, where most of the time is spent: matrix products over gathered rows, in register tiles of a few
+//! pixels (or weight rows) by [`BLOCK`] channels.
 
-#![allow(clippy::needless_range_loop, reason = "the indices are those of the formulas, and unroll")]
+#![allow(clippy::needless_range_loop, reason = "the indices match the formulas, and the loops unroll")]
 
-use crate::simd::{Instructions, Level, Plain, Vector};
+use crate::simd::{Instructions, PortableVector, SimdLevel, SimdVector};
 
 /// Output channels of a tile.
 pub(crate) const BLOCK: usize = 16;
 
-/// Where a pixel is in what a convolution reads and in what it writes.
+/// The offsets of a pixel in the input and in the output of a matrix product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pixel {
     pub(crate) input: u32,
     pub(crate) output: u32,
 }
 
-/// Numbers in a row that a pixel's sum runs over, from its `input` on.
+/// Contiguous input values that a pixel's sum runs over. `offset` is relative to the pixel's `input`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Run {
     pub(crate) offset: u32,
     pub(crate) length: u32,
 }
 
-/// Weights of a block that stay in the first-level cache while every pixel of a band takes from them.
-const PART: usize = 256;
+/// Input values per chunk. The weights of a chunk and block stay in the L1 cache while they are applied to all pixels of
+/// a band.
+const MAX_CHUNK: usize = 256;
 
-/// Pixels whose numbers stay in the second-level cache while every weight takes from them.
+/// Pixels per band. The band's input values stay in the L2 cache while all weights are applied.
 const BAND: usize = 192;
 
-/// Steps of the innermost loop that are written out.
+/// Unrolled iterations of the innermost loop.
 const UNROLL: usize = 4;
 
-/// The runs of a sum, in parts of at most [`PART`] numbers.
+/// The runs of a sum, split into chunks of at most [`MAX_CHUNK`] values.
 #[derive(Clone, Debug)]
 pub(crate) struct Runs {
     runs: Vec<Run>,
-    /// Where each part ends in `runs`, and the numbers up to there.
+    /// For each chunk, the end of its runs in `runs`, and the number of values up to there.
     ends: Vec<(usize, usize)>,
 }
 
 impl Runs {
-    /// Merges runs that follow each other, and cuts them at the ends of parts.
+    /// Merges adjacent runs, and splits runs at the ends of chunks.
     pub(crate) fn new(runs: impl Iterator<Item = Run>) -> Self {
         let mut merged: Vec<Run> = Vec::new();
         for run in runs {
@@ -50,15 +51,15 @@ impl Runs {
             }
         }
         let depth: usize = merged.iter().map(|run| run.length as usize).sum();
-        let part = depth.div_ceil(depth.div_ceil(PART).max(1));
+        let chunk = depth.div_ceil(depth.div_ceil(MAX_CHUNK).max(1));
         let (mut runs, mut ends, mut done) = (Vec::new(), Vec::new(), 0);
         for mut run in merged {
             while run.length > 0 {
-                let length = run.length.min((part - done % part) as u32);
+                let length = run.length.min((chunk - done % chunk) as u32);
                 runs.push(Run { offset: run.offset, length });
                 run = Run { offset: run.offset + length, length: run.length - length };
                 done += length as usize;
-                if done.is_multiple_of(part) || done == depth {
+                if done.is_multiple_of(chunk) || done == depth {
                     ends.push((runs.len(), done));
                 }
             }
@@ -69,43 +70,44 @@ impl Runs {
         Self { runs, ends }
     }
 
-    /// Numbers of all runs.
+    /// The number of values of all runs.
     pub(crate) fn depth(&self) -> usize {
         self.ends.last().map_or(0, |(_, depth)| *depth)
     }
 
-    /// The runs of each part, and the numbers before it.
-    fn parts(&self) -> impl Iterator<Item = (&[Run], usize)> {
+    /// The runs of each chunk, and the number of values before the chunk.
+    fn chunks(&self) -> impl Iterator<Item = (&[Run], usize)> {
         let starts = [(0, 0)].into_iter().chain(self.ends.iter().copied());
         starts.zip(&self.ends).map(|((from, depth), (to, _))| (&self.runs[from..*to], depth))
     }
 
-    /// The numbers that a pixel's sum reaches.
+    /// The end of the last value that a sum reads, relative to the pixel's `input`.
     fn reach(&self) -> usize {
         self.runs.iter().map(|run| (run.offset + run.length) as usize).max().unwrap_or(0)
     }
 }
 
-/// What becomes of a sum before it is written: `g(gain · sum + bias + strength · other)`.
+/// The operations applied to a sum before it is written: `g(gain · sum + bias + strength · addend)`.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Epilogue<'a> {
-    /// Gain and bias of each channel.
+    /// The gain and bias of each channel.
     pub(crate) affine: Option<(&'a [f32], &'a [f32])>,
-    pub(crate) add: Option<Add<'a>>,
+    pub(crate) add: Option<Addend<'a>>,
     pub(crate) relu: bool,
 }
 
 impl Epilogue<'_> {
-    /// Does it to the sums of some channels, whose first is `channel`; `place` is theirs in what is added.
+    /// Applies the epilogue to the sums of consecutive channels. `channel` is the first of them, and `offset` its place
+    /// in the addend.
     #[inline(always)]
-    pub(crate) fn apply(&self, sums: &mut [f32], channel: usize, place: usize) {
+    pub(crate) fn apply(&self, sums: &mut [f32], channel: usize, offset: usize) {
         let count = sums.len();
         if let Some((gain, bias)) = self.affine {
             let affine = gain[channel..][..count].iter().zip(&bias[channel..][..count]);
             sums.iter_mut().zip(affine).for_each(|(sum, (gain, bias))| *sum = bias + gain * *sum);
         }
         if let Some(add) = self.add {
-            let others = &add.values[place..][..count];
+            let others = &add.values[offset..][..count];
             sums.iter_mut().zip(others).for_each(|(sum, other)| *sum += add.strength * other);
         }
         if self.relu {
@@ -113,59 +115,61 @@ impl Epilogue<'_> {
         }
     }
 
-    /// The same for a group of channels that begins at this one.
-    pub(crate) fn after_channels(self, first: usize) -> Self {
+    /// The epilogue of the channels from `first` on.
+    pub(crate) fn skip_channels(self, first: usize) -> Self {
         Self {
             affine: self.affine.map(|(gain, bias)| (&gain[first..], &bias[first..])),
-            add: self.add.map(|add| Add { values: &add.values[first..], ..add }),
+            add: self.add.map(|add| Addend { values: &add.values[first..], ..add }),
             ..self
         }
     }
 }
 
-/// Numbers to add, at the places of the pixels' outputs.
+/// A multiple of a tensor that is added to the output.
 #[derive(Clone, Copy)]
-pub(crate) struct Add<'a> {
+pub(crate) struct Addend<'a> {
+    /// The tensor, at the same offsets as the output.
     pub(crate) values: &'a [f32],
     pub(crate) strength: f32,
 }
 
-/// Sums over runs of `x`: `y[pixel.output + c] = Σ_run Σ_k x[pixel.input + run.offset + k] · w[...][c]`.
+/// A matrix product of gathered rows of `x`:
+/// `y[pixel.output + c] = Σ_run Σ_k x[pixel.input + run.offset + k] · w[…][c]`.
 #[derive(Clone, Copy)]
-pub(crate) struct Sums<'a> {
+pub(crate) struct ImplicitGemm<'a> {
     pub(crate) x: &'a [f32],
     pub(crate) pixels: &'a [Pixel],
     pub(crate) runs: &'a Runs,
-    /// `[blocks of channels][numbers of all runs][BLOCK]`
+    /// `[block of channels][value of the runs][BLOCK]`
     pub(crate) weights: &'a [f32],
     /// Output channels.
     pub(crate) channels: usize,
     pub(crate) epilogue: Epilogue<'a>,
 }
 
-impl Sums<'_> {
-    /// Computes the sums of every pixel and writes them to `y`, `start` being subtracted from their places.
+impl ImplicitGemm<'_> {
+    /// Computes the sums of every pixel and writes them to `y`, which begins at offset `start` of the output.
     ///
     /// # Panics
-    /// If a place is outside of its slice.
-    pub(crate) fn compute(&self, level: Level, y: &mut [f32], start: usize) {
+    /// If an offset is outside its slice.
+    pub(crate) fn compute(&self, level: SimdLevel, y: &mut [f32], start: usize) {
         self.check(y.len(), start);
         match level.0 {
-            // SAFETY: the level says that the processor has the instructions, and `check` that all places exist.
+            // SAFETY: the processor has the instructions of its level, and `check` checked all offsets.
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx2 => unsafe { sums_avx2(self, y, start) },
+            Instructions::Avx2 => unsafe { gemm_avx2(self, y, start) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512 => unsafe { sums_avx512(self, y, start) },
+            Instructions::Avx512 => unsafe { gemm_avx512(self, y, start) },
             // SAFETY: as above.
             #[cfg(target_arch = "aarch64")]
-            Instructions::Neon => unsafe { sums::<std::arch::aarch64::float32x4_t, 4, 6>(self, y, start) },
-            // SAFETY: as above; `Plain` needs no instructions.
-            _ => unsafe { sums::<Plain, 4, 2>(self, y, start) },
+            Instructions::Neon => unsafe { gemm::<std::arch::aarch64::float32x4_t, 4, 6>(self, y, start) },
+            // SAFETY: as above. `PortableVector` runs on every processor.
+            _ => unsafe { gemm::<PortableVector, 4, 2>(self, y, start) },
         }
     }
 
-    fn check(&self, written: usize, start: usize) {
+    fn check(&self, output_len: usize, start: usize) {
         let reach = self.runs.reach();
         let (mut input, mut first, mut last) = (0, u32::MAX, 0);
         for pixel in self.pixels {
@@ -176,127 +180,131 @@ impl Sums<'_> {
         if self.pixels.is_empty() {
             return;
         }
-        assert!(input as usize + reach <= self.x.len(), "a tile would read beyond its input");
-        assert!(start <= first as usize && last as usize + self.channels <= written + start, "beyond the output");
+        assert!(input as usize + reach <= self.x.len(), "an input offset is out of range");
+        assert!(
+            start <= first as usize && last as usize + self.channels <= output_len + start,
+            "an output offset is out of range"
+        );
         let blocks = self.channels.div_ceil(BLOCK);
         assert!(blocks * self.runs.depth() * BLOCK <= self.weights.len(), "too few weights");
         if let Some((gain, bias)) = self.epilogue.affine {
             assert!(self.channels <= gain.len() && self.channels <= bias.len(), "too few gains or biases");
         }
         if let Some(add) = self.epilogue.add {
-            assert!(last as usize + self.channels <= add.values.len(), "beyond the addend");
+            assert!(last as usize + self.channels <= add.values.len(), "the addend is too short");
         }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn sums_avx2(sums_: &Sums, y: &mut [f32], start: usize) {
-    // SAFETY: the caller's.
-    unsafe { sums::<std::arch::x86_64::__m256, 2, 6>(sums_, y, start) }
+unsafe fn gemm_avx2(product: &ImplicitGemm, y: &mut [f32], start: usize) {
+    // SAFETY: as the caller guarantees.
+    unsafe { gemm::<std::arch::x86_64::__m256, 2, 6>(product, y, start) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,avx512f")]
-unsafe fn sums_avx512(sums_: &Sums, y: &mut [f32], start: usize) {
-    // SAFETY: the caller's.
-    unsafe { sums::<std::arch::x86_64::__m512, 1, 12>(sums_, y, start) }
+unsafe fn gemm_avx512(product: &ImplicitGemm, y: &mut [f32], start: usize) {
+    // SAFETY: as the caller guarantees.
+    unsafe { gemm::<std::arch::x86_64::__m512, 1, 12>(product, y, start) }
 }
 
-/// Calls a function of a constant, for a number up to another constant.
+/// Calls a function with `$number`, which is from 1 to `$max`, as its last const generic argument.
 macro_rules! with_constant {
-    ($number:expr, $most:expr, $call:ident $(, $generic:ty)* ; $lanes:expr ; $($argument:expr),*) => {
+    ($number:expr, $max:expr, $call:ident $(, $generic:ty)* ; $lanes:expr ; $($argument:expr),*) => {
         match $number {
             1 => $call::<$($generic,)* $lanes, 1>($($argument),*),
             2 => $call::<$($generic,)* $lanes, 2>($($argument),*),
-            3 if $most >= 3 => $call::<$($generic,)* $lanes, 3>($($argument),*),
-            4 if $most >= 4 => $call::<$($generic,)* $lanes, 4>($($argument),*),
-            5 if $most >= 5 => $call::<$($generic,)* $lanes, 5>($($argument),*),
-            6 if $most >= 6 => $call::<$($generic,)* $lanes, 6>($($argument),*),
-            7 if $most >= 7 => $call::<$($generic,)* $lanes, 7>($($argument),*),
-            8 if $most >= 8 => $call::<$($generic,)* $lanes, 8>($($argument),*),
-            9 if $most >= 9 => $call::<$($generic,)* $lanes, 9>($($argument),*),
-            10 if $most >= 10 => $call::<$($generic,)* $lanes, 10>($($argument),*),
-            11 if $most >= 11 => $call::<$($generic,)* $lanes, 11>($($argument),*),
-            12 if $most >= 12 => $call::<$($generic,)* $lanes, 12>($($argument),*),
-            _ => unreachable!("a tile of more than its most"),
+            3 if $max >= 3 => $call::<$($generic,)* $lanes, 3>($($argument),*),
+            4 if $max >= 4 => $call::<$($generic,)* $lanes, 4>($($argument),*),
+            5 if $max >= 5 => $call::<$($generic,)* $lanes, 5>($($argument),*),
+            6 if $max >= 6 => $call::<$($generic,)* $lanes, 6>($($argument),*),
+            7 if $max >= 7 => $call::<$($generic,)* $lanes, 7>($($argument),*),
+            8 if $max >= 8 => $call::<$($generic,)* $lanes, 8>($($argument),*),
+            9 if $max >= 9 => $call::<$($generic,)* $lanes, 9>($($argument),*),
+            10 if $max >= 10 => $call::<$($generic,)* $lanes, 10>($($argument),*),
+            11 if $max >= 11 => $call::<$($generic,)* $lanes, 11>($($argument),*),
+            12 if $max >= 12 => $call::<$($generic,)* $lanes, 12>($($argument),*),
+            _ => unreachable!("a tile is larger than the maximum"),
         }
     };
 }
 
-/// Splits `count` into as few parts of at most `most` as there can be, of sizes that differ by one.
+/// Splits `count` into as few parts of at most `max` as possible, whose sizes differ by at most one.
 #[inline(always)]
-fn balanced(count: usize, most: usize) -> impl Iterator<Item = usize> {
-    let parts = count.div_ceil(most);
+fn balanced(count: usize, max: usize) -> impl Iterator<Item = usize> {
+    let parts = count.div_ceil(max);
     (0..parts).map(move |i| (i + 1) * count / parts - i * count / parts)
 }
 
-/// A part of the sums of a block of channels.
+/// A chunk of the sums of one block of channels.
 #[derive(Clone, Copy)]
-struct Part<'a> {
+struct Chunk<'a> {
     block: usize,
     runs: &'a [Run],
-    /// Those of the runs.
+    /// The weights of the runs for this block.
     weights: *const f32,
-    /// Whether it is the first part of a sum, and the last. Between them the sums wait in `y`.
+    /// Whether this is the first chunk of the sums. Other chunks continue the partial sums in `y`.
     first: bool,
+    /// Whether this is the last chunk of the sums. Other chunks write partial sums to `y`.
     last: bool,
 }
 
 /// # Safety
-/// The processor has the vector's instructions, and [`Sums::check`] passed.
+/// The processor has the vector's instructions, and [`ImplicitGemm::check`] passed.
 #[inline(always)]
-unsafe fn sums<V: Vector, const N: usize, const MOST: usize>(sums: &Sums, y: &mut [f32], start: usize) {
-    let depth = sums.runs.depth();
-    let blocks = sums.channels.div_ceil(BLOCK);
-    let whole = sums.channels / BLOCK;
-    let weights = |block: usize, done: usize| sums.weights[(block * depth + done) * BLOCK..].as_ptr();
-    for pixels in sums.pixels.chunks(BAND) {
-        for (runs, done) in sums.runs.parts() {
+unsafe fn gemm<V: SimdVector, const N: usize, const MAX: usize>(product: &ImplicitGemm, y: &mut [f32], start: usize) {
+    let depth = product.runs.depth();
+    let blocks = product.channels.div_ceil(BLOCK);
+    let whole = product.channels / BLOCK;
+    let weights = |block: usize, done: usize| product.weights[(block * depth + done) * BLOCK..].as_ptr();
+    for pixels in product.pixels.chunks(BAND) {
+        for (runs, done) in product.runs.chunks() {
             let length: usize = runs.iter().map(|run| run.length as usize).sum();
             let (first, last) = (done == 0, done + length == depth);
             for block in 0..whole {
-                let part = Part { block, runs, weights: weights(block, done), first, last };
-                // SAFETY: the caller's; the weights of these runs begin there.
-                unsafe { band::<V, N, MOST>(sums, pixels, part, y, start) };
+                let chunk = Chunk { block, runs, weights: weights(block, done), first, last };
+                // SAFETY: as the caller guarantees. The weights of these runs begin at `chunk.weights`.
+                unsafe { band::<V, N, MAX>(product, pixels, chunk, y, start) };
             }
         }
-        // The channels that do not fill a block are never stored in part.
+        // A block with fewer channels runs as a single chunk, since partial sums are stored as whole blocks.
         for block in whole..blocks {
-            let part = Part { block, runs: &sums.runs.runs, weights: weights(block, 0), first: true, last: true };
-            // SAFETY: the caller's.
-            unsafe { band::<V, N, MOST>(sums, pixels, part, y, start) };
+            let chunk = Chunk { block, runs: &product.runs.runs, weights: weights(block, 0), first: true, last: true };
+            // SAFETY: as the caller guarantees.
+            unsafe { band::<V, N, MAX>(product, pixels, chunk, y, start) };
         }
     }
 }
 
-/// A part of the sums of some pixels, in tiles.
+/// One chunk of the sums of some pixels, in tiles of at most `MAX` pixels.
 ///
 /// # Safety
-/// As for [`tile`], but for the number of pixels.
+/// As for [`tile`], except that any number of pixels is allowed.
 #[inline(always)]
-unsafe fn band<V: Vector, const N: usize, const MOST: usize>(
-    sums: &Sums,
+unsafe fn band<V: SimdVector, const N: usize, const MAX: usize>(
+    product: &ImplicitGemm,
     mut pixels: &[Pixel],
-    part: Part,
+    chunk: Chunk,
     y: &mut [f32],
     start: usize,
 ) {
-    for count in balanced(pixels.len(), MOST) {
+    for count in balanced(pixels.len(), MAX) {
         let tile_pixels;
         (tile_pixels, pixels) = pixels.split_at(count);
-        // SAFETY: the caller's; there are as many pixels.
-        unsafe { with_constant!(count, MOST, tile, V ; N ; sums, tile_pixels, part, y, start) }
+        // SAFETY: as the caller guarantees. `tile_pixels` has `count` pixels.
+        unsafe { with_constant!(count, MAX, tile, V ; N ; product, tile_pixels, chunk, y, start) }
     }
 }
 
-/// A block of numbers.
+/// Loads [`BLOCK`] values.
 ///
 /// # Safety
-/// The processor has the vector's instructions, and a block is at `from`.
+/// The processor has the vector's instructions, and `from` points to [`BLOCK`] values.
 #[inline(always)]
-unsafe fn load<V: Vector, const N: usize>(from: *const f32) -> [V; N] {
-    // SAFETY: the caller's.
+unsafe fn load<V: SimdVector, const N: usize>(from: *const f32) -> [V; N] {
+    // SAFETY: as the caller guarantees.
     unsafe {
         let mut block = [V::splat(0.0); N];
         for j in 0..N {
@@ -306,18 +314,18 @@ unsafe fn load<V: Vector, const N: usize>(from: *const f32) -> [V; N] {
     }
 }
 
-/// Adds one number of each pixel times a block of weights.
+/// Adds one input value of each pixel times a block of weights.
 ///
 /// # Safety
-/// As for [`sums`]; each base has a number at `k`, and a block is at `weights`.
+/// As for [`gemm`]. Also, each base has a value at `k`, and `weights` points to [`BLOCK`] values.
 #[inline(always)]
-unsafe fn step<V: Vector, const N: usize, const P: usize>(
+unsafe fn step<V: SimdVector, const N: usize, const P: usize>(
     acc: &mut [[V; N]; P],
     base: &[*const f32; P],
     k: usize,
     weights: *const f32,
 ) {
-    // SAFETY: the caller's.
+    // SAFETY: as the caller guarantees.
     unsafe {
         let w: [V; N] = load(weights);
         for p in 0..P {
@@ -329,39 +337,39 @@ unsafe fn step<V: Vector, const N: usize, const P: usize>(
     }
 }
 
-/// A part of one tile's sums.
+/// One chunk of the sums of a tile of `P` pixels.
 ///
 /// # Safety
-/// As for [`sums`]; there are `P` pixels, the weights of the part are where it says, and its block is whole
-/// unless it is all of the sum.
+/// As for [`gemm`]. Also, there are `P` pixels, `chunk.weights` points to the weights of the chunk, and the block has
+/// [`BLOCK`] channels unless the chunk is both the first and the last.
 #[inline(always)]
-unsafe fn tile<V: Vector, const N: usize, const P: usize>(
-    sums: &Sums,
+unsafe fn tile<V: SimdVector, const N: usize, const P: usize>(
+    product: &ImplicitGemm,
     pixels: &[Pixel],
-    part: Part,
+    chunk: Chunk,
     y: &mut [f32],
     start: usize,
 ) {
-    let x = sums.x.as_ptr();
-    let mut weights = part.weights;
-    let first = part.block * BLOCK;
-    // SAFETY: the caller's: every place was checked.
+    let x = product.x.as_ptr();
+    let mut weights = chunk.weights;
+    let first = chunk.block * BLOCK;
+    // SAFETY: as the caller guarantees; `check` checked every offset.
     unsafe {
         let pixels: &[Pixel; P] = &*pixels.as_ptr().cast();
         let mut acc = [[V::splat(0.0); N]; P];
-        if !part.first {
+        if !chunk.first {
             for p in 0..P {
                 let from = y.as_ptr().add(pixels[p].output as usize - start + first);
                 acc[p] = load(from);
             }
         }
-        for run in part.runs {
+        for run in chunk.runs {
             let mut base = [x; P];
             for p in 0..P {
                 base[p] = x.add((pixels[p].input + run.offset) as usize);
             }
             let length = run.length as usize;
-            // Short loops end as predicted.
+            // Unrolling leaves few iterations, and branch predictors predict the end of a short loop.
             let mut k = 0;
             while k + UNROLL <= length {
                 for i in 0..UNROLL {
@@ -376,7 +384,7 @@ unsafe fn tile<V: Vector, const N: usize, const P: usize>(
                 k += 1;
             }
         }
-        if !part.last {
+        if !chunk.last {
             for p in 0..P {
                 let to = y.as_mut_ptr().add(pixels[p].output as usize - start + first);
                 for j in 0..N {
@@ -385,8 +393,8 @@ unsafe fn tile<V: Vector, const N: usize, const P: usize>(
             }
             return;
         }
-        let Epilogue { affine, add, relu } = sums.epilogue;
-        if first + BLOCK <= sums.channels {
+        let Epilogue { affine, add, relu } = product.epilogue;
+        if first + BLOCK <= product.channels {
             if let Some((gain, bias)) = affine {
                 let gain: [V; N] = load(gain.as_ptr().add(first));
                 let bias: [V; N] = load(bias.as_ptr().add(first));
@@ -421,92 +429,95 @@ unsafe fn tile<V: Vector, const N: usize, const P: usize>(
             }
         }
         for p in 0..P {
-            let (place, count) = (pixels[p].output as usize + first, BLOCK.min(sums.channels - first));
-            sums.epilogue.apply(&mut values[p][..count], first, place);
-            y[place - start..][..count].copy_from_slice(&values[p][..count]);
+            let (offset, count) = (pixels[p].output as usize + first, BLOCK.min(product.channels - first));
+            product.epilogue.apply(&mut values[p][..count], first, offset);
+            y[offset - start..][..count].copy_from_slice(&values[p][..count]);
         }
     }
 }
 
-/// Sums over pixels: `w[...][c] += Σ_pixel x[pixel.input + run.offset + k] · d[pixel.output + c]`.
+/// The weight gradient of [`ImplicitGemm`]: `w[…][c] += Σ_pixel x[pixel.input + run.offset + k] · d[pixel.output + c]`.
 #[derive(Clone, Copy)]
-pub(crate) struct Products<'a> {
+pub(crate) struct WeightGradientGemm<'a> {
     pub(crate) x: &'a [f32],
-    /// With [`BLOCK`] numbers behind the last pixel, since whole blocks are read.
+    /// The output gradient. Its channels are read in whole blocks, so it extends past the last pixel.
     pub(crate) d: &'a [f32],
     pub(crate) pixels: &'a [Pixel],
     pub(crate) runs: &'a Runs,
-    /// Channels of `d`.
+    /// Output channels.
     pub(crate) channels: usize,
 }
 
-/// Pixels whose numbers stay in the first-level cache while every weight takes from them.
-const PRODUCT_BAND: usize = 128;
+/// Pixels per band of the weight gradient. The band's values stay in the L1 cache while all weights are updated.
+const GRADIENT_BAND: usize = 128;
 
-impl Products<'_> {
-    /// Adds the sums to `weights`, laid out as in [`Sums`].
+impl WeightGradientGemm<'_> {
+    /// Adds the sums to `weights`, which has the layout of [`ImplicitGemm::weights`].
     ///
     /// # Panics
-    /// If a place is outside of its slice.
-    pub(crate) fn add_to(&self, level: Level, weights: &mut [f32]) {
+    /// If an offset is outside its slice.
+    pub(crate) fn add_to(&self, level: SimdLevel, weights: &mut [f32]) {
         self.check(weights.len());
         match level.0 {
-            // SAFETY: the level says that the processor has the instructions, and `check` that all places exist.
+            // SAFETY: the processor has the instructions of its level, and `check` checked all offsets.
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx2 => unsafe { products_avx2(self, weights) },
+            Instructions::Avx2 => unsafe { weight_gradient_avx2(self, weights) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512 => unsafe { products_avx512(self, weights) },
+            Instructions::Avx512 => unsafe { weight_gradient_avx512(self, weights) },
             // SAFETY: as above.
             #[cfg(target_arch = "aarch64")]
-            Instructions::Neon => unsafe { products::<std::arch::aarch64::float32x4_t, 4, 6>(self, weights) },
-            // SAFETY: as above; `Plain` needs no instructions.
-            _ => unsafe { products::<Plain, 4, 2>(self, weights) },
+            Instructions::Neon => unsafe { weight_gradient::<std::arch::aarch64::float32x4_t, 4, 6>(self, weights) },
+            // SAFETY: as above. `PortableVector` runs on every processor.
+            _ => unsafe { weight_gradient::<PortableVector, 4, 2>(self, weights) },
         }
     }
 
     fn check(&self, weights: usize) {
         let reach = self.runs.reach();
         let blocks = self.channels.div_ceil(BLOCK);
-        assert!(blocks * self.runs.depth() * BLOCK <= weights, "too little room for weights");
+        assert!(blocks * self.runs.depth() * BLOCK <= weights, "too few weights");
         let input = self.pixels.iter().map(|pixel| pixel.input).max().unwrap_or(0) as usize;
         let output = self.pixels.iter().map(|pixel| pixel.output).max().unwrap_or(0) as usize;
         if !self.pixels.is_empty() {
-            assert!(input + reach <= self.x.len(), "a tile would read beyond its input");
-            assert!(output + blocks * BLOCK <= self.d.len(), "a tile would read beyond its gradient");
+            assert!(input + reach <= self.x.len(), "an input offset is out of range");
+            assert!(output + blocks * BLOCK <= self.d.len(), "an offset of the output gradient is out of range");
         }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn products_avx2(products_: &Products, weights: &mut [f32]) {
-    // SAFETY: the caller's.
-    unsafe { products::<std::arch::x86_64::__m256, 2, 6>(products_, weights) }
+unsafe fn weight_gradient_avx2(product: &WeightGradientGemm, weights: &mut [f32]) {
+    // SAFETY: as the caller guarantees.
+    unsafe { weight_gradient::<std::arch::x86_64::__m256, 2, 6>(product, weights) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,avx512f")]
-unsafe fn products_avx512(products_: &Products, weights: &mut [f32]) {
-    // SAFETY: the caller's.
-    unsafe { products::<std::arch::x86_64::__m512, 1, 12>(products_, weights) }
+unsafe fn weight_gradient_avx512(product: &WeightGradientGemm, weights: &mut [f32]) {
+    // SAFETY: as the caller guarantees.
+    unsafe { weight_gradient::<std::arch::x86_64::__m512, 1, 12>(product, weights) }
 }
 
 /// # Safety
-/// The processor has the vector's instructions, and [`Products::check`] passed.
+/// The processor has the vector's instructions, and [`WeightGradientGemm::check`] passed.
 #[inline(always)]
-unsafe fn products<V: Vector, const N: usize, const MOST: usize>(products: &Products, weights: &mut [f32]) {
-    let depth = products.runs.depth();
-    for pixels in products.pixels.chunks(PRODUCT_BAND) {
-        for block in 0..products.channels.div_ceil(BLOCK) {
+unsafe fn weight_gradient<V: SimdVector, const N: usize, const MAX: usize>(
+    product: &WeightGradientGemm,
+    weights: &mut [f32],
+) {
+    let depth = product.runs.depth();
+    for pixels in product.pixels.chunks(GRADIENT_BAND) {
+        for block in 0..product.channels.div_ceil(BLOCK) {
             let mut weights = weights[block * depth * BLOCK..].as_mut_ptr();
-            // SAFETY: `check` saw every place that a tile reads, and the room for `depth` rows of weights.
+            // SAFETY: `check` checked every offset that a tile reads, and that `weights` has `depth` rows per block.
             unsafe {
-                let d = products.d.as_ptr().add(block * BLOCK);
-                for run in &products.runs.runs {
-                    let mut x = products.x.as_ptr().add(run.offset as usize);
-                    for rows in balanced(run.length as usize, MOST) {
-                        with_constant!(rows, MOST, product_tile, V ; N ; x, d, pixels, weights);
+                let d = product.d.as_ptr().add(block * BLOCK);
+                for run in &product.runs.runs {
+                    let mut x = product.x.as_ptr().add(run.offset as usize);
+                    for rows in balanced(run.length as usize, MAX) {
+                        with_constant!(rows, MAX, weight_gradient_tile, V ; N ; x, d, pixels, weights);
                         (x, weights) = (x.add(rows), weights.add(rows * BLOCK));
                     }
                 }
@@ -515,16 +526,19 @@ unsafe fn products<V: Vector, const N: usize, const MOST: usize>(products: &Prod
     }
 }
 
+/// The weight gradient of a tile of `K` rows of weights.
+///
 /// # Safety
-/// As for [`products`]: `x` and `d` hold `K` numbers and a block at every pixel, `weights` holds `K` blocks.
+/// As for [`weight_gradient`]. Also, at the offsets of every pixel `x` has `K` values and `d` has [`BLOCK`] values, and
+/// `weights` has `K` rows of [`BLOCK`] values.
 #[inline(always)]
-unsafe fn product_tile<V: Vector, const N: usize, const K: usize>(
+unsafe fn weight_gradient_tile<V: SimdVector, const N: usize, const K: usize>(
     x: *const f32,
     d: *const f32,
     pixels: &[Pixel],
     weights: *mut f32,
 ) {
-    // SAFETY: the caller's.
+    // SAFETY: as the caller guarantees.
     unsafe {
         let mut acc = [[V::splat(0.0); N]; K];
         for k in 0..K {

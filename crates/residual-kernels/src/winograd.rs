@@ -1,48 +1,39 @@
-//! 3x3 convolutions by Winograd's minimal filtering F(2x2, 3x3): `Y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A`, four
-//! outputs from sixteen products where their sums have thirty-six (Lavin & Gray 2016, "Fast Algorithms
-//! for Convolutional Neural Networks", section 4.1). Its constants are 1 and ½, so its rounding errors are
-//! of the size of the sums' own.
+//! 3x3 convolutions by Winograd's minimal filtering algorithm F(2x2, 3x3): `Y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A`. It
+//! computes four outputs with 16 multiplications instead of the 36 of the direct sums (Lavin & Gray 2016, "Fast
+//! Algorithms for Convolutional Neural Networks", section 4.1). The entries of its matrices are 0, ±1 and ±½, so its
+//! rounding errors are of the same order as with direct sums.
 //!
-//! For convolutions wide enough that products outweigh the transforms. The input gradient is such a
-//! convolution too, of the output gradient with the kernels turned around.
+//! It is used for convolutions with enough channels that the saved products outweigh the transforms
+//! ([`Conv::suits_winograd`]). The input gradient of such a convolution is a convolution of the same kind: of the
+//! output gradient, with kernels rotated by 180 degrees.
 
-#![allow(clippy::needless_range_loop, reason = "lanes are counted so that they become vectors")]
+#![allow(clippy::needless_range_loop, reason = "the compiler vectorises loops over lane indices")]
 
 use crate::{
-    Buffer, Conv, Level,
-    conv::{Padded, Plan},
+    Buffer, Conv, SimdLevel,
+    conv::{PaddedImage, Plan},
     simd::for_every_level,
-    tile::{BLOCK, Epilogue, Pixel, Run, Runs, Sums},
+    tile::{BLOCK, Epilogue, ImplicitGemm, Pixel, Run, Runs},
 };
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// The products of a tile.
+/// Points of a transformed 4x4 tile. Each point takes one product per input and output channel.
 const POINTS: usize = 16;
 
-/// Channels from which on products outweigh the transforms.
-const LEAST_CHANNELS: usize = 64;
-
-/// Lanes that a transform holds in registers.
+/// Channels that a transform holds in registers at a time.
 const LANES: usize = 8;
 
-/// Memory that the transforms of a band of tiles may take, in numbers, and the tiles that it has at least.
-const BAND_NUMBERS: usize = 1 << 17;
-const LEAST_TILES: usize = 48;
+/// Tiles are transformed in bands. A band has as many tiles as fit into this many values, but at least
+/// [`MIN_BAND_TILES`].
+const MAX_BAND_VALUES: usize = 1 << 17;
+const MIN_BAND_TILES: usize = 48;
 
-/// Whether the algorithm is made for such a convolution.
-pub(crate) fn suits(conv: &Conv) -> bool {
-    let Conv { channels, kernel, stride, padding, dilation, groups } = *conv;
-    let wide = channels.iter().all(|&c| c >= LEAST_CHANNELS && c.is_multiple_of(BLOCK))
-        && channels[0] * channels[1] <= 256 * 256;
-    wide && (kernel, stride, padding, dilation, groups) == ([3, 3], 1, 1, 1, 1)
-}
-
-/// `G g Gᵀ` of every kernel, packed `[point][block of outputs][input][BLOCK]`.
-pub(crate) fn prepare(conv: &Conv, weight: &[f32]) -> Buffer {
+/// `G g Gᵀ` of every kernel, packed as `[point][block of outputs][input][BLOCK]`.
+pub(crate) fn transform_weight(conv: &Conv, weight: &[f32]) -> Buffer {
     let [inputs, outputs] = conv.channels;
     let mut packed = Buffer::new(POINTS * inputs * outputs);
-    // One row of G.
+    // Row `k` of G times a column of the kernel.
     let row = |k: usize, a: f32, b: f32, c: f32| match k {
         0 => a,
         1 => 0.5 * (a + b + c),
@@ -64,63 +55,63 @@ pub(crate) fn prepare(conv: &Conv, weight: &[f32]) -> Buffer {
     packed
 }
 
-/// The weight of [`Conv::transposed`]: inputs and outputs change places, and kernels are turned by half a turn.
+/// The weight of [`Conv::transposed`]: inputs and outputs are swapped, and kernels are rotated by 180 degrees.
 pub(crate) fn transposed_weight(conv: &Conv, weight: &[f32]) -> Buffer {
     let [inputs, outputs] = conv.channels;
-    let mut turned = Buffer::new(weight.len());
-    for (input, turned) in turned.chunks_mut(outputs * 9).enumerate() {
-        for (output, turned) in turned.chunks_mut(9).enumerate() {
+    let mut transposed = Buffer::new(weight.len());
+    for (input, transposed) in transposed.chunks_mut(outputs * 9).enumerate() {
+        for (output, rotated) in transposed.chunks_mut(9).enumerate() {
             let kernel = &weight[(output * inputs + input) * 9..][..9];
-            turned.iter_mut().zip(kernel.iter().rev()).for_each(|(to, from)| *to = *from);
+            rotated.iter_mut().zip(kernel.iter().rev()).for_each(|(to, from)| *to = *from);
         }
     }
-    turned
+    transposed
 }
 
-/// Output rows of a convolution, from an even one on, with its epilogue, into a padded image from its first
-/// of these rows on.
-#[expect(clippy::too_many_arguments, reason = "a convolution and where it goes")]
-pub(crate) fn rows(
-    level: Level,
+/// Computes some output rows of a convolution, with its epilogue. The first row must be even. `out` begins at the first
+/// of these rows in an image with the layout `target`.
+#[expect(clippy::too_many_arguments, reason = "the operands of a convolution")]
+pub(crate) fn convolve_rows(
+    level: SimdLevel,
     plan: &Plan,
     x: &[f32],
     packed: &[f32],
     epilogue: Epilogue,
     rows: Range<usize>,
-    target: &Padded,
+    target: &PaddedImage,
     out: &mut [f32],
 ) {
     let [inputs, outputs] = plan.conv.channels;
     let across = plan.output[1].div_ceil(2);
     let tiles = (rows.start / 2 * across)..(rows.end.div_ceil(2) * across);
-    let most = (BAND_NUMBERS / (POINTS * (inputs + outputs))).max(LEAST_TILES).min(tiles.len());
-    let mut v = Buffer::new(POINTS * most * inputs);
-    let mut m = Buffer::new(POINTS * most * outputs);
+    let band_tiles = (MAX_BAND_VALUES / (POINTS * (inputs + outputs))).max(MIN_BAND_TILES).min(tiles.len());
+    let mut v = Buffer::new(POINTS * band_tiles * inputs);
+    let mut m = Buffer::new(POINTS * band_tiles * outputs);
     let pixels: Vec<Pixel> =
-        (0..most).map(|tile| Pixel { input: (tile * inputs) as u32, output: (tile * outputs) as u32 }).collect();
+        (0..band_tiles).map(|tile| Pixel { input: (tile * inputs) as u32, output: (tile * outputs) as u32 }).collect();
     let runs = Runs::new([Run { offset: 0, length: inputs as u32 }].into_iter());
     let start = target.at(rows.start as isize, 0) as usize;
-    for first in tiles.clone().step_by(most) {
-        let band = first..(first + most).min(tiles.end);
-        spread_tiles(level, plan, x, band.clone(), &mut v);
+    for first in tiles.clone().step_by(band_tiles) {
+        let band = first..(first + band_tiles).min(tiles.end);
+        transform_input_tiles(level, plan, x, band.clone(), &mut v);
         for point in 0..POINTS {
-            let sums = Sums {
-                x: &v[point * inputs * most..],
+            let gemm = ImplicitGemm {
+                x: &v[point * inputs * band_tiles..],
                 pixels: &pixels[..band.len()],
                 runs: &runs,
                 weights: &packed[point * inputs * outputs..][..inputs * outputs],
                 channels: outputs,
                 epilogue: Epilogue::default(),
             };
-            sums.compute(level, &mut m[point * outputs * most..][..outputs * most], 0);
+            gemm.compute(level, &mut m[point * outputs * band_tiles..][..outputs * band_tiles], 0);
         }
-        gather_tiles(level, plan, &m, band, epilogue, target, out, start);
+        transform_output_tiles(level, plan, &m, band, epilogue, target, out, start);
     }
 }
 
 for_every_level! {
-    /// `Bᵀ d B` of some tiles, `[point][tile][channel]`.
-    pub(crate) fn spread_tiles(plan: &Plan, x: &[f32], tiles: Range<usize>, v: &mut [f32]) {
+    /// `v = Bᵀ d B` of some tiles, `[point][tile][channel]`.
+    pub(crate) fn transform_input_tiles(plan: &Plan, x: &[f32], tiles: Range<usize>, v: &mut [f32]) {
         let inputs = plan.conv.channels[0];
         let (across, row) = (plan.output[1].div_ceil(2), plan.input.row());
         let point = v.len() / POINTS;
@@ -132,13 +123,13 @@ for_every_level! {
         }
     }
 
-    /// `Aᵀ m A` of some tiles, with the epilogue, to their pixels of a padded image from `start` on.
-    pub(crate) fn gather_tiles(
+    /// `Aᵀ m A` of some tiles, with the epilogue. `out` begins at offset `start` of an image with the layout `target`.
+    pub(crate) fn transform_output_tiles(
         plan: &Plan,
         m: &[f32],
         tiles: Range<usize>,
         epilogue: Epilogue<'_>,
-        target: &Padded,
+        target: &PaddedImage,
         out: &mut [f32],
         start: usize,
     ) {
@@ -148,11 +139,11 @@ for_every_level! {
         let point = m.len() / POINTS;
         for (i, tile) in tiles.enumerate() {
             let (y, x) = (2 * (tile / across), 2 * (tile % across));
-            let place = |y: usize, x: usize| {
+            let pixel = |y: usize, x: usize| {
                 let inside = y < height && x < width;
                 inside.then(|| (y * width + x, target.at(y as isize, x as isize) as usize - start))
             };
-            let pixels = [place(y, x), place(y, x + 1), place(y + 1, x), place(y + 1, x + 1)];
+            let pixels = [pixel(y, x), pixel(y, x + 1), pixel(y + 1, x), pixel(y + 1, x + 1)];
             for c in (0..outputs).step_by(LANES) {
                 let mut sums = transform_output(&m[i * outputs + c..], point);
                 for corner in 0..4 {
@@ -166,22 +157,23 @@ for_every_level! {
     }
 }
 
-type Vector = [f32; LANES];
+/// One value of [`LANES`] channels.
+type Lanes = [f32; LANES];
 
 #[inline(always)]
-fn load(from: &[f32]) -> Vector {
+fn load(from: &[f32]) -> Lanes {
     *from.first_chunk().expect("a tile lies within its image")
 }
 
 #[inline(always)]
-fn add(a: Vector, b: Vector) -> Vector {
+fn add(a: Lanes, b: Lanes) -> Lanes {
     let mut sum = a;
     (0..LANES).for_each(|l| sum[l] += b[l]);
     sum
 }
 
 #[inline(always)]
-fn subtract(a: Vector, b: Vector) -> Vector {
+fn subtract(a: Lanes, b: Lanes) -> Lanes {
     let mut difference = a;
     (0..LANES).for_each(|l| difference[l] -= b[l]);
     difference
@@ -189,45 +181,45 @@ fn subtract(a: Vector, b: Vector) -> Vector {
 
 /// `Bᵀ d`
 #[inline(always)]
-fn spread(d: [Vector; 4]) -> [Vector; 4] {
+fn multiply_bt(d: [Lanes; 4]) -> [Lanes; 4] {
     [subtract(d[0], d[2]), add(d[1], d[2]), subtract(d[2], d[1]), subtract(d[1], d[3])]
 }
 
 /// `Aᵀ m`
 #[inline(always)]
-fn gather(m: [Vector; 4]) -> [Vector; 2] {
+fn multiply_at(m: [Lanes; 4]) -> [Lanes; 2] {
     [add(add(m[0], m[1]), m[2]), subtract(subtract(m[1], m[2]), m[3])]
 }
 
-/// `Bᵀ d B` of some channels of a 4x4 tile.
+/// `Bᵀ d B` of [`LANES`] channels of a 4x4 tile.
 #[inline(always)]
 fn transform_input(x: &[f32], row: usize, column: usize, v: &mut [f32], point: usize) {
     let mut t = [[[0.0; LANES]; 4]; 4];
     for j in 0..4 {
         let at = |i: usize| load(&x[i * row + j * column..]);
-        let column = spread([at(0), at(1), at(2), at(3)]);
+        let column = multiply_bt([at(0), at(1), at(2), at(3)]);
         for i in 0..4 {
             t[i][j] = column[i];
         }
     }
     for i in 0..4 {
-        let row = spread(t[i]);
+        let row = multiply_bt(t[i]);
         for j in 0..4 {
             v[(4 * i + j) * point..][..LANES].copy_from_slice(&row[j]);
         }
     }
 }
 
-/// `Aᵀ m A` of some channels: the outputs at (0, 0), (0, 1), (1, 0) and (1, 1).
+/// `Aᵀ m A` of [`LANES`] channels: the outputs at (0, 0), (0, 1), (1, 0) and (1, 1).
 #[inline(always)]
-fn transform_output(m: &[f32], point: usize) -> [Vector; 4] {
+fn transform_output(m: &[f32], point: usize) -> [Lanes; 4] {
     let mut t = [[[0.0; LANES]; 4]; 2];
     for j in 0..4 {
         let at = |i: usize| load(&m[(4 * i + j) * point..]);
-        let column = gather([at(0), at(1), at(2), at(3)]);
+        let column = multiply_at([at(0), at(1), at(2), at(3)]);
         t[0][j] = column[0];
         t[1][j] = column[1];
     }
-    let ([a, b], [c, d]) = (gather(t[0]), gather(t[1]));
+    let ([a, b], [c, d]) = (multiply_at(t[0]), multiply_at(t[1]));
     [a, b, c, d]
 }

@@ -2,16 +2,16 @@ use residual_model::ModelError;
 use residual_train::TrainError;
 use std::path::PathBuf;
 
-/// Why an experiment cannot run.
+/// Why an experiment failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LabError {
-    /// A training's settings are wrong, or it failed.
+    /// The settings of a training are wrong, or it failed.
     #[error(transparent)]
     Train(#[from] TrainError),
     /// A network's description is wrong.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// A setting of the sweep is wrong.
+    /// A setting is wrong.
     #[error("{0}")]
     Setting(String),
     /// The folder holds something else.
@@ -19,33 +19,30 @@ pub enum LabError {
     Folder {
         /// The folder.
         path: PathBuf,
-        /// What is the matter with it.
+        /// What is wrong with it.
         reason: String,
     },
-    /// A folder for a sweep that holds another.
-    #[error("{} holds another sweep; choose another folder", path.display())]
+    /// The folder for a sweep holds another sweep.
+    #[error("{} holds another sweep; choose another directory", path.display())]
     Occupied {
         /// The folder.
         path: PathBuf,
     },
-    /// A measurement of trained networks, of one that is not.
-    #[error("lesions need a trained network, and {network} is at its initial weights")]
+    /// A measurement of trained networks was asked of an untrained one.
+    #[error("lesion needs a trained network, but {network} is at its initial weights")]
     Untrained {
         /// The network's name.
         network: String,
     },
-    /// A training died.
+    /// A training panicked.
     #[error("the training of {run} panicked: {message}")]
     Panic {
-        /// Which one.
+        /// The training.
         run: String,
-        /// Its last words.
+        /// The panic's message.
         message: String,
     },
-    /// A picture could not be drawn.
-    #[error("cannot draw {0}")]
-    Picture(String),
-    /// The sweep was asked to stop.
+    /// The sweep was stopped.
     #[error("stopped after {done} of {total} trainings")]
     Stopped {
         /// Trainings finished.
@@ -56,13 +53,13 @@ pub enum LabError {
 }
 
 impl LabError {
-    /// Whether what was asked for is wrong, rather than something that happened on the way.
+    /// Whether the request is wrong, as opposed to a failure while it ran.
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Train(error) => error.is_usage(),
             Self::Model(_) | Self::Setting(_) | Self::Untrained { .. } => true,
             Self::Folder { .. } | Self::Occupied { .. } => false,
-            Self::Panic { .. } | Self::Picture(_) | Self::Stopped { .. } => false,
+            Self::Panic { .. } | Self::Stopped { .. } => false,
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Experiments on plain and residual networks.
+//! Experiments on plain and residual networks. They return plain data; `residual-report` draws it.
 //!
-//! [`Sweep`] trains both kinds at growing depth and shows what comes out: the figure of the ResNet
-//! lecture, training error against number of layers, with a verdict from a stated rule.
+//! [`Sweep`] trains both kinds at growing depth and judges by a stated rule whether the training error rises with depth:
+//! the figure of the lecture on residual networks.
 //!
 //! ```no_run
 //! use residual_backend::Backend;
@@ -11,16 +11,17 @@
 //! let hardware = Backend::Flex.probe()?;
 //! let results = Sweep::new(config, Backend::Flex, hardware)?.run("sweep".as_ref(), &|_| {})?;
 //! for verdict in &results.verdicts {
-//!     println!("{verdict}");
+//!     println!("{}: {:?}", verdict.family, verdict.finding);
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`Inspection`] measures inside networks why shortcuts help, and [`Report`] makes a page of both:
+//! [`Inspection`] measures inside networks why shortcuts help:
 //!
 //! ```
 //! use residual_backend::Backend;
-//! use residual_lab::{InspectConfig, Inspection, Subject, What};
+//! use residual_lab::{InspectConfig, Inspection, Measured, Measurement, Subject};
+//! use residual_model::Norm;
 //! use residual_train::{DataName, Environment, TrainConfig};
 //!
 //! let hardware = Backend::Flex.probe()?;
@@ -31,9 +32,11 @@
 //! let nets = [subject("dense-plain12")?, subject("dense-resnet12")?];
 //! let config = InspectConfig { samples: 64, ..InspectConfig::default() };
 //! let environment = Environment::here(Backend::Flex, &hardware);
-//! let found = Inspection::measure(What::Gradients, &nets, &config, String::new(), environment, &|_, _| {})?;
-//! assert!(found.finding.starts_with("At initialisation with batch norm"));
-//! assert!(found.table().len() > 2 * 2 * 10 * 10); // networks, norms, initialisations, layers
+//! let inspection =
+//!     Inspection::measure(Measurement::Gradients, &nets, &config, String::new(), environment, &|_, _| {})?;
+//! let Measured::Gradients(gradients) = &inspection.measured else { unreachable!() };
+//! let [plain, residual] = [0, 1].map(|network| gradients.growth(network, Norm::Batch).factor);
+//! assert!(plain > 1.1 && residual < plain);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -41,26 +44,23 @@
 //!
 //! Those of `residual-backend`; `flex` is on by default.
 
-mod chart;
-mod comparison;
 mod error;
-mod explain;
-mod figures;
 mod inspect;
+mod numbers;
 mod parallel;
-mod report;
-mod results;
 mod statistics;
 mod sweep;
-mod table;
-mod verdict;
+mod throughput;
 
-pub use comparison::{ComparedRun, Comparison};
 pub use error::LabError;
-pub use inspect::{InspectConfig, Inspection, Subject, What};
-pub use report::Report;
-pub use results::{Results, RunResult, RunStatus};
-pub use statistics::{Point, Series, Spread, series};
-pub use sweep::{Progress, RunSpec, Sweep, SweepConfig, quoted};
-pub use table::markdown_table;
-pub use verdict::{Finding, Rise, Verdict};
+pub use inspect::{
+    ActivationState, Activations, BlockError, BlockScale, GradientState, Gradients, Growth, InspectConfig, Inspection,
+    Landscape, LayerGradients, Lesion, LesionErrors, Measured, Measurement, PathGradients, Paths, Shattered,
+    SkipStrength, SkipStrengthRun, Subject, SubjectInfo,
+};
+pub use statistics::Spread;
+pub use sweep::{
+    Finding, LossCurve, Point, Progress, Rise, RunResult, RunSpec, RunStatus, Series, Sweep, SweepConfig, SweepResults,
+    Verdict,
+};
+pub use throughput::{DataFeed, Throughput, matmul_flops, throughput};

@@ -1,4 +1,4 @@
-//! Work on several cores, each piece on one.
+//! Parallel tasks, each on one core.
 
 use crate::LabError;
 use rayon::ThreadPoolBuilder;
@@ -8,11 +8,12 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-/// Enough for Burn's recursive helpers on graphs of a thousand layers.
+/// Burn's helpers recurse over the graph of a network: networks of a thousand layers need a large stack.
 const STACK: usize = 64 << 20;
 
-/// Calls `f` with each number below `count`, so many at a time, each on a thread pool of one thread: the results, in
-/// order, do not depend on how many run at a time. After an error nothing more is begun, and the first one is returned.
+/// Calls `f` with each number below `count` and returns the results in order. `jobs` calls run at a time, each on a thread
+/// pool of one thread, so that results do not depend on `jobs`. After an error no call is started, and the first error is
+/// returned.
 pub(crate) fn each<R: Send>(
     count: usize,
     jobs: usize,
@@ -59,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_come_in_order_and_an_error_ends_it() {
+    fn results_are_in_order_and_an_error_stops_it() {
         for jobs in [1, 3, 100] {
             assert_eq!(each(50, jobs, |i| Ok(i * i)).unwrap(), (0..50).map(|i| i * i).collect::<Vec<_>>());
         }

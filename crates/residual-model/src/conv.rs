@@ -1,12 +1,10 @@
-//! The convolutional main paths: two 3x3 convolutions, or the bottleneck of three (He et al. 2015,
-//! Fig. 5).
+//! The convolutional main paths: two 3x3 convolutions, or a bottleneck of three convolutions (He et al. 2015, Fig. 5).
 
 use crate::{
-    Block, Layer, Norm, PreactPathConfig, ShortcutOption,
-    block::{Fold, MainPath, MainPathConfig},
+    Block, Layer, MainPath, MainPathConfig, Norm, PreactPathConfig, ShortcutOption,
     init::{HE_NORMAL, zeroed},
-    kernels::{Addend, End, fused, unit},
-    norm::fold_conv,
+    kernels::{Addend, Epilogue, fused, unit},
+    norm::{Fold, fold_conv},
     shortcut::subsampled,
 };
 use alloc::{vec, vec::Vec};
@@ -24,51 +22,51 @@ use serde::{Deserialize, Serialize};
 /// A plain or residual block of convolutions.
 pub type ConvBlock = Block<ConvPath, ConvShortcut>;
 
-/// Configuration of a [`ConvPath`].
+/// Configuration to create a [`ConvPath`].
 #[derive(Config, Debug)]
 pub struct ConvPathConfig {
-    /// Channels of the input.
+    /// The number of input channels.
     pub in_channels: usize,
-    /// Channels of the output.
+    /// The number of output channels.
     pub out_channels: usize,
     /// The stride of the whole path.
     #[config(default = 1)]
     pub stride: usize,
-    /// Dilation of the 3x3 convolutions.
+    /// The dilation of the 3x3 convolutions.
     #[config(default = 1)]
     pub dilation: usize,
-    /// The norm of each convolution.
+    /// The norm after each convolution.
     #[config(default = "Norm::Batch")]
     pub norm: Norm,
-    /// The bottleneck, if this is not a basic path of two 3x3 convolutions.
+    /// The bottleneck. `None` gives a basic path of two 3x3 convolutions.
     pub bottleneck: Option<Bottleneck>,
 }
 
-/// A path of 1x1, 3x3 and 1x1 convolutions.
+/// A main path of 1x1, 3x3 and 1x1 convolutions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Bottleneck {
-    /// Channels between the 1x1 convolutions.
+    /// The number of channels between the 1x1 convolutions.
     pub channels: usize,
-    /// Groups of the 3x3 convolution (Xie et al. 2017, "ResNeXt").
+    /// The number of groups of the 3x3 convolution (Xie et al. 2017, "ResNeXt").
     pub groups: usize,
-    /// Which convolution has the stride.
+    /// The convolution that has the stride.
     pub stride: StrideAt,
 }
 
-/// Where a bottleneck has its stride.
+/// The convolution of a bottleneck that has the stride.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StrideAt {
-    /// In the first 1x1 convolution, as published ("v1").
+    /// The first 1x1 convolution, as published ("v1").
     First,
-    /// In the 3x3 convolution, as in torchvision ("v1.5").
+    /// The 3x3 convolution, as in torchvision ("v1.5").
     #[default]
     Middle,
 }
 
 pub(crate) const AT_LEAST_TWO: &str = "a main path has at least two convolutions";
 
-/// One convolution, "same" padded at stride 1.
+/// The shape of a convolution. Its padding keeps the image size at stride 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ConvShape {
     pub(crate) channels: [usize; 2],
@@ -84,8 +82,8 @@ impl ConvShape {
     }
 }
 
-/// `F(a) = norm(W2 * g(norm(W1 * a)))` with 3x3 kernels and padding 1, or the bottleneck
-/// `F(a) = norm(W3 * g(norm(W2 * g(norm(W1 * a)))))` with kernels 1x1, 3x3, 1x1.
+/// The main path `F(a) = norm(W2 * g(norm(W1 * a)))` with 3x3 kernels and padding 1, or the bottleneck
+/// `F(a) = norm(W3 * g(norm(W2 * g(norm(W1 * a)))))` with 1x1, 3x3 and 1x1 kernels.
 ///
 /// Should be created using [`ConvPathConfig`], or as part of a block.
 #[derive(Module, Debug)]
@@ -104,8 +102,8 @@ pub struct ConvPath {
     pub bn3: Option<BatchNorm>,
 }
 
-/// The way around a [`ConvPath`]: identity, subsampling with zero padding, or a strided 1x1
-/// convolution with its norm.
+/// The shortcut around a [`ConvPath`]: the identity, subsampling with zero padding, or a strided 1x1 convolution with
+/// its norm.
 #[derive(Module, Debug)]
 pub struct ConvShortcut {
     /// `W_s`, if the shortcut projects.
@@ -114,28 +112,28 @@ pub struct ConvShortcut {
     pub bn: Option<BatchNorm>,
     /// The stride.
     pub stride: usize,
-    /// Channels of the output.
+    /// The number of output channels.
     pub out_channels: usize,
-    /// What it does where shapes differ.
+    /// The kind of shortcut where input and output shapes differ.
     #[module(skip)]
     pub option: ShortcutOption,
 }
 
 impl ConvPathConfig {
-    /// Builds the path, its weights to be drawn by the device's generator.
+    /// Initialises a new [main path](ConvPath). The device's random generator draws its weights.
     ///
     /// # Panics
-    /// If a size is zero, or groups do not divide the channels.
+    /// If a size is zero, or if the number of groups does not divide the number of channels.
     pub fn init(&self, device: &Device) -> ConvPath {
         self.build_path(device)
     }
 
-    /// The same convolutions, each after its norm and ReLU instead of before.
+    /// Configures a pre-activation path with the same convolutions: norm and ReLU come before each convolution.
     pub fn preactivated(self) -> PreactPathConfig {
         PreactPathConfig { convolutions: self }
     }
 
-    /// Makes it a bottleneck.
+    /// Makes the path a bottleneck.
     pub fn bottleneck(self, bottleneck: Bottleneck) -> Self {
         self.with_bottleneck(Some(bottleneck))
     }
@@ -166,20 +164,21 @@ impl ConvPathConfig {
         ]
     }
 
-    /// The convolutions with their norms, over as many channels as `normed` says; the third is a bottleneck's.
+    /// The convolutions with their norms. `norm_channels` gives the number of channels of each norm. Only a bottleneck
+    /// has a third convolution.
     pub(crate) fn layers(
         &self,
-        normed: impl Fn(ConvShape) -> usize,
+        norm_channels: impl Fn(ConvShape) -> usize,
         device: &Device,
     ) -> [(Option<Conv2d>, Option<BatchNorm>); 3] {
         let shapes = self.convolutions();
         [0, 1, 2].map(|i| match shapes.get(i) {
-            Some(&shape) => (Some(conv(shape, self.norm, device)), self.norm.init(normed(shape), device)),
+            Some(&shape) => (Some(conv(shape, self.norm, device)), self.norm.init(norm_channels(shape), device)),
             None => (None, None),
         })
     }
 
-    /// The convolution of a projecting shortcut.
+    /// The convolution of a projection shortcut.
     pub(crate) fn projection(&self) -> ConvShape {
         ConvShape::new([self.in_channels, self.out_channels], 1, self.stride)
     }
@@ -216,12 +215,13 @@ impl MainPathConfig for ConvPathConfig {
     }
 }
 
-/// A convolution with a bias of zero where the norm needs one.
+/// Builds a convolution. It has a bias, initially zero, if there is no norm.
 pub(crate) fn conv(shape: ConvShape, norm: Norm, device: &Device) -> Conv2d {
     let ConvShape { channels, kernel, stride, dilation, groups } = shape;
     assert!(channels.iter().all(|&c| c > 0), "channels must be at least 1");
     let divides = groups > 0 && channels.iter().all(|c| c.is_multiple_of(groups));
-    assert!(divides, "{groups} groups do not divide {} and {} channels", channels[0], channels[1]);
+    let [inputs, outputs] = channels;
+    assert!(divides, "{inputs} input channels and {outputs} output channels must be divisible by {groups} groups");
     let pad = dilation * (kernel / 2);
     let conv = Conv2dConfig::new(channels, [kernel, kernel])
         .with_stride([stride, stride])
@@ -249,16 +249,16 @@ impl Layer<4> for ConvPath {
 }
 
 impl ConvShortcut {
-    /// Whether it is the identity.
+    /// Whether the shortcut is the identity for an input with this number of channels.
     pub fn is_identity(&self, in_channels: usize) -> bool {
         self.conv.is_none() && self.stride == 1 && self.out_channels == in_channels
     }
 
-    /// What a block with this shortcut adds.
-    pub(crate) fn addend<const D: usize>(&self, strength: f64) -> Addend<'_, D> {
+    /// The term that a fused block with this shortcut adds to its main path.
+    pub(crate) fn addend<const D: usize>(&self, skip_strength: f64) -> Addend<'_, D> {
         match &self.conv {
-            Some(conv) => Addend::Conv(unit(conv, &self.bn), strength),
-            None => Addend::Input(strength, self.option),
+            Some(conv) => Addend::Conv(unit(conv, &self.bn), skip_strength),
+            None => Addend::Input(skip_strength, self.option),
         }
     }
 }
@@ -272,7 +272,7 @@ impl Fold for ConvShortcut {
 
 impl Layer<4> for ConvShortcut {
     /// # Shapes
-    /// As [`ConvPath`]'s.
+    /// The same as for [`ConvPath`].
     fn forward(&self, a: Tensor<4>) -> Tensor<4> {
         if let Some(conv) = &self.conv {
             return unit(conv, &self.bn).forward(a);
@@ -288,7 +288,7 @@ impl ConvPath {
         [Some(&self.conv1), Some(&self.conv2), self.conv3.as_ref()].into_iter().flatten().collect()
     }
 
-    /// Each convolution's output after its norm.
+    /// The output of each convolution, after its norm.
     pub(crate) fn responses(&self, a: Tensor<4>) -> Vec<Tensor<4>> {
         let mut a = a;
         let respond = |(conv, norm)| {
@@ -299,16 +299,16 @@ impl ConvPath {
         self.convolutions().into_iter().zip([&self.bn1, &self.bn2, &self.bn3]).map(respond).collect()
     }
 
-    /// A block with this main path as one operation, where there is a kernel for it.
-    pub(crate) fn fused<'a, const D: usize>(
+    /// Computes a block with this main path and epilogue in one kernel. Returns `None` if no kernel supports it.
+    pub(crate) fn forward_fused<'a, const D: usize>(
         &self,
         a: &Tensor<D>,
-        end: impl FnOnce() -> End<'a, D>,
+        epilogue: impl FnOnce() -> Epilogue<'a, D>,
     ) -> Option<Tensor<D>> {
         let [first, second] = [unit(&self.conv1, &self.bn1), unit(&self.conv2, &self.bn2)];
         match &self.conv3 {
-            None => fused(None, &[first, second], a, end),
-            Some(conv3) => fused(None, &[first, second, unit(conv3, &self.bn3)], a, end),
+            None => fused(None, &[first, second], a, epilogue),
+            Some(conv3) => fused(None, &[first, second, unit(conv3, &self.bn3)], a, epilogue),
         }
     }
 }

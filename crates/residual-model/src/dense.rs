@@ -1,11 +1,10 @@
 //! The fully-connected main path: two linear layers.
 
 use crate::{
-    Block, Layer, Norm, ShortcutOption,
-    block::{Fold, MainPath, MainPathConfig},
+    Block, Layer, MainPath, MainPathConfig, Norm, ShortcutOption,
     init::{HE_NORMAL, zeroed},
-    kernels::{Addend, End, fused, unit},
-    norm::fold_linear,
+    kernels::{Addend, Epilogue, fused, unit},
+    norm::{Fold, fold_linear},
     shortcut::pad_channels,
 };
 use burn::{
@@ -18,19 +17,19 @@ use burn::{
 /// A plain or residual block of two linear layers.
 pub type DenseBlock = Block<DensePath, DenseShortcut>;
 
-/// Configuration of a [`DensePath`].
+/// Configuration to create a [`DensePath`].
 #[derive(Config, Debug)]
 pub struct DensePathConfig {
-    /// Size of the input.
+    /// The number of input features.
     pub in_features: usize,
-    /// Size of both layers' output.
+    /// The number of output features of both layers.
     pub out_features: usize,
     /// The norm after each layer.
     #[config(default = "Norm::Batch")]
     pub norm: Norm,
 }
 
-/// `F(a) = norm(W2 g(norm(W1 a + b1)) + b2)`, the biases only where there is no norm.
+/// The main path `F(a) = norm(W2 g(norm(W1 a + b1)) + b2)`. The layers have biases only if there is no norm.
 ///
 /// Should be created using [`DensePathConfig`], or as part of a block.
 #[derive(Module, Debug)]
@@ -45,22 +44,22 @@ pub struct DensePath {
     pub bn2: Option<BatchNorm>,
 }
 
-/// The way around a [`DensePath`]: identity, zero padding, or `W_s a` with its norm.
+/// The shortcut around a [`DensePath`]: the identity, zero padding, or `W_s a` with its norm.
 #[derive(Module, Debug)]
 pub struct DenseShortcut {
     /// `W_s`, if the shortcut projects.
     pub linear: Option<Linear>,
     /// The norm of `W_s a`.
     pub bn: Option<BatchNorm>,
-    /// Size of the output.
+    /// The number of output features.
     pub out_features: usize,
-    /// What it does where sizes differ.
+    /// The kind of shortcut where input and output sizes differ.
     #[module(skip)]
     pub option: ShortcutOption,
 }
 
 impl DensePathConfig {
-    /// Builds the path, its weights to be drawn by the device's generator.
+    /// Initialises a new [main path](DensePath). The device's random generator draws its weights.
     ///
     /// # Panics
     /// If a size is zero.
@@ -99,7 +98,7 @@ impl MainPathConfig for DensePathConfig {
     }
 }
 
-/// A linear layer with a bias of zero where the norm needs one.
+/// Builds a linear layer. It has a bias, initially zero, if there is no norm.
 pub(crate) fn linear(features: [usize; 2], norm: Norm, device: &Device) -> Linear {
     assert!(features.iter().all(|&f| f > 0), "features must be at least 1");
     let linear = LinearConfig::new(features[0], features[1])
@@ -119,22 +118,22 @@ impl Layer<2> for DensePath {
 }
 
 impl DensePath {
-    /// A block with this main path as one operation, where there is a kernel for it.
-    pub(crate) fn fused<'a, const D: usize>(
+    /// Computes a block with this main path and epilogue in one kernel. Returns `None` if no kernel supports it.
+    pub(crate) fn forward_fused<'a, const D: usize>(
         &self,
         a: &Tensor<D>,
-        end: impl FnOnce() -> End<'a, D>,
+        epilogue: impl FnOnce() -> Epilogue<'a, D>,
     ) -> Option<Tensor<D>> {
-        fused(None, &[unit(&self.linear1, &self.bn1), unit(&self.linear2, &self.bn2)], a, end)
+        fused(None, &[unit(&self.linear1, &self.bn1), unit(&self.linear2, &self.bn2)], a, epilogue)
     }
 }
 
 impl DenseShortcut {
-    /// What a block with this shortcut adds.
-    pub(crate) fn addend<const D: usize>(&self, strength: f64) -> Addend<'_, D> {
+    /// The term that a fused block with this shortcut adds to its main path.
+    pub(crate) fn addend<const D: usize>(&self, skip_strength: f64) -> Addend<'_, D> {
         match &self.linear {
-            Some(linear) => Addend::Linear(unit(linear, &self.bn), strength),
-            None => Addend::Input(strength, self.option),
+            Some(linear) => Addend::Linear(unit(linear, &self.bn), skip_strength),
+            None => Addend::Input(skip_strength, self.option),
         }
     }
 }
@@ -156,7 +155,7 @@ impl Fold for DenseShortcut {
 
 impl Layer<2> for DenseShortcut {
     /// # Shapes
-    /// As [`DensePath`]'s.
+    /// The same as for [`DensePath`].
     fn forward(&self, a: Tensor<2>) -> Tensor<2> {
         match &self.linear {
             Some(linear) => unit(linear, &self.bn).forward(a),

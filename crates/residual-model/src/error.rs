@@ -1,67 +1,67 @@
 use crate::Part;
 use alloc::string::String;
 
-/// What is wrong with a network's description.
+/// An error in the description of a network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ModelError {
-    /// A name of no network.
+    /// The name is not a network's name.
     #[error(
         "unknown network `{0}`; expected a name such as resnet20, plain20, resnet50, preact_resnet164, \
          resnext50_32x4d, wide_resnet50_2 or dense-resnet20"
     )]
     UnknownName(String),
-    /// A depth the family has no network of.
-    #[error("no {family} network has depth {depth}: {rule}; the nearest are {nearest}")]
+    /// The family has no network of this depth.
+    #[error("no {family} network has depth {depth}: {rule}; try {nearest}")]
     Depth {
         /// The family's name.
         family: &'static str,
-        /// The depth asked for.
+        /// The requested depth.
         depth: usize,
-        /// Which depths exist.
+        /// The rule for the depths of this family.
         rule: &'static str,
-        /// The nearest depths that exist.
+        /// The nearest valid depths, such as `20 or 26`.
         nearest: String,
     },
-    /// A size that must be at least one.
+    /// A size is zero.
     #[error("{0} must be at least 1")]
     Zero(&'static str),
-    /// A number out of its range.
+    /// A number is out of range.
     #[error("{name} must be {expected}, not {value}")]
     Range {
-        /// What the number is.
+        /// The name of the quantity.
         name: &'static str,
-        /// The values allowed.
+        /// The range of valid values.
         expected: &'static str,
-        /// The value given.
+        /// The given value.
         value: String,
     },
-    /// An output stride that the network's stem and stages cannot have.
+    /// The network's stem and stages cannot have this output stride.
     #[error("the output stride must be {expected}, not {stride}")]
     OutputStride {
-        /// The strides possible.
+        /// The valid strides.
         expected: String,
-        /// The stride given.
+        /// The given stride.
         stride: usize,
     },
-    /// A setting of convolutional networks for a dense one.
-    #[error("dense networks have no stem and no strides to choose")]
+    /// The setting applies to convolutional networks only, and the network is dense.
+    #[error("dense networks have no stem, block shape, activation or output stride to set")]
     ConvOnly,
-    /// A part that the network does not have.
+    /// The network does not have this part.
     #[error("the network has no part {part}, only {parts}")]
     NoPart {
-        /// The part asked for.
+        /// The requested part.
         part: Part,
-        /// The parts that there are.
+        /// The parts of the network.
         parts: String,
     },
-    /// A word that names no choice.
+    /// The word is not one of the choices.
     #[error("unknown {what} `{word}`; expected {expected}")]
     UnknownWord {
-        /// What is chosen.
+        /// The name of the setting, such as `norm`.
         what: &'static str,
-        /// The word given.
+        /// The given word.
         word: String,
-        /// The words that exist.
+        /// The valid words.
         expected: &'static str,
     },
 }

@@ -1,10 +1,10 @@
 //! Initial weights.
 //!
-//! Where a seed is given, a parameter's values are drawn on the host and a pure function of (seed, parameter
-//! path): the same network on every backend, in any thread and in any order of creation, and the same for a
-//! plain net and its residual twin, whose parameters have the same paths. Without a seed the weights of a block
-//! or a stage are drawn as those of `burn::nn` are: by the device's generator, anew for every module. Both draw
-//! from He's normal distribution.
+//! With a seed, initial weights are drawn on the host and are a pure function of (seed, parameter path). They are the
+//! same on every backend, in any thread and in any order of creation. They are also the same for a plain network and
+//! its residual twin, because both have the same parameter paths. Without a seed, the device's random generator draws
+//! the weights of a block or a stage, as it does for the layers of `burn::nn`, so every module gets different weights.
+//! In both cases the weights follow He's normal distribution.
 
 use alloc::{
     string::{String, ToString},
@@ -21,23 +21,23 @@ use rand::{SeedableRng, rngs::ChaCha8Rng};
 use rand_distr::{Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};
 
-/// How a network's weights start.
+/// The initial weights of a network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InitConfig {
-    /// The seed of every draw.
+    /// The seed of all random numbers.
     pub seed: u64,
-    /// Whether the last layer of each block's main path starts at zero: the γ of its last batch
-    /// norm (Goyal et al. 2017, section 5.1), or the last weight where there is no norm (Zhang et
-    /// al. 2019). A residual block then starts as `g(shortcut(a))`, a plain one outputs 0.
+    /// Whether the last layer of each block's main path starts at zero: the γ of the last batch norm (Goyal et al.
+    /// 2017, section 5.1), or the last weight if there is no norm (Zhang et al. 2019). A residual block then starts as
+    /// `g(shortcut(a))`, and a plain block outputs 0.
     pub zero_init: bool,
 }
 
-/// He's normal distribution, drawn by the device's generator when a parameter is first read.
+/// He's normal distribution. The device's random generator draws a parameter when it is first read.
 pub(crate) const HE_NORMAL: Initializer = Initializer::KaimingNormal { gain: SQRT_2, fan_out_only: false };
 
-/// A generator for one parameter: key from the seed, stream from the path.
+/// The random generator of one parameter: ChaCha8 with the key from the seed and the stream from the path.
 ///
-/// The path's 64-bit FNV-1a hash picks one of ChaCha's 2⁶⁴ independent streams.
+/// The 64-bit FNV-1a hash of the path selects one of ChaCha's 2⁶⁴ independent streams.
 pub fn parameter_rng(seed: u64, path: &str) -> ChaCha8Rng {
     let mut hasher = FnvHasher::default();
     hasher.write(path.as_bytes());
@@ -46,12 +46,12 @@ pub fn parameter_rng(seed: u64, path: &str) -> ChaCha8Rng {
     rng
 }
 
-/// Fills every parameter named `weight` from He's normal distribution, `N(0, 2 / fan_in)`
-/// (He et al. 2015, "Delving Deep into Rectifiers", eq. 10), and leaves biases and norms alone.
+/// Fills every parameter named `weight` from He's normal distribution, `N(0, 2 / fan_in)` (He et al. 2015, "Delving
+/// Deep into Rectifiers", eq. 10). Biases and norms keep their values.
 ///
-/// `fan_in` is the number of inputs to one output: `d_input` of a linear layer, `channels · kernel
-/// height · kernel width` of a convolution. Parameters keep their ids. Linear layers must have Burn's default
-/// layout, rows.
+/// `fan_in` is the number of inputs to one output: `d_input` of a linear layer, `channels · kernel height · kernel
+/// width` of a convolution. Parameters keep their ids. Linear layers must have Burn's default layout,
+/// `LinearLayout::Row`.
 ///
 /// ```
 /// use burn::{nn::LinearConfig, tensor::Device};
@@ -64,7 +64,15 @@ pub fn he_normal<M: Module>(module: M, seed: u64) -> M {
     module.map(&mut HeNormal { seed, path: Vec::new() })
 }
 
-/// As [`he_normal`], for a module that is a field of this name in its network.
+/// Draws the weights from this seed, if there is one.
+pub(crate) fn seeded<M: Module>(module: M, seed: Option<u64>) -> M {
+    match seed {
+        Some(seed) => he_normal(module, seed),
+        None => module,
+    }
+}
+
+/// The same as [`he_normal`], for a module that is the field `field` of its network.
 pub(crate) fn he_normal_field<M: Module>(module: M, field: &str, seed: u64) -> M {
     module.map(&mut HeNormal { seed, path: [field.to_string()].into() })
 }
@@ -93,7 +101,8 @@ impl ModuleMapper for HeNormal {
     }
 }
 
-/// `√(2 / fan_in)` for a linear weight `[d_input, d_output]` or a convolution `[out, in, kh, kw]`.
+/// The standard deviation `√(2 / fan_in)` of a linear weight `[d_input, d_output]` or a convolution weight
+/// `[out, in, kh, kw]`.
 fn he_std(shape: &[usize]) -> f64 {
     let fan_in = match shape {
         [d_input, _] => *d_input,
@@ -111,7 +120,7 @@ fn normal<const D: usize>(mut rng: ChaCha8Rng, shape: [usize; D], std: f64) -> T
     TensorData::new(values, shape)
 }
 
-/// The parameter with another value, made on its device. The value that it would have drawn is not drawn.
+/// Replaces the value of a parameter without drawing its lazy initial value first. `value` gets the parameter's device.
 fn fill<const D: usize>(
     param: Param<Tensor<D>>,
     value: impl FnOnce(&burn::tensor::Device) -> Tensor<D>,
@@ -120,7 +129,7 @@ fn fill<const D: usize>(
     param.transform_for_load(value, id)
 }
 
-/// The parameter with zeros for its values.
+/// Sets all values of a parameter to zero.
 pub(crate) fn zeroed<const D: usize>(param: Param<Tensor<D>>) -> Param<Tensor<D>> {
     let shape: [usize; D] = param.lazy_shape().dims();
     fill(param, |device| Tensor::zeros(shape, device))

@@ -1,56 +1,64 @@
-//! Which code computes a block: Burn's operations one by one, or one fused operation on a CPU.
+//! The choice between Burn's separate operations and one fused CPU kernel per block.
 //!
-//! Everything with a weight is a unit, a linear layer with its norm. Blocks say what they compute
-//! in Burn's operations, and ask here first whether kernels compute the same at once: `fused` is
-//! the only place that decides.
+//! Every layer with a weight is a [`Unit`]: a linear layer with its norm. Blocks are written in Burn's operations, and
+//! first call [`fused`], which computes the same result in one operation if the kernels support the block. Nothing else
+//! decides whether a block uses the kernels.
 
-use crate::{ShortcutOption, norm::normalize};
+use crate::{ModelError, ShortcutOption, norm::normalize};
 use burn::{
     module::Module,
     nn::{BatchNorm, Linear, conv::Conv2d, pool::MaxPool2d},
     tensor::{Tensor, activation::relu},
 };
-use core::fmt;
 use serde::{Deserialize, Serialize};
 
-/// Which code computes blocks of `f32` on the backends flex and ndarray. Elsewhere it is always
-/// [`Self::Reference`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// The implementation of blocks for `f32` tensors on the backends flex and ndarray. Other backends and data types
+/// always use [`Self::Reference`].
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    strum::Display,
+    strum::EnumString,
+    strum::VariantArray,
+    strum::VariantNames,
+)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case", parse_err_ty = ModelError, parse_err_fn = unknown_kernels)]
 pub enum Kernels {
-    /// One operation a block, by the crate `residual-kernels`.
+    /// One fused operation per block, from the crate `residual-kernels`.
     #[default]
     Fused,
-    /// The same, keeping only each block's input for the backward pass, which computes the rest again:
-    /// identical gradients in a third of the memory, for a third more arithmetic (Chen et al. 2016,
-    /// "Training Deep Nets with Sublinear Memory Cost").
+    /// Like [`Self::Fused`], but stores only the input of each block for the backward pass, which recomputes the rest:
+    /// identical gradients in a third of the memory, for a third more arithmetic (Chen et al. 2016, "Training Deep Nets
+    /// with Sublinear Memory Cost").
     Recompute,
-    /// Burn's operations.
+    /// Burn's separate operations.
     Reference,
 }
 
-impl fmt::Display for Kernels {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Fused => "fused",
-            Self::Recompute => "recompute",
-            Self::Reference => "reference",
-        })
-    }
+fn unknown_kernels(word: &str) -> ModelError {
+    ModelError::UnknownWord { what: "kernels", word: word.into(), expected: "fused, recompute or reference" }
 }
 
 /// A linear layer, over channels (rank 4) or features (rank 2).
-pub(crate) trait Weighted<const D: usize>: Module {
+pub(crate) trait LinearLayer<const D: usize>: Module {
     fn apply(&self, a: Tensor<D>) -> Tensor<D>;
 }
 
-impl Weighted<4> for Conv2d {
+impl LinearLayer<4> for Conv2d {
     fn apply(&self, a: Tensor<4>) -> Tensor<4> {
         self.forward(a)
     }
 }
 
-impl Weighted<2> for Linear {
+impl LinearLayer<2> for Linear {
     fn apply(&self, a: Tensor<2>) -> Tensor<2> {
         self.forward(a)
     }
@@ -78,58 +86,58 @@ impl<L> Unit<'_, L> {
     /// `norm(W a)`
     pub(crate) fn forward<const D: usize>(self, a: Tensor<D>) -> Tensor<D>
     where
-        L: Weighted<D> + FusedLayer,
+        L: LinearLayer<D> + FusedLayer,
     {
-        fused(None, &[self], &a, End::identity).unwrap_or_else(|| normalize(self.norm, self.layer.apply(a)))
+        fused(None, &[self], &a, Epilogue::identity).unwrap_or_else(|| normalize(self.norm, self.layer.apply(a)))
     }
 
-    /// `g(norm(W a))`
+    /// `relu(norm(W a))`
     pub(crate) fn forward_relu<const D: usize>(self, a: Tensor<D>) -> Tensor<D>
     where
-        L: Weighted<D> + FusedLayer,
+        L: LinearLayer<D> + FusedLayer,
     {
-        fused(None, &[self], &a, End::relu).unwrap_or_else(|| relu(normalize(self.norm, self.layer.apply(a))))
+        fused(None, &[self], &a, Epilogue::relu).unwrap_or_else(|| relu(normalize(self.norm, self.layer.apply(a))))
     }
 }
 
-/// What a block does with the output of its main path: `g(scale · z + shortcut)`.
+/// The last step of a block, applied to the output `z` of its main path: `g(scale · z + shortcut)`.
 #[derive(Clone)]
-#[cfg_attr(not(feature = "std"), allow(dead_code, reason = "the kernels read it"))]
-pub(crate) struct End<'a, const D: usize> {
-    /// The factor.
+#[cfg_attr(not(feature = "std"), allow(dead_code, reason = "only the kernels read it"))]
+pub(crate) struct Epilogue<'a, const D: usize> {
+    /// The factor of `z`.
     pub(crate) scale: f64,
-    /// What is added.
+    /// The term that is added.
     pub(crate) shortcut: Addend<'a, D>,
-    /// Whether `g` is the ReLU, or the identity.
+    /// `g` is the ReLU if true, the identity if false.
     pub(crate) relu: bool,
 }
 
-impl<const D: usize> End<'_, D> {
+impl<const D: usize> Epilogue<'_, D> {
     /// `z`
     pub(crate) fn identity() -> Self {
         Self { scale: 1.0, shortcut: Addend::None, relu: false }
     }
 
-    /// `g(z)`
+    /// `relu(z)`
     pub(crate) fn relu() -> Self {
         Self { relu: true, ..Self::identity() }
     }
 }
 
-/// What a block adds: a multiple of something.
+/// The shortcut term of a block. Each variant holds the factor of the term.
 #[derive(Clone)]
 #[expect(clippy::large_enum_variant, reason = "one exists at a time, on the stack")]
-#[cfg_attr(not(feature = "std"), allow(dead_code, reason = "the kernels read it"))]
+#[cfg_attr(not(feature = "std"), allow(dead_code, reason = "only the kernels read it"))]
 pub(crate) enum Addend<'a, const D: usize> {
     /// Nothing.
     None,
-    /// The input, padded with zeros where shapes differ as the option says.
+    /// The input. Where shapes differ, it is subsampled and zero-padded according to the option.
     Input(f64, ShortcutOption),
-    /// A convolution of the input.
+    /// A convolution of the input, with its norm.
     Conv(Unit<'a, Conv2d>, f64),
-    /// A linear layer of the input.
+    /// A linear layer applied to the input, with its norm.
     Linear(Unit<'a, Linear>, f64),
-    /// A tensor.
+    /// Any tensor.
     Tensor(Tensor<D>, f64),
 }
 
@@ -137,7 +145,7 @@ pub(crate) enum Addend<'a, const D: usize> {
 mod choice {
     use super::*;
 
-    /// A layer that kernels can compute.
+    /// A layer that the kernels may support.
     pub(crate) trait FusedLayer {}
 
     impl<L> FusedLayer for L {}
@@ -147,7 +155,7 @@ mod choice {
     }
 
     pub(crate) fn mean_pool(a: Tensor<4>) -> Tensor<2> {
-        mean_of_pixels(a)
+        reference_mean_pool(a)
     }
 
     pub(crate) fn preactivate(norm: &Option<BatchNorm>, a: Tensor<4>) -> Tensor<4> {
@@ -158,7 +166,7 @@ mod choice {
         _: Option<&Option<BatchNorm>>,
         _: &[Unit<L>],
         _: &Tensor<D>,
-        _: impl FnOnce() -> End<'a, D>,
+        _: impl FnOnce() -> Epilogue<'a, D>,
     ) -> Option<Tensor<D>> {
         None
     }
@@ -191,7 +199,7 @@ mod choice {
         static SCOPED: Cell<Option<Kernels>> = const { Cell::new(None) };
     }
 
-    /// Puts back what a thread used before, however its scope ends.
+    /// Restores the thread's previous selection when dropped, also on a panic.
     struct Restore(Option<Kernels>);
 
     impl Drop for Restore {
@@ -201,52 +209,52 @@ mod choice {
     }
 
     impl Kernels {
-        /// Selects what forward passes of this process use from now on.
+        /// Selects the kernels of all forward passes of this process from now on, except inside [`Self::scope`].
         pub fn select(self) {
             *process_wide() = self;
         }
 
-        /// Selects what forward passes of this thread use while `f` runs.
+        /// Selects the kernels of forward passes of this thread while `f` runs.
         pub fn scope<R>(self, f: impl FnOnce() -> R) -> R {
             let _restore = Restore(SCOPED.replace(Some(self)));
             f()
         }
 
-        /// What a forward pass of this thread uses now.
+        /// The current selection for forward passes of this thread.
         pub fn selected() -> Self {
             SCOPED.get().unwrap_or_else(|| *process_wide())
         }
 
-        /// What a forward pass of this thread uses on this device.
+        /// The kernels that forward passes of this thread use on this device.
         pub fn on(device: &Device) -> Self {
             if bridge::runs_on(device) { Self::selected() } else { Self::Reference }
         }
     }
 
-    /// The pooling's output.
+    /// Max-pooling, with the kernels if they support it.
     pub(crate) fn max_pool(pool: &MaxPool2d, a: Tensor<4>) -> Tensor<4> {
         let same = |[y, x]: [usize; 2]| y == x;
         let PaddingConfig2d::Explicit(padding, left, below, right) = pool.padding else { return pool.forward(a) };
         let square = same(pool.kernel_size) && same(pool.stride) && [left, below, right] == [padding; 3];
-        let plain = square && pool.dilation == [1, 1] && !pool.ceil_mode;
-        if !plain || !computes(&a) {
+        let supported = square && pool.dilation == [1, 1] && !pool.ceil_mode;
+        if !supported || !has_kernels(&a) {
             return pool.forward(a);
         }
         let (window, stride) = (pool.kernel_size[0], pool.stride[0]);
         bridge::max_pool(a.clone(), MaxPool { channels: a.dims()[1], window, stride, padding })
     }
 
-    /// The mean over the pixels.
+    /// Global average pooling: the mean over the pixels, `[batch, channels]`.
     pub(crate) fn mean_pool(a: Tensor<4>) -> Tensor<2> {
-        if !computes(&a) {
-            return mean_of_pixels(a);
+        if !has_kernels(&a) {
+            return reference_mean_pool(a);
         }
         bridge::mean_pool(a)
     }
 
-    /// `g(norm(a))`
+    /// `relu(norm(a))`
     pub(crate) fn preactivate(norm: &Option<BatchNorm>, a: Tensor<4>) -> Tensor<4> {
-        if !computes(&a) {
+        if !has_kernels(&a) {
             return relu(normalize(norm, a));
         }
         let tensors = norm.as_ref().map_or(TensorNorm::None(None), |norm| tensor_norm(norm, &a.device()));
@@ -255,20 +263,20 @@ mod choice {
         output
     }
 
-    /// The kernels that compute what is done with this tensor: none for another precision than theirs.
-    fn for_tensor<const D: usize>(a: &Tensor<D>) -> Option<Kernels> {
+    /// The kernels that are selected for this tensor, or `None` for Burn's operations.
+    fn kernels_for<const D: usize>(a: &Tensor<D>) -> Option<Kernels> {
         let kernels = Kernels::on(&a.device());
         (kernels != Kernels::Reference && a.dtype() == DType::F32).then_some(kernels)
     }
 
-    /// Whether kernels compute what is done with this tensor, which is not empty.
-    fn computes<const D: usize>(a: &Tensor<D>) -> bool {
-        for_tensor(a).is_some() && a.dims()[0] > 0
+    /// Whether kernels are selected for this tensor and its batch is not empty.
+    fn has_kernels<const D: usize>(a: &Tensor<D>) -> bool {
+        kernels_for(a).is_some() && a.dims()[0] > 0
     }
 
-    /// A layer that kernels can compute.
+    /// A layer that the kernels may support.
     pub(crate) trait FusedLayer {
-        /// The layer with what comes after it, if it is one of the kernels' convolutions.
+        /// The layer with its norm or bias, or `None` if the kernels do not support it.
         fn tensors(&self, norm: &Option<BatchNorm>, device: &Device) -> Option<TensorLayer>;
     }
 
@@ -289,18 +297,18 @@ mod choice {
                 dilation: self.dilation[0],
                 groups: self.groups,
             };
-            Some(TensorLayer::conv(conv, weight, after(self.bias.as_ref(), norm, device)?))
+            Some(TensorLayer::conv(conv, weight, norm_or_bias(self.bias.as_ref(), norm, device)?))
         }
     }
 
     impl FusedLayer for Linear {
         fn tensors(&self, norm: &Option<BatchNorm>, device: &Device) -> Option<TensorLayer> {
-            Some(TensorLayer::linear(self.weight.val(), after(self.bias.as_ref(), norm, device)?))
+            Some(TensorLayer::linear(self.weight.val(), norm_or_bias(self.bias.as_ref(), norm, device)?))
         }
     }
 
-    /// What comes after a layer: its norm, or its bias; kernels have not both.
-    fn after(bias: Option<&Param<Tensor<1>>>, norm: &Option<BatchNorm>, device: &Device) -> Option<TensorNorm> {
+    /// The norm or the bias of a layer, or `None` if it has both, which the kernels do not support.
+    fn norm_or_bias(bias: Option<&Param<Tensor<1>>>, norm: &Option<BatchNorm>, device: &Device) -> Option<TensorNorm> {
         match (norm, bias) {
             (None, bias) => Some(TensorNorm::None(bias.map(Param::val))),
             (Some(norm), None) => Some(tensor_norm(norm, device)),
@@ -318,7 +326,7 @@ mod choice {
         TensorNorm::Running { gain, bias, mean, variance, epsilon }
     }
 
-    /// Moves running statistics towards the batch's.
+    /// Updates the running statistics with the statistics of the batch.
     fn track(norm: &Option<BatchNorm>, batch: Option<Statistics>) {
         let (Some(norm), Some(batch)) = (norm, batch) else { return };
         let momentum = norm.momentum;
@@ -329,18 +337,19 @@ mod choice {
         average(&norm.running_var, batch.variance);
     }
 
-    /// A block in one operation: the ReLU of a norm, if there is one before, the units with ReLUs between them, and
-    /// the end. None if the kernels are not selected, or not made for this.
+    /// Computes a block in one operation: the norm and ReLU of a pre-activation, if `before` is given; the units with
+    /// ReLUs between them; and the epilogue. Returns `None` if the kernels are not selected or do not support the
+    /// block.
     pub(crate) fn fused<'a, const D: usize, L: FusedLayer>(
         before: Option<&Option<BatchNorm>>,
         units: &[Unit<L>],
         a: &Tensor<D>,
-        end: impl FnOnce() -> End<'a, D>,
+        epilogue: impl FnOnce() -> Epilogue<'a, D>,
     ) -> Option<Tensor<D>> {
-        let kernels = for_tensor(a)?;
+        let kernels = kernels_for(a)?;
         let device = a.device();
         let layers = units.iter().map(|unit| unit.layer.tensors(unit.norm, &device)).collect::<Option<Vec<_>>>()?;
-        let End { scale, shortcut, relu } = end();
+        let Epilogue { scale, shortcut, relu } = epilogue();
         let mut projection_norm = &None;
         let shortcut = match shortcut {
             Addend::None => TensorShortcut::None,
@@ -371,8 +380,8 @@ mod choice {
     }
 }
 
-/// The mean over the pixels, by Burn's operations.
-fn mean_of_pixels(a: Tensor<4>) -> Tensor<2> {
+/// Global average pooling with Burn's operations.
+fn reference_mean_pool(a: Tensor<4>) -> Tensor<2> {
     let [batch, channels, ..] = a.dims();
     if batch == 0 {
         return Tensor::zeros([batch, channels], &a.device());

@@ -1,36 +1,35 @@
 //! Plain and residual networks as Burn modules.
 //!
-//! A block has a **main path** `F`, two linear layers with their norms. [`PlainBlock`] computes
-//! `g(F(a))`, [`ResidualBlock`] computes `g(F(a) + shortcut(a))`, with `g` the ReLU. Both are built
-//! from the same main path with the same initial weights: the add is all that tells them apart.
+//! A block has a **main path** `F` of two or three linear layers, each with its norm. [`PlainBlock`] computes
+//! `g(F(a))`, and [`ResidualBlock`] computes `g(F(a) + shortcut(a))`, where `g` is the ReLU. Both are built from the
+//! same main path with the same initial weights. They differ only in the addition.
 //!
-//! | module | what it holds |
+//! | module | contents |
 //! |---|---|
-//! | [`block`] | the two blocks, for any main path |
+//! | [`block`] | the plain block and the residual block, for any main path |
+//! | [`main_path`] | the traits to implement for a main path or a shortcut of your own |
 //! | [`conv`] | the convolutional main path, basic or bottleneck, and its shortcut (rank 4) |
 //! | [`preact`] | pre-activation blocks |
-//! | [`dense`] | the fully-connected main path and shortcut (rank 2) |
-//! | [`network`] | whole networks: convolutional ones for small images and ImageNet's, dense ones |
+//! | [`dense`] | the fully-connected main path and its shortcut (rank 2) |
+//! | [`network`] | whole networks: convolutional networks for small images and for ImageNet, dense networks |
 //! | [`name`] | names such as `resnet20`, `plain34`, `resnext50_32x4d` and `dense-plain56` |
-//! | [`stochastic_depth`] | which blocks take part in a training step |
-//! | [`kernels`] | which code computes a block |
+//! | [`stochastic_depth`] | the choice of blocks that take part in a training step |
+//! | [`kernels`] | the choice between fused CPU kernels and Burn's operations |
 //! | [`init`] | initial weights: a pure function of (seed, parameter path), or drawn by Burn |
-//! | [`parameters`] | a module's tensors by path, and as a file |
-//! | [`summary`] | layers, output shapes, parameters, multiply-adds |
+//! | [`parameters`] | a module's tensors by path, and their file format |
+//! | [`summary`] | layers, output shapes, parameters and multiply-adds of a network |
 //!
-//! # Which claim holds under which choice
+//! # Training without batch norm
 //!
-//! "A residual net trains at any depth" needs the scale of `F` under control. With batch norm
-//! ([`Norm::Batch`], the default, He et al. 2015) it holds as it stands. Without a norm
-//! ([`Norm::None`]) and He's initialisation the variance of a residual stack doubles with each
-//! block, so deep ones overflow; use [`BranchScale::InverseSqrtDepth`], or
-//! [`InitConfig::zero_init`], which starts every block as the identity (Zhang et al. 2019,
-//! "Fixup"; De & Smith 2020). A plain block whose last layer is zero outputs zero and passes no
-//! gradient, so zero initialisation is for residual nets.
+//! A residual network trains at any depth only if the scale of `F` is under control. Batch norm ([`Norm::Batch`], the
+//! default, He et al. 2015) controls it. Without a norm ([`Norm::None`]), He's initialisation doubles the variance with
+//! each residual block, so deep networks overflow. Use [`BranchScale::InverseSqrtDepth`], or [`InitConfig::zero_init`],
+//! which starts every block as the identity (Zhang et al. 2019, "Fixup"; De & Smith 2020). Zero initialisation is for
+//! residual networks only: a plain block whose last layer is zero outputs zero and passes no gradient back.
 //!
 //! # Example
 //!
-//! The two blocks of the lecture, and a network of them:
+//! The two blocks, and a network of residual blocks:
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};
@@ -49,30 +48,32 @@
 //! assert_eq!(network.forward(Tensor::ones([1, 3, 32, 32], &device)).dims(), [1, 10]);
 //! ```
 //!
-//! Blocks, stages and networks are Burn modules like those of `burn::nn`: fields of a module of one's own, trained by
-//! Burn's optimizers, saved and loaded as records.
+//! Blocks, stages and networks are Burn modules like the layers of `burn::nn`: use them as fields of your own module,
+//! train them with Burn's optimizers, and save and load them as records.
 //!
 //! # Feature flags
 //!
-//! - `std` (default): everything but the kernels. Without it the crate needs only `alloc`: networks run, but batch norms
-//!   do not train.
-//! - `flex` (default): Burn's CPU backend, `Device::flex()`, and the fused kernels on it. [`Kernels::on`] says whether
-//!   a device has them.
-//! - `ndarray`: the same for Burn's older CPU backend.
+//! - `std` (default): uses the standard library. Without it, the crate needs only `alloc`: networks run, but batch
+//!   norms do not train, and there are no fused kernels and no `to_burnpack`.
+//! - `flex` (default): Burn's CPU backend, `Device::flex()`, with fused kernels. [`Kernels::on`] tells whether a device
+//!   uses them.
+//! - `ndarray`: Burn's older CPU backend, also with fused kernels.
 //!
-//! Other backends are features of `burn`: `burn = { version = "0.22", features = ["wgpu"] }` beside this crate is enough
-//! to run on a GPU, where blocks are computed by Burn's operations.
+//! Other backends are features of `burn`. To run on a GPU, depend on `burn = { version = "0.22", features = ["wgpu"] }`
+//! in addition to this crate. On a GPU, Burn's operations compute the blocks.
 
 #![cfg_attr(not(feature = "std"), no_std)]
 
 extern crate alloc;
 
 pub mod block;
+mod branch_scale;
 pub mod conv;
 pub mod dense;
 mod error;
 pub mod init;
 pub mod kernels;
+pub mod main_path;
 pub mod name;
 pub mod network;
 mod norm;
@@ -86,15 +87,14 @@ mod transparent;
 #[cfg(test)]
 mod tests;
 
-pub use block::{
-    Block, BlockKind, BranchScale, Layer, MainPath, MainPathConfig, PlainBlock, PlainBlockConfig, ResidualBlock,
-    ResidualBlockConfig,
-};
+pub use block::{Block, BlockKind, PlainBlock, PlainBlockConfig, ResidualBlock, ResidualBlockConfig};
+pub use branch_scale::BranchScale;
 pub use conv::{Bottleneck, ConvBlock, ConvPath, ConvPathConfig, ConvShortcut, StrideAt};
 pub use dense::{DenseBlock, DensePath, DensePathConfig, DenseShortcut};
 pub use error::ModelError;
 pub use init::InitConfig;
 pub use kernels::Kernels;
+pub use main_path::{Layer, MainPath, MainPathConfig};
 pub use name::{Family, NetName, PUBLISHED};
 pub use network::{
     Activation, Architecture, Backbone, BlockOptions, BlockShape, BlockView, Branches, ConvArchitecture, ConvBackbone,

@@ -1,44 +1,45 @@
-//! Names of networks, the same in the API and on the command line.
+//! Names of networks. The API and the command line use the same names.
 
 use crate::{BlockKind, ModelError, StrideAt};
 use alloc::{collections::BTreeSet, format, string::ToString};
 use core::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
-/// A family of networks: what, beside plain or residual and the depth, a name says.
+/// A family of networks: everything in a name except the depth and whether the network is plain or residual.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Family {
-    /// Fully-connected nets of any even depth: one layer in, blocks of two, one layer out.
+    /// Fully-connected networks of any even depth: an input layer, blocks of two layers, an output layer.
     Dense,
-    /// Convolutional nets of depth 6n+2 for small images (He et al. 2015, section 4.2).
+    /// Convolutional networks of depth 6n+2 for small images (He et al. 2015, section 4.2).
     Conv,
-    /// Pre-activation nets for small images (He et al. 2016): depth 6n+2 of basic blocks, or 9n+2 of
-    /// bottlenecks, which 164 is too.
+    /// Pre-activation networks for small images (He et al. 2016): bottlenecks at depth 164 and at depths 9n+2 that are
+    /// not 6n+2, basic blocks at the other depths 6n+2.
     Preact,
-    /// ImageNet nets of depth 18, 34 (basic), 50, 101, 152 (bottlenecks), with this stride (He et al.
-    /// 2015, table 1).
+    /// ImageNet networks of depth 18 and 34 (basic blocks), 50, 101 and 152 (bottlenecks with the stride in this
+    /// convolution; He et al. 2015, table 1).
     ImageNet(StrideAt),
-    /// The same depths with pre-activation blocks.
+    /// ImageNet networks of the same depths with pre-activation blocks.
     PreactImageNet,
-    /// Bottlenecks of so many groups and channels a group (Xie et al. 2017).
+    /// ImageNet networks with grouped 3x3 convolutions: the number of groups, and the number of channels per group (Xie
+    /// et al. 2017).
     Grouped(usize, usize),
-    /// Bottlenecks so many times as wide between their 1x1 convolutions (Zagoruyko & Komodakis 2016).
+    /// ImageNet networks whose 3x3 convolutions are wider by this factor (Zagoruyko & Komodakis 2016).
     Wide(usize),
-    /// Any other arrangement of blocks. Has no name that can be parsed.
+    /// Any other arrangement of blocks. Its name cannot be parsed.
     Custom,
 }
 
-/// Depths of ImageNet networks with their blocks in each stage.
+/// The depths of ImageNet networks, with the number of blocks in each stage.
 const IMAGENET: [(usize, [usize; 4]); 5] =
     [(18, [2, 2, 2, 2]), (34, [3, 4, 6, 3]), (50, [3, 4, 6, 3]), (101, [3, 4, 23, 3]), (152, [3, 8, 36, 3])];
 
-/// The blocks in each stage of an ImageNet network.
+/// The number of blocks in each stage of an ImageNet network of this depth.
 pub(crate) fn imagenet_stages(depth: usize) -> Option<[usize; 4]> {
     IMAGENET.iter().find(|(d, _)| *d == depth).map(|(_, stages)| *stages)
 }
 
-/// Whether a pre-activation net for small images has bottlenecks.
+/// Whether a pre-activation network for small images has bottlenecks at this depth.
 pub(crate) fn preact_has_bottlenecks(depth: usize) -> bool {
     depth == 164 || !fits(depth, 6, 8)
 }
@@ -48,12 +49,12 @@ fn fits(depth: usize, step: usize, least: usize) -> bool {
 }
 
 impl Family {
-    /// Fails unless the family has a network of this depth.
+    /// Checks that the family has a network of this depth.
     ///
     /// # Errors
-    /// [`ModelError::Depth`], which names the nearest depths that exist.
+    /// [`ModelError::Depth`], which names the nearest valid depths.
     pub fn check_depth(self, depth: usize) -> Result<(), ModelError> {
-        let (holds, rule): (fn(usize) -> bool, _) = match self {
+        let (is_valid, rule): (fn(usize) -> bool, _) = match self {
             Self::Dense => (|d| fits(d, 2, 2), "depths are even"),
             Self::Conv => (|d| fits(d, 6, 8), "depths are 6n+2"),
             Self::Preact => (|d| fits(d, 6, 8) || fits(d, 9, 11), "depths are 6n+2 or 9n+2"),
@@ -65,16 +66,17 @@ impl Family {
             }
             Self::Custom => (|_| true, ""),
         };
-        if holds(depth) {
+        if is_valid(depth) {
             return Ok(());
         }
-        // A window that holds a depth on either side, and the ImageNet depths.
-        let window = (depth.saturating_sub(10)..=depth.saturating_add(10)).chain(0..20).chain(IMAGENET.map(|(d, _)| d));
-        let possible: BTreeSet<usize> = window.filter(|&d| holds(d)).collect();
-        let (below, above) = (possible.range(..depth).next_back(), possible.range(depth..).take(2));
+        // The nearest valid depths are within 10 of `depth`, below 20, or ImageNet depths.
+        let candidates =
+            (depth.saturating_sub(10)..=depth.saturating_add(10)).chain(0..20).chain(IMAGENET.map(|(d, _)| d));
+        let valid: BTreeSet<usize> = candidates.filter(|&d| is_valid(d)).collect();
+        let (below, above) = (valid.range(..depth).next_back(), valid.range(depth..).take(2));
         let mut nearest = below.into_iter().chain(above).take(2).map(ToString::to_string);
         let nearest = match (nearest.next(), nearest.next()) {
-            (Some(a), Some(b)) => format!("{a} and {b}"),
+            (Some(a), Some(b)) => format!("{a} or {b}"),
             (a, _) => a.unwrap_or_default(),
         };
         Err(ModelError::Depth { family: self.name(), depth, rule, nearest })
@@ -94,7 +96,7 @@ impl Family {
         }
     }
 
-    /// Whether these are nets for small images, rather than ImageNet's or dense ones.
+    /// Whether the networks of this family are for small images. ImageNet, dense and custom networks are not.
     pub fn is_for_small_images(self) -> bool {
         matches!(self, Self::Conv | Self::Preact)
     }
@@ -106,21 +108,21 @@ impl fmt::Display for Family {
     }
 }
 
-/// What a name such as `resnet20`, `plain34`, `preact_resnet164` or `resnext50_32x4d` says.
+/// The parsed name of a network, such as `resnet20`, `plain34`, `preact_resnet164` or `resnext50_32x4d`.
 ///
 /// | name | network |
 /// |---|---|
 /// | `dense-resnet20`, `dense-plain20` | fully connected, any even depth |
 /// | `resnet20` … `resnet1202`, `plain20` … | small images, depth 6n+2 |
-/// | `cifar-resnet50`, `cifar-resnet152` | the same where the bare name is an ImageNet network's |
+/// | `cifar-resnet50`, `cifar-resnet152` | small images, if the name without `cifar-` is an ImageNet network |
 /// | `preact_resnet110`, `preact_resnet164`, `preact_resnet1001` | small images, pre-activation |
-/// | `resnet18`, `34`, `50`, `101`, `152`, `plain18` … | ImageNet; bottlenecks have their stride in the 3x3 |
-/// | `resnet50_v1`, `101_v1`, `152_v1` | ImageNet, the stride in the first 1x1 |
+/// | `resnet18`, `34`, `50`, `101`, `152`, `plain18` … | ImageNet, the stride of bottlenecks in the 3x3 convolution |
+/// | `resnet50_v1`, `101_v1`, `152_v1` | ImageNet, the stride in the first 1x1 convolution |
 /// | `preact_resnet18`, `34`, `50`, `101`, `152` | ImageNet, pre-activation |
 /// | `resnext50_32x4d`, `resnext101_32x8d`, any groups and widths | ImageNet, grouped |
 /// | `wide_resnet50_2`, `wide_resnet101_2`, any factor | ImageNet, wide |
 ///
-/// Each `resnet` has a twin `plain` (`plainx` for `resnext`).
+/// Replace `resnet` by `plain`, or `resnext` by `plainx`, to name the plain twin.
 ///
 /// ```
 /// use residual_model::{BlockKind, Family, NetName};
@@ -134,13 +136,13 @@ impl fmt::Display for Family {
 pub struct NetName {
     /// The family.
     pub family: Family,
-    /// Plain or residual.
+    /// Whether the network is plain or residual.
     pub kind: BlockKind,
-    /// Weighted layers on the main path.
+    /// The number of weighted layers on the main path.
     pub depth: usize,
 }
 
-/// Published networks, from small to large within each family: what `residual models` lists.
+/// The names of published networks, from small to large within each family. `residual models` lists them.
 pub const PUBLISHED: &[&str] = &[
     "resnet20",
     "resnet32",
@@ -214,7 +216,7 @@ impl FromStr for NetName {
     }
 }
 
-/// Splits a name into its parts; the depth is still to be checked.
+/// Splits a name into its parts without checking the depth.
 fn parse(name: &str) -> Option<NetName> {
     use BlockKind::{Plain, Residual};
     let (dense, cifar) = (name.strip_prefix("dense-"), name.strip_prefix("cifar-"));
@@ -247,7 +249,7 @@ fn parse(name: &str) -> Option<NetName> {
     Some(NetName { family, kind, depth })
 }
 
-/// A number without a sign or leading zeros, so that a name has one spelling, and of at most six digits.
+/// Parses a number of at most six digits. Signs and leading zeros are rejected, so that each name has one spelling.
 fn number(digits: &str) -> Option<usize> {
     let plain = digits.bytes().all(|b| b.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
     if plain && digits.len() <= 6 { digits.parse().ok() } else { None }
@@ -262,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn names_survive_a_round_trip() {
+    fn parsed_names_display_as_written() {
         let more = [
             "plain8",
             "cifar-resnet50",
@@ -283,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_says_its_family() {
+    fn names_give_the_family() {
         let family = |name: &str| name.parse::<NetName>().unwrap().family;
         assert_eq!(family("resnet50"), Family::ImageNet(StrideAt::Middle));
         assert_eq!(family("cifar-resnet50"), Family::Conv);
@@ -294,17 +296,17 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_depth_names_the_two_nearest() {
-        assert!(error("resnet21").ends_with("depths are 6n+2; the nearest are 20 and 26"));
-        assert!(error("resnet3").ends_with("the nearest are 8 and 14"));
-        assert!(error("dense-resnet21").ends_with("depths are even; the nearest are 20 and 22"));
-        assert!(error("dense-plain0").ends_with("the nearest are 2 and 4"));
-        assert!(error("wide_resnet34_2").ends_with("depths are 50, 101 and 152; the nearest are 50 and 101"));
-        assert!(error("resnext200_32x4d").ends_with("the nearest are 152"));
+    fn errors_suggest_the_nearest_depths() {
+        assert!(error("resnet21").ends_with("depths are 6n+2; try 20 or 26"));
+        assert!(error("resnet3").ends_with("; try 8 or 14"));
+        assert!(error("dense-resnet21").ends_with("depths are even; try 20 or 22"));
+        assert!(error("dense-plain0").ends_with("; try 2 or 4"));
+        assert!(error("wide_resnet34_2").ends_with("depths are 50, 101 and 152; try 50 or 101"));
+        assert!(error("resnext200_32x4d").ends_with("; try 152"));
     }
 
     #[test]
-    fn other_words_are_unknown() {
+    fn unknown_names_are_rejected() {
         let names = [
             "",
             "resnet",

@@ -1,4 +1,4 @@
-//! A module's tensors by path, and as a file.
+//! The tensors of a module by path, and their file format.
 
 use alloc::{
     string::{String, ToString},
@@ -9,25 +9,25 @@ use burn::{
     tensor::{Tensor, TensorData},
 };
 
-/// A floating-point tensor of a module: a parameter, or a running statistic.
+/// A floating-point tensor of a module: a parameter or a running statistic.
 pub struct Parameter<'a> {
-    /// Where it is, such as `layer1.0.main_path.bn1.running_mean`.
+    /// The path in the module, such as `layer1.0.main_path.bn1.running_mean`.
     pub path: &'a str,
-    /// Its id.
+    /// The parameter id.
     pub id: ParamId,
-    /// Its shape.
+    /// The shape.
     pub shape: Vec<usize>,
     data: &'a dyn Fn() -> TensorData,
 }
 
 impl Parameter<'_> {
-    /// Reads its values from the device.
+    /// Reads the values from the device.
     pub fn data(&self) -> TensorData {
         (self.data)()
     }
 }
 
-/// Calls a function with every floating-point tensor of a module, in the module's order.
+/// Calls a function with every floating-point tensor of a module, in the order in which the module visits them.
 pub fn for_each_parameter<M: Module>(module: &M, f: impl FnMut(Parameter<'_>)) {
     module.visit(&mut Visitor { path: Vec::new(), f });
 }
@@ -52,11 +52,10 @@ impl<F: FnMut(Parameter<'_>)> ModuleVisitor for Visitor<F> {
     }
 }
 
-/// The content of a file in Burn's format (`.bpk`) with a module's floating-point tensors, which
-/// `ModuleRecord::load` reads.
+/// Serialises the floating-point tensors of a module in Burn's file format (`.bpk`), which `ModuleRecord::load` reads.
 ///
-/// Unlike Burn's own, it holds no parameter ids: equal modules give equal bytes, and every module that loads it
-/// gets ids of its own, so that two of them can be parts of one.
+/// Unlike Burn's own records, the bytes contain no parameter ids. Equal modules therefore give equal bytes, and each
+/// module that loads them gets new ids, so that one module can contain two copies.
 ///
 /// # Errors
 /// If the names, shapes and types of the tensors take more than 4 GB.

@@ -1,13 +1,14 @@
-//! Pre-activation blocks: norm and ReLU before each convolution, nothing after the addition (He et
-//! al. 2016, "Identity Mappings in Deep Residual Networks", Fig. 4e).
+//! Pre-activation blocks: norm and ReLU before each convolution, and nothing after the addition (He et al. 2016,
+//! "Identity Mappings in Deep Residual Networks", Fig. 4e).
 
 use crate::{
     BlockKind, ConvPathConfig, ConvShortcut, Layer, Norm, PlainBlockConfig, ResidualBlockConfig,
-    block::{Fold, scale, seeded},
+    block::scale,
     conv::AT_LEAST_TWO,
-    init::zeroed,
-    kernels::{End, Unit, fused, preactivate, unit},
-    norm::{fold_conv, normalize},
+    init::{seeded, zeroed},
+    kernels::{Epilogue, Unit, fused, preactivate, unit},
+    norm::{Fold, fold_conv, normalize},
+    transparent::transparent_enum,
 };
 use alloc::vec::Vec;
 use burn::{
@@ -19,8 +20,8 @@ use serde::{Deserialize, Serialize};
 
 type ConvUnit<'a> = Unit<'a, Conv2d>;
 
-/// Configuration of a [`PreactPath`], and in a [`PlainBlockConfig`] or a [`ResidualBlockConfig`] of a
-/// pre-activation block.
+/// Configuration to create a [`PreactPath`]. As the main path of a [`PlainBlockConfig`] or a [`ResidualBlockConfig`],
+/// it makes the block a pre-activation block.
 ///
 /// ```
 /// use burn::tensor::{Device, Tensor};
@@ -32,15 +33,64 @@ type ConvUnit<'a> = Unit<'a, Conv2d>;
 /// ```
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PreactPathConfig {
-    /// The convolutions, each of which comes after its norm and ReLU.
+    /// The convolutions. Each follows its norm and ReLU.
     pub convolutions: ConvPathConfig,
 }
 
+/// The main path `F(p) = W2 * g(norm(W1 * p))`, or `F(p) = W3 * g(norm(W2 * g(norm(W1 * p))))` in a bottleneck, where
+/// `p = g(norm(a))` is the pre-activated input of the block.
+///
+/// Should be created using [`PreactPathConfig`].
+#[derive(Module, Debug)]
+pub struct PreactPath {
+    /// The norm of the block's input.
+    pub bn1: Option<BatchNorm>,
+    /// `W1`.
+    pub conv1: Conv2d,
+    /// The norm of `W1 * p`.
+    pub bn2: Option<BatchNorm>,
+    /// `W2`.
+    pub conv2: Conv2d,
+    /// The norm before `W3`, in a bottleneck.
+    pub bn3: Option<BatchNorm>,
+    /// `W3`, in a bottleneck.
+    pub conv3: Option<Conv2d>,
+}
+
+/// A pre-activation block without a shortcut: `a_out = F(g(norm(a)))`.
+///
+/// Should be created using [`PlainBlockConfig`] with a [`PreactPathConfig`].
+#[derive(Module, Debug)]
+pub struct PreactPlainBlock {
+    /// The main path `F` with the norm before it.
+    pub main_path: PreactPath,
+}
+
+/// A pre-activation block with a shortcut: `a_out = s · F(p) + α · shortcut(a)`, with `p = g(norm(a))`.
+///
+/// Where input and output shapes agree, the shortcut is the identity on `a`, so that the signal passes through the
+/// whole network unchanged. Where they differ, the shortcut starts from `p`, like the main path.
+///
+/// Should be created using [`ResidualBlockConfig`] with a [`PreactPathConfig`].
+#[derive(Module, Debug)]
+pub struct PreactResidualBlock {
+    /// The main path `F` with the norm before it.
+    pub main_path: PreactPath,
+    /// The shortcut around the main path.
+    pub shortcut: ConvShortcut,
+    /// The skip strength α.
+    pub skip_strength: f64,
+    /// The branch scale s.
+    pub branch_scale: f64,
+    /// The probability that the main path takes part in a training step.
+    pub survival: f64,
+}
+
 impl PreactPathConfig {
-    /// Builds the path, its weights to be drawn by the device's generator.
+    /// Initialises a new [main path](PreactPath). The device's random generator draws its weights.
     ///
     /// # Panics
-    /// If a size is zero, or groups do not divide the channels.
+    /// If a size is zero, or if the number of groups does not divide the number of channels.
     pub fn init(&self, device: &Device) -> PreactPath {
         let [(conv1, bn1), (conv2, bn2), (conv3, bn3)] = self.convolutions.layers(|shape| shape.channels[0], device);
         let (conv1, conv2) = (conv1.expect(AT_LEAST_TWO), conv2.expect(AT_LEAST_TWO));
@@ -49,10 +99,10 @@ impl PreactPathConfig {
 }
 
 impl PlainBlockConfig<PreactPathConfig> {
-    /// Builds the block.
+    /// Initialises a new [pre-activation block](PreactPlainBlock).
     ///
     /// # Panics
-    /// If a size is zero, or groups do not divide the channels.
+    /// If a size is zero, or if the number of groups does not divide the number of channels.
     pub fn init(&self, device: &Device) -> PreactPlainBlock {
         let block = seeded(PreactPlainBlock { main_path: self.main_path.init(device) }, self.seed);
         if !self.zero_init {
@@ -63,10 +113,11 @@ impl PlainBlockConfig<PreactPathConfig> {
 }
 
 impl ResidualBlockConfig<PreactPathConfig> {
-    /// Builds the block. The projection of its shortcut has no norm.
+    /// Initialises a new [pre-activation block](PreactResidualBlock). The projection of its shortcut has no norm.
     ///
     /// # Panics
-    /// If a size is zero, groups do not divide the channels, or a zero-padding shortcut would have to drop channels.
+    /// If a size is zero, if the number of groups does not divide the number of channels, or if a zero-padding shortcut
+    /// would have to drop channels.
     pub fn init(&self, device: &Device) -> PreactResidualBlock {
         let block = seeded(self.build(device), self.seed);
         if !self.zero_init {
@@ -85,7 +136,7 @@ impl ResidualBlockConfig<PreactPathConfig> {
         }
     }
 
-    /// Builds either kind of block, its weights to be drawn.
+    /// Builds a block of the given kind without applying the seed or zero initialisation.
     pub(crate) fn build_kind(&self, kind: BlockKind, device: &Device) -> PreactBlock {
         match kind {
             BlockKind::Plain => PreactBlock::Plain(PreactPlainBlock { main_path: self.main_path.init(device) }),
@@ -94,72 +145,24 @@ impl ResidualBlockConfig<PreactPathConfig> {
     }
 }
 
-/// `F(p) = W2 * g(norm(W1 * p))`, or with a third convolution `W3 * g(norm(W2 * g(norm(W1 * p))))`,
-/// where `p = g(norm(a))` is the block's pre-activated input.
-///
-/// Should be created using [`PreactPathConfig`].
-#[derive(Module, Debug)]
-pub struct PreactPath {
-    /// The norm of the block's input.
-    pub bn1: Option<BatchNorm>,
-    /// `W1`.
-    pub conv1: Conv2d,
-    /// The norm of `W1 * p`.
-    pub bn2: Option<BatchNorm>,
-    /// `W2`.
-    pub conv2: Conv2d,
-    /// The norm of what `W3` takes, in a bottleneck.
-    pub bn3: Option<BatchNorm>,
-    /// `W3`, in a bottleneck.
-    pub conv3: Option<Conv2d>,
-}
-
-/// A pre-activation block without a shortcut: `a_out = F(g(norm(a)))`.
-///
-/// Should be created using [`PlainBlockConfig`] with a [`PreactPathConfig`].
-#[derive(Module, Debug)]
-pub struct PreactPlainBlock {
-    /// `F` and the norm before it.
-    pub main_path: PreactPath,
-}
-
-/// A pre-activation block: `a_out = s · F(p) + α · shortcut(a)`, with `p = g(norm(a))`.
-///
-/// The shortcut is the identity on `a`, so that the signal passes through the whole net unchanged.
-/// Where shapes differ it bridges from `p`, which both ways then share.
-///
-/// Should be created using [`ResidualBlockConfig`] with a [`PreactPathConfig`].
-#[derive(Module, Debug)]
-pub struct PreactResidualBlock {
-    /// `F` and the norm before it.
-    pub main_path: PreactPath,
-    /// The way around it.
-    pub shortcut: ConvShortcut,
-    /// α.
-    pub skip_strength: f64,
-    /// s.
-    pub branch_scale: f64,
-    /// The probability that the main path takes part in a training step.
-    pub survival: f64,
-}
-
 impl PreactPath {
-    /// `p = g(norm(a))`
+    /// Computes `p = g(norm(a))`.
     ///
     /// # Shapes
-    /// - a and output: `[batch, in_channels, height, width]`
+    /// - a: `[batch, in_channels, height, width]`
+    /// - output: the same shape
     pub fn preactivate(&self, a: Tensor<4>) -> Tensor<4> {
         preactivate(&self.bn1, a)
     }
 
-    /// `F(p)`
+    /// Computes `F(p)`.
     ///
     /// # Shapes
     /// - p: `[batch, in_channels, height, width]`
     /// - output: `[batch, out_channels, ⌈height / stride⌉, ⌈width / stride⌉]`
     pub fn forward(&self, p: Tensor<4>) -> Tensor<4> {
-        if let Some(z) = self.fused(None, &p, End::identity) {
-            return z;
+        if let Some(output) = self.forward_fused(None, &p, Epilogue::identity) {
+            return output;
         }
         let (first, second, third) = self.units();
         let p1 = first.forward_relu(p);
@@ -174,7 +177,7 @@ impl PreactPath {
         [Some(&self.conv1), Some(&self.conv2), self.conv3.as_ref()].into_iter().flatten().collect()
     }
 
-    /// Each convolution's output.
+    /// The output of each convolution.
     pub(crate) fn responses(&self, a: Tensor<4>) -> Vec<Tensor<4>> {
         let mut a = a;
         let respond = |(conv, norm): (&Conv2d, &Option<BatchNorm>)| {
@@ -185,23 +188,24 @@ impl PreactPath {
         self.convolutions().into_iter().zip([&self.bn1, &self.bn2, &self.bn3]).map(respond).collect()
     }
 
-    /// The convolutions, each with the norm after it; the last has none.
+    /// The convolutions, each with the norm after it. The last one has none.
     fn units(&self) -> (ConvUnit<'_>, ConvUnit<'_>, Option<ConvUnit<'_>>) {
         let third = self.conv3.as_ref().map(|conv3| unit(conv3, &None));
         (unit(&self.conv1, &self.bn2), unit(&self.conv2, &self.bn3), third)
     }
 
-    /// `F(p)` and what is done with it in one operation, where there is a kernel for it; with a norm before, of an input
-    /// that is still to be pre-activated.
-    fn fused<'a>(
+    /// Computes the main path and the epilogue in one kernel. Returns `None` if no kernel supports it.
+    ///
+    /// With `preactivation`, the input is `a`, which this norm and a ReLU pre-activate first. Without, it is `p`.
+    fn forward_fused<'a>(
         &self,
-        before: Option<&Option<BatchNorm>>,
+        preactivation: Option<&Option<BatchNorm>>,
         input: &Tensor<4>,
-        end: impl FnOnce() -> End<'a, 4>,
+        epilogue: impl FnOnce() -> Epilogue<'a, 4>,
     ) -> Option<Tensor<4>> {
         match self.units() {
-            (first, second, None) => fused(before, &[first, second], input, end),
-            (first, second, Some(third)) => fused(before, &[first, second, third], input, end),
+            (first, second, None) => fused(preactivation, &[first, second], input, epilogue),
+            (first, second, Some(third)) => fused(preactivation, &[first, second, third], input, epilogue),
         }
     }
 
@@ -213,7 +217,7 @@ impl PreactPath {
 }
 
 impl Fold for PreactPath {
-    /// The norm before the first convolution follows an addition and stays.
+    /// Keeps the norm before the first convolution, because it follows an addition.
     fn folded(mut self) -> Self {
         self.conv1 = fold_conv(self.conv1, self.bn2.take());
         if self.conv3.is_some() {
@@ -224,69 +228,74 @@ impl Fold for PreactPath {
 }
 
 impl PreactPlainBlock {
-    /// `F(g(norm(a)))`
+    /// Computes `F(g(norm(a)))`.
     ///
     /// # Shapes
-    /// As [`PreactPath::forward`]'s.
+    /// The same as for [`PreactPath::forward`].
     pub fn forward(&self, a: Tensor<4>) -> Tensor<4> {
         let path = &self.main_path;
-        path.fused(Some(&path.bn1), &a, End::identity).unwrap_or_else(|| path.forward(path.preactivate(a)))
+        if let Some(output) = path.forward_fused(Some(&path.bn1), &a, Epilogue::identity) {
+            return output;
+        }
+        path.forward(path.preactivate(a))
     }
 }
 
 impl PreactResidualBlock {
-    /// `p · s · F(g(norm(a))) + α · shortcut(a)`, with the survival probability p.
+    /// Computes `q · s · F(g(norm(a))) + α · shortcut(a)`, with the survival probability q.
     ///
     /// # Shapes
-    /// As [`PreactPath::forward`]'s.
+    /// The same as for [`PreactPath::forward`].
     pub fn forward(&self, a: Tensor<4>) -> Tensor<4> {
         self.forward_scaled(a, self.survival * self.branch_scale)
     }
 
-    /// A training step with stochastic depth: without the main path unless it survives.
+    /// Computes the output for a training step with stochastic depth: `s · F(g(norm(a))) + α · shortcut(a)` if the main
+    /// path survives, `α · shortcut(a)` otherwise.
     ///
     /// # Shapes
-    /// As [`PreactPath::forward`]'s.
+    /// The same as for [`PreactPath::forward`].
     pub fn forward_sampled(&self, a: Tensor<4>, survives: bool) -> Tensor<4> {
         if !survives {
-            let (_, shortcut) = self.ways(a);
+            let (_, shortcut) = self.preactivate_and_shortcut(a);
             return scale(shortcut, self.skip_strength);
         }
         self.forward_scaled(a, self.branch_scale)
     }
 
-    /// The pre-activated input, and what goes around the main path.
-    fn ways(&self, a: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
+    /// Computes the pre-activated input `p` and the output of the shortcut.
+    fn preactivate_and_shortcut(&self, a: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
         let p = self.main_path.preactivate(a.clone());
         let shortcut = if self.shortcut.is_identity(a.dims()[1]) { a } else { self.shortcut.forward(p.clone()) };
         (p, shortcut)
     }
 
-    fn forward_scaled(&self, a: Tensor<4>, branch_scale: f64) -> Tensor<4> {
+    fn forward_scaled(&self, a: Tensor<4>, main_path_scale: f64) -> Tensor<4> {
         let path = &self.main_path;
-        let end = || End { scale: branch_scale, shortcut: self.shortcut.addend(self.skip_strength), relu: false };
-        if let Some(output) = path.fused(Some(&path.bn1), &a, end) {
+        let epilogue =
+            || Epilogue { scale: main_path_scale, shortcut: self.shortcut.addend(self.skip_strength), relu: false };
+        if let Some(output) = path.forward_fused(Some(&path.bn1), &a, epilogue) {
             return output;
         }
-        let (p, around) = self.ways(a);
-        scale(self.main_path.forward(p), branch_scale) + scale(around, self.skip_strength)
+        let (p, shortcut) = self.preactivate_and_shortcut(a);
+        scale(path.forward(p), main_path_scale) + scale(shortcut, self.skip_strength)
     }
 }
 
-/// Either pre-activation block, chosen at run time. Parameter paths are the same for both.
+/// A plain or residual pre-activation block, chosen at run time. Parameter paths are the same for both.
 #[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "the tensors behind it are far larger")]
 pub enum PreactBlock {
-    /// Without a shortcut.
+    /// A block without a shortcut.
     Plain(PreactPlainBlock),
-    /// With one.
+    /// A block with a shortcut.
     Residual(PreactResidualBlock),
 }
 
-crate::transparent::transparent_enum!(PreactBlock { Plain, Residual });
+transparent_enum!(PreactBlock { Plain, Residual });
 
 impl PreactBlock {
-    /// [`PreactPlainBlock::forward`] or [`PreactResidualBlock::forward`].
+    /// Computes [`PreactPlainBlock::forward`] or [`PreactResidualBlock::forward`].
     pub fn forward(&self, a: Tensor<4>) -> Tensor<4> {
         match self {
             Self::Plain(block) => block.forward(a),
@@ -294,7 +303,7 @@ impl PreactBlock {
         }
     }
 
-    /// [`PreactPlainBlock::forward`] or [`PreactResidualBlock::forward_sampled`].
+    /// Computes [`PreactPlainBlock::forward`] or [`PreactResidualBlock::forward_sampled`].
     pub fn forward_sampled(&self, a: Tensor<4>, survives: bool) -> Tensor<4> {
         match self {
             Self::Plain(block) => block.forward(a),
@@ -302,19 +311,7 @@ impl PreactBlock {
         }
     }
 
-    /// The two ways through the block, each with its factor; a plain block has one.
-    pub(crate) fn branches(&self, a: Tensor<4>) -> (Tensor<4>, Option<Tensor<4>>) {
-        match self {
-            Self::Plain(block) => (block.forward(a), None),
-            Self::Residual(block) => {
-                let (p, shortcut) = block.ways(a);
-                let main_path = scale(block.main_path.forward(p), block.survival * block.branch_scale);
-                (main_path, Some(scale(shortcut, block.skip_strength)))
-            }
-        }
-    }
-
-    /// The survival probability: 1 in a plain block.
+    /// The survival probability, which is 1 for a plain block.
     pub fn survival(&self) -> f64 {
         match self {
             Self::Plain(_) => 1.0,
@@ -322,6 +319,19 @@ impl PreactBlock {
         }
     }
 
+    /// Computes the scaled outputs of the main path and of the shortcut. A plain block has no shortcut.
+    pub(crate) fn branches(&self, a: Tensor<4>) -> (Tensor<4>, Option<Tensor<4>>) {
+        match self {
+            Self::Plain(block) => (block.forward(a), None),
+            Self::Residual(block) => {
+                let (p, shortcut) = block.preactivate_and_shortcut(a);
+                let main_path = scale(block.main_path.forward(p), block.survival * block.branch_scale);
+                (main_path, Some(scale(shortcut, block.skip_strength)))
+            }
+        }
+    }
+
+    /// Replaces the main path.
     pub(crate) fn map_path(self, f: impl FnOnce(PreactPath) -> PreactPath) -> Self {
         match self {
             Self::Plain(block) => Self::Plain(PreactPlainBlock { main_path: f(block.main_path) }),

@@ -1,30 +1,50 @@
 use crate::ModelError;
 use burn::tensor::{Tensor, s};
-use core::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
-/// How a shortcut bridges different shapes: options A, B and C of He et al. 2015, section 4.1.
+/// The kind of shortcut where input and output shapes differ: options A, B and C of He et al. 2015, section 4.1.
 ///
-/// Option A is published in two forms, whose weights do not fit each other: they differ in where the zeros are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// Option A has been published in two forms, which place the zeros differently. Weights trained with one form do not
+/// work with the other.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    strum::Display,
+    strum::EnumString,
+    strum::VariantArray,
+    strum::VariantNames,
+)]
 #[serde(rename_all = "kebab-case")]
+#[strum(ascii_case_insensitive, parse_err_ty = ModelError, parse_err_fn = unknown_option)]
 pub enum ShortcutOption {
-    /// Option A: subsample, and pad the channels with zeros, half of them before and half after. No parameters, so
-    /// plain and residual nets have equally many. The nets of akamaster's `pytorch_resnet_cifar10`, TensorFlow's
-    /// official models and Lasagne's recipes.
+    /// Option A: subsample, and pad the channels with zeros, half of them before the input's channels and half after.
+    /// It has no parameters, so plain and residual networks have the same number of parameters. Used by akamaster's
+    /// `pytorch_resnet_cifar10`, TensorFlow's official models and Lasagne's recipes.
+    #[strum(serialize = "A")]
     ZeroPad,
-    /// Option A with all zeros after the input's channels, as in Facebook's `fb.resnet.torch` and what derives from it.
+    /// Option A with all zeros after the input's channels. Used by Facebook's `fb.resnet.torch` and the code derived
+    /// from it.
+    #[strum(serialize = "A-after")]
     ZeroPadAfter,
-    /// Option B: project with `W_s a` where shapes differ, identity elsewhere. The default of a block and of every
-    /// network but the ones for small images with basic blocks, which have option A as published.
+    /// Option B: project with `W_s a` where shapes differ, and use the identity elsewhere. The default of blocks and of
+    /// all networks except those with basic blocks for small images, which use option A as published.
     #[default]
+    #[strum(serialize = "B")]
     Projection,
     /// Option C: project everywhere.
+    #[strum(serialize = "C")]
     ProjectAll,
 }
 
 impl ShortcutOption {
-    /// Whether a shortcut between these shapes has a projection.
+    /// Whether a shortcut has a projection, given whether its input and output shapes differ.
     pub fn projects(self, shapes_differ: bool) -> bool {
         match self {
             Self::ZeroPad | Self::ZeroPadAfter => false,
@@ -33,42 +53,18 @@ impl ShortcutOption {
         }
     }
 
-    /// How many of the zeros come before the input's channels.
+    /// The number of zero channels to place before the input's channels, out of `zeros` in all.
     pub(crate) fn zeros_before(self, zeros: usize) -> usize {
         if self == Self::ZeroPadAfter { 0 } else { zeros / 2 }
     }
 }
 
-impl fmt::Display for ShortcutOption {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::ZeroPad => "A",
-            Self::ZeroPadAfter => "A-after",
-            Self::Projection => "B",
-            Self::ProjectAll => "C",
-        })
-    }
+fn unknown_option(word: &str) -> ModelError {
+    ModelError::UnknownWord { what: "shortcut option", word: word.into(), expected: "A, A-after, B or C" }
 }
 
-impl FromStr for ShortcutOption {
-    type Err = ModelError;
-
-    fn from_str(word: &str) -> Result<Self, ModelError> {
-        match word.to_ascii_lowercase().as_str() {
-            "a" => Ok(Self::ZeroPad),
-            "a-after" => Ok(Self::ZeroPadAfter),
-            "b" => Ok(Self::Projection),
-            "c" => Ok(Self::ProjectAll),
-            _ => Err(ModelError::UnknownWord {
-                what: "shortcut option",
-                word: word.into(),
-                expected: "A, A-after, B or C",
-            }),
-        }
-    }
-}
-
-/// Every `stride`-th pixel, padded with zeros up to `channels`, `before` of them before: option A.
+/// Option A: takes every `stride`-th pixel and pads the channels with zeros up to `channels`, with `before` zero
+/// channels before the input's channels.
 pub(crate) fn subsampled(a: Tensor<4>, stride: usize, channels: usize, before: usize) -> Tensor<4> {
     let a = match stride as isize {
         1 => a,
@@ -77,7 +73,7 @@ pub(crate) fn subsampled(a: Tensor<4>, stride: usize, channels: usize, before: u
     pad_channels(a, channels, before)
 }
 
-/// Pads dimension 1 with zeros up to `channels`, `before` of them before.
+/// Pads dimension 1 with zeros up to `channels`, with `before` of the zeros before the input's values.
 pub(crate) fn pad_channels<const D: usize>(a: Tensor<D>, channels: usize, before: usize) -> Tensor<D> {
     let zeros = channels - a.dims()[1];
     if zeros == 0 {

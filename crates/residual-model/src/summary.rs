@@ -1,4 +1,4 @@
-//! What a network consists of: layers, output shapes, parameters, multiply-adds.
+//! Summaries of networks: layers, output shapes, parameters and multiply-adds.
 
 use crate::{Norm, conv::ConvShape, parameters::for_each_parameter};
 use alloc::{
@@ -11,23 +11,23 @@ use burn::module::Module;
 use core::fmt;
 use serde::Serialize;
 
-/// One weighted layer with its norm, or the last norm of a pre-activation net.
+/// A weighted layer with its norm, or the last norm of a pre-activation network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SummaryRow {
-    /// Where the layer is.
+    /// The layer's path in the network.
     pub layer: String,
-    /// What it does.
+    /// The operation with its sizes, such as `conv 3x3, 16 to 32`.
     pub operation: String,
-    /// The shape of its output, without the batch.
+    /// The output shape, without the batch dimension.
     pub output: Vec<usize>,
-    /// Trainable parameters.
+    /// The number of trainable parameters.
     pub parameters: u64,
-    /// Multiply-adds of the convolution or product for one sample. Norms, additions and pooling
+    /// The number of multiply-adds of the convolution or matrix product for one sample. Norms, additions and pooling
     /// are not counted, as in He et al. 2015.
     pub multiply_adds: u64,
 }
 
-/// A network's weighted layers in the order of the forward pass.
+/// The weighted layers of a network in the order of the forward pass.
 ///
 /// ```
 /// use residual_model::cifar_resnet;
@@ -48,7 +48,7 @@ impl Summary {
         Self { rows: Vec::new(), norm }
     }
 
-    /// A convolution with an output of this size, and the norm that belongs to it, if any, on so many channels.
+    /// Adds a convolution with this output size, and the norm that belongs to it, if it has one, with `norm` channels.
     pub(crate) fn conv(&mut self, layer: &str, shape: ConvShape, norm: Option<usize>, size: [usize; 2]) {
         let ConvShape { channels, kernel, groups, .. } = shape;
         let weights = (channels[0] / groups).saturating_mul(channels[1]).saturating_mul(kernel * kernel);
@@ -66,18 +66,20 @@ impl Summary {
         );
     }
 
-    /// A norm of its own.
+    /// Adds a norm that belongs to no convolution.
     pub(crate) fn norm(&mut self, layer: &str, channels: usize, size: [usize; 2]) {
         if self.norm == Norm::Batch {
             self.push(layer, "batch norm".into(), vec![channels, size[0], size[1]], 2 * channels, 0);
         }
     }
 
+    /// Adds a linear layer and its norm.
     pub(crate) fn linear(&mut self, layer: &str, features: [usize; 2]) {
         let parameters = features[0] * features[1] + self.affine(features[1]);
         self.product(layer, features, parameters);
     }
 
+    /// Adds the last linear layer.
     pub(crate) fn head(&mut self, features: usize, classes: usize) {
         self.product("fc", [features, classes], (features + 1) * classes);
     }
@@ -87,7 +89,7 @@ impl Summary {
         self.push(layer, operation, vec![output], parameters, (input * output) as u64);
     }
 
-    /// γ and β of a norm, or the bias that stands in for it.
+    /// The number of parameters γ and β of a norm, or of the bias that replaces it.
     fn affine(&self, channels: usize) -> usize {
         if self.norm.needs_bias() { channels } else { 2 * channels }
     }
@@ -97,17 +99,17 @@ impl Summary {
         self.rows.push(SummaryRow { layer: layer.into(), operation, output, parameters, multiply_adds });
     }
 
-    /// The layers, those of shortcuts included.
+    /// The layers, including those of shortcuts.
     pub fn rows(&self) -> &[SummaryRow] {
         &self.rows
     }
 
-    /// All trainable parameters.
+    /// The total number of trainable parameters.
     pub fn parameters(&self) -> u64 {
         self.rows.iter().fold(0, |sum, row| sum.saturating_add(row.parameters))
     }
 
-    /// All multiply-adds of one sample's forward pass, those of projection shortcuts included.
+    /// The total number of multiply-adds in the forward pass of one sample, including those of projection shortcuts.
     pub fn multiply_adds(&self) -> u64 {
         self.rows.iter().fold(0, |sum, row| sum.saturating_add(row.multiply_adds))
     }
@@ -137,7 +139,7 @@ impl fmt::Display for Summary {
     }
 }
 
-/// `1234567` as `1,234,567`.
+/// Formats a number with thousands separators: `1234567` as `1,234,567`.
 pub fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let mut grouped = String::new();
@@ -150,8 +152,8 @@ pub fn thousands(n: u64) -> String {
     grouped
 }
 
-/// The trainable parameters of a module: everything but the running statistics of batch norm,
-/// which [`Module::num_params`] counts too.
+/// The number of trainable parameters of a module. Unlike [`Module::num_params`], it does not count the running
+/// statistics of batch norms.
 pub fn trainable_parameters<M: Module>(module: &M) -> usize {
     let mut count = 0;
     for_each_parameter(module, |parameter| {

@@ -1,4 +1,4 @@
-//! The lecture's claims and the published numbers.
+//! Properties of blocks, shortcuts and initial weights, and the published numbers of parameters.
 
 mod family;
 mod foreign;
@@ -9,12 +9,13 @@ use burn::{
     tensor::{DType, Device, Distribution, Tensor, TensorData},
 };
 use std::collections::BTreeMap;
+use strum::VariantArray;
 
 fn device() -> Device {
     Device::flex()
 }
 
-/// Every parameter by path.
+/// The values of every parameter by path.
 fn parameters<M: Module>(module: &M) -> BTreeMap<String, Vec<f64>> {
     let mut all = BTreeMap::new();
     parameters::for_each_parameter(module, |parameter| {
@@ -30,8 +31,8 @@ fn non_negative<const D: usize>(shape: [usize; D]) -> Tensor<D> {
 }
 
 #[test]
-fn with_zero_last_weights_a_residual_block_is_the_identity_and_a_plain_block_is_zero() {
-    for norm in [Norm::Batch, Norm::None] {
+fn zero_init_makes_residual_blocks_the_identity_and_plain_blocks_zero() {
+    for &norm in Norm::VARIANTS {
         for device in [device(), device().autodiff()] {
             let a = non_negative([2, 4, 5, 5]).to_device(&device);
             let path = ConvPathConfig::new(4, 4).with_norm(norm);
@@ -51,7 +52,7 @@ fn with_zero_last_weights_a_residual_block_is_the_identity_and_a_plain_block_is_
 }
 
 #[test]
-fn skip_strength_zero_is_the_plain_block() {
+fn skip_strength_zero_gives_the_plain_block() {
     let a = non_negative([2, 4, 5, 5]);
     let path = ConvPathConfig::new(4, 4);
     let plain = PlainBlockConfig::new(path.clone()).with_seed(3).init(&device()).forward(a.clone());
@@ -63,11 +64,9 @@ fn skip_strength_zero_is_the_plain_block() {
 }
 
 #[test]
-fn every_shortcut_bridges_stride_and_channels() {
+fn shortcuts_match_the_shape_of_the_main_path() {
     let a = non_negative([2, 4, 5, 7]);
-    for option in
-        [ShortcutOption::ZeroPad, ShortcutOption::ZeroPadAfter, ShortcutOption::Projection, ShortcutOption::ProjectAll]
-    {
+    for &option in ShortcutOption::VARIANTS {
         for (out, stride, size) in [(4, 1, [5, 7]), (4, 2, [3, 4]), (7, 1, [5, 7]), (7, 2, [3, 4])] {
             let path = ConvPathConfig::new(4, out).with_stride(stride);
             let block = ResidualBlockConfig::new(path).with_shortcut(option).init(&device());
@@ -83,7 +82,7 @@ fn every_shortcut_bridges_stride_and_channels() {
 }
 
 #[test]
-fn zero_padding_subsamples_and_puts_the_zeros_where_the_option_says() {
+fn zero_padding_subsamples_and_places_zeros_by_option() {
     let a = non_negative([1, 2, 4, 4]);
     let values: Vec<f32> = a.to_data().try_to_vec().unwrap();
     let at = |channel: usize, y: usize, x: usize| values[(channel * 4 + y) * 4 + x];
@@ -96,8 +95,8 @@ fn zero_padding_subsamples_and_puts_the_zeros_where_the_option_says() {
             let out: Vec<f32> = kernels.scope(|| block.forward(a.clone())).into_data().try_to_vec().unwrap();
             for channel in 0..5 {
                 for (y, x) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-                    let seen = (first..first + 2).contains(&channel);
-                    let expected = if seen { at(channel - first, 2 * y, 2 * x) } else { 0.0 };
+                    let is_input = (first..first + 2).contains(&channel);
+                    let expected = if is_input { at(channel - first, 2 * y, 2 * x) } else { 0.0 };
                     assert_eq!(out[(channel * 2 + y) * 2 + x], expected, "{option} {kernels}");
                 }
             }
@@ -115,15 +114,15 @@ fn zero_padding_subsamples_and_puts_the_zeros_where_the_option_says() {
 
 #[test]
 #[should_panic(expected = "a zero-padding shortcut cannot go from 8 to 4 channels")]
-fn zero_padding_cannot_drop_channels() {
+fn zero_padding_with_fewer_output_channels_is_rejected() {
     ResidualBlockConfig::new(ConvPathConfig::new(8, 4)).with_shortcut(ShortcutOption::ZeroPad).init(&device());
 }
 
 #[test]
-fn parameters_and_depths_are_the_published_ones() {
+fn cifar_networks_have_the_published_parameters_and_depths() {
     let published = [(20, 269_722), (32, 464_154), (44, 658_586), (56, 853_018), (110, 1_727_962), (1202, 19_421_274)];
     for (depth, parameters) in published {
-        for kind in [BlockKind::Plain, BlockKind::Residual] {
+        for &kind in BlockKind::VARIANTS {
             let config = cifar_resnet(depth).with_kind(kind);
             assert_eq!(config.summary().parameters(), parameters);
             assert_eq!(config.summary().rows().len(), depth);
@@ -136,9 +135,9 @@ fn parameters_and_depths_are_the_published_ones() {
 }
 
 #[test]
-fn summaries_count_what_the_modules_hold() {
+fn summaries_match_the_modules() {
     for shortcut in [ShortcutOption::ZeroPad, ShortcutOption::Projection, ShortcutOption::ProjectAll] {
-        for norm in [Norm::Batch, Norm::None] {
+        for &norm in Norm::VARIANTS {
             for name in ["resnet14", "plain14", "dense-resnet8", "dense-plain8", "dense-resnet2"] {
                 let name: NetName = name.parse().unwrap();
                 let blocks = BlockOptions { shortcut, norm, ..BlockOptions::of_kind(name.kind) };
@@ -151,7 +150,7 @@ fn summaries_count_what_the_modules_hold() {
 }
 
 #[test]
-fn twins_have_the_same_parameters_with_the_same_values() {
+fn plain_and_residual_twins_have_equal_parameters() {
     for [plain, residual] in [["plain14", "resnet14"], ["dense-plain8", "dense-resnet8"]] {
         let [plain, residual] = [plain, residual].map(|name| {
             let config = NetworkConfig::new(name.parse().unwrap(), [3, 8, 8], 10);
@@ -162,7 +161,7 @@ fn twins_have_the_same_parameters_with_the_same_values() {
 }
 
 #[test]
-fn weights_depend_on_seed_and_path_alone() {
+fn weights_depend_only_on_seed_and_path() {
     let build = |seed| {
         let init = InitConfig { seed, zero_init: false };
         parameters(&cifar_resnet(8).with_init(init).init(&device()))
@@ -173,7 +172,7 @@ fn weights_depend_on_seed_and_path_alone() {
     assert!(threads.into_iter().all(|thread| thread.join().unwrap() == here));
     assert_ne!(build(4), here);
     assert_ne!(here["layer1.0.main_path.conv1.weight"], here["layer1.0.main_path.conv2.weight"]);
-    // A deeper net shares the layers it has in common.
+    // A deeper network has the same weights at the same paths.
     let deeper = parameters(&cifar_resnet(14).with_seed(3).init(&device()));
     assert_eq!(deeper["layer1.0.main_path.conv1.weight"], here["layer1.0.main_path.conv1.weight"]);
 }
@@ -185,7 +184,7 @@ fn weights_have_he_variance() {
     let mean = weights.iter().sum::<f64>() / n;
     let variance = weights.iter().map(|w| (w - mean).powi(2)).sum::<f64>() / n;
     let expected = 2.0 / (64.0 * 9.0);
-    // 36,864 draws: the variance's standard error is √(2/n) = 0.7 %, the mean's std/√n.
+    // With n = 36,864 draws, the standard error of the variance is √(2/n) = 0.7 %, and that of the mean is std/√n.
     assert!((variance / expected - 1.0).abs() < 0.03, "{variance} is not {expected}");
     assert!(mean.abs() < 4.0 * (expected / n).sqrt());
 }
@@ -204,15 +203,15 @@ impl ModuleMapper for Double {
     }
 }
 
-/// Adds `h` to one value of the parameter at a path.
-struct Nudge<'a> {
+/// Adds `h` to the value at `index` of the parameter at path `target`.
+struct Perturb<'a> {
     path: Vec<String>,
-    at: &'a str,
+    target: &'a str,
     index: usize,
     h: f64,
 }
 
-impl ModuleMapper for Nudge<'_> {
+impl ModuleMapper for Perturb<'_> {
     fn enter_module(&mut self, name: &str, _: &str) {
         self.path.push(name.into());
     }
@@ -220,15 +219,15 @@ impl ModuleMapper for Nudge<'_> {
         self.path.pop();
     }
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if self.path.join(".") != self.at {
+        if self.path.join(".") != self.target {
             return param;
         }
         let (id, tensor, mapper) = param.consume();
         let mut values: Vec<f64> = tensor.to_data().iter::<f64>().collect();
         values[self.index] += self.h;
         let data = TensorData::new(values, tensor.dims());
-        let nudged = Tensor::from_data(data, (&tensor.device(), DType::F64));
-        Param::from_mapped_value(id, nudged, mapper)
+        let perturbed = Tensor::from_data(data, (&tensor.device(), DType::F64));
+        Param::from_mapped_value(id, perturbed, mapper)
     }
 }
 
@@ -253,7 +252,7 @@ fn gradients<M: Module>(module: &M, grads: &burn::tensor::Gradients) -> BTreeMap
     collect.2
 }
 
-/// Central differences of `loss` against autodiff, at a few values of every parameter.
+/// Compares the gradient from autodiff with central differences of `loss`, at a few values of every parameter.
 fn check_gradients<M: Module>(build: impl Fn() -> M, loss: impl Fn(&M) -> Tensor<1>) {
     let module = build();
     let analytic = gradients(&module, &loss(&module).backward());
@@ -262,37 +261,38 @@ fn check_gradients<M: Module>(build: impl Fn() -> M, loss: impl Fn(&M) -> Tensor
     for (path, gradient) in &analytic {
         for index in [0, gradient.len() / 2, gradient.len() - 1] {
             let value = |h: f64| {
-                let module = build().map(&mut Nudge { path: Vec::new(), at: path, index, h });
+                let module = build().map(&mut Perturb { path: Vec::new(), target: path, index, h });
                 loss(&module).into_data().iter::<f64>().next().unwrap()
             };
             let numeric = (value(h) - value(-h)) / (2.0 * h);
             let error = (numeric - gradient[index]).abs() / numeric.abs().max(1e-3);
-            assert!(error < 1e-5, "{path}[{index}]: {} by autodiff, {numeric} by differences", gradient[index]);
+            assert!(error < 1e-5, "{path}[{index}]: {} from autodiff, {numeric} from differences", gradient[index]);
         }
     }
 }
 
-fn double<const D: usize>(shape: [usize; D], salt: usize) -> Tensor<D> {
+/// A deterministic tensor of type f64 with values between -1 and 1.
+fn double<const D: usize>(shape: [usize; D], offset: usize) -> Tensor<D> {
     let n = shape.iter().product::<usize>();
-    let values: Vec<f64> = (0..n).map(|i| (((i + salt) * 7919) % 997) as f64 / 499.0 - 1.0).collect();
+    let values: Vec<f64> = (0..n).map(|i| (((i + offset) * 7919) % 997) as f64 / 499.0 - 1.0).collect();
     Tensor::from_data(TensorData::new(values, shape), (&device().autodiff(), DType::F64))
 }
 
 #[test]
-fn gradients_of_every_block_agree_with_finite_differences() {
+fn block_gradients_match_finite_differences() {
     let device = device().autodiff();
-    for norm in [Norm::Batch, Norm::None] {
+    for &norm in Norm::VARIANTS {
         let path = ConvPathConfig::new(2, 3).with_stride(2).with_norm(norm);
         let dense = DensePathConfig::new(4, 6).with_norm(norm);
-        let weigh = |out: Tensor<4>| (out.clone() * double(out.dims(), 3)).sum();
-        let weigh_dense = |out: Tensor<2>| (out.clone() * double(out.dims(), 3)).sum();
+        let weighted_sum = |out: Tensor<4>| (out.clone() * double(out.dims(), 3)).sum();
+        let weighted_sum_dense = |out: Tensor<2>| (out.clone() * double(out.dims(), 3)).sum();
         check_gradients(
             || PlainBlockConfig::new(path.clone()).with_seed(0).init(&device).map(&mut Double),
-            |block| weigh(block.forward(double([4, 2, 5, 5], 0))),
+            |block| weighted_sum(block.forward(double([4, 2, 5, 5], 0))),
         );
         check_gradients(
             || PlainBlockConfig::new(dense.clone()).with_seed(0).init(&device).map(&mut Double),
-            |block| weigh_dense(block.forward(double([5, 4], 0))),
+            |block| weighted_sum_dense(block.forward(double([5, 4], 0))),
         );
         for option in [ShortcutOption::ZeroPad, ShortcutOption::ZeroPadAfter, ShortcutOption::Projection] {
             check_gradients(
@@ -300,7 +300,7 @@ fn gradients_of_every_block_agree_with_finite_differences() {
                     let config = ResidualBlockConfig::new(path.clone()).with_shortcut(option).with_skip_strength(0.7);
                     config.with_branch_scale(0.5).with_seed(0).init(&device).map(&mut Double)
                 },
-                |block| weigh(block.forward(double([4, 2, 5, 5], 0))),
+                |block| weighted_sum(block.forward(double([4, 2, 5, 5], 0))),
             );
             check_gradients(
                 || {
@@ -310,26 +310,26 @@ fn gradients_of_every_block_agree_with_finite_differences() {
                         .init(&device)
                         .map(&mut Double)
                 },
-                |block| weigh_dense(block.forward(double([5, 4], 0))),
+                |block| weighted_sum_dense(block.forward(double([5, 4], 0))),
             );
         }
     }
 }
 
 #[test]
-fn a_training_step_of_1202_layers_does_not_overflow_the_stack() {
+fn training_1202_layers_does_not_overflow_the_stack() {
     let device = device().autodiff();
     let network = cifar_resnet(1202).with_width(2).init(&device);
     let images = Tensor::random([2, 3, 8, 8], Distribution::Default, &device);
     let grads = network.forward(images).powi_scalar(2).sum().backward();
-    let Backbone::Conv(backbone) = &network.backbone else { panic!("a convolutional network") };
+    let Backbone::Conv(backbone) = &network.backbone else { panic!("expected a convolutional network") };
     let stem = backbone.conv1.weight.val().grad(&grads).expect("the gradient reaches the first layer");
     let norm: f64 = stem.powi_scalar(2).sum().into_data().iter::<f64>().next().unwrap();
     assert!(norm.is_finite() && norm > 0.0);
 }
 
 #[test]
-fn without_norm_the_branch_scale_keeps_a_deep_net_finite() {
+fn branch_scale_keeps_deep_networks_without_norm_finite() {
     let largest = |branch_scale| {
         let blocks = BlockOptions { norm: Norm::None, branch_scale, ..BlockOptions::default() };
         let network = dense_resnet(402, 16, 10).with_blocks(blocks).init(&device());
@@ -341,7 +341,7 @@ fn without_norm_the_branch_scale_keeps_a_deep_net_finite() {
 }
 
 #[test]
-fn wrong_networks_are_refused() {
+fn invalid_configurations_are_rejected() {
     let config = |classes, width| cifar_resnet(20).with_classes(classes).with_width(width).validate();
     assert_eq!(config(0, 16), Err(ModelError::Zero("classes")));
     assert_eq!(config(10, 0), Err(ModelError::Zero("width")));

@@ -1,44 +1,45 @@
-//! The file of a checkpoint.
+//! The format of a checkpoint file.
 //!
-//! | bytes | hold |
+//! | bytes | content |
 //! |---|---|
 //! | 8 | `RESIDUAL` |
-//! | 4 | the format's version |
-//! | 8 | the header's length |
-//! | | the header, CBOR: network, progress, metrics, and the length of each record |
-//! | | Burn's records of the weights, the optimizer, the schedule, the moving average, the best weights |
-//! | 32 | SHA-256 of all before |
+//! | 4 | the version of the format |
+//! | 8 | the length of the header |
+//! | | the header in CBOR: network, progress, metrics, and the length of each record |
+//! | | Burn's records of the weights, the optimizer, the scheduler, the moving average and the best weights |
+//! | 32 | SHA-256 of everything before |
 //!
-//! Numbers are little-endian. Times that were measured are not in it but in a CSV file beside it, so that two trainings of
-//! one configuration write the same bytes.
+//! Numbers are little-endian. Measured times are stored in a CSV file beside the checkpoint, so that two runs of the
+//! same configuration write identical checkpoints.
 
 use crate::{Row, TrainError, progress::Progress};
-use residual_model::NetworkConfig;
+use burn::tensor::Bytes;
+use residual_model::{Network, NetworkConfig, parameters::to_burnpack};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 const MAGIC: &[u8; 8] = b"RESIDUAL";
 const CHECKSUM: usize = 32;
 
-/// A checkpoint that a training can go on from.
+/// The state of a training run, from which it can be resumed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
     pub(crate) network: NetworkConfig,
     pub(crate) progress: Progress,
-    /// Whether the schedule's warm-up is over.
+    /// Whether the schedule's warm-up has ended.
     pub(crate) warm: bool,
     pub(crate) rows: Vec<Row>,
     pub(crate) records: Records,
 }
 
-/// How long something took that a checkpoint tells of: the running epoch, or a row of the metrics.
+/// The measured times of the running epoch, or of one row of the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Time {
     seconds: f64,
     images_per_second: f64,
 }
 
-/// Burn's records, each as a file of its own would hold it.
+/// Burn's records, each encoded as a file of its own.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Records {
     pub(crate) model: Vec<u8>,
@@ -54,28 +55,28 @@ struct Header {
     progress: Progress,
     warm: bool,
     rows: Vec<Row>,
-    /// The length of each record, if it is there.
+    /// The length of each record, `None` where there is no record.
     lengths: [Option<u64>; 5],
 }
 
 impl Checkpoint {
-    /// The format that this version of the crate writes and reads.
+    /// The version of the format that this crate writes and reads.
     pub const VERSION: u32 = 1;
 
-    /// Epochs finished.
+    /// The number of finished epochs.
     pub fn epoch(&self) -> usize {
         self.progress.epoch
     }
 
-    /// Optimizer steps taken.
+    /// The number of optimizer steps taken.
     pub fn iteration(&self) -> usize {
         self.progress.iteration
     }
 
-    /// The file's content. The times in the metrics are left out.
+    /// Encodes the checkpoint as a file. The times in the metrics are left out.
     ///
     /// # Errors
-    /// If the description cannot be encoded.
+    /// If the header cannot be encoded.
     pub fn to_bytes(&self) -> Result<Vec<u8>, TrainError> {
         let Records { model, optimizer, scheduler, ema, best } = &self.records;
         let records = [Some(model), Some(optimizer), Some(scheduler), ema.as_ref(), best.as_ref()];
@@ -103,7 +104,7 @@ impl Checkpoint {
         [epoch].into_iter().chain(self.rows.iter().map(row)).collect()
     }
 
-    /// Puts times back, if they are of as many rows; without them a time is 0.
+    /// Restores the times that [`Self::times`] returned. If their number does not match the rows, all times stay 0.
     pub(crate) fn set_times(&mut self, times: &[Time]) {
         let Some((epoch, rows)) = times.split_first().filter(|(_, rows)| rows.len() == self.rows.len()) else { return };
         self.progress.seconds = epoch.seconds;
@@ -112,45 +113,45 @@ impl Checkpoint {
         }
     }
 
-    /// A file's content with its checksum behind it.
+    /// Appends the checksum to the content of a file.
     pub fn seal(mut content: Vec<u8>) -> Vec<u8> {
         let checksum = Sha256::digest(&content);
         content.extend(checksum);
         content
     }
 
-    /// Reads what [`Self::to_bytes`] wrote.
+    /// Decodes what [`Self::to_bytes`] encoded.
     ///
     /// # Errors
-    /// What is wrong with it, as the rest of a sentence that begins with the file's name.
+    /// The problem, worded as the rest of a sentence that starts with the file's name.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
-        let damaged = |what: &str| format!("is damaged: {what}");
-        let mut rest = bytes.strip_prefix(MAGIC).ok_or("is no checkpoint")?;
-        let version = u32::from_le_bytes(*take(&mut rest).ok_or_else(|| damaged("it is cut off"))?);
+        let damaged = |problem: &str| format!("is damaged: {problem}");
+        let mut rest = bytes.strip_prefix(MAGIC).ok_or("is not a checkpoint")?;
+        let version = u32::from_le_bytes(*take(&mut rest).ok_or_else(|| damaged("it is truncated"))?);
         if version != Self::VERSION {
             return Err(format!("is a checkpoint of format {version}; this program reads format {}", Self::VERSION));
         }
         let Some((content, checksum)) = bytes.split_last_chunk::<CHECKSUM>() else {
-            return Err(damaged("it is cut off"));
+            return Err(damaged("it is truncated"));
         };
         if Sha256::digest(content)[..] != checksum[..] {
-            return Err(damaged("its checksum is another"));
+            return Err(damaged("its checksum does not match"));
         }
-        let length = u64::from_le_bytes(*take(&mut rest).ok_or_else(|| damaged("it is cut off"))?);
+        let length = u64::from_le_bytes(*take(&mut rest).ok_or_else(|| damaged("it is truncated"))?);
         let mut rest = rest.get(..rest.len().saturating_sub(CHECKSUM)).unwrap_or_default();
         let mut section = |length: u64| {
             let (section, after) = usize::try_from(length).ok().and_then(|length| rest.split_at_checked(length))?;
             rest = after;
             Some(section)
         };
-        let header = section(length).ok_or_else(|| damaged("its header is cut off"))?;
+        let header = section(length).ok_or_else(|| damaged("its header is truncated"))?;
         let header: Header =
             ciborium::from_reader(header).map_err(|e| damaged(&format!("its header is unreadable: {e}")))?;
         let mut records = [const { None }; 5];
         for (record, length) in records.iter_mut().zip(header.lengths) {
             *record = match length {
                 None => None,
-                Some(length) => Some(section(length).ok_or_else(|| damaged("a record is cut off"))?.to_vec()),
+                Some(length) => Some(section(length).ok_or_else(|| damaged("a record is truncated"))?.to_vec()),
             };
         }
         let [Some(model), Some(optimizer), Some(scheduler), ema, best] = records else {
@@ -166,6 +167,16 @@ fn take<'a, const N: usize>(bytes: &mut &'a [u8]) -> Option<&'a [u8; N]> {
     let (first, rest) = bytes.split_first_chunk()?;
     *bytes = rest;
     Some(first)
+}
+
+/// Encodes a network's weights as a file in Burn's format.
+pub(crate) fn encode_network(network: &Network) -> Result<Vec<u8>, TrainError> {
+    to_burnpack(network).map_err(|error| TrainError::Learner(error.to_string()))
+}
+
+/// Copies an encoded record into the type from which Burn decodes.
+pub(crate) fn burn_bytes(bytes: &[u8]) -> Bytes {
+    Bytes::from_bytes_vec(bytes.to_vec())
 }
 
 #[cfg(test)]
@@ -199,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_survives_its_file_to_the_bit() {
+    fn checkpoints_round_trip_bit_exactly() {
         let bytes = checkpoint().to_bytes().unwrap();
         let mut read = Checkpoint::from_bytes(&bytes).unwrap();
         read.set_times(&checkpoint().times());
@@ -207,22 +218,22 @@ mod tests {
     }
 
     #[test]
-    fn times_are_not_among_the_bytes() {
+    fn times_are_not_encoded() {
         let mut slower = checkpoint();
         (slower.progress.seconds, slower.rows[0].seconds, slower.rows[0].images_per_second) = (9.0, 8.0, 7.0);
         assert_eq!(slower.to_bytes().unwrap(), checkpoint().to_bytes().unwrap());
     }
 
     #[test]
-    fn every_cut_and_every_flipped_bit_is_found() {
+    fn truncated_and_corrupted_files_are_rejected() {
         let bytes = checkpoint().to_bytes().unwrap();
         for length in 0..bytes.len() {
-            assert!(Checkpoint::from_bytes(&bytes[..length]).is_err(), "cut to {length}");
+            assert!(Checkpoint::from_bytes(&bytes[..length]).is_err(), "truncated to {length}");
         }
         for i in 0..bytes.len() {
             let mut bytes = bytes.clone();
             bytes[i] ^= 1 << (i % 8);
-            assert!(Checkpoint::from_bytes(&bytes).is_err(), "bit {i}");
+            assert!(Checkpoint::from_bytes(&bytes).is_err(), "bit flipped in byte {i}");
         }
         let mut newer = bytes.clone();
         newer[8] = 2;
@@ -230,14 +241,14 @@ mod tests {
             Checkpoint::from_bytes(&newer).unwrap_err(),
             "is a checkpoint of format 2; this program reads format 1"
         );
-        assert_eq!(Checkpoint::from_bytes(b"hello").unwrap_err(), "is no checkpoint");
+        assert_eq!(Checkpoint::from_bytes(b"hello").unwrap_err(), "is not a checkpoint");
     }
 
     #[test]
-    fn a_whole_file_with_wrong_lengths_is_refused() {
+    fn wrong_record_lengths_are_rejected() {
         let mut bytes = checkpoint().to_bytes().unwrap();
         bytes.truncate(bytes.len() - CHECKSUM - 1);
         let bytes = Checkpoint::seal(bytes);
-        assert_eq!(Checkpoint::from_bytes(&bytes).unwrap_err(), "is damaged: a record is cut off");
+        assert_eq!(Checkpoint::from_bytes(&bytes).unwrap_err(), "is damaged: a record is truncated");
     }
 }

@@ -4,32 +4,32 @@ use residual_model::{InitConfig, NetName, Network, NetworkConfig, Part};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// All that determines a training's result.
+/// All settings that determine the result of a training run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
-    /// The format of this description: [`TrainConfig::VERSION`].
+    /// The version of this format: [`TrainConfig::VERSION`].
     pub version: u32,
-    /// The network and its initial weights.
+    /// The network and its initialisation.
     pub network: NetworkConfig,
-    /// The weights it starts from instead. Whoever trains loads them, see
+    /// The weights to start from instead of initial weights. The caller loads them and passes the network to
     /// [`Training::with_network`](crate::Training::with_network).
     pub start: Option<Start>,
     /// Parts that are not trained. Their batch norms keep their running statistics.
     pub freeze: Vec<Part>,
     /// The dataset.
     pub data: DataConfig,
-    /// How training images are changed at random.
+    /// Random changes to the training images.
     #[serde(default)]
     pub augmentation: Augmentation,
     /// Passes over the training set.
     pub epochs: usize,
-    /// Optimizer steps after which the training ends, if before its last epoch does.
+    /// The number of optimizer steps after which the run ends, if that is before the end of its last epoch.
     #[serde(default)]
     pub iterations: Option<usize>,
-    /// Samples in a batch; the last batch of an epoch may have fewer.
+    /// Samples per batch; the last batch of an epoch may be smaller.
     pub batch_size: usize,
-    /// Batches whose gradients, averaged over their samples, make one optimizer step.
+    /// Batches per optimizer step. Their gradients are averaged over all their samples.
     #[serde(default = "one")]
     pub accumulate: usize,
     /// The seed of the order of samples and of their augmentation.
@@ -40,12 +40,12 @@ pub struct TrainConfig {
     pub schedule: Schedule,
     /// When training and test error are measured.
     pub evaluate: Evaluate,
-    /// What happens when the loss is no longer a finite number.
+    /// What to do when the loss becomes NaN or infinite.
     #[serde(default)]
     pub on_nan: OnNan,
     /// Stops when the test loss has not improved for this many epochs.
     pub patience: Option<usize>,
-    /// The decay of an exponential moving average of the weights, which is then what is measured and kept.
+    /// The decay of an exponential moving average of the weights. If set, the averaged weights are evaluated and saved.
     #[serde(default)]
     pub ema: Option<f64>,
 }
@@ -54,7 +54,7 @@ fn one() -> usize {
     1
 }
 
-/// Stochastic gradient descent: `v ← momentum · v + (g + weight_decay · w)`, `w ← w - lr · v`, or with Nesterov's
+/// Stochastic gradient descent: `v ← momentum · v + (g + weight_decay · w)`, `w ← w - lr · v`, or with Nesterov
 /// momentum `w ← w - lr · (g + weight_decay · w + momentum · v)`. Momentum is not dampened, as in the paper's Caffe and
 /// in PyTorch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -62,75 +62,112 @@ fn one() -> usize {
 pub struct Optimizer {
     /// The momentum.
     pub momentum: f64,
-    /// Whether it is Nesterov's (Sutskever et al. 2013).
+    /// Whether to use Nesterov momentum (Sutskever et al. 2013).
     #[serde(default)]
     pub nesterov: bool,
-    /// The largest norm of the gradient of all parameters together; a longer one is shortened to it (Pascanu et al. 2013).
+    /// The maximum norm of the gradient of all parameters together; a larger gradient is scaled down to it (Pascanu et
+    /// al. 2013).
     #[serde(default)]
     pub clip: Option<f64>,
     /// The weight decay.
     pub weight_decay: f64,
-    /// Whether norms and biases decay too, as in the paper.
+    /// Whether weight decay also applies to norms and biases, as in the paper.
     pub decay_all: bool,
-    /// Parts with learning rates of their own: the schedule's times a factor. The last that names a
-    /// part holds.
+    /// Parts with their own learning rates, as factors of the schedule's rate. If a part occurs more than once, its
+    /// last factor applies.
     pub rates: Vec<(Part, f64)>,
 }
 
 impl Default for Optimizer {
-    /// Momentum 0.9 and weight decay 1e-4 on every parameter alike (He et al. 2015, section 4.2).
+    /// Momentum 0.9, and weight decay 1e-4 on every parameter (He et al. 2015, section 4.2).
     fn default() -> Self {
         Self { momentum: 0.9, nesterov: false, clip: None, weight_decay: 1e-4, decay_all: true, rates: Vec::new() }
     }
 }
 
-/// When the clean passes over the training and the test set happen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// When the training and the test set are evaluated by a clean pass.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    strum::Display,
+    strum::EnumString,
+    strum::VariantArray,
+    strum::VariantNames,
+)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case", parse_err_ty = TrainError, parse_err_fn = unknown_evaluate)]
 pub enum Evaluate {
-    /// After every epoch.
+    /// Both after every epoch.
     #[default]
     EveryEpoch,
-    /// The test set after every epoch, the training set after the last.
+    /// The test set after every epoch, the training set after the last one.
     TestEveryEpoch,
-    /// After the last.
+    /// Both after the last epoch.
     AtEnd,
 }
 
-/// What a training does that diverges.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+fn unknown_evaluate(name: &str) -> TrainError {
+    TrainError::unknown::<Evaluate>("evaluation schedule", name)
+}
+
+/// What to do when the loss becomes NaN or infinite.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    strum::Display,
+    strum::EnumString,
+    strum::VariantArray,
+    strum::VariantNames,
+)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case", parse_err_ty = TrainError, parse_err_fn = unknown_on_nan)]
 pub enum OnNan {
-    /// It stops with an error.
+    /// Stop with an error.
     #[default]
     Stop,
-    /// It goes back to its last checkpoint, and on with half the learning rate; without a run directory it stops.
+    /// Rewind to the last checkpoint and continue with half the learning rate. Without a run directory, stop.
     Rewind,
 }
 
-/// Weights to start from, for whoever loads them.
+fn unknown_on_nan(name: &str) -> TrainError {
+    TrainError::unknown::<OnNan>("action on NaN", name)
+}
+
+/// The weights to start from, to be loaded by the caller.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Start {
-    /// A file of weights or the folder of a finished training, or else
+    /// A file of weights, or the directory of a finished run.
     pub weights: Option<PathBuf>,
-    /// published weights by name.
+    /// The name of published weights, if `weights` is not set.
     pub pretrained: Option<String>,
-    /// Whether the network keeps its own head.
+    /// Whether the network keeps the head it was initialised with.
     pub ignore_head: bool,
-    /// A file that renames the weights' tensors.
+    /// A file with rules that rename the tensors of the weights.
     pub name_map: Option<PathBuf>,
 }
 
 impl TrainConfig {
-    /// The format that this version of the crate writes and reads.
+    /// The version of the format that this crate writes and reads.
     pub const VERSION: u32 = 2;
 
-    /// Ten epochs of batches of 64, SGD with cosine decay from 0.05, seed 0, everything of the
-    /// network at its default but the width of convolutional nets on 8x8 images, which is 8.
+    /// Ten epochs in batches of 64, SGD with cosine decay from 0.05, seed 0. The network has its default settings,
+    /// except that convolutional networks on 8x8 images have a width of 8.
     ///
     /// # Errors
-    /// If there is no such network, or the dataset's folder cannot be used.
+    /// If there is no such network, or the dataset's directory cannot be used.
     pub fn new(name: NetName, data: impl Into<DataConfig>) -> Result<Self, TrainError> {
         let mut data = data.into();
         name.family.check_depth(name.depth)?;
@@ -167,7 +204,7 @@ impl TrainConfig {
     /// Reads a configuration from a JSON file.
     ///
     /// # Errors
-    /// If it cannot be read, is of another version, or has missing, unknown or wrong fields.
+    /// If the file cannot be read, has another version, or has missing, unknown or invalid fields.
     pub fn read(path: &Path) -> Result<Self, TrainError> {
         let text = std::fs::read_to_string(path).map_err(|source| TrainError::Io {
             action: "read",
@@ -179,15 +216,15 @@ impl TrainConfig {
         Ok(config)
     }
 
-    /// Reads a configuration from JSON, whose settings need not make sense.
+    /// Parses a configuration from JSON without validating its settings.
     ///
     /// # Errors
-    /// What is wrong with it, as the rest of a sentence that begins with the file's name.
+    /// The problem, worded as the rest of a sentence that starts with the file's name.
     pub fn parse(json: &str) -> Result<Self, String> {
         let unusable = |error: serde_json::Error| format!("is not usable: {error}");
         let value: serde_json::Value = serde_json::from_str(json).map_err(unusable)?;
         match value.get("version").and_then(serde_json::Value::as_u64) {
-            // Read again, so that errors say where they are.
+            // Parsed again from the text, so that errors name a line and column.
             Some(version) if version == u64::from(Self::VERSION) => serde_json::from_str(json).map_err(unusable),
             Some(version) => {
                 Err(format!("is a configuration of version {version}; this program reads version {}", Self::VERSION))
@@ -222,15 +259,15 @@ impl TrainConfig {
         self
     }
 
-    /// Fails unless a training with these settings can start.
+    /// Checks that a run with these settings can start.
     ///
     /// # Errors
-    /// The first setting that is wrong, with the values it may have.
+    /// The first invalid setting, with its allowed values.
     pub fn validate(&self) -> Result<(), TrainError> {
         self.network.validate()?;
         at_least_one("epochs", self.epochs)?;
         at_least_one("the batch size", self.batch_size)?;
-        at_least_one("the number of batches for a step", self.accumulate)?;
+        at_least_one("the number of batches per step", self.accumulate)?;
         if let Some(iterations) = self.iterations {
             at_least_one("the number of iterations", iterations)?;
         }
@@ -241,7 +278,7 @@ impl TrainConfig {
             within("the decay of the moving average", decay, "at least 0 and below 1", |x| (0.0..1.0).contains(&x))?;
         }
         if let Some(clip) = self.optimizer.clip {
-            within("the gradient's largest norm", clip, "a positive number", |x| x > 0.0)?;
+            within("the maximum gradient norm", clip, "a positive number", |x| x > 0.0)?;
         }
         if let Some(patience) = self.patience {
             at_least_one("patience", patience)?;
@@ -253,7 +290,7 @@ impl TrainConfig {
         within("momentum", self.optimizer.momentum, "at least 0 and below 1", |x| (0.0..1.0).contains(&x))?;
         within("weight decay", self.optimizer.weight_decay, "at least 0", |x| x >= 0.0)?;
         for (_, factor) in &self.optimizer.rates {
-            within("the factor of a part's learning rate", *factor, "a positive number", |x| x > 0.0)?;
+            within("the learning-rate factor of a part", *factor, "a positive number", |x| x > 0.0)?;
         }
         let parts = self.network.parts();
         let rated = self.optimizer.rates.iter().map(|(part, _)| part);
@@ -266,29 +303,31 @@ impl TrainConfig {
         }
         if let Decay::Step { milestones, factor } = &self.schedule.decay {
             at_least_one("the number of milestones", milestones.len())?;
-            within("the factor of a step", *factor, "a positive number", |x| x > 0.0)?;
+            within("the factor of a step decay", *factor, "a positive number", |x| x > 0.0)?;
         }
         match self.schedule.warmup {
             Warmup::None => Ok(()),
-            Warmup::Linear { iterations } => at_least_one("the iterations of a warm-up", iterations),
+            Warmup::Linear { iterations } => at_least_one("the number of warm-up iterations", iterations),
             Warmup::Constant { lr, iterations } => {
-                at_least_one("the iterations of a warm-up", iterations)?;
-                within("the learning rate of the warm-up", lr, "a positive number", |x| x > 0.0)
+                at_least_one("the number of warm-up iterations", iterations)?;
+                within("the warm-up learning rate", lr, "a positive number", |x| x > 0.0)
             }
             Warmup::UntilError { lr, threshold } => {
-                within("the learning rate of the warm-up", lr, "a positive number", |x| x > 0.0)?;
-                within("the error that ends a warm-up", threshold, "above 0 and at most 1", |x| x > 0.0 && x <= 1.0)
+                within("the warm-up learning rate", lr, "a positive number", |x| x > 0.0)?;
+                within("the error threshold of the warm-up", threshold, "above 0 and at most 1", |x| {
+                    x > 0.0 && x <= 1.0
+                })
             }
         }
     }
 
-    /// Optimizer steps in all, with so many batches an epoch.
+    /// The total number of optimizer steps, given the number of batches per epoch.
     pub fn steps(&self, batches: usize) -> usize {
         let all = self.epochs.saturating_mul(batches.div_ceil(self.accumulate.max(1)));
         self.iterations.map_or(all, |iterations| iterations.min(all))
     }
 
-    /// Builds the network on the device, ready to train if the device records gradients.
+    /// Builds the network on a device. It can be trained if the device has autodiff.
     ///
     /// # Panics
     /// If [`Self::validate`] fails.
@@ -298,10 +337,10 @@ impl TrainConfig {
 }
 
 fn at_least_one(name: &'static str, value: usize) -> Result<(), TrainError> {
-    match value {
-        0 => Err(TrainError::Setting { name, expected: "at least 1", value: value.to_string() }),
-        _ => Ok(()),
+    if value == 0 {
+        return Err(TrainError::Setting { name, expected: "at least 1", value: value.to_string() });
     }
+    Ok(())
 }
 
 fn within(
@@ -331,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_setting_is_named_with_what_would_be_right() {
+    fn errors_name_the_setting_and_its_allowed_values() {
         assert_eq!(error(|c| c.epochs = 0), "epochs must be at least 1, not 0");
         assert_eq!(error(|c| c.batch_size = 0), "the batch size must be at least 1, not 0");
         assert_eq!(error(|c| c.schedule.lr = f64::NAN), "the learning rate must be a positive number, not NaN");
@@ -341,12 +380,28 @@ mod tests {
     }
 
     #[test]
-    fn a_config_survives_json_and_unknown_fields_do_not() {
+    fn configs_round_trip_through_json_and_unknown_fields_are_rejected() {
         let config = config().with_seed(7);
         let json = serde_json::to_string(&config).unwrap();
         let back: TrainConfig = serde_json::from_str(&json).unwrap();
         assert_eq!(serde_json::to_string(&back).unwrap(), json);
         let typo = json.replace("\"batch_size\"", "\"batchsize\"");
         assert!(serde_json::from_str::<TrainConfig>(&typo).unwrap_err().to_string().contains("batchsize"));
+    }
+
+    #[test]
+    fn names_are_the_words_of_the_json() {
+        for &evaluate in <Evaluate as strum::VariantArray>::VARIANTS {
+            assert_eq!(serde_json::to_string(&evaluate).unwrap(), format!("\"{evaluate}\""));
+            assert_eq!(evaluate.to_string().parse::<Evaluate>().unwrap(), evaluate);
+        }
+        for &on_nan in <OnNan as strum::VariantArray>::VARIANTS {
+            assert_eq!(serde_json::to_string(&on_nan).unwrap(), format!("\"{on_nan}\""));
+            assert_eq!(on_nan.to_string().parse::<OnNan>().unwrap(), on_nan);
+        }
+        let error = "never".parse::<Evaluate>().unwrap_err().to_string();
+        assert_eq!(error, "unknown evaluation schedule `never`; expected one of every-epoch, test-every-epoch, at-end");
+        let error = "skip".parse::<OnNan>().unwrap_err().to_string();
+        assert_eq!(error, "unknown action on NaN `skip`; expected stop or rewind");
     }
 }

@@ -1,6 +1,8 @@
 use crate::{
-    Checkpoint, Device, Environment, Outcome, Row, Status, TrainConfig, TrainError, files, ids,
-    learner::{Classifier, burn_bytes, file},
+    Checkpoint, Device, Environment, Outcome, Row, Status, TrainConfig, TrainError,
+    checkpoint::{burn_bytes, encode_network},
+    files, ids,
+    learner::Classifier,
     metrics,
 };
 use burn::{
@@ -18,27 +20,27 @@ use std::{
     sync::Arc,
 };
 
-/// A folder that holds one training.
+/// The directory of a training run.
 ///
-/// | file | holds |
+/// | file | content |
 /// |---|---|
 /// | `config.json` | the resolved [`TrainConfig`] |
-/// | `environment.json` | the [`Environment`] it started in |
-/// | `metrics.csv` | one [`Row`] a measurement |
-/// | `summary.json` | how it ended |
-/// | `model.bpk` | the final weights, Burn's format |
+/// | `environment.json` | the [`Environment`] in which the run started |
+/// | `metrics.csv` | one [`Row`] per measurement |
+/// | `summary.json` | the results, and how the run ended |
+/// | `model.bpk` | the final weights in Burn's format |
 /// | `best.bpk` | the weights of the epoch with the lowest test error |
-/// | `preprocessing.json` | what makes an image file like the images it was trained on |
-/// | `classes.json` | the classes' names, where the data have them |
-/// | `checkpoint/` | the two newest [`Checkpoint`]s, each with the times it took beside it |
-/// | `.lock` | held by the process that trains |
+/// | `preprocessing.json` | the preprocessing that turns an image file into an input of the network |
+/// | `classes.json` | the names of the classes, if the dataset has them |
+/// | `checkpoint/` | the two newest [`Checkpoint`]s, each with a file of measured times |
+/// | `.lock` | locked by the process that trains |
 ///
-/// Files appear by rename, so each is whole or missing. The bytes of weights and checkpoints are a function of the
-/// configuration, for one instruction set; times are in files of their own.
+/// Files appear by rename, so each is either complete or missing. On a given instruction set, the bytes of weights and
+/// checkpoints depend only on the configuration; measured times are in separate files.
 #[derive(Clone, Debug)]
 pub struct RunDir {
     path: PathBuf,
-    /// Held until the last clone is gone.
+    /// Released when the last clone is dropped.
     lock: Option<Arc<File>>,
 }
 
@@ -69,19 +71,19 @@ const PREPROCESSING: &str = "preprocessing.json";
 const CLASSES: &str = "classes.json";
 const LOCK: &str = ".lock";
 
-/// The ending of the file with a checkpoint's times.
+/// The extension of the file with a checkpoint's measured times.
 const TIMES: &str = "times.csv";
 
-/// Checkpoints that are kept.
+/// The number of checkpoints to keep.
 const KEPT: usize = 2;
 
 impl RunDir {
-    /// Makes a folder for a new training, with its configuration in it.
+    /// Creates the directory of a new run and writes its configuration and environment.
     ///
-    /// With `force` a training that is already there is removed, finished or not.
+    /// With `force`, a run that is already in the directory is removed, finished or not.
     ///
     /// # Errors
-    /// If the folder holds a training or anything else, or cannot be written.
+    /// If the directory holds a run and `force` is not set, if it holds anything else, or if it cannot be written.
     pub fn create(
         path: &Path,
         config: &TrainConfig,
@@ -90,27 +92,27 @@ impl RunDir {
     ) -> Result<Self, TrainError> {
         let run = Self { path: path.into(), lock: None };
         if path.exists() {
-            run.check_room(force)?;
+            run.check_vacant(force)?;
         }
         files::create_dir(path)?;
         let run = run.locked()?;
-        // Whoever held the lock before may have made a training of it.
-        run.check_room(force)?;
-        // An environment alone is no training, so it goes last.
+        // Another process may have created a run before this one held the lock.
+        run.check_vacant(force)?;
+        // The environment is removed last: a directory with nothing else counts as empty.
         let names =
             [SUMMARY, MODEL, BEST, METRICS, CHECKPOINT, PREPROCESSING, CLASSES, "train", "valid", CONFIG, ENVIRONMENT];
         names.iter().try_for_each(|name| files::remove(&run.file(name)))?;
-        // The last makes it a training.
+        // The configuration is written last: with it, the directory counts as a run.
         files::write_json(&run.file(ENVIRONMENT), environment)?;
         files::write_json(&run.file(CONFIG), config)?;
         Ok(run)
     }
 
-    /// The same folder, held against other processes that would train in it until the last clone of the result is gone.
-    /// A file system without locks lets everyone in.
+    /// Locks the directory against other processes that would train in it. The lock is released when the last clone of
+    /// the result is dropped. On a file system without locks, nothing is locked.
     ///
     /// # Errors
-    /// If another process holds it, or the lock cannot be made.
+    /// If another process holds the lock, or the lock file cannot be created.
     pub fn locked(mut self) -> Result<Self, TrainError> {
         let path = self.file(LOCK);
         let io = |action| {
@@ -120,7 +122,7 @@ impl RunDir {
         let file = File::options().write(true).create(true).truncate(false).open(&path).map_err(io("create"))?;
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => {
-                return Err(TrainError::bad_file(&self.path, "is being trained in by another process"));
+                return Err(TrainError::bad_file(&self.path, "is locked by another training process"));
             }
             Err(TryLockError::Error(error)) if error.kind() != std::io::ErrorKind::Unsupported => {
                 return Err(io("lock")(error));
@@ -132,18 +134,19 @@ impl RunDir {
         Ok(self)
     }
 
-    /// Fails unless the folder is empty, or a training is there that may be removed.
-    fn check_room(&self, force: bool) -> Result<(), TrainError> {
+    /// Fails unless the directory is empty, or holds a run that may be removed.
+    fn check_vacant(&self, force: bool) -> Result<(), TrainError> {
         let io = |source| TrainError::Io { action: "read", path: self.path.clone(), source };
         let entries = fs::read_dir(&self.path).map_err(io)?;
-        // What a process leaves that is killed before there is a training is nothing.
-        let nothing =
+        // A process that is killed while it creates a run leaves only such files.
+        let is_leftover =
             |path: PathBuf| is_unfinished(&path) || [LOCK, ENVIRONMENT].iter().any(|name| path.ends_with(name));
-        if entries.flatten().all(|entry| nothing(entry.path())) {
+        if entries.flatten().all(|entry| is_leftover(entry.path())) {
             return Ok(());
         }
-        if !self.is_training() {
-            return Err(TrainError::bad_file(&self.path, "is not empty and holds no training; choose another folder"));
+        if !self.is_run() {
+            let reason = "is not empty and holds no training run; choose another directory";
+            return Err(TrainError::bad_file(&self.path, reason));
         }
         if force {
             return Ok(());
@@ -151,125 +154,121 @@ impl RunDir {
         Err(TrainError::Occupied { path: self.path.clone(), finished: self.is_finished() })
     }
 
-    /// Whether the folder is one that [`RunDir::create`] made, so that `force` may empty it.
-    fn is_training(&self) -> bool {
+    /// Whether the directory was created by [`RunDir::create`], so that `force` may empty it.
+    fn is_run(&self) -> bool {
         let config: Result<serde_json::Value, TrainError> = files::read_json(&self.file(CONFIG));
         config.is_ok_and(|config| config["version"].is_u64() && config["network"].is_object())
             && self.file(ENVIRONMENT).is_file()
     }
 
-    /// Opens a folder that holds a training.
+    /// Opens the directory of a run.
     ///
     /// # Errors
-    /// If it holds none.
+    /// If it holds no run.
     pub fn open(path: &Path) -> Result<Self, TrainError> {
         let run = Self { path: path.into(), lock: None };
-        match run.file(CONFIG).is_file() {
-            true => Ok(run),
-            false => Err(TrainError::bad_file(path, format!("holds no training: {CONFIG} is missing"))),
+        if !run.file(CONFIG).is_file() {
+            return Err(TrainError::bad_file(path, format!("holds no training run: {CONFIG} is missing")));
         }
+        Ok(run)
     }
 
-    /// The folder.
+    /// The path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The configuration the training started with.
+    /// The configuration of the run.
     ///
     /// # Errors
-    /// If the file is missing, damaged or of another version.
+    /// If the file is missing, invalid or of another version.
     pub fn config(&self) -> Result<TrainConfig, TrainError> {
         TrainConfig::read(&self.file(CONFIG))
     }
 
-    /// What the training started on.
+    /// The environment in which the run started.
     ///
     /// # Errors
-    /// If the file is missing or damaged.
+    /// If the file is missing or invalid.
     pub fn environment(&self) -> Result<Environment, TrainError> {
         files::read_json(&self.file(ENVIRONMENT))
     }
 
-    /// How the training ended last, if it did and not by a kill.
+    /// How the run ended the last time. `None` if it has not ended, or was killed.
     pub fn status(&self) -> Option<Status> {
         self.summary().ok().map(|summary| summary.status)
     }
 
-    /// Whether the training came to its end.
+    /// Whether the run has reached its end.
     pub fn is_finished(&self) -> bool {
         matches!(self.status(), Some(Status::Finished | Status::StoppedEarly))
     }
 
-    /// Everything measured so far.
+    /// All measurements so far.
     ///
     /// # Errors
-    /// If the file is damaged.
+    /// If the file is invalid.
     pub fn metrics(&self) -> Result<Vec<Row>, TrainError> {
-        match self.file(METRICS).exists() {
-            true => metrics::read(&self.file(METRICS)),
-            false => Ok(Vec::new()),
-        }
+        let path = self.file(METRICS);
+        if path.exists() { metrics::read(&path) } else { Ok(Vec::new()) }
     }
 
-    /// The file of the final weights.
+    /// The path of the final weights.
     ///
     /// # Errors
-    /// If the training has not come to its end.
+    /// If the run has not reached its end.
     pub fn model(&self) -> Result<PathBuf, TrainError> {
         let path = self.file(MODEL);
-        match path.is_file() {
-            true => Ok(path),
-            false => {
-                let best = if self.file(BEST).is_file() { "; best.bpk has the best weights so far" } else { "" };
-                Err(TrainError::bad_file(&self.path, format!("holds no finished training: {MODEL} is missing{best}")))
-            }
+        if path.is_file() {
+            return Ok(path);
         }
+        let best = if self.file(BEST).is_file() { "; best.bpk has the best weights so far" } else { "" };
+        Err(TrainError::bad_file(&self.path, format!("holds no finished training run: {MODEL} is missing{best}")))
     }
 
     /// The network with its final weights, in inference mode.
     ///
     /// # Errors
-    /// If the weights are missing, damaged or another network's.
+    /// If the weights are missing, damaged or those of another network.
     pub fn network(&self, device: &Device) -> Result<Network, TrainError> {
-        // Files of earlier versions hold ids, equal ones for equal networks.
-        load(self.config()?.init(&device.clone().inner()), &self.file(MODEL)).map(ids::unique)
+        // Files of earlier versions contain parameter ids, which are the same for every run of a network.
+        load(self.config()?.init(&device.clone().inner()), &self.file(MODEL)).map(ids::assign_unique)
     }
 
-    /// What makes an image file like the images it was trained on.
+    /// The preprocessing that turns an image file into an input of the network.
     ///
     /// # Errors
-    /// If the file is damaged; or if there is none, and the dataset cannot be loaded.
+    /// If the file is invalid, or if it is missing and the dataset cannot be loaded.
     pub fn preprocessing(&self) -> Result<Preprocessing, TrainError> {
         let path = self.file(PREPROCESSING);
         if path.exists() { files::read_json(&path) } else { Ok(self.config()?.data.load()?.preprocessing) }
     }
 
-    /// The names of the classes, where the data had them.
+    /// The names of the classes, if the dataset has them.
     ///
     /// # Errors
-    /// If the file is damaged.
+    /// If the file is invalid.
     pub fn class_names(&self) -> Result<Option<Vec<String>>, TrainError> {
         let path = self.file(CLASSES);
         path.exists().then(|| files::read_json(&path)).transpose()
     }
 
-    /// Writes what is to be known of the data later.
+    /// Writes the preprocessing and the class names of the dataset.
     pub(crate) fn write_data(&self, dataset: &Dataset) -> Result<(), TrainError> {
         files::write_json(&self.file(PREPROCESSING), &dataset.preprocessing)?;
         dataset.train.class_names().map_or(Ok(()), |names| files::write_json(&self.file(CLASSES), &names))
     }
 
-    /// The newest checkpoint, whole and of this network, or `None` if there is none yet. With `older` a damaged one
-    /// gives way to the one before it.
+    /// Reads the newest checkpoint. Returns `None` if there is none yet. With `older`, checkpoints that cannot be used
+    /// are skipped for older ones.
     ///
     /// # Errors
-    /// If it is damaged or another network's: the error names the file.
+    /// If the checkpoint is damaged or belongs to another network. The error names the file.
     pub fn latest(&self, device: &Device, older: bool) -> Result<Option<Checkpoint>, TrainError> {
         self.newest(usize::MAX, device, older)
     }
 
-    /// The newest checkpoint of fewer iterations, damaged ones left out.
+    /// Reads the newest usable checkpoint with fewer iterations.
     pub(crate) fn before(&self, iteration: usize, device: &Device) -> Result<Option<Checkpoint>, TrainError> {
         self.newest(iteration, device, true).or(Ok(None))
     }
@@ -286,7 +285,7 @@ impl RunDir {
         match first {
             None => Ok(None),
             Some(first) => {
-                Err(TrainError::bad_file(&self.file(CHECKPOINT), format!("has none that is whole: {first}")))
+                Err(TrainError::bad_file(&self.file(CHECKPOINT), format!("contains no usable checkpoint: {first}")))
             }
         }
     }
@@ -302,7 +301,7 @@ impl RunDir {
             let (name, own) = (checkpoint.network.name(), config.network.name());
             return Err(TrainError::bad_file(path, format!("belongs to another network: a {name}, not this {own}")));
         }
-        // What can be read now cannot fail when the training goes on.
+        // All records are decoded here, so that the training loop can rely on them.
         let records = &checkpoint.records;
         let network = config.init(&device.clone().autodiff());
         let read = |bytes: &[u8]| ModuleRecord::from_bytes(burn_bytes(bytes));
@@ -314,7 +313,8 @@ impl RunDir {
         OptimizerRecord::from_bytes(burn_bytes(&records.optimizer)).map_err(|e| unusable(path, &e))?;
         LrSchedulerRecord::from_bytes(burn_bytes(&records.scheduler)).map_err(|e| unusable(path, &e))?;
         if records.ema.is_some() != config.ema.is_some() {
-            return Err(TrainError::bad_file(path, "and config.json differ in whether there is a moving average"));
+            let reason = "does not match config.json: only one of them has a moving average";
+            return Err(TrainError::bad_file(path, reason));
         }
         for record in [&records.ema, &records.best].into_iter().flatten() {
             let record = read(record).map_err(|e| unusable(path, &e))?;
@@ -324,7 +324,7 @@ impl RunDir {
         Ok(checkpoint)
     }
 
-    /// The files of checkpoints by their iterations, newest first.
+    /// The iterations and paths of the checkpoints, newest first.
     fn checkpoints(&self) -> Vec<(usize, PathBuf)> {
         let entries = fs::read_dir(self.file(CHECKPOINT)).into_iter().flatten().flatten();
         let numbered = |path: PathBuf| {
@@ -336,16 +336,16 @@ impl RunDir {
         found
     }
 
-    /// Writes a checkpoint, and with it the metrics and the best weights; forgets all but the newest.
+    /// Writes a checkpoint, the metrics and the best weights, and removes old checkpoints.
     pub(crate) fn write_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
-        let folder = self.file(CHECKPOINT);
-        files::create_dir(&folder)?;
-        // The best weights come first: a training that goes on from the checkpoint may be at its end.
+        let directory = self.file(CHECKPOINT);
+        files::create_dir(&directory)?;
+        // The best weights are written first: a run resumed from this checkpoint may not evaluate again.
         if let Some(best) = &checkpoint.records.best {
             files::write(&self.file(BEST), best)?;
         }
         let own = checkpoint.iteration();
-        let path = folder.join(format!("{own:08}.ckpt"));
+        let path = directory.join(format!("{own:08}.ckpt"));
         let times = path.with_extension(TIMES);
         metrics::write(&times, &checkpoint.times())?;
         if let Err(error) = checkpoint.to_bytes().and_then(|bytes| files::write(&path, &bytes)) {
@@ -353,7 +353,7 @@ impl RunDir {
             return Err(error);
         }
         self.write_metrics(&checkpoint.rows)?;
-        // Those of later iterations are of a time that the training went back from.
+        // Checkpoints of later iterations were written before a rewind.
         let (later, earlier): (Vec<_>, Vec<_>) = self.checkpoints().into_iter().partition(|(i, _)| *i > own);
         for (_, path) in later.iter().chain(earlier.iter().skip(KEPT)) {
             let _ = fs::remove_file(path);
@@ -366,7 +366,7 @@ impl RunDir {
         metrics::write(&self.file(METRICS), rows)
     }
 
-    /// Writes the summary, and the weights if the training came to its end.
+    /// Writes the metrics and the summary, and the weights if the run has reached its end.
     pub(crate) fn finish(
         &self,
         outcome: &Outcome,
@@ -375,18 +375,19 @@ impl RunDir {
     ) -> Result<(), TrainError> {
         self.write_metrics(&outcome.rows)?;
         if matches!(outcome.status, Status::Finished | Status::StoppedEarly) {
-            files::write(&self.file(MODEL), &file(&outcome.network)?)?;
+            files::write(&self.file(MODEL), &encode_network(&outcome.network)?)?;
         }
+        let (train, test) = outcome.evaluations().unzip();
         let summary = Summary {
             status: outcome.status,
             network: self.config()?.network.name().to_string(),
             parameters,
             epochs: outcome.epochs,
             iterations: outcome.iterations,
-            train_loss: outcome.measured().map(|(train, _)| train.loss),
-            train_error: outcome.measured().map(|(train, _)| train.error),
-            test_loss: outcome.measured().map(|(_, test)| test.loss),
-            test_error: outcome.measured().map(|(_, test)| test.error),
+            train_loss: train.map(|evaluation| evaluation.loss),
+            train_error: train.map(|evaluation| evaluation.error),
+            test_loss: test.map(|evaluation| evaluation.loss),
+            test_error: test.map(|evaluation| evaluation.error),
             seconds: outcome.seconds,
             error: error.map(ToString::to_string),
         };
@@ -402,7 +403,7 @@ impl RunDir {
     }
 }
 
-/// Loads a record into a freshly built module, which is given up if the record does not fit.
+/// Loads a record from a file into a module.
 fn load<M: Module>(module: M, path: &Path) -> Result<M, TrainError> {
     if !path.is_file() {
         return Err(TrainError::bad_file(path, "is missing"));
@@ -414,7 +415,7 @@ fn load<M: Module>(module: M, path: &Path) -> Result<M, TrainError> {
 }
 
 fn unusable(path: &Path, error: &dyn std::error::Error) -> TrainError {
-    TrainError::bad_file(path, format!("is damaged or no checkpoint: {}", one_line(&error.to_string())))
+    TrainError::bad_file(path, format!("is damaged or not a checkpoint: {}", one_line(&error.to_string())))
 }
 
 fn one_line(text: &str) -> String {

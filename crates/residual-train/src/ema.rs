@@ -7,7 +7,7 @@ use burn::{
 use residual_model::Network;
 
 /// An exponential moving average of a network's weights and running statistics: `e ← d · e + (1 - d) · w` after every
-/// step, with `d = min(decay, (1 + t) / (10 + t))` at step t, so that the first steps do not linger.
+/// step, with `d = min(decay, (1 + t) / (10 + t))` at step t, so that the initial weights are forgotten quickly.
 pub(crate) struct Ema {
     network: Network,
     decay: f64,
@@ -15,28 +15,30 @@ pub(crate) struct Ema {
 }
 
 impl Ema {
-    /// Starts at the network's weights.
+    /// Starts with the weights of the network.
     pub(crate) fn new(config: &TrainConfig, network: &Network, decay: f64) -> Self {
-        let own = config.init(&network.devices()[0].clone().inner());
-        let mut ema = Self { network: own, decay, step: 0 };
-        ema.mix(&network.valid(), 0.0);
+        let average = config.init(&network.devices()[0].clone().inner());
+        let mut ema = Self { network: average, decay, step: 0 };
+        ema.lerp(&network.valid(), 0.0);
         ema
     }
 
-    /// Takes in the weights after a step.
+    /// Adds the weights after a step to the average.
     pub(crate) fn update(&mut self, network: &Network) {
         let t = self.step as f64;
         self.step += 1;
-        self.mix(network, self.decay.min((1.0 + t) / (10.0 + t)));
+        self.lerp(network, self.decay.min((1.0 + t) / (10.0 + t)));
     }
 
-    fn mix(&mut self, network: &Network, decay: f64) {
-        let mut read = Read(Vec::new());
-        network.visit(&mut read);
-        let mut mix = Mix { other: read.0.into_iter(), decay };
-        self.network = self.network.clone().map(&mut mix);
+    /// `e ← d · e + (1 - d) · w`, for one decay d.
+    fn lerp(&mut self, network: &Network, decay: f64) {
+        let mut tensors = TensorCollector(Vec::new());
+        network.visit(&mut tensors);
+        let mut lerp = Lerp { other: tensors.0.into_iter(), decay };
+        self.network = self.network.clone().map(&mut lerp);
     }
 
+    /// The network with the averaged weights.
     pub(crate) fn network(&self) -> &Network {
         &self.network
     }
@@ -45,28 +47,29 @@ impl Ema {
         self.network
     }
 
-    /// Goes on from a record that was taken at a step.
+    /// Resumes from a record of the average after `step` steps.
     pub(crate) fn restore(&mut self, record: ModuleRecord, step: usize) {
         self.network = self.network.clone().load_record(record);
         self.step = step;
     }
 }
 
-/// All tensors, flat, in the module's order.
-struct Read(Vec<Tensor<1>>);
+/// Collects all tensors of a module, flattened, in the module's order.
+struct TensorCollector(Vec<Tensor<1>>);
 
-impl ModuleVisitor for Read {
+impl ModuleVisitor for TensorCollector {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         self.0.push(param.val().without_autodiff().flatten(0, D - 1));
     }
 }
 
-struct Mix {
+/// Interpolates between the tensors of a module and those of another.
+struct Lerp {
     other: std::vec::IntoIter<Tensor<1>>,
     decay: f64,
 }
 
-impl ModuleMapper for Mix {
+impl ModuleMapper for Lerp {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let other = self.other.next().expect("networks of one configuration");
         param.map(|value| {
@@ -90,14 +93,14 @@ mod tests {
     }
 
     #[test]
-    fn the_average_is_the_formulas() {
+    fn updates_follow_the_formula() {
         let config = TrainConfig::new("resnet8".parse().unwrap(), DataName::Synthetic).unwrap();
         let networks = [0, 1, 2].map(|seed| config.clone().with_seed(seed).init(&Device::flex().autodiff()));
         let mut ema = Ema::new(&config, &networks[0], 0.15);
         assert_eq!(values(ema.network()), values(&networks[0].valid()));
         ema.update(&networks[1].valid());
         ema.update(&networks[2].valid());
-        // Decays: min(0.15, 1/10), min(0.15, 2/11).
+        // The decays are min(0.15, 1/10) and min(0.15, 2/11).
         let [a, b, c] = networks.map(|network| values(&network.valid()));
         let expected = (0..a.len()).map(|i| 0.15 * (0.1 * a[i] + 0.9 * b[i]) + 0.85 * c[i]);
         let differs = values(ema.network()).iter().zip(expected).any(|(x, y)| (x - y).abs() > 1e-6);

@@ -3,30 +3,30 @@ use residual_model::Kernels;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// What a training ran on.
+/// The software and hardware of a training run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Environment {
-    /// This crate's version.
+    /// The version of this crate.
     pub residual: String,
-    /// Burn's version.
+    /// The version of Burn.
     pub burn: String,
-    /// The backend's name.
+    /// The name of the backend.
     pub backend: String,
-    /// What the device calls itself.
+    /// The name of the device.
     pub device: String,
-    /// The processor, where the system tells.
+    /// The model name of the processor, if the system reports one.
     pub processor: Option<String>,
-    /// Cores at hand.
+    /// The number of cores available to the process.
     pub cores: usize,
-    /// Which code computes blocks.
+    /// The kernels that compute the blocks.
     #[serde(default = "reference")]
     pub kernels: Kernels,
-    /// Operating system and architecture.
+    /// The operating system and architecture.
     pub system: String,
 }
 
 impl Environment {
-    /// This machine, with that backend's device.
+    /// This machine, with the device of a backend.
     pub fn here(backend: Backend, hardware: &Hardware) -> Self {
         Self {
             residual: env!("CARGO_PKG_VERSION").into(),
@@ -42,7 +42,8 @@ impl Environment {
 }
 
 impl fmt::Display for Environment {
-    /// `flex (AMD EPYC 7763, 2 cores, linux x86_64)`; a GPU's name where the backend runs on one.
+    /// Such as `flex (AMD EPYC 7763, 2 cores, linux x86_64)`. On a GPU backend, the GPU's name replaces the
+    /// processor's.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { backend, device, processor, cores, system, .. } = self;
         let machine = match processor {
@@ -53,12 +54,12 @@ impl fmt::Display for Environment {
     }
 }
 
-/// What trainings ran on before there was a choice.
+/// The kernels of runs that were recorded before this field existed.
 fn reference() -> Kernels {
     Kernels::Reference
 }
 
-/// The model name Linux gives of the first processor.
+/// The model name of the first processor. Only Linux reports it.
 fn processor() -> Option<String> {
     let info = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = info.lines().find(|line| line.starts_with("model name"))?;

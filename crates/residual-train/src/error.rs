@@ -2,102 +2,122 @@ use residual_data::DataError;
 use residual_model::ModelError;
 use std::path::{Path, PathBuf};
 
-/// Why a training cannot start or go on.
+/// Why a training run cannot start, continue or be read.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
-    /// The network's description is wrong.
+    /// The network's configuration is invalid.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The data are wrong.
+    /// The dataset is missing or invalid.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// A setting is out of its range.
+    /// A setting is out of range.
     #[error("{name} must be {expected}, not {value}")]
     Setting {
         /// The setting.
         name: &'static str,
-        /// The values allowed.
+        /// The allowed values.
         expected: &'static str,
-        /// The value given.
+        /// The given value.
         value: String,
     },
-    /// Two settings that exclude each other.
+    /// A name that is not in the list of known names.
+    #[error("unknown {kind} `{name}`; expected {expected}")]
+    Unknown {
+        /// What the name stands for, such as a recipe.
+        kind: &'static str,
+        /// The given name.
+        name: String,
+        /// The known names.
+        expected: String,
+    },
+    /// Settings that contradict each other or the network.
     #[error("{0}")]
     Conflict(String),
-    /// Scores that are not numbers.
+    /// The network's scores for a sample are NaN or infinite.
     #[error("the network's scores for sample {sample} are not finite; are the weights and the normalisation right?")]
     Scores {
-        /// Which sample, from 0.
+        /// The index of the sample, from 0.
         sample: usize,
     },
-    /// The network does not fit the data.
-    #[error("network and data do not fit: {0}")]
+    /// The network does not match the data.
+    #[error("the network does not match the data: {0}")]
     Mismatch(String),
-    /// The loss is not a finite number.
+    /// The loss is NaN or infinite.
     #[error(
-        "the loss became {loss} in epoch {epoch}, iteration {iteration}; try a lower learning rate, batch norm, or \
-         without a norm a branch scale or zero initialisation"
+        "the loss became {loss} in epoch {epoch}, iteration {iteration}; try a lower learning rate or batch norm; \
+         without a norm, try a branch scale or zero initialisation"
     )]
     Diverged {
-        /// Epoch, from 1.
+        /// The epoch, from 1.
         epoch: usize,
-        /// Iteration, from 1.
+        /// The iteration, from 1.
         iteration: usize,
         /// The loss.
         loss: f32,
     },
-    /// It was asked to stop.
+    /// The [`StopFlag`](crate::StopFlag) was set.
     #[error("stopped")]
     Stopped,
-    /// Burn's learner reports an error.
+    /// An error from Burn.
     #[error("{0}")]
     Learner(String),
-    /// A file that cannot be read or written.
+    /// A file or directory that cannot be read or written.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// The operation that failed, as a verb.
         action: &'static str,
-        /// The file or folder.
+        /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The error from the operating system.
         source: std::io::Error,
     },
-    /// A folder for a new training that holds one already.
-    #[error("{} holds {} training; choose another folder", path.display(), if *.finished { "a finished" } else { "an unfinished" })]
+    /// A directory for a new run that already holds one.
+    #[error("{} holds {} training run; choose another directory", path.display(), if *.finished { "a finished" } else { "an unfinished" })]
     Occupied {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
-        /// Whether the training there came to its end.
+        /// Whether the run in it is finished.
         finished: bool,
     },
-    /// A file whose content is not what it should be.
+    /// A file or directory with unexpected content.
     #[error("{} {reason}", path.display())]
     BadFile {
-        /// The file or folder.
+        /// The file or directory.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem, worded as the rest of a sentence that starts with the path.
         reason: String,
     },
 }
 
 impl TrainError {
-    /// Whether what was asked for is wrong, rather than something that happened on the way.
+    /// Whether the error comes from an invalid setting, rather than from a failure during the run.
     pub fn is_usage(&self) -> bool {
         match self {
-            Self::Scores { .. } => false,
-            Self::Model(_) | Self::Setting { .. } | Self::Conflict(_) | Self::Mismatch(_) => true,
+            Self::Model(_) | Self::Setting { .. } | Self::Unknown { .. } | Self::Conflict(_) | Self::Mismatch(_) => {
+                true
+            }
             Self::Data(error) => error.is_usage(),
-            Self::Stopped | Self::Diverged { .. } | Self::Learner(_) | Self::Io { .. } | Self::Occupied { .. } => false,
-            Self::BadFile { .. } => false,
+            Self::Scores { .. } | Self::Stopped | Self::Diverged { .. } | Self::Learner(_) => false,
+            Self::Io { .. } | Self::Occupied { .. } | Self::BadFile { .. } => false,
         }
     }
 
-    /// Fails if the data have more classes than the network knows.
-    pub(crate) fn unless_classes_suffice(data: usize, network: usize) -> Result<(), Self> {
-        match data > network {
-            true => Err(Self::Mismatch(format!("the data have {data} classes, the network only {network}"))),
-            false => Ok(()),
+    /// The error for a name that is not the name of a variant of `T`.
+    pub(crate) fn unknown<T: strum::VariantNames>(kind: &'static str, name: &str) -> Self {
+        let expected = match T::VARIANTS {
+            [first, second] => format!("{first} or {second}"),
+            names => format!("one of {}", names.join(", ")),
+        };
+        Self::Unknown { kind, name: name.into(), expected }
+    }
+
+    /// Fails if the data have more classes than the network.
+    pub(crate) fn check_classes(data: usize, network: usize) -> Result<(), Self> {
+        if data > network {
+            return Err(Self::Mismatch(format!("the data have {data} classes, the network only {network}")));
         }
+        Ok(())
     }
 
     pub(crate) fn bad_file(path: &Path, reason: impl Into<String>) -> Self {

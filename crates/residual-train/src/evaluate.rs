@@ -1,9 +1,9 @@
-use crate::TrainError;
+use crate::{StopFlag, TrainError};
 use burn::{
     nn::loss::CrossEntropyLossConfig,
     tensor::{Device, Int, Tensor, Transaction, activation::log_softmax},
 };
-use residual_data::{DataError, Loader, Source};
+use residual_data::{Batch, DataError, Loader, Source};
 use residual_model::Network;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use std::sync::Arc;
 pub struct Evaluation {
     /// Mean cross-entropy, in nats.
     pub loss: f64,
-    /// Fraction misclassified.
+    /// Fraction of samples that are misclassified.
     pub error: f64,
-    /// How many samples.
+    /// Number of samples.
     pub samples: usize,
 }
 
-/// Measures the network by a clean pass over all samples, in inference mode: batch norms use their
-/// running statistics, which stay as they are.
+/// Evaluates a network by a clean pass over all samples in inference mode: batch norms use their running statistics
+/// and do not update them.
 ///
 /// # Errors
 /// If a sample cannot be read.
@@ -30,75 +30,81 @@ pub fn evaluate(
     batch_size: usize,
     device: &Device,
 ) -> Result<Evaluation, DataError> {
-    let loader = ahead(source, batch_size, &device.clone().inner());
-    match measure_all(unread(network, &loader), &|| false) {
+    let loader = prefetching_loader(source, batch_size, &device.clone().inner());
+    match measure_all(measure_batches(network, &loader), &StopFlag::default()) {
         Err(TrainError::Data(error)) => Err(error),
-        result => Ok(result.expect("nobody asked to stop")),
+        result => Ok(result.expect("the stop flag is never set")),
     }
 }
 
-/// What a network makes of a loader's batches.
-pub(crate) fn unread(network: &Network, loader: &Loader) -> impl Iterator<Item = Result<Unread, TrainError>> {
-    loader.batches().map(|batch| {
-        let batch = batch?;
-        let logits = network.forward(batch.images);
-        Ok(Unread::new(loss(&logits, &batch.labels), logits, batch.labels))
-    })
-}
-
-/// Samples in order, read ahead by every core.
-fn ahead(source: &Arc<dyn Source>, batch_size: usize, device: &Device) -> Loader {
+/// A loader that reads the samples in order, on all cores and ahead of time.
+fn prefetching_loader(source: &Arc<dyn Source>, batch_size: usize, device: &Device) -> Loader {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Loader::new(source.clone(), batch_size, device).with_workers(cores).with_prefetch(2)
 }
 
-/// Batches between two reads from the device. On a GPU each waits until all the work before it is done.
+/// The metrics of each batch of a loader, in inference mode.
+pub(crate) fn measure_batches(
+    network: &Network,
+    loader: &Loader,
+) -> impl Iterator<Item = Result<PendingMetrics, TrainError>> {
+    loader.batches().map(move |batch| Ok(measure_batch(network, batch?)))
+}
+
+/// The metrics of a batch, in inference mode.
+pub(crate) fn measure_batch(network: &Network, batch: Batch) -> PendingMetrics {
+    let logits = network.forward(batch.images);
+    PendingMetrics::new(cross_entropy(&logits, &batch.labels), logits, batch.labels)
+}
+
+/// The number of batches whose metrics are read from the device at once. On a GPU, a read waits for all queued work.
 pub(crate) const READ_EVERY: usize = 10;
 
-/// Measures batches one after the other, unless asked to stop.
+/// Sums up the metrics of all batches. Fails with [`TrainError::Stopped`] once the flag is set.
 pub(crate) fn measure_all(
-    batches: impl Iterator<Item = Result<Unread, TrainError>>,
-    stop: &dyn Fn() -> bool,
+    batches: impl Iterator<Item = Result<PendingMetrics, TrainError>>,
+    stop: &StopFlag,
 ) -> Result<Evaluation, TrainError> {
-    let (mut sums, mut unread) = (Sums::default(), Vec::new());
-    let mut add = |unread: &mut Vec<Unread>| read(unread).into_iter().for_each(|batch| sums.add(batch));
+    let (mut sums, mut pending) = (MetricSums::default(), Vec::new());
+    let mut add =
+        |pending: &mut Vec<PendingMetrics>| read_pending(pending).into_iter().for_each(|batch| sums.add(batch));
     for batch in batches {
-        if stop() {
+        if stop.is_set() {
             return Err(TrainError::Stopped);
         }
-        unread.push(batch?);
-        if unread.len() == READ_EVERY {
-            add(&mut unread);
+        pending.push(batch?);
+        if pending.len() == READ_EVERY {
+            add(&mut pending);
         }
     }
-    add(&mut unread);
+    add(&mut pending);
     Ok(sums.evaluation())
 }
 
-/// Every prediction over a set of samples.
+/// The predictions for a set of samples.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Predictions {
     /// Mean cross-entropy, in nats.
     pub loss: f64,
-    /// The class of the highest score, sample by sample; the lower class of two.
+    /// For each sample, the class with the highest score; of equal scores, the lower class.
     pub predicted: Vec<usize>,
-    /// The true class, sample by sample.
+    /// For each sample, the true class.
     pub labels: Vec<usize>,
-    /// How many of the classes score higher than the true one, sample by sample.
+    /// For each sample, the number of classes ranked above the true class. Of equal scores, the lower class ranks
+    /// first.
     pub rank: Vec<usize>,
-    /// The number of classes that the network knows.
+    /// The number of classes of the network.
     pub classes: usize,
 }
 
 impl Predictions {
-    /// The fraction of samples whose true class is not among the k highest scores; `top_k_error(1)` is
-    /// the error.
+    /// The fraction of samples whose true class is not among the k highest scores. `top_k_error(1)` is the error.
     pub fn top_k_error(&self, k: usize) -> f64 {
         let wrong = self.rank.iter().filter(|&&rank| rank >= k).count();
         wrong as f64 / self.rank.len().max(1) as f64
     }
 
-    /// How many samples of each true class (row) were taken for each class (column).
+    /// The confusion matrix: the number of samples of each true class (row) that were predicted as each class (column).
     pub fn confusion(&self) -> Vec<Vec<usize>> {
         let mut table = vec![vec![0; self.classes]; self.classes];
         for (&label, &predicted) in self.labels.iter().zip(&self.predicted) {
@@ -108,11 +114,10 @@ impl Predictions {
     }
 }
 
-/// Predicts every sample, in order, in inference mode.
+/// Predicts the class of every sample, in order, in inference mode.
 ///
 /// # Errors
-/// If the network knows fewer classes than the samples have, a sample cannot be read, or its scores are
-/// not finite.
+/// If the samples have more classes than the network, a sample cannot be read, or its scores are NaN or infinite.
 pub fn predict(
     network: &Network,
     source: &Arc<dyn Source>,
@@ -122,12 +127,12 @@ pub fn predict(
     let device = device.clone().inner();
     let mut loss_sum = 0.0;
     let (mut predicted, mut labels, mut rank, mut classes) = (Vec::new(), Vec::new(), Vec::new(), source.classes());
-    for batch in ahead(source, batch_size, &device).batches() {
+    for batch in prefetching_loader(source, batch_size, &device).batches() {
         let batch = batch?;
         let logits = network.forward(batch.images);
         classes = logits.dims()[1];
-        TrainError::unless_classes_suffice(source.classes(), classes)?;
-        let mean = loss(&logits, &batch.labels);
+        TrainError::check_classes(source.classes(), classes)?;
+        let mean = cross_entropy(&logits, &batch.labels);
         let data = Transaction::default().register(logits).register(batch.labels).register(mean).execute();
         let scores: Vec<f32> = data[0].iter::<f32>().collect();
         let truth: Vec<i64> = data[1].iter::<i64>().collect();
@@ -148,25 +153,34 @@ pub fn predict(
     Ok(Predictions { loss: loss_sum / labels.len().max(1) as f64, predicted, labels, rank, classes })
 }
 
-/// Mean cross-entropy of a batch.
-pub(crate) fn loss(logits: &Tensor<2>, labels: &Tensor<1, Int>) -> Tensor<1> {
+/// The mean cross-entropy of a batch, in nats: `- 1/N Σ_n ln softmax(z_n)_{y_n}`.
+///
+/// # Shapes
+/// - logits: `[batch, classes]`
+/// - labels: `[batch]`
+/// - output: `[1]`
+pub fn cross_entropy(logits: &Tensor<2>, labels: &Tensor<1, Int>) -> Tensor<1> {
     CrossEntropyLossConfig::new().init(&logits.device()).forward(logits.clone(), labels.clone())
 }
 
-/// Mean cross-entropy of a batch against probabilities of the classes: `- Σ_c t_c · ln softmax(z)_c`.
-pub(crate) fn soft_loss(logits: &Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
+/// The mean cross-entropy of a batch against class probabilities t, in nats: `- 1/N Σ_n Σ_c t_nc · ln softmax(z_n)_c`.
+///
+/// # Shapes
+/// - logits and targets: `[batch, classes]`
+/// - output: `[1]`
+pub fn soft_cross_entropy(logits: &Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
     let samples = logits.dims()[0] as f64;
     (log_softmax(logits.clone(), 1) * targets).sum().div_scalar(-samples)
 }
 
-/// One batch's mean loss and number of errors, still on the device.
-pub(crate) struct Unread {
+/// The mean loss and the number of errors of a batch, not yet read from the device.
+pub(crate) struct PendingMetrics {
     loss: Tensor<1>,
     errors: Tensor<1>,
     samples: usize,
 }
 
-impl Unread {
+impl PendingMetrics {
     pub(crate) fn new(loss: Tensor<1>, logits: Tensor<2>, labels: Tensor<1, Int>) -> Self {
         let samples = labels.dims()[0];
         let errors = logits.argmax(1).squeeze_dim::<1>(1).not_equal(labels).float().sum();
@@ -174,43 +188,44 @@ impl Unread {
     }
 }
 
-/// One batch's mean loss and number of errors.
+/// The mean loss and the number of errors of a batch.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Measured {
+pub(crate) struct BatchMetrics {
     pub(crate) loss: f32,
     pub(crate) errors: f32,
     pub(crate) samples: usize,
 }
 
-/// Takes what is unread from the device, all of it at once.
-pub(crate) fn read(unread: &mut Vec<Unread>) -> Vec<Measured> {
+/// Reads all pending metrics from the device at once, and empties the list.
+pub(crate) fn read_pending(pending: &mut Vec<PendingMetrics>) -> Vec<BatchMetrics> {
     let mut transaction = Transaction::default();
-    let mut samples = Vec::with_capacity(unread.len());
-    for batch in unread.drain(..) {
+    let mut samples = Vec::with_capacity(pending.len());
+    for batch in pending.drain(..) {
         transaction = transaction.register(batch.loss).register(batch.errors);
         samples.push(batch.samples);
     }
     let mut values = transaction.execute().into_iter().flat_map(|data| data.iter::<f32>().collect::<Vec<_>>());
     let mut value = || values.next().expect("a value for each tensor");
-    samples.into_iter().map(|samples| Measured { loss: value(), errors: value(), samples }).collect()
+    samples.into_iter().map(|samples| BatchMetrics { loss: value(), errors: value(), samples }).collect()
 }
 
-/// Sums over samples.
+/// Loss and errors, summed over samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Sums {
+pub(crate) struct MetricSums {
     pub(crate) loss: f64,
     pub(crate) errors: f64,
     pub(crate) samples: usize,
 }
 
-impl Sums {
-    /// Adds a batch.
-    pub(crate) fn add(&mut self, batch: Measured) {
+impl MetricSums {
+    /// Adds the metrics of a batch.
+    pub(crate) fn add(&mut self, batch: BatchMetrics) {
         self.loss += f64::from(batch.loss) * batch.samples as f64;
         self.errors += f64::from(batch.errors);
         self.samples += batch.samples;
     }
 
+    /// The means over the samples.
     pub(crate) fn evaluation(&self) -> Evaluation {
         let n = self.samples.max(1) as f64;
         Evaluation { loss: self.loss / n, error: self.errors / n, samples: self.samples }
@@ -224,7 +239,7 @@ mod tests {
     use residual_data::DataName;
 
     #[test]
-    fn many_batches_give_what_their_samples_give_one_by_one() {
+    fn evaluation_matches_a_loop_over_single_samples() {
         let device = Device::flex();
         let source = DataName::Digits.load().unwrap().test;
         let config = TrainConfig::new("dense-resnet4".parse().unwrap(), DataName::Digits).unwrap();
@@ -243,7 +258,7 @@ mod tests {
             wrong += usize::from(scores.iter().any(|&z| z > scores[label]));
         }
         let (loss, error) = (loss / 360.0, wrong as f64 / 360.0);
-        assert!((0.5..1.0).contains(&error), "fresh weights know little: {error}");
+        assert!((0.5..1.0).contains(&error), "the error of untrained weights is {error}");
         assert_eq!((evaluation.samples, evaluation.error), (360, error));
         assert!((evaluation.loss / loss - 1.0).abs() < 1e-5, "{} and {loss}", evaluation.loss);
         assert!((predictions.loss / loss - 1.0).abs() < 1e-5, "{} and {loss}", predictions.loss);

@@ -1,23 +1,23 @@
-//! Files that are there whole or not at all.
+//! Reading and writing files. A file appears under its name only once it is complete.
 
 use crate::TrainError;
-use residual_fetch::write_whole;
+use residual_fetch::write_atomic;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{fs, io, path::Path};
 
-/// Writes a file beside its place and renames it into it, so that a reader sees the old content or
-/// the new and nothing between.
+/// Writes a file atomically: to a temporary file in the same directory, which is then renamed. A reader sees either the
+/// old or the new content.
 ///
 /// # Errors
-/// If the file cannot be written; its old content is then still there.
+/// If the file cannot be written. The old content is then kept.
 pub fn write(path: &Path, content: &[u8]) -> Result<(), TrainError> {
-    write_whole(path, content).map_err(|source| TrainError::Io { action: "write", path: path.into(), source })
+    write_atomic(path, content).map_err(|source| TrainError::Io { action: "write", path: path.into(), source })
 }
 
-/// Writes a value as indented JSON.
+/// Writes a value as indented JSON, like [`write()`].
 ///
 /// # Errors
-/// As [`write()`].
+/// If the value cannot be encoded, or the file cannot be written.
 pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), TrainError> {
     let mut json = serde_json::to_string_pretty(value)
         .map_err(|error| TrainError::bad_file(path, format!("cannot be written as JSON: {error}")))?;
@@ -25,20 +25,20 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), TrainError
     write(path, json.as_bytes())
 }
 
-/// Reads a value from JSON.
+/// Reads a value from a JSON file.
 ///
 /// # Errors
-/// If the file cannot be read, or does not hold such a value.
+/// If the file cannot be read, or does not contain such a value.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, TrainError> {
     let text =
         fs::read_to_string(path).map_err(|source| TrainError::Io { action: "read", path: path.into(), source })?;
     serde_json::from_str(&text).map_err(|error| TrainError::bad_file(path, format!("is not usable: {error}")))
 }
 
-/// Removes a file, or a folder with all that is in it, if it is there.
+/// Removes a file, or a directory with its content. Does nothing if the path does not exist.
 ///
 /// # Errors
-/// If it is there and cannot be removed.
+/// If the path exists and cannot be removed.
 pub fn remove(path: &Path) -> Result<(), TrainError> {
     let result = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
     match result {
@@ -49,10 +49,10 @@ pub fn remove(path: &Path) -> Result<(), TrainError> {
     }
 }
 
-/// Creates a folder and its parents.
+/// Creates a directory and its parents.
 ///
 /// # Errors
-/// If that is not possible.
+/// If the directory cannot be created.
 pub fn create_dir(path: &Path) -> Result<(), TrainError> {
     fs::create_dir_all(path).map_err(|source| TrainError::Io { action: "create", path: path.into(), source })
 }
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_survives_a_file_and_errors_name_it() {
+    fn json_files_round_trip_and_errors_name_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.json");
         write_json(&path, &[1, 2]).unwrap();

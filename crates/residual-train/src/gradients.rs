@@ -1,4 +1,4 @@
-//! What is done to gradients before the optimizer takes them.
+//! Gradient accumulation and clipping.
 
 use burn::{
     module::{Module, ModuleVisitor, Param},
@@ -7,22 +7,23 @@ use burn::{
 };
 use residual_model::Network;
 
-/// Gradients of several batches, on the way to one step.
+/// Averages the gradients of several batches for one optimizer step.
 #[derive(Default)]
-pub(crate) struct Accumulated {
-    /// Their sum, each times its samples.
+pub(crate) struct GradientAccumulator {
+    /// The sum of the batches' gradients, each weighted by its number of samples.
     sum: Option<GradientsParams>,
     batches: usize,
     samples: usize,
 }
 
-impl Accumulated {
+impl GradientAccumulator {
+    /// Whether no batch has been added since the last step.
     pub(crate) fn is_empty(&self) -> bool {
         self.batches == 0
     }
 
-    /// Adds a batch's mean gradient. With `count` batches, or the last of an epoch, it gives their mean over samples and
-    /// starts anew.
+    /// Adds the mean gradient of a batch of `samples` samples. After `count` batches, or after the `last` batch of an
+    /// epoch, returns the mean over all samples and starts again.
     pub(crate) fn add(
         &mut self,
         network: &Network,
@@ -37,7 +38,7 @@ impl Accumulated {
         let weighted = map(network, gradients, |gradient| gradient.mul_scalar(samples as f64));
         let sum = match self.sum.take() {
             None => weighted,
-            Some(sum) => zip(network, sum, weighted, |sum, more| sum + more),
+            Some(sum) => zip(network, sum, weighted, |sum, gradient| sum + gradient),
         };
         self.batches += 1;
         self.samples += samples;
@@ -45,14 +46,14 @@ impl Accumulated {
             self.sum = Some(sum);
             return None;
         }
-        let all = std::mem::take(self).samples as f64;
-        Some(map(network, sum, |sum| sum.div_scalar(all)))
+        let total = std::mem::take(self).samples as f64;
+        Some(map(network, sum, |sum| sum.div_scalar(total)))
     }
 }
 
-/// Shortens the gradient of all parameters together to a norm of at most `most`: `g · min(1, most / (‖g‖ + 1e-6))`,
-/// as PyTorch does. Nothing is read from the device.
-pub(crate) fn clip(network: &Network, gradients: GradientsParams, most: f64) -> GradientsParams {
+/// Scales the gradient g of all parameters together down to a norm of at most `max_norm`:
+/// `g · min(1, max_norm / (‖g‖ + 1e-6))`, as in PyTorch. Does not wait for the device.
+pub(crate) fn clip(network: &Network, gradients: GradientsParams, max_norm: f64) -> GradientsParams {
     let mut squares = Vec::new();
     let gradients = map(network, gradients, |gradient| {
         squares.push((gradient.clone() * gradient.clone()).sum());
@@ -62,18 +63,18 @@ pub(crate) fn clip(network: &Network, gradients: GradientsParams, most: f64) -> 
         return gradients;
     }
     let norm = Tensor::cat(squares, 0).sum().sqrt();
-    let factor = norm.add_scalar(1e-6).recip().mul_scalar(most).clamp_max(1.0);
+    let factor = norm.add_scalar(1e-6).recip().mul_scalar(max_norm).clamp_max(1.0);
     map(network, gradients, |gradient| gradient * factor.clone())
 }
 
-/// Each parameter's gradient, flat, by a function.
+/// Applies a function to the gradient of each parameter, flattened.
 fn map(network: &Network, gradients: GradientsParams, f: impl FnMut(Tensor<1>) -> Tensor<1>) -> GradientsParams {
-    let mut visitor = Map { gradients, f };
-    network.visit(&mut visitor);
-    visitor.gradients
+    let mut mapper = GradientMapper { gradients, f };
+    network.visit(&mut mapper);
+    mapper.gradients
 }
 
-/// Two sets of gradients, by a function of both.
+/// Applies a function to the two gradients of each parameter, flattened.
 fn zip(
     network: &Network,
     gradients: GradientsParams,
@@ -89,12 +90,12 @@ fn zip(
     map(network, gradients, |gradient| f(gradient, others.next().expect("gradients of the same parameters")))
 }
 
-struct Map<F> {
+struct GradientMapper<F> {
     gradients: GradientsParams,
     f: F,
 }
 
-impl<F: FnMut(Tensor<1>) -> Tensor<1>> ModuleVisitor for Map<F> {
+impl<F: FnMut(Tensor<1>) -> Tensor<1>> ModuleVisitor for GradientMapper<F> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(gradient) = self.gradients.remove::<D>(param.id) {
             let dims = gradient.dims();
@@ -107,7 +108,7 @@ impl<F: FnMut(Tensor<1>) -> Tensor<1>> ModuleVisitor for Map<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Device, TrainConfig, evaluate::loss};
+    use crate::{Device, TrainConfig, evaluate::cross_entropy};
     use burn::tensor::{Distribution, Int};
     use residual_data::DataName;
     use residual_model::Norm;
@@ -132,40 +133,40 @@ mod tests {
         let n = images.dims()[0];
         let labels = Tensor::<1, Int>::arange(first..first + n as i64, &images.device());
         let logits = network.forward_training(images, 0, 0);
-        GradientsParams::from_grads(loss(&logits, &labels).backward(), network)
+        GradientsParams::from_grads(cross_entropy(&logits, &labels).backward(), network)
     }
 
     #[test]
-    fn accumulated_gradients_are_those_of_all_samples_at_once() {
+    fn accumulated_gradients_match_one_large_batch() {
         let network = network();
         let device = network.devices()[0].clone();
         let images = Tensor::<4>::random([7, 1, 8, 8], Distribution::Default, &device);
         let whole = values(&network, gradients(&network, images.clone(), 0));
-        let mut accumulated = Accumulated::default();
+        let mut accumulator = GradientAccumulator::default();
         let mut mean = None;
         for (from, to) in [(0, 3), (3, 6), (6, 7)] {
             let part = gradients(&network, images.clone().slice_dim(0, from..to), from as i64);
-            mean = accumulated.add(&network, part, to - from, 3, false);
+            mean = accumulator.add(&network, part, to - from, 3, false);
             assert_eq!(mean.is_some(), to == 7);
         }
         let mean = values(&network, mean.unwrap());
-        assert!(accumulated.is_empty());
+        assert!(accumulator.is_empty());
         let largest = whole.iter().fold(0.0f32, |m, v| m.max(v.abs()));
         assert!(whole.iter().zip(&mean).all(|(a, b)| (a - b).abs() < 1e-5 * largest));
     }
 
     #[test]
-    fn a_long_gradient_is_shortened_and_a_short_one_left() {
+    fn clipping_scales_large_gradients_and_keeps_small_ones() {
         let network = network();
         let device = network.devices()[0].clone();
         let images = Tensor::<4>::random([5, 1, 8, 8], Distribution::Default, &device);
         let norm = |values: &[f32]| values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
         let whole = values(&network, gradients(&network, images.clone(), 0));
-        let most = norm(&whole) / 4.0;
-        let clipped = values(&network, clip(&network, gradients(&network, images.clone(), 0), most));
-        assert!((norm(&clipped) / most - 1.0).abs() < 1e-4);
+        let max_norm = norm(&whole) / 4.0;
+        let clipped = values(&network, clip(&network, gradients(&network, images.clone(), 0), max_norm));
+        assert!((norm(&clipped) / max_norm - 1.0).abs() < 1e-4);
         assert!(whole.iter().zip(&clipped).all(|(a, b)| (a / 4.0 - b).abs() < 1e-4));
-        let left = values(&network, clip(&network, gradients(&network, images, 0), 8.0 * most));
-        assert_eq!(left, whole);
+        let kept = values(&network, clip(&network, gradients(&network, images, 0), 8.0 * max_norm));
+        assert_eq!(kept, whole);
     }
 }

@@ -1,40 +1,52 @@
-//! Parameter ids of a training.
+//! Parameter ids during a training run.
 //!
-//! Burn gives every parameter a random id, and keys the state of an optimizer by them. A training gives its network the
-//! hashes of the parameters' paths instead: then the bytes of a checkpoint are a function of the configuration, and
-//! the state in it finds its parameters in any process. A network that leaves the training gets new ids, so that it can
-//! be part of a module beside others.
+//! Burn gives every parameter a random id and uses it as the key of the parameter's optimizer state. A training run
+//! replaces the ids by hashes of the parameters' paths. The bytes of a checkpoint are then a function of the
+//! configuration, and any process can match the optimizer state in it to the parameters. When the network leaves the
+//! run, its parameters get new unique ids, so that it can be used in a module together with other networks.
 
 use burn::{
-    module::{Module, ModuleMapper, Param, ParamId},
+    module::{Module, ModuleMapper, Param, ParamGroup, ParamId},
     tensor::{Bytes, Tensor},
 };
 use burn_pack::{Error, Reader, Writer};
 use fnv::FnvHasher;
+use residual_model::parameters::for_each_parameter;
 use std::hash::Hasher;
 
-/// Gives every parameter the id of its path.
-pub(crate) fn by_path<M: Module>(module: M) -> M {
-    module.map(&mut Assign { path: Vec::new(), id: of_path })
+/// Sets the id of every parameter to the hash of its path.
+pub(crate) fn assign_by_path<M: Module>(module: M) -> M {
+    module.map(&mut IdAssigner { path: Vec::new(), id: hash })
 }
 
-/// Gives every parameter a new id.
-pub(crate) fn unique<M: Module>(module: M) -> M {
-    module.map(&mut Assign { path: Vec::new(), id: |_| ParamId::new() })
+/// Gives every parameter a new unique id.
+pub(crate) fn assign_unique<M: Module>(module: M) -> M {
+    module.map(&mut IdAssigner { path: Vec::new(), id: |_| ParamId::new() })
 }
 
-fn of_path(path: &str) -> ParamId {
+/// The parameters whose paths satisfy a predicate.
+pub(crate) fn group<M: Module>(module: &M, predicate: impl Fn(&str) -> bool) -> ParamGroup {
+    let mut ids = Vec::new();
+    for_each_parameter(module, |parameter| {
+        if predicate(parameter.path) {
+            ids.push(parameter.id);
+        }
+    });
+    ParamGroup::from_ids(ids)
+}
+
+fn hash(path: &str) -> ParamId {
     let mut hasher = FnvHasher::default();
     hasher.write(path.as_bytes());
     hasher.finish().into()
 }
 
-struct Assign {
+struct IdAssigner {
     path: Vec<String>,
     id: fn(&str) -> ParamId,
 }
 
-impl ModuleMapper for Assign {
+impl ModuleMapper for IdAssigner {
     fn enter_module(&mut self, name: &str, _container_type: &str) {
         self.path.push(name.into());
     }
@@ -49,13 +61,13 @@ impl ModuleMapper for Assign {
     }
 }
 
-/// A record of a module whose field `network` has its parameters' ids by path, with those of running statistics too,
-/// which a module keeps to itself.
+/// Rewrites the record of a module whose field `network` has path ids: running statistics, whose ids the module does
+/// not expose, get path ids too.
 pub(crate) fn canonical_module(record: Bytes) -> Result<Vec<u8>, Error> {
-    canonical(record, |name, _| Some(of_path(name.strip_prefix("network.").unwrap_or(name)).val()))
+    canonical(record, |name, _| Some(hash(name.strip_prefix("network.").unwrap_or(name)).val()))
 }
 
-/// A record of an optimizer, its tensors in the order of their names.
+/// Rewrites the record of an optimizer with its tensors in the order of their names.
 pub(crate) fn canonical_optimizer(record: Bytes) -> Result<Vec<u8>, Error> {
     canonical(record, |_, id| id)
 }

@@ -1,9 +1,9 @@
 //! Training on Burn's `Learner`: configuration, schedules, run directories, checkpoints.
 //!
-//! [`Training`] takes a [`TrainConfig`], a dataset and a device, and runs Burn's
-//! `SupervisedTraining` with a training loop of our own in it, one that measures the training error
-//! by a clean pass, stops on a loss that is not finite, and resumes where it was interrupted.
-//! With a [`RunDir`] everything is written down as it goes.
+//! [`Training`] takes a [`TrainConfig`] and a device. It runs Burn's `SupervisedTraining` with its own training loop,
+//! which measures the training error by a clean pass, fails if the loss becomes NaN or infinite, and resumes
+//! bit-exactly. With a [`RunDir`], configuration, metrics, checkpoints and weights are written to files. [`Comparison`]
+//! reads several run directories side by side.
 //!
 //! ```
 //! use residual_train::{DataName, Device, TrainConfig, Training};
@@ -16,15 +16,17 @@
 //!
 //! # Feature flags
 //!
-//! Those of `residual-backend`; `flex` is on by default.
+//! The same as those of `residual-backend`; `flex` is on by default.
 
 mod checkpoint;
+mod comparison;
 mod config;
 mod directory;
 mod ema;
 mod environment;
 mod error;
 mod evaluate;
+mod event;
 pub mod files;
 mod gradients;
 mod ids;
@@ -33,22 +35,28 @@ mod memory;
 mod metrics;
 mod progress;
 mod recipe;
+mod run_options;
 mod schedule;
+mod session;
 mod sgd;
-mod throughput;
+mod sinks;
 mod training;
+mod training_loop;
 
 pub use burn::tensor::Device;
 pub use checkpoint::Checkpoint;
+pub use comparison::{ComparedRun, Comparison};
 pub use config::{Evaluate, OnNan, Optimizer, Start, TrainConfig};
 pub use directory::RunDir;
 pub use environment::Environment;
 pub use error::TrainError;
-pub use evaluate::{Evaluation, Predictions, evaluate, predict};
+pub use evaluate::{Evaluation, Predictions, cross_entropy, evaluate, predict, soft_cross_entropy};
+pub use event::Event;
 pub use memory::Memory;
 pub use metrics::{Row, Split};
-pub use recipe::{Length, Recipe};
+pub use recipe::{Recipe, RecipeOverrides};
 pub use residual_data::{Augmentation, DataConfig, DataName, Normalize};
-pub use schedule::{Decay, Schedule, Warmup};
-pub use throughput::{Feed, Throughput, matmul_flops, throughput};
-pub use training::{Event, Outcome, Status, StopFlag, Training};
+pub use run_options::StopFlag;
+pub use schedule::{Decay, DecayKind, Schedule, Warmup};
+pub use session::Status;
+pub use training::{Outcome, Training};

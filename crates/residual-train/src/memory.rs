@@ -3,44 +3,44 @@ use residual_data::{DataError, DataName};
 use residual_model::{Kernels, summary::SummaryRow};
 use serde::Serialize;
 
-/// The memory that a training on a CPU is expected to take at its peak, in bytes.
+/// The expected peak memory of a training run on a CPU, in bytes.
 ///
-/// Activations are those of the forward pass that the backward pass reads. With fused kernels these are the output of
-/// every convolution and of every block; with recomputation the blocks' outputs and one block's convolutions; with
-/// Burn's operations every operation's result. Measured on CIFAR-10, networks of 20, 56 and 110 layers in batches of 32
-/// and 128 take within 7 % of the sum with any of them.
+/// Activations are the results of the forward pass that the backward pass reads: with fused kernels, the output of
+/// every convolution and of every block; with recomputation, the outputs of the blocks and of one block's convolutions;
+/// with Burn's operations, the result of every operation. On CIFAR-10, with networks of 20, 56 and 110 layers and
+/// batches of 32 and 128, the measured peak is within 7 % of the total for each of these kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Memory {
     /// The program with its libraries and threads.
     pub program: u64,
-    /// The samples, where they are held in memory, and the batches read ahead.
+    /// The samples, if the dataset is held in memory, and the prefetched batches.
     pub data: u64,
-    /// Weights, with their moving average, the best so far, and their copies while a checkpoint is written.
+    /// The weights, their moving average, the best weights so far, and the copies made while a checkpoint is written.
     pub weights: u64,
-    /// Gradients, and the optimizer's velocity.
+    /// The gradients and the optimizer's velocity.
     pub optimizer: u64,
-    /// What the forward pass leaves for the backward pass.
+    /// The results of the forward pass that are kept for the backward pass.
     pub activations: u64,
-    /// Room that operations work in.
+    /// Temporary buffers of the operations.
     pub workspace: u64,
 }
 
-/// Of a training of a small network on little data.
+/// The memory of a run with a small network and little data.
 const PROGRAM: u64 = 50 << 20;
 
-/// What kernels and allocators keep to use again, at least.
-const ROOM: u64 = 64 << 20;
+/// The minimum memory that kernels and allocators keep for reuse.
+const MIN_WORKSPACE: u64 = 64 << 20;
 
-/// Results of its output's size that Burn's operations leave of a layer.
+/// The number of results per layer that Burn's operations keep, each as large as the layer's output.
 const REFERENCE_COPIES: u64 = 3;
 
 const FLOAT: u64 = size_of::<f32>() as u64;
 
 impl Memory {
-    /// What a training is expected to take with these kernels.
+    /// The expected memory of a run with these kernels.
     ///
     /// # Errors
-    /// If the images' folder or the data's settings cannot be used.
+    /// If the directory or the settings of the dataset cannot be used.
     pub fn expected(config: &TrainConfig, kernels: Kernels) -> Result<Self, DataError> {
         let summary = config.network.summary();
         let batch = config.batch_size.min(config.data.describe()?.train) as u64;
@@ -54,21 +54,21 @@ impl Memory {
         Ok(Self {
             program: PROGRAM,
             data: data(config, batch)?,
-            // A checkpoint has weights, velocity and best weights, as records and in its file.
+            // A checkpoint has weights, velocity and best weights, once as records and once in the file's bytes.
             weights: weights * (2 + 6 + 3 * u64::from(config.ema.is_some())),
             optimizer: 2 * weights,
             activations: kept,
-            workspace: ROOM.max(2 * activations.largest),
+            workspace: MIN_WORKSPACE.max(2 * activations.largest),
         })
     }
 
-    /// All of it.
+    /// The sum of all parts.
     pub fn total(&self) -> u64 {
         let Self { program, data, weights, optimizer, activations, workspace } = self;
         program + data + weights + optimizer + activations + workspace
     }
 
-    /// The memory of this machine, or that this process may use of it.
+    /// The memory of this machine in bytes, or the part of it that the process may use.
     pub fn available() -> u64 {
         let mut system = sysinfo::System::new();
         system.refresh_memory();
@@ -86,19 +86,19 @@ fn data(config: &TrainConfig, batch: u64) -> Result<u64, DataError> {
         DataName::Mnist | DataName::FashionMnist => (70_000, 1),
         DataName::Folder => (0, 0),
     };
-    // Three batches are under way: two read ahead, and one in use.
+    // Three batches: two prefetched, one in use.
     Ok(samples * values * bytes + 3 * FLOAT * values * batch)
 }
 
-/// Sizes of the outputs of a network's layers, in bytes for a batch.
+/// The sizes of a network's layer outputs, in bytes per batch.
 struct Activations {
-    /// Of all weighted layers, but those that are sooner computed again than kept.
+    /// All weighted layers, except those whose outputs the kernels recompute instead of keeping them.
     layers: u64,
-    /// Of all blocks, and of the stem.
+    /// All blocks, and the stem.
     blocks: u64,
-    /// Of the largest layer.
+    /// The largest layer.
     largest: u64,
-    /// Of the layers of the block where they are largest.
+    /// The layers of the largest block.
     largest_block: u64,
 }
 
@@ -109,7 +109,7 @@ impl Activations {
         let mut activations = Self { layers: 0, blocks: 0, largest: 0, largest_block: 0 };
         for block in rows.chunk_by(|a, b| block(a) == block(b)) {
             let layers = block.iter().filter(|row| !is_cheap(row)).map(size).sum::<u64>();
-            // A shortcut with a weight has an output of its own, beside the block's.
+            // A projection shortcut has an output of its own, in addition to the block's.
             let shortcut = block.iter().filter(|row| row.layer.ends_with(".shortcut")).map(size).sum::<u64>();
             activations.layers += layers;
             activations.blocks += shortcut + block.iter().map(size).next_back().unwrap_or_default();
@@ -120,7 +120,8 @@ impl Activations {
     }
 }
 
-/// Whether a layer's output takes so few products that the kernels compute it again, as a stem's.
+/// Whether a layer, such as the stem, takes so few multiply-adds per output value that the kernels recompute its
+/// output.
 fn is_cheap(row: &SummaryRow) -> bool {
     row.multiply_adds <= 32 * row.output.iter().product::<usize>() as u64
 }
@@ -130,11 +131,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn activations_are_counted_by_hand_for_a_small_network() {
+    fn activations_of_a_small_network_match_a_count_by_hand() {
         let config = TrainConfig::new("resnet8".parse().unwrap(), DataName::Cifar10).unwrap();
         let config = TrainConfig { batch_size: 2, ..config };
         let memory = |kernels| Memory::expected(&config, kernels).unwrap();
-        // Outputs of 16x32x32, 32x16x16 and 64x8x8, two layers and a block each, and the stem's block; 10 scores.
+        // Outputs of 16x32x32, 32x16x16 and 64x8x8 from two layers and a block each, the stem's block, and 10 scores.
         let [a, b, c] = [16 * 1024, 32 * 256, 64 * 64].map(|n: u64| 4 * 2 * n);
         let head = 4 * 2 * 10;
         assert_eq!(memory(Kernels::Fused).activations, a + 3 * (a + b + c) + 2 * head);
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn deeper_nets_and_larger_batches_take_more_and_recomputation_less() {
+    fn depth_and_batch_size_increase_the_total_and_recomputation_reduces_it() {
         let total = |net: &str, batch_size, kernels| {
             let config = TrainConfig::new(net.parse().unwrap(), DataName::Cifar10).unwrap();
             Memory::expected(&TrainConfig { batch_size, ..config }, kernels).unwrap().total()

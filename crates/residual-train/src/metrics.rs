@@ -2,36 +2,55 @@ use crate::{TrainError, files};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::path::Path;
 
-/// What a row of metrics was measured on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// The source of a row of metrics.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    strum::Display,
+    strum::EnumString,
+    strum::VariantArray,
+    strum::VariantNames,
+)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case", parse_err_ty = TrainError, parse_err_fn = unknown_split)]
 pub enum Split {
-    /// The training batches as they passed, while the weights moved.
+    /// The training batches of an epoch, measured during training while the weights change.
     Running,
     /// A clean pass over the training set.
     Train,
     /// A clean pass over the test set.
     Test,
-    /// Not a measurement: the loss was not finite, and the training went back and on with this rate.
+    /// Not a measurement: the loss was NaN or infinite, and the run went back to a checkpoint and continued with the
+    /// learning rate of this row.
     Rewind,
 }
 
-/// One line of `metrics.csv`.
+fn unknown_split(name: &str) -> TrainError {
+    TrainError::unknown::<Split>("split", name)
+}
+
+/// A row of `metrics.csv`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// Epoch, from 1.
+    /// The epoch, from 1.
     pub epoch: usize,
-    /// What was measured.
+    /// The source of the row.
     pub split: Split,
-    /// Mean cross-entropy over the samples, in nats.
+    /// The mean cross-entropy over the samples, in nats.
     pub loss: f64,
-    /// Fraction of samples misclassified.
+    /// The fraction of samples that are misclassified.
     pub error: f64,
     /// The learning rate of the epoch's last iteration.
     pub lr: f64,
-    /// Time taken.
+    /// The time taken, in seconds.
     pub seconds: f64,
-    /// Samples a second.
+    /// Samples per second.
     pub images_per_second: f64,
 }
 
@@ -43,7 +62,7 @@ pub(crate) fn write<R: Serialize>(path: &Path, rows: &[R]) -> Result<(), TrainEr
     files::write(path, &bytes.map_err(|e| TrainError::bad_file(path, format!("cannot be written: {e}")))?)
 }
 
-/// Reads what [`write`] wrote.
+/// Reads the rows that [`write`] wrote.
 pub(crate) fn read<R: DeserializeOwned>(path: &Path) -> Result<Vec<R>, TrainError> {
     let bad = |e: csv::Error| TrainError::bad_file(path, format!("is not usable: {e}"));
     csv::Reader::from_path(path).map_err(bad)?.deserialize().collect::<Result<_, _>>().map_err(bad)
@@ -68,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_survive_a_file() {
+    fn rows_round_trip_through_a_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.csv");
         let rows = [row(1, 0.1 + 0.2), Row { split: Split::Running, ..row(2, 1e-9) }];
@@ -77,10 +96,20 @@ mod tests {
     }
 
     #[test]
-    fn training_is_stale_when_the_best_epoch_is_long_past() {
+    fn a_run_is_stale_when_patience_epochs_have_passed_since_the_best() {
         let rows = [row(1, 1.0), row(2, 0.5), row(3, 0.6), row(4, 0.7)];
         assert!(!is_stale(&rows[..2], 1) && is_stale(&rows[..3], 1));
         assert!(!is_stale(&rows, 3) && is_stale(&rows, 2));
         assert!(!is_stale(&[], 1));
+    }
+
+    #[test]
+    fn split_names_are_the_words_of_the_csv() {
+        for &split in <Split as strum::VariantArray>::VARIANTS {
+            assert_eq!(serde_json::to_string(&split).unwrap(), format!("\"{split}\""));
+            assert_eq!(split.to_string().parse::<Split>().unwrap(), split);
+        }
+        let error = "valid".parse::<Split>().unwrap_err().to_string();
+        assert_eq!(error, "unknown split `valid`; expected one of running, train, test, rewind");
     }
 }

@@ -1,26 +1,26 @@
-use crate::evaluate::Sums;
+use crate::evaluate::MetricSums;
 use serde::{Deserialize, Serialize};
 
-/// How far a training has come.
+/// The progress of a training run, as stored in a checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Progress {
-    /// Epochs finished.
+    /// Finished epochs.
     pub(crate) epoch: usize,
-    /// Batches of the next epoch that are done.
+    /// Finished batches of the running epoch.
     pub(crate) batch: usize,
     /// Optimizer steps taken.
     pub(crate) iteration: usize,
-    /// What those batches measured.
-    pub(crate) running: Sums,
-    /// What the last of them did, those that no window is full of yet.
-    pub(crate) window: Sums,
-    /// The time they took.
+    /// The metrics of the running epoch's batches.
+    pub(crate) running: MetricSums,
+    /// The metrics of the batches since the last full window.
+    pub(crate) window: MetricSums,
+    /// The training time of the running epoch, in seconds.
     pub(crate) seconds: f64,
-    /// The epoch with the lowest test error, and that.
+    /// The epoch with the lowest test error, and the error.
     pub(crate) best: Option<(usize, f64)>,
-    /// How often the training went back after it diverged.
+    /// How often the run was rewound to a checkpoint because it had diverged.
     pub(crate) rewinds: usize,
-    /// Whether that is how it came here.
+    /// Whether the run was rewound to this point and has not taken a step since.
     #[serde(default)]
     pub(crate) rewound: bool,
 }
@@ -31,9 +31,9 @@ impl Progress {
         *self = Self { epoch: epoch + 1, iteration, best, rewinds, ..Self::default() };
     }
 
-    /// Notes a test error, and says whether it is the lowest.
+    /// Records a test error. Returns whether it is the lowest so far.
     pub(crate) fn improves(&mut self, epoch: usize, error: f64) -> bool {
-        let improves = self.best.is_none_or(|(_, least)| error < least);
+        let improves = self.best.is_none_or(|(_, lowest)| error < lowest);
         if improves {
             self.best = Some((epoch, error));
         }

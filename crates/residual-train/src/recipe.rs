@@ -1,62 +1,82 @@
 use crate::{Decay, Evaluate, Optimizer, Schedule, TrainConfig, TrainError, Warmup};
 use residual_data::{Augmentation, DataConfig, DataName, Normalize};
 use residual_model::{Family, NetName};
-use std::{fmt, str::FromStr};
 
-/// A published way to train, or one of our own.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+/// A set of training hyperparameters, from the literature or from this project.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    strum::Display,
+    strum::EnumString,
+    strum::VariantArray,
+    strum::VariantNames,
+)]
+#[strum(serialize_all = "kebab-case", parse_err_ty = TrainError, parse_err_fn = unknown_recipe)]
 pub enum Recipe {
-    /// [`TrainConfig::new`]: ten epochs by a cosine, for small datasets such as the digits.
+    /// [`TrainConfig::new`]: ten epochs with cosine decay, for small datasets such as the digits.
     #[default]
     Digits,
-    /// He et al. 2015, section 4.2: batches of 128, rate 0.1 divided by 10 at 32k and 48k of 64k iterations, weight decay
-    /// 1e-4, flips and crops with 4 pixels around, per-pixel mean; from 110 layers on at 0.01 until the training error is
-    /// below 80 %. All 50,000 images are trained on; 45,000 with 5,000 held out by `validation`.
+    /// He et al. 2015, section 4.2: batches of 128, learning rate 0.1, divided by 10 at 32k and 48k of 64k iterations,
+    /// weight decay 1e-4, flips and crops with a padding of 4 pixels, per-pixel mean. Networks of 110 or more layers
+    /// start at 0.01 until the training error is below 80 %. Trains on all 50,000 images, or on 45,000 with
+    /// `validation` set to 5,000.
+    #[strum(serialize = "he2015-cifar")]
     He2015Cifar,
-    /// He et al. 2016, appendix: the same, at 0.01 for the first 400 iterations.
+    /// He et al. 2016, appendix: the same, with a learning rate of 0.01 for the first 400 iterations.
+    #[strum(serialize = "he2016-preact")]
     He2016Preact,
-    /// ImageNet as torchvision's reference trains it: 90 epochs in batches of 256, rate 0.1 divided by 10 every 30 epochs,
-    /// weight decay 1e-4, random resized crops and flips.
+    /// ImageNet as in torchvision's reference training: 90 epochs in batches of 256, learning rate 0.1, divided by 10
+    /// every 30 epochs, weight decay 1e-4, random resized crops and flips.
+    #[strum(serialize = "imagenet-90")]
     Imagenet90,
-    /// Ours, for a CPU: fifteen epochs in batches of 128, one cycle of the rate to 0.2 and down to 0 (Smith & Topin
-    /// 2018), Nesterov momentum, weight decay 5e-4, flips and crops. In 30 minutes on two cores ResNet-20 came to a test
-    /// error of 11.0 %, its plain twin to 13.5 % (one seed each; `results/cifar10`).
+    /// This project's recipe for CPUs: fifteen epochs in batches of 128, one cycle of the learning rate up to 0.2 and
+    /// down to 0 (Smith & Topin 2018), Nesterov momentum, weight decay 5e-4, flips and crops. In 30 minutes on two
+    /// cores, ResNet-20 reached a test error of 11.0 % and its plain twin 13.5 % (one seed each; `results/cifar10`).
     QuickCifar,
 }
 
-/// What of a recipe's length is other than the recipe says. Warm-up, milestones and epochs follow from it.
+fn unknown_recipe(name: &str) -> TrainError {
+    TrainError::unknown::<Recipe>("recipe", name)
+}
+
+/// Settings that replace those of a recipe. The recipe derives its warm-up, milestones and epochs from them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Length {
+pub struct RecipeOverrides {
     /// Passes over the training set.
     pub epochs: Option<usize>,
-    /// Samples in a batch.
+    /// Samples per batch.
     pub batch_size: Option<usize>,
-    /// Batches for a step.
+    /// Batches per optimizer step.
     pub accumulate: Option<usize>,
 }
 
 impl Recipe {
-    /// Every recipe there is.
-    pub const ALL: &[Self] = &[Self::Digits, Self::He2015Cifar, Self::He2016Preact, Self::Imagenet90, Self::QuickCifar];
+    /// All recipes.
+    pub const ALL: &[Self] = <Self as strum::VariantArray>::VARIANTS;
 
-    /// What it is, in a line.
+    /// A description in one line.
     pub fn summary(self) -> &'static str {
         match self {
-            Self::Digits => "10 epochs of batches of 64, cosine from 0.05: for small datasets",
+            Self::Digits => "10 epochs in batches of 64, cosine decay from 0.05; for small datasets",
             Self::He2015Cifar => {
-                "He et al. 2015: 64k iterations of 128, 0.1 divided by 10 at 32k and 48k, flip and crop"
+                "He et al. 2015: 64k iterations in batches of 128, 0.1 divided by 10 at 32k and 48k, flip and crop"
             }
-            Self::He2016Preact => "He et al. 2016: the same after 400 iterations at 0.01",
+            Self::He2016Preact => "He et al. 2016: as he2015-cifar, after 400 iterations at 0.01",
             Self::Imagenet90 => {
-                "90 epochs of batches of 256, 0.1 divided by 10 every 30, random resized crops and flips"
+                "90 epochs in batches of 256, 0.1 divided by 10 every 30 epochs, random resized crops and flips"
             }
             Self::QuickCifar => {
-                "15 epochs of batches of 128, one cycle to 0.2: resnet20 to 11 % in half an hour on 2 cores"
+                "15 epochs in batches of 128, one cycle up to 0.2; resnet20 reaches 11 % in half an hour on 2 cores"
             }
         }
     }
 
-    /// The dataset it is for.
+    /// The dataset that the recipe is made for.
     pub fn data(self) -> DataConfig {
         match self {
             Self::Digits => DataName::Digits.into(),
@@ -68,26 +88,31 @@ impl Recipe {
         }
     }
 
-    /// The configuration for a network and data, seed 0.
+    /// The configuration for a network and a dataset, with seed 0.
     ///
     /// # Errors
-    /// If there is no such network, or the dataset's folder cannot be used.
+    /// If there is no such network, or the dataset's directory cannot be used.
     pub fn config(self, net: NetName, data: DataConfig) -> Result<TrainConfig, TrainError> {
-        self.config_of(net, data, Length::default())
+        self.config_with(net, data, RecipeOverrides::default())
     }
 
-    /// The configuration for a network and data, of another length: the papers' iterations stay what they are, and
-    /// what is a part of the training, such as a third or a number of epochs, stays that part.
+    /// The configuration for a network and a dataset, with some of the recipe's settings replaced. Iterations that come
+    /// from a paper stay the same. Iterations that are a fraction of the run or a number of epochs are scaled.
     ///
     /// # Errors
     /// As [`Self::config`].
-    pub fn config_of(self, net: NetName, data: DataConfig, length: Length) -> Result<TrainConfig, TrainError> {
+    pub fn config_with(
+        self,
+        net: NetName,
+        data: DataConfig,
+        overrides: RecipeOverrides,
+    ) -> Result<TrainConfig, TrainError> {
         let mut config = TrainConfig::new(net, data)?;
-        config.batch_size = length.batch_size.unwrap_or(self.batch_size());
-        config.accumulate = length.accumulate.unwrap_or(config.accumulate);
+        config.batch_size = overrides.batch_size.unwrap_or(self.batch_size());
+        config.accumulate = overrides.accumulate.unwrap_or(config.accumulate);
         let batches = config.data.describe()?.train.div_ceil(config.batch_size.max(1));
         let steps = batches.div_ceil(config.accumulate.max(1)).max(1);
-        let epochs = |usual: usize| length.epochs.unwrap_or(usual);
+        let epochs = |usual: usize| overrides.epochs.unwrap_or(usual);
         let flip_and_crop = Augmentation { crop: 4, flip: true, ..Augmentation::default() };
         let by_ten = |lr: f64, milestones: Vec<usize>, warmup: Warmup| Schedule {
             lr,
@@ -104,10 +129,10 @@ impl Recipe {
         };
         Ok(match self {
             Self::Digits => TrainConfig { epochs: epochs(config.epochs), ..config },
-            Self::He2015Cifar => cifar(match net.depth >= 110 && net.family != Family::Dense {
-                true => Warmup::UntilError { lr: 0.01, threshold: 0.8 },
-                false => Warmup::None,
-            }),
+            Self::He2015Cifar if net.depth >= 110 && net.family != Family::Dense => {
+                cifar(Warmup::UntilError { lr: 0.01, threshold: 0.8 })
+            }
+            Self::He2015Cifar => cifar(Warmup::None),
             Self::He2016Preact => cifar(Warmup::Constant { lr: 0.01, iterations: 400 }),
             Self::Imagenet90 => TrainConfig {
                 epochs: epochs(90),
@@ -144,29 +169,6 @@ impl Recipe {
     }
 }
 
-impl fmt::Display for Recipe {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Digits => "digits",
-            Self::He2015Cifar => "he2015-cifar",
-            Self::He2016Preact => "he2016-preact",
-            Self::Imagenet90 => "imagenet-90",
-            Self::QuickCifar => "quick-cifar",
-        })
-    }
-}
-
-impl FromStr for Recipe {
-    type Err = TrainError;
-
-    fn from_str(name: &str) -> Result<Self, TrainError> {
-        Self::ALL.iter().copied().find(|recipe| recipe.to_string() == name).ok_or_else(|| {
-            let expected = Self::ALL.iter().map(Self::to_string).collect::<Vec<_>>().join(", ");
-            TrainError::Conflict(format!("unknown recipe `{name}`; expected one of {expected}"))
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn the_papers_recipe_is_the_papers() {
+    fn he2015_cifar_matches_the_paper() {
         let config = config(Recipe::He2015Cifar, "resnet20");
         assert_eq!((config.batch_size, config.iterations, config.epochs), (128, Some(64_000), 164));
         let rate = |t| config.schedule.rate(t, 64_000, false);
@@ -189,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn deep_nets_warm_up_until_they_learn() {
+    fn deep_nets_start_at_a_low_rate() {
         let deep = config(Recipe::He2015Cifar, "resnet110").schedule;
         assert_eq!((deep.rate(999, 64_000, false), deep.rate(999, 64_000, true)), (0.01, 0.1));
         let preact = config(Recipe::He2016Preact, "preact_resnet164").schedule;
@@ -197,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn one_cycle_rises_and_falls() {
+    fn quick_cifar_is_one_cycle() {
         let config = config(Recipe::QuickCifar, "resnet20");
         let total = 15 * 391;
         let rates: Vec<f64> = (0..total).map(|t| config.schedule.rate(t, total, true)).collect();
@@ -206,23 +208,25 @@ mod tests {
     }
 
     #[test]
-    fn a_recipe_of_another_length_keeps_its_form() {
-        let of = |recipe: Recipe, length| {
+    fn overrides_scale_warm_up_milestones_and_epochs() {
+        let config = |recipe: Recipe, overrides| {
             let data = DataConfig { dir: None, ..DataName::Cifar10.into() };
-            recipe.config_of("resnet20".parse().unwrap(), data, length).unwrap()
+            recipe.config_with("resnet20".parse().unwrap(), data, overrides).unwrap()
         };
-        let short = of(Recipe::QuickCifar, Length { epochs: Some(5), ..Length::default() });
+        let short = config(Recipe::QuickCifar, RecipeOverrides { epochs: Some(5), ..RecipeOverrides::default() });
         assert_eq!((short.epochs, short.schedule.warmup), (5, Warmup::Linear { iterations: 391 }));
-        let summed = of(Recipe::QuickCifar, Length { accumulate: Some(2), ..Length::default() });
-        assert_eq!(summed.schedule.warmup, Warmup::Linear { iterations: 3 * 196 });
-        let large = of(Recipe::He2015Cifar, Length { batch_size: Some(256), ..Length::default() });
+        let accumulated =
+            config(Recipe::QuickCifar, RecipeOverrides { accumulate: Some(2), ..RecipeOverrides::default() });
+        assert_eq!(accumulated.schedule.warmup, Warmup::Linear { iterations: 3 * 196 });
+        let large =
+            config(Recipe::He2015Cifar, RecipeOverrides { batch_size: Some(256), ..RecipeOverrides::default() });
         assert_eq!((large.epochs, large.steps(196)), (327, 64_000));
-        let small = of(Recipe::Imagenet90, Length { batch_size: Some(100), ..Length::default() });
+        let small = config(Recipe::Imagenet90, RecipeOverrides { batch_size: Some(100), ..RecipeOverrides::default() });
         assert_eq!(small.schedule.decay, Decay::Step { milestones: vec![15_000, 30_000], factor: 0.1 });
     }
 
     #[test]
-    fn names_survive_a_round_trip_and_others_are_refused() {
+    fn names_round_trip_and_unknown_names_are_rejected() {
         for &recipe in Recipe::ALL {
             assert_eq!(recipe.to_string().parse::<Recipe>().unwrap(), recipe);
         }

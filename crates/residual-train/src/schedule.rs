@@ -1,3 +1,4 @@
+use crate::TrainError;
 use burn::optim::{
     LearningRate,
     lr_scheduler::{LrScheduler, LrSchedulerRecord},
@@ -12,8 +13,14 @@ use std::{
 };
 
 /// How the learning rate falls from its peak.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, strum::EnumDiscriminants)]
 #[serde(rename_all = "kebab-case", tag = "kind", deny_unknown_fields)]
+#[strum_discriminants(
+    name(DecayKind),
+    doc = "The kind of a [`Decay`], without its settings.",
+    derive(strum::Display, strum::EnumString, strum::VariantArray, strum::VariantNames),
+    strum(serialize_all = "kebab-case", parse_err_ty = TrainError, parse_err_fn = unknown_decay)
+)]
 pub enum Decay {
     /// `lr`
     Constant,
@@ -23,37 +30,41 @@ pub enum Decay {
     Linear,
     /// `lr · factor^k`, k the number of milestones reached (He et al. 2015, section 4.2: 0.1 at 32k and 48k).
     Step {
-        /// Iterations at which the rate falls.
+        /// The iterations at which the rate falls.
         milestones: Vec<usize>,
-        /// What it is multiplied by.
+        /// The factor by which the rate is multiplied.
         factor: f64,
     },
+}
+
+fn unknown_decay(name: &str) -> TrainError {
+    TrainError::unknown::<DecayKind>("schedule", name)
 }
 
 /// How the learning rate starts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind", deny_unknown_fields)]
 pub enum Warmup {
-    /// At its peak.
+    /// Directly at the peak.
     None,
     /// `lr · (t + 1) / n` for the first n iterations (Goyal et al. 2017, section 2.2).
     Linear {
-        /// n.
+        /// The number of iterations n.
         iterations: usize,
     },
-    /// At another rate for the first iterations (He et al. 2016, appendix: 0.01 for 400).
+    /// With another rate for the first iterations (He et al. 2016, appendix: 0.01 for 400).
     Constant {
-        /// The rate until then.
+        /// The rate during the warm-up.
         lr: f64,
-        /// How many.
+        /// The number of iterations.
         iterations: usize,
     },
-    /// At a lower rate until the running training error falls below a threshold (He et al. 2015,
+    /// With a lower rate until the running training error falls below a threshold (He et al. 2015,
     /// section 4.2, for 110 layers: 0.01 until below 80 %).
     UntilError {
-        /// The rate until then.
+        /// The rate during the warm-up.
         lr: f64,
-        /// The error, as a fraction.
+        /// The error threshold, as a fraction.
         threshold: f64,
     },
 }
@@ -62,11 +73,11 @@ pub enum Warmup {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Schedule {
-    /// The peak.
+    /// The peak rate.
     pub lr: f64,
-    /// How it falls.
+    /// How the rate falls.
     pub decay: Decay,
-    /// How it starts.
+    /// How the rate starts.
     pub warmup: Warmup,
 }
 
@@ -76,8 +87,8 @@ impl Schedule {
         Self { lr, decay: Decay::Cosine, warmup: Warmup::None }
     }
 
-    /// The rate at iteration `t` (from 0) of `total`; `warm` says whether the training error has
-    /// been below the threshold of [`Warmup::UntilError`].
+    /// The rate at iteration `t` of `total`, counted from 0. `warm` is whether the training error has fallen below the
+    /// threshold of [`Warmup::UntilError`].
     pub fn rate(&self, t: usize, total: usize, warm: bool) -> f64 {
         match self.warmup {
             Warmup::UntilError { lr, .. } if !warm => return lr,
@@ -101,7 +112,7 @@ impl Schedule {
         }
     }
 
-    /// The error below which the warm-up ends, if it waits for one.
+    /// The error threshold of [`Warmup::UntilError`].
     pub(crate) fn threshold(&self) -> Option<f64> {
         match self.warmup {
             Warmup::UntilError { threshold, .. } => Some(threshold),
@@ -110,15 +121,15 @@ impl Schedule {
     }
 }
 
-/// What the training loop tells the scheduler: whether the training error has been below the threshold, and how often
-/// the training had to go back.
+/// State that the training loop shares with the schedulers: whether the warm-up has ended, and how often the run was
+/// rewound.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Pace {
+pub(crate) struct WarmupState {
     warm: Arc<AtomicBool>,
     rewinds: Arc<AtomicUsize>,
 }
 
-impl Pace {
+impl WarmupState {
     pub(crate) fn set_warm(&self, warm: bool) {
         self.warm.store(warm, Ordering::SeqCst);
     }
@@ -131,28 +142,28 @@ impl Pace {
         self.rewinds.store(rewinds, Ordering::SeqCst);
     }
 
-    /// What rates are multiplied by: half for each time.
+    /// The factor of all learning rates: 1/2 for each rewind.
     pub(crate) fn factor(&self) -> f64 {
         0.5f64.powi(self.rewinds.load(Ordering::SeqCst) as i32)
     }
 }
 
-/// A [`Schedule`] as Burn's scheduler: one step an iteration.
+/// A [`Schedule`] as a scheduler of Burn, with one step per iteration.
 #[derive(Clone, Debug)]
 pub(crate) struct Scheduler {
     pub(crate) schedule: Schedule,
     pub(crate) total: usize,
-    pub(crate) pace: Pace,
+    pub(crate) warmup: WarmupState,
     pub(crate) iteration: usize,
-    /// What the schedule's rate is multiplied by.
+    /// The factor of the schedule's rate.
     pub(crate) factor: f64,
 }
 
 impl LrScheduler for Scheduler {
     fn step(&mut self) -> LearningRate {
-        let rate = self.schedule.rate(self.iteration, self.total, self.pace.is_warm());
+        let rate = self.schedule.rate(self.iteration, self.total, self.warmup.is_warm());
         self.iteration += 1;
-        self.factor * self.pace.factor() * rate
+        self.factor * self.warmup.factor() * rate
     }
 
     fn to_record(&self) -> LrSchedulerRecord {
@@ -175,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn cosine_starts_at_the_peak_halves_in_the_middle_and_ends_near_zero() {
+    fn cosine_decay_falls_from_the_peak_to_near_zero() {
         let schedule = Schedule::cosine(0.2);
         close(schedule.rate(0, 100, true), 0.2);
         close(schedule.rate(50, 100, true), 0.1);
@@ -183,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_fall_at_their_milestones() {
+    fn step_decay_falls_at_its_milestones() {
         let decay = Decay::Step { milestones: vec![32_000, 48_000], factor: 0.1 };
         let schedule = Schedule { lr: 0.1, decay, warmup: Warmup::None };
         for (t, rate) in [(0, 0.1), (31_999, 0.1), (32_000, 0.01), (48_000, 0.001), (63_999, 0.001)] {
@@ -192,20 +203,20 @@ mod tests {
     }
 
     #[test]
-    fn the_papers_warm_up_holds_until_the_error_is_low() {
+    fn warm_up_until_error_ends_when_warm_and_rewinds_halve_the_rate() {
         let warmup = Warmup::UntilError { lr: 0.01, threshold: 0.8 };
         let schedule = Schedule { lr: 0.1, decay: Decay::Constant, warmup };
-        let pace = Pace::default();
-        let mut scheduler = Scheduler { schedule, total: 10, pace: pace.clone(), iteration: 0, factor: 1.0 };
+        let state = WarmupState::default();
+        let mut scheduler = Scheduler { schedule, total: 10, warmup: state.clone(), iteration: 0, factor: 1.0 };
         close(scheduler.step(), 0.01);
-        pace.set_warm(true);
+        state.set_warm(true);
         close(scheduler.step(), 0.1);
-        pace.set_rewinds(2);
+        state.set_rewinds(2);
         close(scheduler.step(), 0.025);
     }
 
     #[test]
-    fn a_constant_warm_up_ends_with_its_iterations_and_a_linear_decay_at_zero() {
+    fn constant_warm_up_is_followed_by_linear_decay_to_zero() {
         let schedule = Schedule { lr: 0.1, decay: Decay::Linear, warmup: Warmup::Constant { lr: 0.01, iterations: 2 } };
         for (t, rate) in [(0, 0.01), (1, 0.01), (2, 0.08), (5, 0.05), (9, 0.01)] {
             close(schedule.rate(t, 10, false), rate);
@@ -213,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn linear_warm_up_reaches_the_peak() {
+    fn linear_warm_up_rises_to_the_peak() {
         let schedule = Schedule { lr: 0.4, decay: Decay::Constant, warmup: Warmup::Linear { iterations: 4 } };
         let rates: Vec<f64> = (0..6).map(|t| schedule.rate(t, 6, true)).collect();
         for (rate, expected) in rates.into_iter().zip([0.1, 0.2, 0.3, 0.4, 0.4, 0.4]) {
@@ -222,11 +233,11 @@ mod tests {
     }
 
     #[test]
-    fn a_scheduler_goes_on_where_its_record_stopped() {
+    fn a_scheduler_resumes_from_its_record() {
         let new = || Scheduler {
             schedule: Schedule::cosine(1.0),
             total: 10,
-            pace: Pace::default(),
+            warmup: WarmupState::default(),
             iteration: 0,
             factor: 1.0,
         };
@@ -237,5 +248,15 @@ mod tests {
         let mut second = new();
         second.load_record(first.to_record());
         assert_eq!(second.step(), first.step());
+    }
+
+    #[test]
+    fn decay_kinds_are_named_as_in_json() {
+        let decay = Decay::Step { milestones: vec![1], factor: 0.1 };
+        assert_eq!(DecayKind::from(&decay).to_string(), "step");
+        let json = serde_json::to_value(&decay).unwrap();
+        assert_eq!(json["kind"].as_str().unwrap().parse::<DecayKind>().unwrap(), DecayKind::Step);
+        let error = "exponential".parse::<DecayKind>().unwrap_err().to_string();
+        assert_eq!(error, "unknown schedule `exponential`; expected one of constant, cosine, linear, step");
     }
 }

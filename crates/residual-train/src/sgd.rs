@@ -1,14 +1,29 @@
 //! Stochastic gradient descent.
 
-use crate::Optimizer as Settings;
+use crate::{Optimizer, ids};
 use burn::{
-    optim::{LearningRate, Optimizer, RecordState, StateSink, StateSource},
+    optim::{self, LearningRate, ModuleOptimizer, RecordState, StateSink, StateSource},
     tensor::{DType, Device, Tensor},
 };
 use residual_kernels::bridge;
+use residual_model::Network;
 
-/// [`Settings`] at work: on a CPU each parameter's step is one operation, elsewhere the same arithmetic is Burn's
-/// operations. Its numbers and its state are those of Burn's `Sgd`, which takes seven operations.
+impl Optimizer {
+    /// Builds the optimizer for a network. The learning rates of parts, [`Optimizer::rates`], and gradient clipping,
+    /// [`Optimizer::clip`], are left to the caller.
+    pub fn init(&self, network: &Network) -> ModuleOptimizer {
+        let optimizer = ModuleOptimizer::from(Sgd::new(self, self.weight_decay));
+        if self.decay_all {
+            return optimizer;
+        }
+        let norms_and_biases =
+            ids::group(network, |path| [".gamma", ".beta", ".bias"].iter().any(|end| path.ends_with(end)));
+        optimizer.with_group(norms_and_biases, Sgd::new(self, 0.0), None)
+    }
+}
+
+/// Stochastic gradient descent with the same results and the same state as Burn's `Sgd`. On a CPU, the step of a
+/// parameter is one operation, where Burn's takes seven. On other devices, it uses Burn's operations.
 #[derive(Clone, Debug)]
 pub(crate) struct Sgd {
     momentum: f64,
@@ -21,7 +36,7 @@ pub(crate) struct SgdState<const D: usize> {
     velocity: Tensor<D>,
 }
 
-/// By the names that Burn's `Sgd` gives it.
+/// Uses the names of Burn's `Sgd`.
 impl<const D: usize> RecordState for SgdState<D> {
     fn state_flatten(&self, prefix: &str, out: &mut StateSink) {
         out.push_tensor(prefix, "momentum.velocity", self.velocity.clone().into_data());
@@ -34,11 +49,11 @@ impl<const D: usize> RecordState for SgdState<D> {
 }
 
 impl Sgd {
-    pub(crate) fn new(settings: &Settings, weight_decay: f64) -> Self {
+    pub(crate) fn new(settings: &Optimizer, weight_decay: f64) -> Self {
         Self { momentum: settings.momentum, nesterov: settings.nesterov, weight_decay }
     }
 
-    /// The new weight and velocity.
+    /// Returns the new weight and velocity.
     fn update<const D: usize>(
         &self,
         lr: f64,
@@ -66,7 +81,7 @@ impl Sgd {
     }
 }
 
-impl Optimizer for Sgd {
+impl optim::Optimizer for Sgd {
     type State<const D: usize> = SgdState<D>;
 
     fn step<const D: usize>(
@@ -91,12 +106,12 @@ mod tests {
     use burn::{
         module::Module,
         nn::{Linear, LinearConfig},
-        optim::{GradientsParams, ModuleOptimizer, SgdConfig, decay::WeightDecayConfig, momentum::MomentumConfig},
+        optim::{GradientsParams, SgdConfig, decay::WeightDecayConfig, momentum::MomentumConfig},
         tensor::Distribution,
     };
 
-    /// Burn's own, with the same settings.
-    fn burns(settings: &Settings, weight_decay: f64) -> ModuleOptimizer {
+    /// Burn's SGD with the same settings.
+    fn burn_sgd(settings: &Optimizer, weight_decay: f64) -> ModuleOptimizer {
         let momentum =
             MomentumConfig::new().with_momentum(settings.momentum).with_dampening(0.0).with_nesterov(settings.nesterov);
         let decay = WeightDecayConfig::new(weight_decay as f32);
@@ -108,15 +123,15 @@ mod tests {
     }
 
     #[test]
-    fn the_numbers_and_the_state_are_those_of_burns() {
+    fn results_and_state_match_burns_sgd() {
         let device = Device::flex().autodiff();
-        // More numbers than one thread takes, and some that are not read in order.
+        // Large enough for several threads, and not contiguous.
         let [inputs, outputs] = [210, 170];
         let x = Tensor::<2>::random([8, inputs], Distribution::Normal(0.0, 1.0), &device);
         for nesterov in [false, true] {
-            let settings = Settings { nesterov, ..Settings::default() };
+            let settings = Optimizer { nesterov, ..Optimizer::default() };
             let mut own: ModuleOptimizer = Sgd::new(&settings, 1e-2).into();
-            let mut theirs = burns(&settings, 1e-2);
+            let mut theirs = burn_sgd(&settings, 1e-2);
             let start = LinearConfig::new(inputs, outputs).init(&device);
             let (mut a, mut b) = (start.clone(), start);
             for step in 0..5 {
@@ -128,7 +143,7 @@ mod tests {
                 (a, b) = (train(a, &mut own), train(b, &mut theirs));
                 assert_eq!(values(&a), values(&b), "step {step}, nesterov {nesterov}");
                 if step == 2 {
-                    // A state that one wrote, the other reads.
+                    // The state of Burn's optimizer fits this one.
                     own = own.load_record(theirs.to_record());
                 }
             }

@@ -1,129 +1,66 @@
 use crate::{
-    Checkpoint, Device, Evaluation, Row, RunDir, TrainConfig, TrainError,
-    learner::{self, Conduct, Observer, Session},
+    Checkpoint, Device, Evaluation, Event, Row, RunDir, Status, StopFlag, TrainConfig, TrainError, event::Observer,
+    run_options::RunOptions, session::Session, training_loop,
 };
 use residual_data::Dataset;
 use residual_model::Network;
-use serde::{Deserialize, Serialize};
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
-/// One training, to be run.
+/// A training run, ready to start.
 pub struct Training {
     config: TrainConfig,
     dataset: Dataset,
     device: Device,
-    conduct: Conduct,
+    options: RunOptions,
     observer: Observer,
     session: Session,
 }
 
-/// Asks a training to stop; clones ask the same one.
-#[derive(Clone, Debug, Default)]
-pub struct StopFlag(Arc<AtomicBool>);
-
-impl StopFlag {
-    /// Makes the training stop after the step it is in.
-    pub fn set(&self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-
-    /// Whether it was asked to.
-    pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
-    }
-}
-
-/// What happens on the way.
-#[derive(Clone, Copy, Debug)]
-pub enum Event<'a> {
-    /// Some batches have passed.
-    Step {
-        /// Epoch, from 1.
-        epoch: usize,
-        /// Batches done in it.
-        batch: usize,
-        /// Batches in all of it.
-        batches: usize,
-        /// The last batch's loss.
-        loss: f32,
-    },
-    /// An epoch has ended; these are all rows so far.
-    Epoch(&'a [Row]),
-    /// The training diverged and went back to a checkpoint.
-    Rewind {
-        /// The checkpoint's optimizer steps.
-        iteration: usize,
-        /// The learning rate from there on.
-        lr: f64,
-    },
-}
-
-/// How a training ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Status {
-    /// With its last epoch.
-    #[default]
-    Finished,
-    /// Early, because the test loss no longer improved.
-    StoppedEarly,
-    /// Because it was asked to stop.
-    Interrupted,
-    /// With an error.
-    Failed,
-}
-
-/// What a training leaves.
+/// The result of a training run.
 #[derive(Debug)]
 pub struct Outcome {
     /// The network in inference mode.
     pub network: Network,
-    /// How it ended.
+    /// How the run ended.
     pub status: Status,
-    /// Everything measured.
+    /// All measurements.
     pub rows: Vec<Row>,
-    /// The loss of every batch that was computed since the start, or since it was resumed. Where the training went
-    /// back to a checkpoint, the batches after it come again.
+    /// The loss of every training batch since the run was started or resumed. Batches that were repeated after a rewind
+    /// occur again.
     pub curve: Vec<f32>,
     /// The last clean pass over the training set; NaN and 0 samples if there was none.
     pub train: Evaluation,
     /// The last pass over the test set; NaN and 0 samples if there was none.
     pub test: Evaluation,
-    /// Epochs finished.
+    /// Finished epochs.
     pub epochs: usize,
     /// Optimizer steps taken.
     pub iterations: usize,
-    /// Time spent on training and evaluation.
+    /// The time spent on training and evaluation, in seconds.
     pub seconds: f64,
 }
 
 impl Outcome {
-    /// The last evaluations, if there were any.
-    pub(crate) fn measured(&self) -> Option<(Evaluation, Evaluation)> {
+    /// The last evaluations on the training and the test set, if there were any.
+    pub(crate) fn evaluations(&self) -> Option<(Evaluation, Evaluation)> {
         (self.train.samples > 0).then_some((self.train, self.test))
     }
 }
 
 impl Training {
-    /// Checks the configuration and loads the data.
+    /// Validates the configuration and loads the dataset.
     ///
     /// # Errors
-    /// If a setting is wrong, or the network does not fit the data.
+    /// If a setting is invalid, the dataset cannot be loaded, or the network does not match it.
     pub fn new(config: TrainConfig, device: Device) -> Result<Self, TrainError> {
         let dataset = config.data.load()?;
         Self::with_data(config, dataset, device)
     }
 
-    /// As [`Self::new`], on data that are loaded already.
+    /// Like [`Self::new`], with a dataset that is already loaded.
     ///
     /// # Errors
-    /// As [`Self::new`].
+    /// If a setting is invalid, or the network does not match the dataset.
     pub fn with_data(config: TrainConfig, dataset: Dataset, device: Device) -> Result<Self, TrainError> {
         config.validate()?;
         if let Some(network) = config.network.as_conv()
@@ -139,108 +76,100 @@ impl Training {
                 config.network.features()
             )));
         }
-        TrainError::unless_classes_suffice(dataset.classes(), config.network.classes)?;
+        TrainError::check_classes(dataset.classes(), config.network.classes)?;
         config.augmentation.check([dataset.shape()[1], dataset.shape()[2]])?;
         Ok(Self {
             config,
             dataset,
             device,
-            conduct: Conduct {
-                stop: StopFlag::default(),
-                stop_after: None,
-                directory: None,
-                checkpoint_every: None,
-                workers: 1,
-            },
+            options: RunOptions::default(),
             observer: Box::new(|_| {}),
             session: Session::default(),
         })
     }
 
-    /// Sets the flag that stops it.
+    /// Sets the flag that stops the run.
     pub fn with_stop(mut self, stop: StopFlag) -> Self {
-        self.conduct.stop = stop;
+        self.options.stop = stop;
         self
     }
 
-    /// Interrupts it after this optimizer step; the schedule stays that of the whole training.
+    /// Interrupts the run after this optimizer step. The schedule remains that of the whole run.
     pub fn with_stop_after(mut self, step: usize) -> Self {
-        self.conduct.stop_after = Some(step);
+        self.options.stop_after = Some(step);
         self
     }
 
-    /// Sets who hears of [`Event`]s.
+    /// Sets the observer, which is called with each [`Event`].
     pub fn with_observer(mut self, observer: impl FnMut(Event<'_>) + 'static) -> Self {
         self.observer = Box::new(observer);
         self
     }
 
-    /// Writes everything into this folder, and trains by its `config.json`: what is read from JSON may differ from what
-    /// was written in a number's last bit, and a resumed training reads it.
+    /// Writes metrics, checkpoints and results to this run directory, and trains with the configuration in its
+    /// `config.json`.
     pub fn in_dir(mut self, directory: RunDir) -> Self {
-        self.conduct.directory = Some(directory);
+        self.options.directory = Some(directory);
         self
     }
 
-    /// Writes a checkpoint in the middle of epochs too, when the last is this old.
+    /// Also writes a checkpoint within an epoch, when the last one is this old.
     pub fn with_checkpoint_every(mut self, every: Option<Duration>) -> Self {
-        self.conduct.checkpoint_every = every;
+        self.options.checkpoint_every = every;
         self
     }
 
-    /// Sets how many threads read samples; the result is the same for any number.
+    /// Sets the number of threads that read samples. It does not affect the result.
     pub fn with_workers(mut self, workers: usize) -> Self {
-        self.conduct.workers = workers;
+        self.options.workers = workers;
         self
     }
 
-    /// Starts from this network, such as one with weights that were loaded, instead of initial weights.
-    /// It must be the one the configuration describes; what is frozen is for the configuration to say.
+    /// Starts from this network, for example with loaded weights, instead of initial weights. It must have the
+    /// configuration's architecture. Frozen parts are those of the configuration.
     pub fn with_network(mut self, network: Network) -> Self {
         self.session.network = Some(network);
         self
     }
 
-    /// Goes on from a checkpoint of the folder.
+    /// Resumes from a checkpoint of the run directory.
     ///
-    /// Burn restores the optimizer's state on `Device::default()` before it moves to this training's
-    /// device: where the program is built with a GPU backend and there is no GPU, set the
-    /// environment variable `BURN_DEVICE` to a backend that answers.
+    /// Burn restores the optimizer's state on `Device::default()` before it moves the state to the device of this run.
+    /// If the program is built with a GPU backend and the machine has no GPU, set the environment variable
+    /// `BURN_DEVICE` to an available backend.
     pub fn from_checkpoint(mut self, checkpoint: Checkpoint) -> Self {
         self.session.checkpoint = Some(checkpoint);
         self
     }
 
-    /// Trains.
+    /// Trains to the end of the run, or until it is stopped.
     ///
     /// # Errors
-    /// If the loss is not finite, a sample cannot be read or a file not written. A run directory
-    /// then says so in its summary and keeps its last checkpoint.
+    /// If the loss becomes NaN or infinite, a sample cannot be read or a file cannot be written. A run directory then
+    /// has the error in its summary and keeps its last checkpoint.
     pub fn run(mut self) -> Result<Outcome, TrainError> {
         let parameters = self.config.network.summary().parameters();
-        if let Some(directory) = &self.conduct.directory {
+        if let Some(directory) = &self.options.directory {
             self.config = directory.config()?;
             directory.write_data(&self.dataset)?;
         }
+        let directory = self.options.directory.clone();
         let (network, session, error) =
-            learner::train(self.config, self.dataset, &self.device, self.conduct.clone(), self.session, self.observer);
-        let nothing = Evaluation { loss: f64::NAN, error: f64::NAN, samples: 0 };
+            training_loop::train(self.config, self.dataset, &self.device, self.options, self.session, self.observer);
+        let none = Evaluation { loss: f64::NAN, error: f64::NAN, samples: 0 };
         let outcome = Outcome {
             network,
             status: session.status,
             curve: session.curve,
-            train: session.train.unwrap_or(nothing),
-            test: session.test.unwrap_or(nothing),
+            train: session.train.unwrap_or(none),
+            test: session.test.unwrap_or(none),
             epochs: session.progress.epoch,
             iterations: session.progress.iteration,
             seconds: session.rows.iter().map(|row| row.seconds).sum(),
             rows: session.rows,
         };
-        let written = match &self.conduct.directory {
-            Some(directory) => directory.finish(&outcome, parameters, error.as_ref()),
-            None => Ok(()),
-        };
-        // What went wrong first is what is told.
+        let written = directory.map_or(Ok(()), |directory| directory.finish(&outcome, parameters, error.as_ref()));
+        // An error of the run takes precedence over an error in writing its summary.
         error.map_or(written, Err).map(|()| outcome)
     }
 }

@@ -7,33 +7,34 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What a weights file does not say. Kept beside it as JSON: `resnet20.safetensors` has its card in
+/// Metadata that a weights file lacks, stored as JSON in a file next to it: the card of `resnet20.safetensors` is
 /// `resnet20.safetensors.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Card {
     /// The network.
     pub network: NetworkConfig,
-    /// What is done to an image first, if that is known.
+    /// The preprocessing of the network's input images, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preprocessing: Option<Preprocessing>,
-    /// What the classes are called, in order.
+    /// The names of the classes, in order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<Vec<String>>,
 }
 
 impl Card {
-    /// The card's file for these weights.
+    /// The path of the card for a weights file.
     pub fn path(weights: &Path) -> PathBuf {
         let mut name = weights.as_os_str().to_owned();
         name.push(".json");
         name.into()
     }
 
-    /// Reads the card of these weights, if there is one.
+    /// Reads the card of a weights file, or returns `None` if there is no card.
     ///
     /// # Errors
-    /// If it cannot be read, or is no card of a network that exists.
+    /// If the card cannot be read, is not valid JSON for a card, describes an invalid network or preprocessing, or has
+    /// a number of labels other than the number of classes.
     pub fn of(weights: &Path) -> Result<Option<Self>, WeightsError> {
         let path = Self::path(weights);
         let text = match fs::read_to_string(&path) {
@@ -42,13 +43,13 @@ impl Card {
             Err(error) => return Err(WeightsError::io("read", &path)(error)),
         };
         let card: Self = serde_json::from_str(&text)
-            .map_err(|error| WeightsError::bad_file(&path, format!("does not describe weights: {error}")))?;
+            .map_err(|error| WeightsError::bad_file(&path, format!("is not a card of a weights file: {error}")))?;
         let valid = card
             .network
             .validate()
             .map_err(|e| e.to_string())
             .and_then(|()| card.preprocessing.as_ref().map_or(Ok(()), Preprocessing::validate));
-        valid.map_err(|reason| WeightsError::bad_file(&path, format!("is not usable: {reason}")))?;
+        valid.map_err(|reason| WeightsError::bad_file(&path, format!("is not a valid card: {reason}")))?;
         if let Some(labels) = card.labels.as_ref().filter(|labels| labels.len() != card.network.classes) {
             let reason = format!("has {} labels for {} classes", labels.len(), card.network.classes);
             return Err(WeightsError::bad_file(&path, reason));
@@ -56,10 +57,10 @@ impl Card {
         Ok(Some(card))
     }
 
-    /// Removes the card of these weights, if there is one.
+    /// Removes the card of a weights file, if there is one.
     ///
     /// # Errors
-    /// If it cannot be removed.
+    /// If the card exists and cannot be removed.
     pub fn remove(weights: &Path) -> Result<(), WeightsError> {
         let path = Self::path(weights);
         match fs::remove_file(&path) {
@@ -68,7 +69,7 @@ impl Card {
         }
     }
 
-    /// Writes the card beside these weights.
+    /// Writes the card next to a weights file.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -76,6 +77,6 @@ impl Card {
         let path = Self::path(weights);
         let mut text = serde_json::to_string_pretty(self).expect("a card is plain data");
         text.push('\n');
-        residual_fetch::write_whole(&path, text.as_bytes()).map_err(WeightsError::io("write", &path))
+        residual_fetch::write_atomic(&path, text.as_bytes()).map_err(WeightsError::io("write", &path))
     }
 }

@@ -13,7 +13,7 @@ use std::{
     sync::Arc,
 };
 
-/// The tensors of a file, by the names the file gives them.
+/// The tensors of a weights file, under the names they have in the file.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     path: PathBuf,
@@ -21,22 +21,22 @@ pub struct Checkpoint {
     entries: BTreeMap<String, Entry>,
 }
 
-/// What a file of weights is.
+/// The format of a weights file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// `torch.save`, as a zip archive or in the older layouts.
+    /// Written by `torch.save`, as a zip archive or in the legacy layouts.
     PyTorch,
     /// Safetensors.
     Safetensors,
-    /// Burn's own, with the names and layouts of this project.
+    /// Burn's own format, with the parameter names and layouts of this project.
     Burnpack,
 }
 
 impl Format {
-    /// What a file of this name is written as: safetensors or burnpack.
+    /// The format in which a file of this name is written, chosen by its extension: safetensors or burnpack.
     ///
     /// # Errors
-    /// If its name ends in neither `.safetensors` nor `.bpk`.
+    /// If the name does not end in `.safetensors` or `.bpk`.
     pub fn to_write(path: &Path) -> Result<Self, WeightsError> {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("safetensors") => Ok(Self::Safetensors),
@@ -46,7 +46,7 @@ impl Format {
     }
 }
 
-/// One tensor of a file. Its values are read when they are asked for.
+/// One tensor of a file. Its values are converted to f32 on demand, by [`Checkpoint::values`].
 #[derive(Clone)]
 pub struct Entry {
     shape: Vec<usize>,
@@ -56,7 +56,7 @@ pub struct Entry {
 #[derive(Clone)]
 enum Source {
     PyTorch(pytorch_reader::Tensor),
-    /// Where the values are in the file's bytes.
+    /// The byte range `start..end` of the file.
     Bytes {
         file: Arc<Vec<u8>>,
         start: usize,
@@ -73,13 +73,13 @@ impl std::fmt::Debug for Entry {
 }
 
 impl Checkpoint {
-    /// Reads the names and shapes of a file; the format is told from its content.
+    /// Reads the names and shapes of a file's tensors. The format is detected from the content, not from the name.
     ///
-    /// Nothing in a PyTorch file is executed: its pickle is parsed as data. A checkpoint nested under
-    /// `state_dict`, `model` or the like is read from there.
+    /// The pickle of a PyTorch file is parsed as data; no code in it is executed. If the tensors are nested under
+    /// `state_dict`, `model` or a similar key, that prefix is removed from their names.
     ///
     /// # Errors
-    /// If the file cannot be read, is of none of the formats, is damaged, or holds no tensors.
+    /// If the file cannot be read, has none of the known formats, is damaged, or contains no tensors.
     pub fn read(path: &Path) -> Result<Self, WeightsError> {
         let mut start = [0; 9];
         let mut file = File::open(path).map_err(WeightsError::io("read", path))?;
@@ -101,44 +101,46 @@ impl Checkpoint {
             (Format::PyTorch, read_pytorch(path)?)
         };
         if entries.is_empty() {
-            return Err(WeightsError::bad_file(path, "holds no tensors"));
+            return Err(WeightsError::bad_file(path, "contains no tensors"));
         }
         Ok(Self { path: path.into(), format, entries })
     }
 
-    /// The file.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What kind of file it is.
+    /// The format of the file.
     pub fn format(&self) -> Format {
         self.format
     }
 
-    /// The tensors by name, in alphabetical order.
+    /// All tensors with their names, in alphabetical order.
     pub fn entries(&self) -> impl Iterator<Item = (&str, &Entry)> {
         self.entries.iter().map(|(name, entry)| (name.as_str(), entry))
     }
 
-    /// The tensor of this name.
+    /// The tensor with this name, if there is one.
     pub fn get(&self, name: &str) -> Option<&Entry> {
         self.entries.get(name)
     }
 
-    /// Reads a tensor's values, converted to f32.
+    /// Reads the values of a tensor in row-major order, converted to f32.
     ///
     /// # Errors
-    /// If they cannot be read, or are no floating-point numbers.
+    /// If there is no tensor with this name, its values cannot be read, or its dtype is not a floating-point type.
     pub fn values(&self, name: &str) -> Result<Vec<f32>, WeightsError> {
         let entry = self.entries.get(name);
-        let entry = entry.ok_or_else(|| WeightsError::bad_file(&self.path, format!("has no tensor {name}")))?;
-        entry.values().map_err(|reason| WeightsError::bad_file(&self.path, format!("is damaged at {name}: {reason}")))
+        let entry = entry.ok_or_else(|| WeightsError::bad_file(&self.path, format!("has no tensor `{name}`")))?;
+        entry
+            .values()
+            .map_err(|reason| WeightsError::bad_file(&self.path, format!("has an invalid tensor `{name}`: {reason}")))
     }
 }
 
 impl Entry {
-    /// The shape, as the file has it.
+    /// The shape of the tensor in the file.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
@@ -148,13 +150,13 @@ impl Entry {
         let values = match &self.source {
             Source::Values(values) => values.to_vec(),
             Source::PyTorch(tensor) => {
-                let bytes = guarded(|| tensor.read().map_err(|e| e.to_string()))?;
+                let bytes = catch_panics(|| tensor.read().map_err(|e| e.to_string()))?;
                 match tensor.dtype() {
                     DType::F32 => convert(&bytes, f32::from_ne_bytes),
                     DType::F64 => convert(&bytes, |b| f64::from_ne_bytes(b) as f32),
                     DType::F16 => convert(&bytes, |b| f16::from_ne_bytes(b).to_f32()),
                     DType::BF16 => convert(&bytes, |b| bf16::from_ne_bytes(b).to_f32()),
-                    other => return Err(format!("it holds {other:?}, not floating-point numbers")),
+                    other => return Err(format!("its dtype is {other:?}; expected a floating-point type")),
                 }
             }
             Source::Bytes { file, start, end, dtype } => {
@@ -164,11 +166,15 @@ impl Entry {
                     Dtype::F64 => convert(bytes, |b| f64::from_le_bytes(b) as f32),
                     Dtype::F16 => convert(bytes, |b| f16::from_le_bytes(b).to_f32()),
                     Dtype::BF16 => convert(bytes, |b| bf16::from_le_bytes(b).to_f32()),
-                    other => return Err(format!("it holds {other:?}, not floating-point numbers")),
+                    other => return Err(format!("its dtype is {other:?}; expected a floating-point type")),
                 }
             }
         };
-        if values.len() == elements { Ok(values) } else { Err(format!("{} of {elements} values", values.len())) }
+        if values.len() == elements {
+            Ok(values)
+        } else {
+            Err(format!("it has {} values; its shape needs {elements}", values.len()))
+        }
     }
 }
 
@@ -177,8 +183,8 @@ fn convert<const N: usize>(bytes: &[u8], f: impl Fn([u8; N]) -> f32) -> Vec<f32>
 }
 
 fn read_pytorch(path: &Path) -> Result<BTreeMap<String, Entry>, WeightsError> {
-    let reader = guarded(|| PytorchReader::new(path).map_err(|e| e.to_string())).map_err(|reason| {
-        let reason = format!("is not a checkpoint this program can read (PyTorch, safetensors or burnpack): {reason}");
+    let reader = catch_panics(|| PytorchReader::new(path).map_err(|e| e.to_string())).map_err(|reason| {
+        let reason = format!("is not a PyTorch, safetensors or burnpack file: {reason}");
         WeightsError::bad_file(path, reason)
     })?;
     let tensors = reader.into_tensors().into_iter();
@@ -190,7 +196,7 @@ fn read_pytorch(path: &Path) -> Result<BTreeMap<String, Entry>, WeightsError> {
 fn read_safetensors(path: &Path) -> Result<BTreeMap<String, Entry>, WeightsError> {
     let file = Arc::new(fs::read(path).map_err(WeightsError::io("read", path))?);
     let tensors = SafeTensors::deserialize(&file)
-        .map_err(|error| WeightsError::bad_file(path, format!("is not a whole safetensors file: {error}")))?;
+        .map_err(|error| WeightsError::bad_file(path, format!("is not a valid safetensors file: {error}")))?;
     let entry = |(name, view): (&str, safetensors::tensor::TensorView<'_>)| {
         let data = view.data();
         let start = data.as_ptr() as usize - file.as_ptr() as usize;
@@ -201,7 +207,7 @@ fn read_safetensors(path: &Path) -> Result<BTreeMap<String, Entry>, WeightsError
 }
 
 fn read_burnpack(path: &Path) -> Result<BTreeMap<String, Entry>, WeightsError> {
-    let bad = |reason: String| WeightsError::bad_file(path, format!("is not a whole burnpack file: {reason}"));
+    let bad = |reason: String| WeightsError::bad_file(path, format!("is not a valid burnpack file: {reason}"));
     let read = || {
         let mut entries = BTreeMap::new();
         for tensor in Reader::from_file(path).and_then(Reader::into_tensors).map_err(|e| e.to_string())? {
@@ -212,10 +218,10 @@ fn read_burnpack(path: &Path) -> Result<BTreeMap<String, Entry>, WeightsError> {
         }
         Ok(entries)
     };
-    guarded(read).map(names::unnest).map_err(bad)
+    catch_panics(read).map(names::unnest).map_err(bad)
 }
 
-/// Runs what reads untrusted bytes; should it panic, that is an error too.
-fn guarded<T>(f: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|_| Err("its structure is broken".into()))
+/// Runs a parser of untrusted bytes and turns a panic into an error.
+fn catch_panics<T>(f: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|_| Err("its structure is invalid".into()))
 }

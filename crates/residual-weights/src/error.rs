@@ -4,60 +4,60 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What went wrong with a file of weights.
+/// An error while reading, writing or downloading weights.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
     /// A file could not be read or written.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// The operation that failed, as a verb such as `read`.
         action: &'static str,
-        /// On which file.
+        /// The file.
         path: PathBuf,
-        /// Why it failed.
+        /// The cause.
         source: io::Error,
     },
-    /// A file that is not what it should be.
+    /// A file has the wrong format or content.
     #[error("{} {reason}", path.display())]
     BadFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong, as the rest of a sentence that begins with the file's name.
+        /// The problem, worded as the rest of a sentence that starts with the path.
         reason: String,
     },
-    /// A checkpoint of another network.
+    /// A checkpoint belongs to a different network.
     #[error("{} does not fit the network: {differences}", path.display())]
     Mismatch {
         /// The file.
         path: PathBuf,
-        /// How they differ.
+        /// The differences between the checkpoint and the network.
         differences: Differences,
     },
-    /// A name map that is not usable.
+    /// A name map contains an invalid regular expression.
     #[error("{}: `{pattern}` is not a regular expression: {reason}", path.display())]
     Pattern {
         /// The file.
         path: PathBuf,
         /// The pattern.
         pattern: String,
-        /// What is wrong with it.
+        /// The error in the pattern.
         reason: String,
     },
-    /// No published weights of this name.
-    #[error("no published weights are called `{name}`; expected one of {expected}")]
+    /// No published weights have this name.
+    #[error("unknown pretrained weights `{name}`; expected one of {expected}")]
     Unpublished {
         /// The name.
         name: String,
-        /// The names there are.
+        /// All published names, separated by commas.
         expected: String,
     },
-    /// A format that is not written.
-    #[error("cannot tell from {} what to write; expected a name that ends in .safetensors or .bpk", path.display())]
+    /// The file extension does not name a format that can be written.
+    #[error("cannot write {}; expected a name that ends in .safetensors or .bpk", path.display())]
     Extension {
         /// The file.
         path: PathBuf,
     },
-    /// A download.
+    /// A download failed.
     #[error(transparent)]
     Fetch(#[from] FetchError),
 }
@@ -71,7 +71,7 @@ impl WeightsError {
         Self::BadFile { path: path.into(), reason: reason.into() }
     }
 
-    /// Whether something asked for is wrong, rather than a failure on the way.
+    /// Whether the error is in the request itself, such as an unknown name, and not a failure while serving it.
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Fetch(error) => error.is_usage(),
@@ -80,14 +80,14 @@ impl WeightsError {
     }
 }
 
-/// How a checkpoint differs from a network. Names are torchvision's.
+/// The differences between a checkpoint and a network. Names are torchvision's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Differences {
-    /// Tensors of the network that the file lacks.
+    /// Tensors of the network that are not in the file.
     pub missing: Vec<String>,
-    /// Tensors of the file that the network lacks.
+    /// Tensors of the file that are not in the network.
     pub unknown: Vec<String>,
-    /// Tensors of another shape: name, the network's shape, the file's.
+    /// Tensors whose shapes differ: name, shape in the network, shape in the file.
     pub shapes: Vec<(String, Vec<usize>, Vec<usize>)>,
 }
 
@@ -96,10 +96,10 @@ impl Differences {
         self.missing.is_empty() && self.unknown.is_empty() && self.shapes.is_empty()
     }
 
-    /// Whether the head alone has another number of classes.
-    pub fn is_the_head_alone(&self) -> bool {
-        let of_head = |(name, ..): &(String, _, _)| name.starts_with("fc.");
-        self.missing.is_empty() && self.unknown.is_empty() && self.shapes.iter().all(of_head) && !self.is_empty()
+    /// Whether the only difference is the number of classes in the head.
+    pub fn only_head_differs(&self) -> bool {
+        let in_head = |(name, ..): &(String, _, _)| name.starts_with("fc.");
+        self.missing.is_empty() && self.unknown.is_empty() && self.shapes.iter().all(in_head) && !self.is_empty()
     }
 }
 
@@ -109,17 +109,17 @@ impl fmt::Display for Differences {
             self.shapes.iter().map(|(name, ours, theirs)| format!("{name} is {theirs:?}, not {ours:?}")).collect();
         let parts = [("missing", &self.missing), ("unknown", &self.unknown), ("wrong shape", &shapes)];
         let parts = parts.into_iter().filter(|(_, names)| !names.is_empty());
-        let text: Vec<String> = parts.map(|(what, names)| format!("{what}: {}", some(names))).collect();
+        let text: Vec<String> = parts.map(|(kind, names)| format!("{kind}: {}", first_few(names))).collect();
         f.write_str(&text.join("; "))?;
-        if self.is_the_head_alone() {
-            f.write_str(" (the head alone differs: it has another number of classes)")?;
+        if self.only_head_differs() {
+            f.write_str(" (only the head differs: it has a different number of classes)")?;
         }
         Ok(())
     }
 }
 
-/// The first names of a list, and how many more there are.
-fn some(names: &[String]) -> String {
+/// The first few names of a list, and the number of names left out.
+fn first_few(names: &[String]) -> String {
     const SHOWN: usize = 5;
     let shown: Vec<String> = names.iter().take(SHOWN).map(|name| name.escape_debug().to_string()).collect();
     let text = shown.join(", ");

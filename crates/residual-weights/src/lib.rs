@@ -1,13 +1,13 @@
-//! Network weights in and out: PyTorch checkpoints, safetensors and burnpack files.
+//! Reads network weights from PyTorch, safetensors and burnpack files, and writes safetensors and burnpack.
 //!
-//! | module | what it holds |
+//! | item | purpose |
 //! |---|---|
-//! | [`Checkpoint`] | the tensors of a file, whatever its format |
-//! | [`load`] | puts a checkpoint into a network, all of it or nothing |
+//! | [`Checkpoint`] | the tensors of a file in any of the formats |
+//! | [`load`] | copies a checkpoint into a network, either completely or not at all |
 //! | [`save`] | writes a network as safetensors with torchvision's names, or as burnpack |
-//! | [`names`] | how parameters are called here, in torchvision, in timm and in older checkpoints |
-//! | [`published`] | torchvision's weights by name |
-//! | [`Card`] | what a weights file does not say: the network, the preprocessing, the labels |
+//! | [`names`] | parameter names here, in torchvision, in timm and in older checkpoints |
+//! | [`published`] | torchvision's pretrained weights, by name |
+//! | [`Card`] | metadata that a weights file lacks: the network, the preprocessing, the labels |
 //!
 //! ```
 //! use burn::tensor::Device;
@@ -16,7 +16,7 @@
 //!
 //! let device = Device::flex();
 //! let file = std::env::temp_dir().join("residual-weights-doctest.safetensors");
-//! save(&cifar_resnet(8).init(&device), &file)?; // PyTorch loads this
+//! save(&cifar_resnet(8).init(&device), &file)?; // PyTorch can load this file
 //!
 //! let mut network = cifar_resnet(8).with_seed(1).init(&device);
 //! load(&mut network, &Checkpoint::read(&file)?, &LoadOptions::default())?;
@@ -28,7 +28,7 @@
 //!
 //! # Feature flags
 //!
-//! - `flex` (default): Burn's CPU backend with the fused kernels, as in `residual-model`
+//! - `flex` (default): Burn's CPU backend flex with the fused kernels, as in `residual-model`
 
 mod card;
 mod checkpoint;

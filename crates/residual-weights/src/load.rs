@@ -1,7 +1,7 @@
 use crate::{
     Checkpoint, Format, NameMap, WeightsError,
     error::Differences,
-    names::{canonical, duplicates, is_counter, torchvision},
+    names::{canonical, duplicates, is_batch_counter, torchvision},
 };
 use burn::{
     module::{Module, ModuleMapper, Param},
@@ -10,29 +10,29 @@ use burn::{
 use residual_model::parameters::for_each_parameter;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How a checkpoint is put into a network.
+/// Options for [`load`].
 #[derive(Clone, Debug, Default)]
 pub struct LoadOptions {
-    /// Leaves the network's head as it is, whatever the checkpoint has there.
+    /// Leaves the network's head unchanged and ignores the checkpoint's head.
     pub ignore_head: bool,
-    /// Renames the checkpoint's tensors first.
+    /// Renames the checkpoint's tensors before they are matched with the network's.
     pub names: NameMap,
 }
 
-/// What was loaded.
+/// The result of [`load`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loaded {
-    /// Tensors taken from the checkpoint.
+    /// The number of tensors copied from the checkpoint.
     pub tensors: usize,
 }
 
-/// Puts a checkpoint into a network: every tensor, or none.
+/// Copies the tensors of a checkpoint into a network.
 ///
-/// Counters of batches (`num_batches_tracked`) are left out. Values become f32.
+/// The batch counters of norms (`num_batches_tracked`) are ignored. Values are converted to f32.
 ///
 /// # Errors
-/// If the checkpoint lacks a tensor of the network, has one more, or one of another shape, or if a
-/// tensor cannot be read. The network is then as it was.
+/// If the checkpoint's tensors differ from the network's in name or shape, two of them have the same name after
+/// renaming, or one cannot be read. The network is then unchanged.
 pub fn load<M: Module>(
     network: &mut M,
     checkpoint: &Checkpoint,
@@ -41,11 +41,11 @@ pub fn load<M: Module>(
     let wanted = shapes(network);
     let named: Vec<(String, &str)> = checkpoint
         .entries()
-        .filter(|(name, _)| !is_counter(name))
+        .filter(|(name, _)| !is_batch_counter(name))
         .map(|(name, _)| (canonical(&options.names.apply(name)), name))
         .collect();
     if let Some(twice) = duplicates(named.iter().map(|(name, _)| name.as_str())).first() {
-        return Err(WeightsError::bad_file(checkpoint.path(), format!("has two tensors for {twice}")));
+        return Err(WeightsError::bad_file(checkpoint.path(), format!("has two tensors named `{twice}`")));
     }
     let sources: BTreeMap<String, &str> = named.into_iter().collect();
     let is_ignored = |name: &str| options.ignore_head && name.starts_with("fc.");
@@ -60,18 +60,18 @@ pub fn load<M: Module>(
             differences.missing.push(name.clone());
             continue;
         };
-        let entry = checkpoint.get(source).expect("it is one of them");
+        let entry = checkpoint.get(source).expect("sources hold names of the checkpoint");
         let transposed = checkpoint.format() != Format::Burnpack && shape.len() == 2;
         let ours = if transposed { vec![shape[1], shape[0]] } else { shape.clone() };
         if !same_shape(&ours, entry.shape()) {
-            // Torchvision's order of a linear layer's sizes, whatever the file's.
-            let torchvisions = |mut shape: Vec<usize>| {
+            // Errors show the shapes of linear layers in PyTorch's order, `[out, in]`, for every format.
+            let in_pytorch_order = |mut shape: Vec<usize>| {
                 if shape.len() == 2 && !transposed {
                     shape.reverse();
                 }
                 shape
             };
-            differences.shapes.push((name.clone(), torchvisions(ours), torchvisions(entry.shape().to_vec())));
+            differences.shapes.push((name.clone(), in_pytorch_order(ours), in_pytorch_order(entry.shape().to_vec())));
             continue;
         }
         let read = checkpoint.values(source)?;
@@ -87,17 +87,17 @@ pub fn load<M: Module>(
     Ok(Loaded { tensors })
 }
 
-/// Whether shapes are equal, but for the 1x1 of a head that is a convolution.
+/// Whether two shapes are equal. `[out, in, 1, 1]` equals `[out, in]`: some checkpoints have a 1x1 convolution as head.
 fn same_shape(ours: &[usize], theirs: &[usize]) -> bool {
     ours == theirs || (ours.len() == 2 && theirs.len() == 4 && theirs[..2] == *ours && theirs[2..] == [1, 1])
 }
 
-/// `[rows, columns]` to `[columns, rows]`.
+/// Transposes a row-major matrix of shape `[rows, columns]`.
 pub(crate) fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     (0..columns * rows).map(|i| values[i % rows * columns + i / rows]).collect()
 }
 
-/// The shape of every tensor, by torchvision's name.
+/// The shape of every tensor of a network, by torchvision's name.
 fn shapes<M: Module>(network: &M) -> BTreeMap<String, Vec<usize>> {
     let mut shapes = BTreeMap::new();
     for_each_parameter(network, |parameter| {
@@ -106,7 +106,7 @@ fn shapes<M: Module>(network: &M) -> BTreeMap<String, Vec<usize>> {
     shapes
 }
 
-/// Replaces every tensor that there are values for.
+/// Replaces every tensor that has an entry in `values`.
 struct Fill {
     path: Vec<String>,
     values: BTreeMap<String, Vec<f32>>,

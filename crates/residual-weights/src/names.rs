@@ -1,9 +1,9 @@
-//! What parameters are called.
+//! Conversion between parameter naming schemes.
 //!
-//! The common language is torchvision's: `conv1.weight`, `bn1.running_mean`,
-//! `layer1.0.downsample.0.weight`, `fc.bias`. Pre-activation nets add `bn.weight` for their last norm.
+//! All names are converted to torchvision's, such as `conv1.weight`, `bn1.running_mean`, `layer1.0.downsample.0.weight`
+//! and `fc.bias`. The final norm of pre-activation nets, which torchvision lacks, is `bn`.
 //!
-//! | here | torchvision | timm `resnetv2` | public CIFAR checkpoints |
+//! | this crate | torchvision | timm `resnetv2` | public CIFAR checkpoints |
 //! |---|---|---|---|
 //! | `layer1.0.main_path.conv1.weight` | `layer1.0.conv1.weight` | `stages.0.blocks.0.conv1.weight` | `layer1.0.conv1.weight` |
 //! | `layer1.0.main_path.bn1.gamma` | `layer1.0.bn1.weight` | `stages.0.blocks.0.norm1.weight` | `layer1.0.bn1.weight` |
@@ -24,7 +24,7 @@ use std::{
     sync::LazyLock,
 };
 
-/// Torchvision's name of one of our parameters.
+/// Converts a parameter path of this project to torchvision's name.
 ///
 /// ```
 /// use residual_weights::names::torchvision;
@@ -49,7 +49,7 @@ pub fn torchvision(path: &str) -> String {
     name.join(".")
 }
 
-/// Torchvision's name of a parameter in a checkpoint that may use any of the namings above.
+/// Converts a parameter name of any scheme in the [module's table](self) to torchvision's name.
 pub fn canonical(name: &str) -> String {
     static RULES: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         let rules = [
@@ -64,7 +64,7 @@ pub fn canonical(name: &str) -> String {
             (r"^head\.fc\.", "fc."),
             (r"^linear\.", "fc."),
         ];
-        rules.map(|(pattern, new)| (Regex::new(pattern).expect("a constant"), new)).into()
+        rules.map(|(pattern, new)| (Regex::new(pattern).expect("the pattern is valid"), new)).into()
     });
     let mut name = torchvision(name);
     for (pattern, new) in RULES.iter() {
@@ -77,19 +77,20 @@ pub fn canonical(name: &str) -> String {
     }
 }
 
-/// Whether a tensor has no counterpart in any network here, and need not have one.
-pub fn is_counter(name: &str) -> bool {
+/// Whether a tensor is the batch counter of a norm, which networks of this project do not have or need.
+pub fn is_batch_counter(name: &str) -> bool {
     name == "num_batches_tracked" || name.ends_with(".num_batches_tracked")
 }
 
-/// What training scripts keep beside the weights.
+/// The keys under which training scripts store state other than the network's weights.
 const TRAINING_STATE: [&str; 9] =
     ["optimizer", "optim", "scheduler", "lr_scheduler", "scaler", "state_dict_ema", "ema", "callbacks", "loops"];
 
-/// Takes the tensors out of the dictionaries that a training script put them in, and out of the wrappers
-/// that `DataParallel`, Lightning and our own checkpoints put around a network.
+/// Removes training state, then strips the name prefixes added by training scripts (`state_dict.`), by wrappers such as
+/// `DataParallel` and Lightning (`module.`, `model.`), and by this project's checkpoints (`network.`).
 ///
-/// Only where every tensor is in the dictionary, but for training state: others are for the reader to name.
+/// A prefix is stripped only if all remaining tensors have it. Otherwise the names stay as they are, and `load`
+/// reports the unknown ones.
 pub(crate) fn unnest<T>(entries: BTreeMap<String, T>) -> BTreeMap<String, T> {
     let is_state = |name: &str| name.split_once('.').is_some_and(|(first, _)| TRAINING_STATE.contains(&first));
     let mut entries: BTreeMap<String, T> = entries.into_iter().filter(|(name, _)| !is_state(name)).collect();
@@ -106,11 +107,11 @@ fn strip<T>(entries: BTreeMap<String, T>, prefix: &str) -> BTreeMap<String, T> {
     entries.into_iter().map(|(name, entry)| (name[prefix.len()..].to_string(), entry)).collect()
 }
 
-/// Renames tensors by regular expressions, for checkpoints of any other naming.
+/// Renames tensors by regular expressions, for checkpoints with any other naming scheme.
 ///
-/// A JSON object of patterns and replacements, applied one after another in the file's order. They see the
-/// names without dictionaries and wrappers such as `state_dict.` and `module.`; `$1` is what the first group
-/// matched:
+/// The map is a JSON object of patterns and replacements, which are applied one after another in the order of the file.
+/// Prefixes such as `state_dict.` and `module.` have been removed from the names before. In a replacement, `$1` stands
+/// for the text matched by the first group:
 ///
 /// ```json
 /// { "^backbone\\.": "", "^classifier\\.1\\.": "fc." }
@@ -118,7 +119,7 @@ fn strip<T>(entries: BTreeMap<String, T>, prefix: &str) -> BTreeMap<String, T> {
 #[derive(Clone, Debug, Default)]
 pub struct NameMap(Vec<(Regex, String)>);
 
-/// A JSON object of strings, in its order.
+/// The entries of a JSON object of strings, in the order of the file.
 struct Rules(Vec<(String, String)>);
 
 impl<'de> Deserialize<'de> for Rules {
@@ -147,16 +148,15 @@ impl NameMap {
     /// Reads a map from a JSON file.
     ///
     /// # Errors
-    /// If the file cannot be read, is no object of strings, or has a pattern that is no regular
-    /// expression.
+    /// If the file cannot be read, is not a JSON object of strings, or contains an invalid regular expression.
     pub fn read(path: &Path) -> Result<Self, WeightsError> {
         Self::parse(&fs::read_to_string(path).map_err(WeightsError::io("read", path))?, path)
     }
 
-    /// Reads a map from JSON; `path` names it in errors.
+    /// Parses a map from JSON. Error messages name `path` as the source.
     ///
     /// # Errors
-    /// If it is no object of strings, or has a pattern that is no regular expression.
+    /// If `json` is not a JSON object of strings, or contains an invalid regular expression.
     pub fn parse(json: &str, path: &Path) -> Result<Self, WeightsError> {
         let Rules(rules) = serde_json::from_str(json).map_err(|error| {
             WeightsError::bad_file(path, format!("is not a JSON object of patterns and replacements: {error}"))
@@ -171,17 +171,17 @@ impl NameMap {
         rules.into_iter().map(rule).collect::<Result<_, _>>().map(Self)
     }
 
-    /// The new name. One of more than 4,096 bytes, which no tensor has, is not changed any further.
+    /// Renames a tensor. Once a name is longer than 4,096 bytes, which no real name is, no more patterns are applied,
+    /// so that a map cannot exhaust the memory.
     pub fn apply(&self, name: &str) -> String {
-        const LONGEST: usize = 4096;
-        self.0.iter().fold(name.to_string(), |name, (pattern, new)| match name.len() {
-            ..=LONGEST => pattern.replace_all(&name, new.as_str()).into_owned(),
-            _ => name,
+        const MAX_LEN: usize = 4096;
+        self.0.iter().fold(name.to_string(), |name, (pattern, new)| {
+            if name.len() <= MAX_LEN { pattern.replace_all(&name, new.as_str()).into_owned() } else { name }
         })
     }
 }
 
-/// The names that two tensors of a checkpoint came to share.
+/// The names that occur more than once.
 pub(crate) fn duplicates<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut seen = HashSet::new();
     names.filter(|name| !seen.insert(*name)).map(str::to_string).collect()
@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_naming_comes_to_torchvisions() {
+    fn every_scheme_is_converted_to_torchvisions_names() {
         let cases = [
             ("layer1.0.main_path.conv1.weight", "layer1.0.conv1.weight"),
             ("layer3.5.shortcut.bn.running_var", "layer3.5.downsample.1.running_var"),
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn dictionaries_and_wrappers_are_taken_off() {
+    fn prefixes_and_training_state_are_removed() {
         let unnested = |names: &[&str]| {
             unnest(names.iter().map(|n| (n.to_string(), ())).collect()).into_keys().collect::<Vec<_>>()
         };
@@ -222,7 +222,7 @@ mod tests {
         assert_eq!(unnested(&["module.fc.bias", "module.fc.weight"]), ["fc.bias", "fc.weight"]);
         assert_eq!(unnested(&["fc.bias"]), ["fc.bias"]);
         assert_eq!(unnested(&["state_dict.model.fc.bias", "callbacks.best"]), ["fc.bias"]);
-        // What is beside the dictionary is not dropped.
+        // If one tensor lacks the prefix, all names stay as they are.
         assert_eq!(unnested(&["state_dict.fc.bias", "stray"]), ["state_dict.fc.bias", "stray"]);
         assert_eq!(unnested(&["fc.bias", "net.extra"]), ["fc.bias", "net.extra"]);
     }

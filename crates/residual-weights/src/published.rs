@@ -1,7 +1,7 @@
-//! Torchvision's ImageNet weights, by name.
+//! Torchvision's pretrained ImageNet weights, by name.
 //!
-//! The files are torchvision's (BSD-3-Clause), trained on ImageNet-1k; they are downloaded from its
-//! servers and not part of this project.
+//! Torchvision (BSD-3-Clause) trained them on ImageNet-1k. The files are downloaded from PyTorch's server and are not
+//! part of this project.
 
 use crate::{Card, Checkpoint, LoadOptions, WeightsError, load};
 use burn::tensor::Device;
@@ -10,18 +10,18 @@ use residual_fetch::{Checksum, Outcome, Progress, Source, cache_dir, fetch, mirr
 use residual_model::{NetName, Network, NetworkConfig};
 use std::path::PathBuf;
 
-/// Weights that can be fetched by name.
+/// Pretrained weights that can be downloaded by name.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Published {
-    /// The name: that of the network, with `.v2` for torchvision's second recipe.
+    /// The name of the network, followed by `.v2` for weights from torchvision's second training recipe.
     pub name: &'static str,
-    /// The file, whose name ends in the first digits of its SHA-256 checksum.
+    /// The file name, which ends in the first eight hexadecimal digits of the file's SHA-256 checksum.
     pub file: &'static str,
-    /// The size in MB, as torchvision states it.
+    /// The file size in MB, as stated by torchvision.
     pub megabytes: f32,
-    /// The top-1 accuracy on ImageNet's validation set in per cent, as torchvision states it.
+    /// The top-1 accuracy on the ImageNet validation set in per cent, as stated by torchvision.
     pub accuracy: f32,
-    /// The shorter side that an image is resized to, before the crop of 224.
+    /// The length in pixels to which the shorter side of an image is resized, before the 224x224 centre crop.
     pub resize: usize,
 }
 
@@ -29,7 +29,7 @@ const fn published(name: &'static str, file: &'static str, megabytes: f32, accur
     Published { name, file, megabytes, accuracy, resize }
 }
 
-/// All of them. File names and figures are those of torchvision 0.29.
+/// All published weights. File names, sizes and accuracies are from torchvision 0.29.
 pub const PUBLISHED: &[Published] = &[
     published("resnet18", "resnet18-f37072fd.pth", 44.661, 69.758, 256),
     published("resnet34", "resnet34-b627a593.pth", 83.275, 73.314, 256),
@@ -53,10 +53,10 @@ pub const PUBLISHED: &[Published] = &[
 const SERVER: &str = "https://download.pytorch.org/models/";
 
 impl Published {
-    /// The weights of this name.
+    /// Finds weights by name.
     ///
     /// # Errors
-    /// If there are none; the error lists those there are.
+    /// If no weights have this name. The error lists all names.
     pub fn find(name: &str) -> Result<Self, WeightsError> {
         PUBLISHED.iter().copied().find(|weights| weights.name == name).ok_or_else(|| WeightsError::Unpublished {
             name: name.into(),
@@ -64,11 +64,11 @@ impl Published {
         })
     }
 
-    /// Where the file is: on PyTorch's server, or on the mirror that `RESIDUAL_MIRROR` names, a URL
-    /// under which the same file names are found.
+    /// The URL of the file and its checksum. The environment variable `RESIDUAL_MIRROR` replaces PyTorch's server with
+    /// the base URL of a mirror, which holds the same file names.
     ///
     /// # Errors
-    /// If that is no URL.
+    /// If `RESIDUAL_MIRROR` is not a URL.
     pub fn source(&self) -> Result<Source, WeightsError> {
         let server = mirror()?.unwrap_or_else(|| SERVER.into());
         let digits = self.file.rsplit_once('-').and_then(|(_, end)| end.strip_suffix(".pth"));
@@ -76,7 +76,7 @@ impl Published {
         Ok(Source { url: format!("{server}{}", self.file), sha256 })
     }
 
-    /// Where the file is kept.
+    /// The path of the file in the cache folder.
     ///
     /// # Errors
     /// If there is no cache folder.
@@ -84,20 +84,20 @@ impl Published {
         Ok(cache_dir()?.join("weights").join(self.file))
     }
 
-    /// Downloads the file unless it is there, and verifies it.
+    /// Downloads the file unless it is in the cache, and verifies its checksum.
     ///
     /// # Errors
-    /// As [`residual_fetch::fetch`]'s.
+    /// The same as [`residual_fetch::fetch`].
     pub fn fetch(&self, progress: &mut dyn FnMut(Progress)) -> Result<(PathBuf, Outcome), WeightsError> {
         let path = self.path()?;
         let outcome = fetch(&self.source()?, &path, progress)?;
         Ok((path, outcome))
     }
 
-    /// The network with these weights, for inference; downloads the file unless it is there.
+    /// Returns the network with these weights, for inference. Downloads the file unless it is in the cache.
     ///
     /// # Errors
-    /// As [`Self::fetch`]'s, or if the file is not usable.
+    /// The same as [`Self::fetch`], or if the file cannot be read or does not fit the network.
     pub fn load(&self, device: &Device, progress: &mut dyn FnMut(Progress)) -> Result<Network, WeightsError> {
         let (path, _) = self.fetch(progress)?;
         let mut network = self.card().network.init(device);
@@ -110,9 +110,9 @@ impl Published {
         self.name.strip_suffix(".v2").unwrap_or(self.name)
     }
 
-    /// The network, and the preprocessing it was trained with.
+    /// The network's configuration, and the preprocessing its weights expect.
     pub fn card(&self) -> Card {
-        let name: NetName = self.net().parse().expect("published weights are those of a known network");
+        let name: NetName = self.net().parse().expect("published weights belong to a known network");
         Card {
             network: NetworkConfig::new(name, [3, 224, 224], 1000),
             preprocessing: Some(Preprocessing::imagenet(self.resize, 224)),
@@ -121,7 +121,8 @@ impl Published {
     }
 }
 
-/// The network of this name with torchvision's weights, for inference; downloads them unless they are in the cache.
+/// Returns the network of this name with torchvision's weights, for inference. Downloads the weights unless they are in
+/// the cache.
 ///
 /// ```no_run
 /// use burn::tensor::Device;
@@ -130,10 +131,10 @@ impl Published {
 /// # Ok::<(), residual_weights::WeightsError>(())
 /// ```
 ///
-/// [`Published::card`] says how an image is made into the network's input.
+/// [`Published::card`] holds the preprocessing that turns an image into the network's input.
 ///
 /// # Errors
-/// If no weights have this name, they cannot be downloaded, or the file is not usable.
+/// If no weights have this name, the download fails, or the file cannot be read or does not fit the network.
 pub fn pretrained(name: &str, device: &Device) -> Result<Network, WeightsError> {
     Published::find(name)?.load(device, &mut |_| {})
 }
@@ -143,24 +144,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_is_a_networks_and_every_file_has_its_checksum() {
+    fn every_entry_has_a_valid_network_and_checksum() {
         for weights in PUBLISHED {
             assert!(weights.card().network.validate().is_ok());
-            let Checksum::Prefix(digits) = weights.source().unwrap().sha256 else { panic!("a prefix") };
+            let Checksum::Prefix(digits) = weights.source().unwrap().sha256 else {
+                panic!("the checksum is not a prefix")
+            };
             assert!(digits.len() == 8 && digits.bytes().all(|b| b.is_ascii_hexdigit()), "{}", weights.file);
             assert!(weights.file.starts_with(&weights.card().network.name().to_string()));
         }
     }
 
     #[test]
-    fn a_name_without_weights_lists_those_that_have_some() {
+    fn an_unknown_name_is_refused_with_the_known_names() {
         let error = pretrained("resnet51", &Device::flex()).unwrap_err().to_string();
         assert!(error.contains("resnet51") && error.contains("resnet18, resnet34, resnet50,"), "{error}");
     }
 
-    /// Parameters as torchvision states them.
+    /// Parameter counts from torchvision's documentation.
     #[test]
-    fn the_networks_have_the_published_parameters() {
+    fn networks_have_the_published_parameter_counts() {
         let parameters = |name: &str| Published::find(name).unwrap().card().network.summary().parameters();
         assert_eq!(parameters("resnext101_32x8d"), 88_791_336);
         assert_eq!(parameters("resnext101_64x4d"), 83_455_272);

@@ -1,6 +1,6 @@
 use crate::{Format, WeightsError, load::transpose, names::torchvision};
 use burn::module::Module;
-use residual_fetch::write_whole;
+use residual_fetch::write_atomic;
 use residual_model::parameters::{for_each_parameter, to_burnpack};
 use safetensors::{Dtype, tensor::TensorView};
 use std::{
@@ -8,11 +8,11 @@ use std::{
     path::Path,
 };
 
-/// A network's tensors as PyTorch has them, by torchvision's names: shape and values. Weights of
-/// linear layers are `[out, in]`.
+/// The shape and values of every tensor of a network, with torchvision's names and PyTorch's layouts. The weights of
+/// linear layers have shape `[out, in]`.
 pub fn tensors<M: Module>(network: &M) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
     let mut tensors = BTreeMap::new();
-    // `valid` folds the last step's running statistics into what is read.
+    // `valid` brings the running statistics up to date with the last training step.
     for_each_parameter(&network.valid(), |parameter| {
         let values: Vec<f32> = parameter.data().iter::<f32>().collect();
         let entry = match parameter.shape[..] {
@@ -24,19 +24,20 @@ pub fn tensors<M: Module>(network: &M) -> BTreeMap<String, (Vec<usize>, Vec<f32>
     tensors
 }
 
-/// Writes a network's weights: `.safetensors` with torchvision's names and layouts, which PyTorch loads,
-/// or `.bpk`, Burn's own format, without parameter ids. The file appears whole or not at all, and equal networks give
-/// equal files.
+/// Writes the weights of a network to a file whose extension selects the format: `.safetensors` with torchvision's
+/// names and PyTorch's layouts, which PyTorch can load, or `.bpk`, Burn's own format, without parameter ids.
+///
+/// The file is replaced atomically. Networks with equal weights are written as identical bytes.
 ///
 /// # Errors
-/// If the name ends in neither, or the file cannot be written.
+/// If the name does not end in `.safetensors` or `.bpk`, or the file cannot be written.
 pub fn save<M: Module>(network: &M, path: &Path) -> Result<(), WeightsError> {
     match Format::to_write(path)? {
         Format::Safetensors => save_safetensors(network, path),
         _ => {
             let file = to_burnpack(&network.valid())
                 .map_err(|error| WeightsError::bad_file(path, format!("cannot be written: {error}")))?;
-            write_whole(path, &file).map_err(WeightsError::io("write", path))
+            write_atomic(path, &file).map_err(WeightsError::io("write", path))
         }
     }
 }
@@ -55,5 +56,5 @@ fn save_safetensors<M: Module>(network: &M, path: &Path) -> Result<(), WeightsEr
     let file = views
         .and_then(|views| safetensors::serialize(views, Some(metadata)))
         .map_err(|error| WeightsError::bad_file(path, format!("cannot be written: {error}")))?;
-    write_whole(path, &file).map_err(WeightsError::io("write", path))
+    write_atomic(path, &file).map_err(WeightsError::io("write", path))
 }

@@ -1,4 +1,4 @@
-//! Inference without the standard library, to be built for a target that has none.
+//! Inference without the standard library, built for a target that has none.
 
 #![no_std]
 
@@ -12,7 +12,7 @@ use burn::{
 };
 use residual_model::{NetName, NetworkConfig};
 
-/// The scores of a 3x32x32 image by a network whose weights are the bytes of a burnpack file.
+/// The logits of a network for one 3x32x32 image. `weights` is the content of a burnpack file.
 pub fn classify(name: NetName, weights: Vec<u8>, pixels: Vec<f32>) -> Result<Vec<f32>, RecordError> {
     let device = Device::flex();
     let network = NetworkConfig::new(name, [3, 32, 32], 10).init(&device);

@@ -1,13 +1,51 @@
 use crate::{
     Usage,
-    args::BenchArgs,
+    args::{AugmentationArgs, BackendArgs, DataArgs, ImageNetworkArgs},
     output::{self, Progress},
 };
 use residual_data::{Augmentation, DataConfig};
-use residual_model::{InitConfig, Kernels, NetworkConfig};
-use residual_train::{Environment, Feed, Throughput, matmul_flops, throughput};
+use residual_lab::{DataFeed, Throughput, matmul_flops, throughput};
+use residual_model::{InitConfig, Kernels, NetName, NetworkConfig};
+use residual_train::Environment;
 use serde::Serialize;
 use std::fmt::Write;
+
+/// Measure the throughput of training and inference of a network
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  residual bench
+  residual bench resnet56 --kernels reference
+  residual bench resnet50 --batch 8 --inference
+  residual bench resnet20 --data cifar10 --flip --crop-padding 4
+  residual bench resnet1202 --recompute --steps 1")]
+pub(crate) struct BenchArgs {
+    /// Network: one that `residual models` lists, or another depth
+    #[arg(default_value = "resnet20")]
+    pub(crate) net: NetName,
+    /// Images per batch
+    #[arg(long, default_value_t = 128)]
+    pub(crate) batch: usize,
+    /// Timed steps, after two warm-up steps
+    #[arg(long, default_value_t = 10)]
+    pub(crate) steps: usize,
+    /// Threads [default: the number of cores]
+    #[arg(long)]
+    pub(crate) threads: Option<usize>,
+    /// Measure inference only
+    #[arg(long)]
+    pub(crate) inference: bool,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    #[command(flatten)]
+    pub(crate) augmentation: AugmentationArgs,
+    #[command(flatten)]
+    pub(crate) network: ImageNetworkArgs,
+    #[command(flatten)]
+    pub(crate) backend: BackendArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 #[derive(Serialize)]
 struct Report {
@@ -19,10 +57,10 @@ struct Report {
     environment: Environment,
     steps: usize,
     train_images_per_s: Option<f64>,
-    /// With the batches of a dataset instead of one that is held in memory.
+    /// With batches loaded from a dataset instead of a single batch held in memory.
     loaded_images_per_s: Option<f64>,
     infer_images_per_s: f64,
-    /// The slowest and the fastest step.
+    /// The rates of the slowest and the fastest step.
     train_range: Option<[f64; 2]>,
     loaded_range: Option<[f64; 2]>,
     infer_range: [f64; 2],
@@ -32,11 +70,11 @@ struct Report {
     train_share: Option<f64>,
     infer_share: f64,
     peak_mib: Option<f64>,
-    /// Reserved on the device.
+    /// Memory reserved on the device.
     device_mib: Option<f64>,
 }
 
-/// Images a second: median, slowest, fastest.
+/// Images per second: median, slowest, fastest.
 fn rates(seconds: &[f64], batch: usize) -> Option<[f64; 3]> {
     let mut rates: Vec<f64> = seconds.iter().map(|s| batch as f64 / s).collect();
     rates.sort_by(f64::total_cmp);
@@ -44,7 +82,7 @@ fn rates(seconds: &[f64], batch: usize) -> Option<[f64; 3]> {
     (count > 0).then(|| [(rates[(count - 1) / 2] + rates[count / 2]) / 2.0, rates[0], rates[count - 1]])
 }
 
-/// Times training and inference.
+/// Runs the command `bench`.
 pub(crate) fn bench(args: BenchArgs) -> anyhow::Result<()> {
     if args.batch == 0 || args.steps == 0 || args.threads == Some(0) {
         return Err(Usage("--batch, --steps and --threads must be at least 1".into()).into());
@@ -53,21 +91,24 @@ pub(crate) fn bench(args: BenchArgs) -> anyhow::Result<()> {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     }
     let (mut network, mut image) = args.network.describe(args.net)?;
-    let feed = feed(&args)?;
-    if let Some(feed) = &feed {
-        image = feed.source.shape();
-        let of_data = NetworkConfig::new(args.net, image, feed.source.classes());
+    let pipeline = pipeline(&args)?;
+    if let Some(pipeline) = &pipeline {
+        image = pipeline.source.shape();
+        let of_data = NetworkConfig::new(args.net, image, pipeline.source.classes());
         network = args.network.network.apply(of_data, InitConfig::default())?;
-        if network.classes < feed.source.classes() {
-            let (own, there) = (network.classes, feed.source.classes());
-            return Err(Usage(format!("--classes must be at least the data's {there}, not {own}")).into());
+        if network.classes < pipeline.source.classes() {
+            let (own, there) = (network.classes, pipeline.source.classes());
+            return Err(Usage(format!(
+                "--classes must be at least {there}, the number of classes in the data, not {own}"
+            ))
+            .into());
         }
     }
     let (backend, hardware) = args.backend.open()?;
     let mut bar: Option<Progress> = None;
     let watch = |done: usize, all: usize| bar.get_or_insert_with(|| Progress::new(all as u64, 0)).set(done as u64);
     let Throughput { train_seconds, loaded_seconds, infer_seconds, train_peak_bytes, train_device_bytes } =
-        throughput(&network, args.batch, args.steps, !args.inference, feed.as_ref(), &hardware.device, watch)?;
+        throughput(&network, args.batch, args.steps, !args.inference, pipeline.as_ref(), &hardware.device, watch)?;
     if let Some(bar) = bar {
         bar.finish();
     }
@@ -77,7 +118,7 @@ pub(crate) fn bench(args: BenchArgs) -> anyhow::Result<()> {
     let train = rates(&train_seconds, args.batch);
     let loaded = rates(&loaded_seconds, args.batch);
     let infer = rates(&infer_seconds, args.batch).expect("at least one step");
-    // The backward pass computes two products for each of the forward pass.
+    // The backward pass computes two matrix products for each one in the forward pass.
     let train_gflops = train.map(|rate| rate[0] * 3.0 * operations);
     let infer_gflops = infer[0] * operations;
     let mib = |bytes: u64| (!args.inference).then_some(bytes as f64 / (1 << 20) as f64);
@@ -106,24 +147,28 @@ pub(crate) fn bench(args: BenchArgs) -> anyhow::Result<()> {
     if args.json { output::print_json(&report) } else { output::print(&report.text()) }
 }
 
-/// The dataset that training takes its batches from, if one was asked for.
-fn feed(args: &BenchArgs) -> anyhow::Result<Option<Feed>> {
+/// The dataset that `--data` names, to load training batches from.
+fn pipeline(args: &BenchArgs) -> anyhow::Result<Option<DataFeed>> {
     let augmentation = args.augmentation.apply(Augmentation::default());
     let data = match (args.data.data, args.network.image.is_some() || args.inference) {
         (None, _) if args.data.any() || augmentation != Augmentation::default() => {
-            return Err(Usage("flags of data and augmentation need --data NAME".into()).into());
+            return Err(Usage("data and augmentation flags need --data NAME".into()).into());
         }
         (None, _) => return Ok(None),
-        (Some(_), true) => return Err(Usage("--data excludes --image and --inference".into()).into()),
+        (Some(_), true) => return Err(Usage("--data cannot be combined with --image or --inference".into()).into()),
         (Some(_), false) => args.data.apply(DataConfig::default())?,
     };
     let source = data.load()?.train;
     augmentation.check([source.shape()[1], source.shape()[2]])?;
     if source.len() < args.batch {
-        return Err(Usage(format!("--batch must be at most the {} samples of {data}", source.len())).into());
+        return Err(Usage(format!(
+            "--batch must be at most {}, the number of training samples in {data}",
+            source.len()
+        ))
+        .into());
     }
     let workers = args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    Ok(Some(Feed { source, augmentation, workers }))
+    Ok(Some(DataFeed { source, augmentation, workers }))
 }
 
 impl Report {

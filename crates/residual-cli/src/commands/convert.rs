@@ -1,20 +1,52 @@
-use super::model::Weights;
-use crate::{Usage, args::ConvertArgs, output};
+use crate::{Usage, args::NetworkArgs, model::Weights, output};
 use residual_backend::Backend;
-use residual_model::summary::{thousands, trainable_parameters};
+use residual_model::{
+    NetName,
+    summary::{thousands, trainable_parameters},
+};
 use residual_train::Start;
 use residual_weights::{Card, Format, save};
+use std::path::PathBuf;
 
-/// Converts weights.
+/// Convert weights between PyTorch, safetensors and burnpack
+///
+/// Reads any of these and writes .safetensors, with torchvision's names, or .bpk.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  residual convert resnet18-f37072fd.pth resnet18.safetensors --net resnet18
+  residual convert runs/resnet20-digits-0 resnet20.safetensors
+  residual convert resnet20.safetensors resnet20.bpk")]
+pub(crate) struct ConvertArgs {
+    /// File of weights, or the directory of a finished run
+    pub(crate) from: PathBuf,
+    /// File to write, which ends in .safetensors or .bpk
+    pub(crate) to: PathBuf,
+    /// Network of the weights [default: from the file's card or the run]
+    #[arg(long)]
+    pub(crate) net: Option<NetName>,
+    /// JSON file that renames the weights' tensors
+    ///
+    /// It holds one object: regular expressions as keys, replacements as
+    /// values.
+    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
+    pub(crate) name_map: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+    /// Replace an existing file
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// Runs the command `convert`.
 pub(crate) fn convert(args: &ConvertArgs) -> anyhow::Result<()> {
     if args.to.exists() && !args.force {
-        return Err(Usage(format!("{} exists; --force replaces it", args.to.display())).into());
+        return Err(Usage(format!("{} exists; replace it with --force", args.to.display())).into());
     }
     Format::to_write(&args.to)?;
     let (weights, name_map) = (Some(args.from.clone()), args.name_map.clone());
     let weights = Weights::of(&Start { weights, name_map, ..Start::default() })?;
     let (network, card) = weights.network(args.net, &args.network, &Backend::Flex.open()?)?;
-    // The old card must not come to describe the new weights.
+    // If a later step fails, the old card must not be left beside new weights.
     Card::remove(&args.to)?;
     save(&network, &args.to)?;
     card.write(&args.to)?;

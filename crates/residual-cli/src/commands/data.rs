@@ -1,8 +1,8 @@
 use crate::{
     Usage,
-    args::{DataCommand, DataCommandArgs},
     output::{self, Progress},
 };
+use clap::Subcommand;
 use residual_data::{DataName, Report, check};
 use serde::Serialize;
 use std::{
@@ -10,7 +10,52 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Lists, downloads or checks datasets.
+/// List, download and check datasets
+#[derive(clap::Args)]
+pub(crate) struct DataCommandArgs {
+    #[command(subcommand)]
+    pub(crate) command: DataCommand,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum DataCommand {
+    /// List datasets and their directories
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Download a dataset and verify it; resume an interrupted download
+    ///
+    /// The directory is $RESIDUAL_CACHE/data/NAME, by default in the system's cache
+    /// directory. RESIDUAL_MIRROR can name another server, which has the same files
+    /// in a directory with the dataset's name.
+    #[command(verbatim_doc_comment)]
+    Fetch {
+        /// Dataset: cifar10, cifar100, mnist or fashion-mnist
+        name: DataName,
+        /// Directory to download to
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+    },
+    /// Check every sample of a dataset in a directory
+    ///
+    /// Prints the number of samples per class, the mean and standard deviation,
+    /// and the unreadable and the duplicate files.
+    #[command(verbatim_doc_comment)]
+    Check {
+        /// Directory of the dataset
+        dir: PathBuf,
+        /// Dataset [default: recognised from the files]
+        #[arg(long, value_name = "NAME")]
+        data: Option<DataName>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Runs the command `data`.
 pub(crate) fn data(args: &DataCommandArgs) -> anyhow::Result<()> {
     match &args.command {
         DataCommand::List { json } => list(*json),
@@ -42,9 +87,9 @@ fn list(json: bool) -> anyhow::Result<()> {
     for Line { name, folder, present, megabytes } in lines {
         let place = match (folder, megabytes) {
             (Some(folder), _) if present => folder.display().to_string(),
-            (_, Some(megabytes)) => format!("not here: `residual data fetch {name}` downloads {megabytes:.0} MB"),
-            _ if present => "in the program".into(),
-            _ => "your own images: --data folder --data-dir DIR, a sub-folder for each class".into(),
+            (_, Some(megabytes)) => format!("not downloaded; `residual data fetch {name}` downloads {megabytes:.0} MB"),
+            _ if present => "embedded in the program".into(),
+            _ => "your own images, one subdirectory per class: --data folder --data-dir DIR".into(),
         };
         let _ = writeln!(text, "{name:<14} {place}");
     }
@@ -76,7 +121,9 @@ fn fetch(name: DataName, dir: Option<&Path>) -> anyhow::Result<()> {
 
 fn check_folder(dir: &Path, name: Option<DataName>, json: bool) -> anyhow::Result<()> {
     if name.is_some_and(|name| !name.has_files()) {
-        return Err(Usage("digits and synthetic are in the program; there is no folder to check".into()).into());
+        return Err(
+            Usage("digits and synthetic are embedded in the program; there are no files to check".into()).into()
+        );
     }
     let report = check(dir, name)?;
     if json {
@@ -86,7 +133,8 @@ fn check_folder(dir: &Path, name: Option<DataName>, json: bool) -> anyhow::Resul
     }
     match report.unreadable.len() {
         0 => Ok(()),
-        count => anyhow::bail!("{count} of the files cannot be used"),
+        1 => anyhow::bail!("1 unusable file"),
+        count => anyhow::bail!("{count} unusable files"),
     }
 }
 
@@ -104,7 +152,7 @@ fn text(dir: &Path, report: &Report) -> String {
         let _ = writeln!(text, "\n{name}: {} samples of {size}, mean {mean}, standard deviation {std}", split.samples);
         let (least, most) = (split.counts.iter().min(), split.counts.iter().max());
         if report.classes.is_empty() && least == most {
-            let _ = writeln!(text, "  {} of every class", least.copied().unwrap_or_default());
+            let _ = writeln!(text, "  {} per class", least.copied().unwrap_or_default());
             continue;
         }
         for (class, count) in split.counts.iter().enumerate() {
@@ -118,7 +166,7 @@ fn text(dir: &Path, report: &Report) -> String {
             let _ = writeln!(text, "  {} {reason}", path.display());
         }
     }
-    let _ = writeln!(text, "\n{} groups of equal images", report.duplicates.len());
+    let _ = writeln!(text, "\n{} groups of identical images", report.duplicates.len());
     for group in &report.duplicates {
         let _ = writeln!(text, "  {}", group.join(" = "));
     }

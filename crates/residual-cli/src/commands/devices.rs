@@ -1,8 +1,15 @@
-use super::choose;
-use crate::{args::DevicesArgs, output};
+use crate::{args::choose, output};
 use residual_backend::Backend;
 use serde::Serialize;
 use std::fmt::Write;
+
+/// List backends, the devices they find, and the default backend
+#[derive(clap::Args)]
+pub(crate) struct DevicesArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 #[derive(Serialize)]
 struct Line {
@@ -14,7 +21,7 @@ struct Line {
     note: Option<String>,
 }
 
-/// Lists what is compiled in, what answers and what is the default.
+/// Runs the command `devices`.
 pub(crate) fn devices(args: &DevicesArgs) -> anyhow::Result<()> {
     let default = choose(None);
     let lines: Vec<Line> = Backend::ALL.iter().map(|&backend| line(backend, default.as_ref().ok())).collect();
@@ -39,13 +46,13 @@ fn line(backend: Backend, default: Option<&Backend>) -> Line {
     let compiled = backend.is_compiled();
     let (device, software, note) = match backend.probe() {
         Ok(hardware) if hardware.software => {
-            (Some(hardware.name), true, Some("a software adapter: for tests, far slower than flex".into()))
+            (Some(hardware.name), true, Some("software adapter, for tests; far slower than flex".into()))
         }
         Ok(hardware) if backend == Backend::NdArray => {
-            (Some(hardware.name), false, Some("deprecated upstream, slower than flex".into()))
+            (Some(hardware.name), false, Some("deprecated in Burn, slower than flex".into()))
         }
         Ok(hardware) => (Some(hardware.name), false, None),
-        Err(_) if !compiled => (None, false, Some(format!("not compiled in: rebuild with --features {backend}"))),
+        Err(_) if !compiled => (None, false, Some(format!("not compiled in; rebuild with --features {backend}"))),
         Err(error) => (None, false, Some(error.to_string())),
     };
     Line { backend: backend.to_string(), compiled, default: Some(&backend) == default, device, software, note }

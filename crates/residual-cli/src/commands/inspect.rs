@@ -1,16 +1,100 @@
 use super::sweep::default_jobs;
 use crate::{
     Usage,
-    args::InspectArgs,
+    args::{BackendArgs, DataArgs, NetworkArgs, words},
+    command_line::quoted,
     output::{self, Progress},
 };
 use residual_data::DataConfig;
-use residual_lab::{InspectConfig, Inspection, Subject, What, quoted};
+use residual_lab::{InspectConfig, Inspection, Measurement, Subject};
 use residual_model::NetName;
+use residual_report::{InspectionView, redraw};
 use residual_train::{Device, Environment, TrainConfig, files};
-use std::path::{Path, PathBuf};
+use serde::Serialize;
+use std::{
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
 
-/// Measures inside networks.
+/// Measure inside networks why shortcuts help: gradients, paths, lesions
+///
+/// A subject is the directory of a finished run, which is only read, or the name
+/// of a network, which is measured at its initial weights.
+/// Each measurement writes NAME.csv, NAME.svg and NAME.json.
+/// `residual report` makes a page of them.
+#[derive(clap::Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "Measurements:
+  gradients    gradient norm of each layer, at initialisation and in training,
+               with and without norm
+  activations  scale of block outputs and layer responses, main path relative to
+               input
+  lesion       test error with blocks removed or swapped (trained networks)
+  alpha        error of networks trained with weaker shortcuts
+  paths        gradient by path length, effective depth (residual networks)
+  landscape    loss around the weights
+  shattered    autocorrelation of gradients at neighbouring inputs
+
+Examples:
+  residual inspect plain56 resnet56 --what gradients,activations
+  residual inspect dense-plain32 --what gradients --width 256 --images 1024
+  residual inspect runs/plain20 runs/resnet20 --what lesion,landscape
+  residual inspect runs/resnet20 --what gradients --steps 1,10,100
+  residual inspect resnet32 --what alpha --epochs 7 --seeds 3"
+)]
+pub(crate) struct InspectArgs {
+    /// Run directories or names of networks
+    #[arg(required = true, value_name = "RUN|NET")]
+    pub(crate) subjects: Vec<String>,
+    /// Measurements, separated by commas
+    #[arg(long, required = true, value_delimiter = ',', value_name = "WHAT", value_parser = words::<Measurement>())]
+    pub(crate) what: Vec<Measurement>,
+    /// Directory for the results [default: inspect/SUBJECT-SUBJECT...]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// Images to measure on [default: 512]
+    #[arg(long, value_name = "IMAGES")]
+    pub(crate) images: Option<usize>,
+    /// Initialisations over which gradients are averaged [default: 10]
+    #[arg(long)]
+    pub(crate) inits: Option<u64>,
+    /// Also measure gradients after these training steps, separated by commas
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) steps: Vec<usize>,
+    /// Trainings per skip strength [default: 2]
+    #[arg(long)]
+    pub(crate) seeds: Option<u64>,
+    /// Random draws of blocks, paths and lines of inputs [default: 20]
+    #[arg(long)]
+    pub(crate) draws: Option<usize>,
+    /// Points along each direction of a landscape [default: 21]
+    #[arg(long)]
+    pub(crate) points: Option<usize>,
+    /// Seed of a network given by name [default: 0]
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Epochs of trainings of a network given by name [default: 10]
+    #[arg(long)]
+    pub(crate) epochs: Option<usize>,
+    /// Learning rate of trainings of a network given by name [default: 0.05]
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) lr: Option<f64>,
+    /// Parallel measurements, one core each [default: all cores, 1 on a GPU]
+    #[arg(long)]
+    pub(crate) jobs: Option<usize>,
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+    #[command(flatten)]
+    pub(crate) backend: BackendArgs,
+    /// Print findings and all values as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Runs the command `inspect`.
 pub(crate) fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
     let (backend, hardware) = args.backend.open()?;
     let usual = InspectConfig::default();
@@ -27,38 +111,47 @@ pub(crate) fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
     let all_runs = args.subjects.iter().all(|name| Path::new(name).is_dir());
     let training = args.seed.is_some() || args.epochs.is_some() || args.lr.is_some();
     if all_runs && (training || args.data.any() || args.network.any()) {
-        return Err(
-            Usage("flags of data, network and training are for networks by name; runs have their own".into()).into()
-        );
+        let text = "data, network and training flags are for networks given by name; a run has its own settings";
+        return Err(Usage(text.into()).into());
     }
     let subjects = args.subjects.iter().map(|name| subject(args, name, &hardware.device));
     let subjects = subjects.collect::<anyhow::Result<Vec<Subject>>>()?;
-    args.what.iter().try_for_each(|&what| Inspection::check(what, &subjects, &config))?;
+    args.what.iter().try_for_each(|&measurement| Inspection::check(measurement, &subjects, &config))?;
     let out = args.out.clone().unwrap_or_else(|| default_out(&args.subjects));
     files::create_dir(&out)?;
     let mut found = Vec::new();
-    for &what in &args.what {
+    for &measurement in &args.what {
         let environment = Environment::here(backend, &hardware);
-        let inspection = measure(what, &subjects, &config, environment)?;
-        inspection.write(&out, &what.to_string())?;
+        let inspection = measure(measurement, &subjects, &config, environment)?;
+        inspection.write(&out)?;
+        let InspectionView { finding, details, .. } = InspectionView::of(&inspection);
         if !args.json {
-            let picture = out.join(format!("{what}.svg"));
-            let details: String = inspection.details.iter().map(|detail| format!("  {detail}\n")).collect();
-            output::print(&format!("{}\n{details}  {}\n\n", inspection.finding, picture.display()))?;
+            let figure = out.join(format!("{measurement}.svg"));
+            let details: String = details.iter().map(|detail| format!("  {detail}\n")).collect();
+            output::print(&format!("{finding}\n{details}  {}\n\n", figure.display()))?;
         }
-        found.push(inspection);
+        found.push(Found { finding, details, inspection });
+        redraw(&out)?;
     }
     if args.json { output::print_json(&found) } else { Ok(()) }
 }
 
-/// A training's folder, or a network by name.
+/// A measurement with its results in words, for `--json`.
+#[derive(Serialize)]
+struct Found {
+    finding: String,
+    details: Vec<String>,
+    #[serde(flatten)]
+    inspection: Inspection,
+}
+
+/// Opens a run directory, or builds a network given by name.
 fn subject(args: &InspectArgs, name: &str, device: &Device) -> anyhow::Result<Subject> {
     if Path::new(name).is_dir() {
         return Ok(Subject::of_run(name.as_ref(), device)?);
     }
-    let net: NetName = name
-        .parse()
-        .map_err(|error| Usage(format!("`{name}` is neither the folder of a training nor a network: {error}")))?;
+    let net: NetName =
+        name.parse().map_err(|error| Usage(format!("`{name}` is neither a run directory nor a network: {error}")))?;
     let config = TrainConfig::new(net, args.data.apply(DataConfig::default())?)?;
     let init = config.network.init;
     let network = args.network.apply(config.network.clone(), init)?;
@@ -69,22 +162,23 @@ fn subject(args: &InspectArgs, name: &str, device: &Device) -> anyhow::Result<Su
 }
 
 fn measure(
-    what: What,
+    measurement: Measurement,
     subjects: &[Subject],
     config: &InspectConfig,
     environment: Environment,
 ) -> anyhow::Result<Inspection> {
-    eprintln!("{}: {}", what, subjects.iter().map(Subject::to_string).collect::<Vec<_>>().join("; "));
-    let bar: std::sync::OnceLock<Progress> = std::sync::OnceLock::new();
-    let watch = |done: usize, all: usize| bar.get_or_init(|| Progress::new(all as u64, 0)).set(done as u64);
-    let result = Inspection::measure(what, subjects, config, command(), environment, &watch);
+    let names: Vec<String> = subjects.iter().map(|subject| subject.info().to_string()).collect();
+    eprintln!("{measurement}: {}", names.join("; "));
+    let bar: OnceLock<Progress> = OnceLock::new();
+    let on_step = |done: usize, all: usize| bar.get_or_init(|| Progress::new(all as u64, 0)).set(done as u64);
+    let result = Inspection::measure(measurement, subjects, config, command(), environment, &on_step);
     if let Some(bar) = bar.get() {
         bar.finish();
     }
     Ok(result?)
 }
 
-/// `inspect/plain56-resnet56`, and of many the first three.
+/// The default output directory, such as `inspect/plain56-resnet56`. It names the first three subjects only.
 fn default_out(subjects: &[String]) -> PathBuf {
     const MOST: usize = 3;
     let name = |subject: &String| {
@@ -98,7 +192,7 @@ fn default_out(subjects: &[String]) -> PathBuf {
     Path::new("inspect").join(names.join("-"))
 }
 
-/// This program's command line, as a shell takes it.
+/// The command line of this process, quoted for a shell.
 fn command() -> String {
     std::env::args().skip(1).fold("residual".into(), |command, word| format!("{command} {}", quoted(&word)))
 }

@@ -1,14 +1,21 @@
-use super::usual;
-use crate::{args::ModelsArgs, output};
+use crate::{model::published_for, output};
 use residual_model::{NetName, NetworkConfig, PUBLISHED, summary::thousands};
 use std::fmt::Write;
 
-/// Lists the published networks.
+/// List published networks with layers, parameters and multiply-adds
+#[derive(clap::Args)]
+pub(crate) struct ModelsArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Runs the command `models`.
 pub(crate) fn models(args: &ModelsArgs) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for name in PUBLISHED {
         let net: NetName = name.parse()?;
-        let (image, classes) = usual(net);
+        let (image, classes) = published_for(net);
         let summary = NetworkConfig::new(net, image, classes).summary();
         let weights: Vec<&str> = residual_weights::published::PUBLISHED
             .iter()
@@ -42,6 +49,6 @@ pub(crate) fn models(args: &ModelsArgs) -> anyhow::Result<()> {
         );
         let _ = writeln!(text, "{}", line.trim_end());
     }
-    text += "\nOther depths, groups and widths go by the same pattern. Each resnet has a twin plain.\n";
+    text += "\nNames for other depths, groups and widths follow the same patterns. Each resnet has a plain twin.\n";
     output::print(&text)
 }

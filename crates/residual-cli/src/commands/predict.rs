@@ -1,18 +1,60 @@
-use super::{model::Model, percent};
-use crate::{Usage, args::PredictArgs, output};
+use crate::{
+    Usage,
+    args::ModelArgs,
+    model::Model,
+    output::{self, percent},
+};
 use anyhow::Context;
 use burn::tensor::{Tensor, TensorData, activation::softmax};
 use residual_data::Preprocessing;
-use std::{fmt::Write, fs, path::Path};
+use std::{
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+};
 
-/// Classifies image files. Those that cannot be read are named, and the others go on.
+/// Classify image files
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  residual predict --pretrained resnet50 --labels imagenet.txt dog.jpg cat.png
+  residual predict --weights runs/resnet20-digits-0 seven.png")]
+pub(crate) struct PredictArgs {
+    /// PNG or JPEG files
+    #[arg(required = true)]
+    pub(crate) images: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// File of class names, one per line
+    ///
+    /// Default: the names in the weights' card, else class numbers.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) labels: Option<PathBuf>,
+    /// Number of most probable classes to print
+    #[arg(long, default_value_t = 5)]
+    pub(crate) top: usize,
+    /// Length in pixels of the shorter side after resizing
+    ///
+    /// Default: from the preprocessing that belongs to the weights.
+    #[arg(long)]
+    pub(crate) resize: Option<usize>,
+    /// Side of the square centre crop in pixels
+    ///
+    /// Default: from the preprocessing that belongs to the weights.
+    #[arg(long)]
+    pub(crate) crop: Option<usize>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Runs the command `predict`. Images that cannot be read are reported; the others are classified.
 pub(crate) fn predict(args: &PredictArgs) -> anyhow::Result<()> {
     if args.top == 0 {
         return Err(Usage("--top must be at least 1".into()).into());
     }
     let model = args.model.open()?;
     let Some(mut preprocessing) = model.card.preprocessing.clone() else {
-        let text = "how images were prepared for these weights is not known; say it with --mean and --std";
+        let text = "the preprocessing of images for these weights is unknown; give it with --mean and --std";
         return Err(Usage(text.into()).into());
     };
     preprocessing.crop = args.crop.unwrap_or(preprocessing.crop);
@@ -58,7 +100,7 @@ pub(crate) fn predict(args: &PredictArgs) -> anyhow::Result<()> {
     }
 }
 
-/// The probability of each class.
+/// The probabilities of the classes.
 fn classify(model: &Model, preprocessing: &Preprocessing, path: &Path) -> anyhow::Result<Vec<f32>> {
     let pixels = preprocessing.read(path)?;
     let [channels, height, width] = preprocessing.shape();
@@ -66,7 +108,7 @@ fn classify(model: &Model, preprocessing: &Preprocessing, path: &Path) -> anyhow
     let image = Tensor::<4>::from_data(image, &model.hardware.device.clone().inner());
     let probabilities: Vec<f32> = softmax(model.network.forward(image), 1).into_data().iter::<f32>().collect();
     if !probabilities.iter().all(|p| p.is_finite()) {
-        anyhow::bail!("{}: the network's scores are not finite; are the weights right?", path.display());
+        anyhow::bail!("{}: the network's scores are NaN or infinite; check the weights", path.display());
     }
     Ok(probabilities)
 }

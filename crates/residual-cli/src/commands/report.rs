@@ -1,13 +1,45 @@
-use crate::{Usage, args::ReportArgs, output};
-use residual_lab::Report;
+use crate::{Usage, output};
+use residual_report::{Report, redraw};
 use residual_train::files;
+use std::path::PathBuf;
 
-/// Writes one page of what was found.
+/// Write one page of sweeps and inspections: figures, findings, commands
+///
+/// The page is drawn from the recorded data. It is a single HTML file that needs
+/// no network. A sweep's inspections are in its subdirectory `inspect`.
+#[derive(clap::Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "Examples:
+  residual report sweep
+  residual report sweep inspect --out found.html
+  residual report --redraw sweep"
+)]
+pub(crate) struct ReportArgs {
+    /// Directories that `residual sweep` or `residual inspect` wrote
+    #[arg(required = true, value_name = "DIR")]
+    pub(crate) folders: Vec<PathBuf>,
+    /// HTML file to write [default: report.html]
+    #[arg(long, value_name = "FILE", conflicts_with = "redraw")]
+    pub(crate) out: Option<PathBuf>,
+    /// Redraw the tables, figures and page in each directory instead
+    #[arg(long)]
+    pub(crate) redraw: bool,
+}
+
+/// Runs the command `report`.
 pub(crate) fn report(args: &ReportArgs) -> anyhow::Result<()> {
-    let out = args.out.display();
-    if args.out.extension().is_none_or(|ending| ending != "html") {
-        return Err(Usage(format!("{out} is no page; expected a name that ends in .html")).into());
+    if args.redraw {
+        for folder in &args.folders {
+            redraw(folder)?;
+            output::print(&format!("Redrawn: {}\n", folder.display()))?;
+        }
+        return Ok(());
     }
-    files::write(&args.out, Report::read(&args.folders)?.html().as_bytes())?;
-    output::print(&format!("The report: {out}\n"))
+    let out = args.out.clone().unwrap_or_else(|| "report.html".into());
+    if out.extension().is_none_or(|ending| ending != "html") {
+        return Err(Usage(format!("{} is not a page; expected a name that ends in .html", out.display())).into());
+    }
+    files::write(&out, Report::read(&args.folders)?.html().as_bytes())?;
+    output::print(&format!("Report: {}\n", out.display()))
 }

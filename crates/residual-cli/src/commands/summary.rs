@@ -1,7 +1,20 @@
-use crate::{args::SummaryArgs, output};
+use crate::{args::ImageNetworkArgs, output};
+use residual_model::NetName;
 use std::fmt::Write;
 
-/// Shows a network's layers.
+/// Show a network's layers, shapes, parameters and multiply-adds
+#[derive(clap::Args)]
+pub(crate) struct SummaryArgs {
+    /// Network: one that `residual models` lists, or another depth
+    pub(crate) net: NetName,
+    #[command(flatten)]
+    pub(crate) network: ImageNetworkArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Runs the command `summary`.
 pub(crate) fn summary(args: &SummaryArgs) -> anyhow::Result<()> {
     let (network, image) = args.network.describe(args.net)?;
     let summary = network.summary();

@@ -1,36 +1,151 @@
 use crate::{
     Interrupted,
-    args::SweepArgs,
+    args::{BackendArgs, DataArgs, words},
+    command_line,
     output::{self, Progress},
 };
 use anyhow::Context;
+use clap::ValueEnum;
 use residual_backend::Backend;
 use residual_data::DataConfig;
-use residual_lab::{LabError, Progress as SweepProgress, Results, RunResult, RunStatus, Sweep, SweepConfig};
-use residual_train::StopFlag;
+use residual_lab::{LabError, Progress as SweepProgress, RunResult, RunStatus, Sweep, SweepConfig, SweepResults};
+use residual_model::{BranchScale, Family, Norm};
+use residual_report::{redraw, sweep_markdown};
+use residual_train::{Environment, StopFlag};
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-/// Trains plain and residual nets of growing depth.
+/// Train plain and residual nets of growing depth and plot their error
+///
+/// Finished trainings are kept: rerun the command to resume.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  residual sweep
+  residual sweep --explain
+  residual sweep --family conv --depths 8,20,56 --seeds 1
+  residual sweep --family dense --norm none --out sweep-without-norm
+  residual sweep --alpha 0,0.25,0.5,0.75,1 --depths 32 --out sweep-alpha")]
+pub(crate) struct SweepArgs {
+    /// Families of networks
+    #[arg(long, value_enum, default_value = "both")]
+    pub(crate) family: Families,
+    /// Depths, separated by commas
+    ///
+    /// Default: 4,12,20,32,56,110 for dense nets, 8,20,32,44,56 for
+    /// convolutional nets.
+    #[arg(long, value_delimiter = ',', verbatim_doc_comment)]
+    pub(crate) depths: Option<Vec<usize>>,
+    /// Skip strengths, separated by commas: 0 is plain, 1 is residual
+    #[arg(long, value_delimiter = ',', default_value = "0,1", allow_negative_numbers = true)]
+    pub(crate) alpha: Vec<f64>,
+    /// Number of seeds
+    #[arg(long, default_value_t = 3)]
+    pub(crate) seeds: u64,
+    /// First seed
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// Passes over the training set
+    ///
+    /// Default: 20 for dense nets, 7 for convolutional nets;
+    /// 30 and 10 if some nets have more than 200 layers.
+    #[arg(long, verbatim_doc_comment)]
+    pub(crate) epochs: Option<usize>,
+    /// Samples per batch
+    #[arg(long, default_value_t = 64)]
+    pub(crate) batch_size: usize,
+    /// Learning rate at the start of its cosine decay
+    ///
+    /// Default: 0.02 for dense nets if none has more than 200 layers, else
+    /// 0.05.
+    #[arg(long, verbatim_doc_comment, allow_negative_numbers = true)]
+    pub(crate) lr: Option<f64>,
+    /// Largest norm of the gradient; larger gradients are scaled down
+    ///
+    /// The norm is over all parameters.
+    /// Default: 2 if some nets have more than 200 layers, else no limit.
+    #[arg(long, value_name = "NORM", verbatim_doc_comment, allow_negative_numbers = true)]
+    pub(crate) clip: Option<f64>,
+    /// Normalisation after each layer
+    #[arg(long, default_value = "batch", value_parser = words::<Norm>())]
+    pub(crate) norm: Norm,
+    /// Factor of the main path in residual blocks
+    ///
+    /// one: 1. depth: 1/sqrt(number of blocks).
+    /// Default: one with a norm, depth without.
+    #[arg(long, verbatim_doc_comment, value_parser = words::<BranchScale>())]
+    pub(crate) branch_scale: Option<BranchScale>,
+    /// Channels of the first stage of the convolutional nets
+    #[arg(long, default_value_t = 8)]
+    pub(crate) width: usize,
+    /// Also measure why shortcuts help
+    ///
+    /// Measures gradients, activations, lesions and loss landscapes of the
+    /// shallowest and the deepest nets.
+    #[arg(long, verbatim_doc_comment)]
+    pub(crate) explain: bool,
+    /// Directory for the results
+    #[arg(long, value_name = "DIR", default_value = "sweep")]
+    pub(crate) out: PathBuf,
+    /// Replace another sweep in the directory
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Parallel trainings, one core each [default: all cores, 1 on a GPU]
+    #[arg(long)]
+    pub(crate) jobs: Option<usize>,
+    #[command(flatten)]
+    pub(crate) backend: BackendArgs,
+    /// Print results.json instead of tables
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// The families of a sweep.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Families {
+    Dense,
+    Conv,
+    Both,
+}
+
+impl Families {
+    fn list(self) -> Vec<Family> {
+        match self {
+            Self::Dense => vec![Family::Dense],
+            Self::Conv => vec![Family::Conv],
+            Self::Both => vec![Family::Dense, Family::Conv],
+        }
+    }
+}
+
+impl SweepArgs {
+    /// The sweep that the flags describe.
+    pub(crate) fn config(&self) -> anyhow::Result<SweepConfig> {
+        Ok(SweepConfig {
+            families: self.family.list(),
+            depths: self.depths.clone(),
+            alphas: self.alpha.clone(),
+            seeds: self.seeds,
+            first_seed: self.seed,
+            data: self.data.apply(DataConfig::default())?,
+            conv_width: self.width,
+            epochs: self.epochs,
+            batch_size: self.batch_size,
+            lr: self.lr,
+            clip: self.clip,
+            norm: self.norm,
+            branch_scale: self.branch_scale,
+            ..SweepConfig::default()
+        })
+    }
+}
+
+/// Runs the command `sweep`.
 pub(crate) fn sweep(args: SweepArgs, stop: &StopFlag) -> anyhow::Result<()> {
-    let config = SweepConfig {
-        families: args.family.families(),
-        depths: args.depths.clone(),
-        alphas: args.alpha.clone(),
-        seeds: args.seeds,
-        first_seed: args.seed,
-        data: args.data.apply(DataConfig::default())?,
-        conv_width: args.width,
-        epochs: args.epochs,
-        batch_size: args.batch_size,
-        lr: args.lr,
-        clip: args.clip,
-        norm: args.norm,
-        branch_scale: args.branch_scale,
-        ..SweepConfig::default()
-    };
+    let config = args.config()?;
     let (backend, hardware) = args.backend.open()?;
     let jobs = match args.jobs {
         Some(0) => return Err(LabError::Setting("--jobs must be at least 1, not 0".into()).into()),
@@ -39,24 +154,30 @@ pub(crate) fn sweep(args: SweepArgs, stop: &StopFlag) -> anyhow::Result<()> {
     };
     config.validate()?;
     let plan = config.plan().len();
-    let sweep = Sweep::new(config, backend, hardware.clone())?
+    let environment = Environment::here(backend, &hardware);
+    let sweep = Sweep::new(config.clone(), backend, hardware.clone())?
+        .with_command(command_line::sweep(&config, &environment, args.explain))
         .with_jobs(jobs)
         .with_force(args.force)
         .with_explain(args.explain)?
         .with_stop(stop.clone());
-    let at_a_time = jobs.min(plan);
-    eprintln!("{plan} trainings on {} ({}), {at_a_time} at a time", backend, hardware.name);
-    match run(&sweep, &args.out) {
-        Ok(results) if args.json => output::print_json(&results),
-        Ok(results) => output::print(&report(&results, &args.out)),
-        Err(LabError::Stopped { done, total }) => Err(Interrupted(format!(
-            "stopped: {done} of {total} trainings are finished and kept; the same command goes on"
-        ))
-        .into()),
-        Err(error) => Err(error).context(format!("sweep in {}", args.out.display())),
-    }
+    let parallel = jobs.min(plan);
+    eprintln!("{plan} trainings on {backend} ({}), {parallel} in parallel", hardware.name);
+    let results = match run(&sweep, &args) {
+        Ok(results) => results,
+        Err(LabError::Stopped { done, total }) => {
+            return Err(Interrupted(format!(
+                "stopped: {done} of {total} trainings are finished and kept; rerun the command to resume"
+            ))
+            .into());
+        }
+        Err(error) => return Err(error).context(format!("sweep in {}", args.out.display())),
+    };
+    redraw(&args.out)?;
+    if args.json { output::print_json(&results) } else { output::print(&report(&results, &args.out)) }
 }
 
+/// The number of parallel jobs: one per core on a CPU, one on a GPU.
 pub(super) fn default_jobs(backend: Backend) -> usize {
     match backend {
         Backend::Flex | Backend::NdArray => std::thread::available_parallelism().map_or(1, usize::from),
@@ -64,16 +185,17 @@ pub(super) fn default_jobs(backend: Backend) -> usize {
     }
 }
 
-fn run(sweep: &Sweep, out: &Path) -> Result<Results, LabError> {
+/// Runs the sweep, and with `--explain` the measurements inside its networks, with a progress bar.
+fn run(sweep: &Sweep, args: &SweepArgs) -> Result<SweepResults, LabError> {
     let bar: OnceLock<Progress> = OnceLock::new();
-    // Held while a line is printed, so that lines stand in the order of their numbers.
+    // Locked while a line is printed, so that the lines appear in the order of their numbers.
     let ended = Mutex::new((0, 0));
-    let results = sweep.run(out, &|event| match event {
+    let on_progress = |event: SweepProgress<'_>| match event {
         SweepProgress::Planned { runs, kept, work, done } => {
             *lock(&ended) = (kept, runs);
             let bar = bar.get_or_init(|| Progress::new(work, done));
             if kept > 0 {
-                bar.line(&format!("{kept} of {runs} are finished already"));
+                bar.line(&format!("{kept} of {runs} trainings are already finished"));
             }
         }
         SweepProgress::Work(work) => {
@@ -88,11 +210,17 @@ fn run(sweep: &Sweep, out: &Path) -> Result<Results, LabError> {
                 bar.line(&line(result, *ended));
             }
         }
-        SweepProgress::Measuring { family, what } => {
+        SweepProgress::Measuring { family, measurement } => {
             if let Some(bar) = bar.get() {
-                bar.line(&format!("measuring {what} of {family} nets"));
+                bar.line(&format!("measuring {measurement} of {family} nets"));
             }
         }
+    };
+    let results = sweep.run(&args.out, &on_progress).and_then(|results| {
+        if args.explain {
+            sweep.explain(&args.out, &command_line::inspect, &on_progress)?;
+        }
+        Ok(results)
     });
     if let Some(bar) = bar.get() {
         bar.finish();
@@ -113,7 +241,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn report(results: &Results, out: &Path) -> String {
+fn report(results: &SweepResults, out: &Path) -> String {
     let page = out.join("index.html");
-    format!("{}\nThe figure: {} (and depth.png, curves.svg, results.csv there)\n", results.report(), page.display())
+    format!(
+        "{}\nFigure: {} (in the same directory: depth.png, curves.svg, results.csv)\n",
+        sweep_markdown(results),
+        page.display()
+    )
 }

@@ -1,417 +1,309 @@
-use super::{model::Weights, percent};
-use crate::{
-    Interrupted, Usage,
-    args::{BackendArgs, EvaluateChoice, KernelsChoice, OnNanChoice, ScheduleChoice, TrainArgs},
-    output::{self, Progress},
-};
-use residual_backend::{Backend, Hardware};
-use residual_model::{BlockOptions, Kernels, Network, summary::thousands};
-use residual_train::{
-    Decay, Environment, Evaluate, Event, Length, Memory, OnNan, Outcome, Row, RunDir, Split, Start, Status, StopFlag,
-    TrainConfig, TrainError, Training, Warmup,
-};
-use residual_weights::WeightsError;
-use std::{
-    fmt::Write,
-    path::{Path, PathBuf},
-    process::Command,
-};
+mod progress;
+mod run;
 
-/// Trains one network.
+use crate::{
+    Usage,
+    args::{AugmentationArgs, BackendArgs, DataArgs, NetworkArgs, StartArgs, words},
+};
+use residual_model::{BlockOptions, ModelError, NetName, Part};
+use residual_train::{Decay, DecayKind, Evaluate, OnNan, Recipe, RecipeOverrides, StopFlag, TrainConfig, Warmup};
+use std::{path::PathBuf, time::Duration};
+
+/// Train one network and write a run directory
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  residual train --net resnet20
+  residual train --net dense-plain56 --epochs 20 --lr 0.02 --out runs/plain56
+  residual train --net resnet20 --recipe quick-cifar --checkpoint-every 5m
+  residual train --config runs/plain56/config.json --seed 1 --out runs/plain56-1
+  residual train --net resnet20 --weights runs/a --freeze stem --part-lr head=10
+  residual train --resume runs/plain56")]
+pub(crate) struct TrainArgs {
+    /// Network, such as resnet20, plain20, dense-resnet20 or resnet18
+    ///
+    /// `residual models` lists more.
+    #[arg(long, required_unless_present_any = ["config", "resume"])]
+    pub(crate) net: Option<NetName>,
+    /// Resume the training in this run directory
+    ///
+    /// Uses the backend and kernels that it began with, unless flags say
+    /// otherwise.
+    #[arg(long, value_name = "DIR", verbatim_doc_comment, conflicts_with_all = [
+        "net", "config", "dataset", "augmentation", "out", "epochs", "iterations", "batch_size", "accumulate", "seed",
+        "lr", "schedule", "milestones", "factor", "warmup", "warmup_lr", "warmup_error", "momentum", "nesterov", "clip",
+        "ema", "on_nan", "weight_decay", "patience", "evaluate", "force", "network", "start", "ignore_head", "freeze",
+        "part_lr", "no_norm_decay", "print_config", "dry_run"])]
+    pub(crate) resume: Option<PathBuf>,
+    /// Read settings from a config.json; other flags override them
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Use the settings of a recipe; other flags override them
+    ///
+    /// `residual recipes` lists the recipes.
+    #[arg(long, conflicts_with_all = ["config", "resume"], value_parser = words::<Recipe>())]
+    pub(crate) recipe: Option<Recipe>,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    #[command(flatten)]
+    pub(crate) augmentation: AugmentationArgs,
+    /// Run directory [default: runs/NET-DATA-SEED]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Passes over the training set [default: 10]
+    #[arg(long)]
+    pub(crate) epochs: Option<usize>,
+    /// Stop after this many optimizer steps, even before the last epoch
+    #[arg(long)]
+    pub(crate) iterations: Option<usize>,
+    /// Samples per batch [default: 64]
+    #[arg(long)]
+    pub(crate) batch_size: Option<usize>,
+    /// Batches over which each optimizer step averages gradients [default: 1]
+    #[arg(long, value_name = "BATCHES")]
+    pub(crate) accumulate: Option<usize>,
+    /// Seed of weights, sample order and augmentation [default: 0]
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Peak learning rate [default: 0.05]
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) lr: Option<f64>,
+    /// Decay of the learning rate [default: cosine]
+    #[arg(long, value_parser = words::<DecayKind>())]
+    pub(crate) schedule: Option<DecayKind>,
+    /// Iterations at which a step schedule decays, separated by commas
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) milestones: Option<Vec<usize>>,
+    /// Factor of the learning rate at each milestone [default: 0.1]
+    #[arg(long)]
+    pub(crate) factor: Option<f64>,
+    /// Iterations of warm-up; 0 for none
+    ///
+    /// The learning rate rises linearly to its peak, or is --warmup-lr if
+    /// given.
+    #[arg(long, value_name = "ITERATIONS", verbatim_doc_comment, conflicts_with = "warmup_error")]
+    pub(crate) warmup: Option<usize>,
+    /// Warm up until the running training error is below this fraction
+    #[arg(long, value_name = "FRACTION")]
+    pub(crate) warmup_error: Option<f64>,
+    /// Learning rate of the warm-up [default: 0.01 with --warmup-error]
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) warmup_lr: Option<f64>,
+    /// Momentum of SGD, without dampening [default: 0.9]
+    #[arg(long)]
+    pub(crate) momentum: Option<f64>,
+    /// Use Nesterov momentum
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) nesterov: Option<bool>,
+    /// Largest norm of the gradient; larger gradients are scaled down
+    ///
+    /// The norm is over all parameters.
+    #[arg(long, value_name = "NORM", allow_negative_numbers = true)]
+    pub(crate) clip: Option<f64>,
+    /// Average the weights with this decay; evaluate and keep the average
+    ///
+    /// The average is an exponential moving average (EMA).
+    #[arg(long, value_name = "DECAY", allow_negative_numbers = true)]
+    pub(crate) ema: Option<f64>,
+    /// Weight decay [default: 1e-4]
+    #[arg(long)]
+    pub(crate) weight_decay: Option<f64>,
+    /// Exempt norms and biases from weight decay
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) no_norm_decay: Option<bool>,
+    /// Parts to freeze, separated by commas: stem, layer1 to layer4, head
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) freeze: Option<Vec<Part>>,
+    /// Factors of parts' learning rates, such as stem=0.1,head=10
+    #[arg(long, value_name = "PART=FACTOR", value_delimiter = ',', value_parser = part_rate)]
+    pub(crate) part_lr: Option<Vec<(Part, f64)>>,
+    /// Stop if the test loss has not improved for this many epochs
+    #[arg(long, value_name = "EPOCHS")]
+    pub(crate) patience: Option<usize>,
+    /// When to measure the errors by clean passes [default: every-epoch]
+    ///
+    /// every-epoch: training and test error after every epoch.
+    /// test-every-epoch: test error after every epoch, both at the end.
+    /// at-end: both at the end.
+    #[arg(long, verbatim_doc_comment, value_parser = words::<Evaluate>())]
+    pub(crate) evaluate: Option<Evaluate>,
+    /// What to do if the loss becomes NaN or infinite [default: stop]
+    ///
+    /// rewind: return to the last checkpoint and halve the learning rate.
+    #[arg(long, value_parser = words::<OnNan>())]
+    pub(crate) on_nan: Option<OnNan>,
+    /// Also write checkpoints within epochs, at this interval
+    ///
+    /// A number and s, m or h, such as 90s, 10m or 2h.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) checkpoint_every: Option<Duration>,
+    /// With --resume: use the previous checkpoint if the newest is damaged
+    #[arg(long)]
+    pub(crate) older_checkpoint: bool,
+    /// Threads that read and augment samples [default: the number of cores]
+    #[arg(long, value_parser = threads)]
+    pub(crate) workers: Option<usize>,
+    /// Replace a training that is already in the directory
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Print the resolved configuration and exit
+    #[arg(long)]
+    pub(crate) print_config: bool,
+    /// Print the expected peak memory and exit
+    #[arg(long, conflicts_with = "print_config")]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) start: StartArgs,
+    /// Do not load the head, for example if the number of classes differs
+    #[arg(long)]
+    pub(crate) ignore_head: bool,
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+    #[command(flatten)]
+    pub(crate) backend: BackendArgs,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Parses a part and a factor, such as `head=10`.
+fn part_rate(text: &str) -> Result<(Part, f64), String> {
+    let (part, factor) = text.split_once('=').ok_or("expected a part and a factor, such as head=10")?;
+    let factor = factor.parse().map_err(|_| format!("`{factor}` is not a number"))?;
+    Ok((part.parse().map_err(|error: ModelError| error.to_string())?, factor))
+}
+
+/// Parses a number of threads.
+fn threads(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (1..=256).contains(number));
+    number.ok_or_else(|| format!("invalid number of threads `{text}`; expected 1 to 256"))
+}
+
+/// Parses `90s`, `10m`, `2h`, or a number of seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = match text.strip_suffix(['s', 'm', 'h']) {
+        Some(number) => (number, &text[number.len()..]),
+        None => (text, "s"),
+    };
+    let seconds = number.parse::<f64>().ok().map(|number| match unit {
+        "m" => 60.0 * number,
+        "h" => 3600.0 * number,
+        _ => number,
+    });
+    let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    duration.ok_or_else(|| format!("invalid time `{text}`; expected a number and s, m or h, such as 10m"))
+}
+
+/// Runs the command `train`.
 pub(crate) fn train(args: Box<TrainArgs>, stop: &StopFlag) -> anyhow::Result<()> {
     match &args.resume {
-        Some(path) => resume(&args, path, stop),
-        None if args.older_checkpoint => Err(Usage("--older-checkpoint goes with --resume".into()).into()),
-        None => start(&args, stop),
+        Some(path) => run::resume(&args, path, stop),
+        None if args.older_checkpoint => Err(Usage("--older-checkpoint needs --resume".into()).into()),
+        None => run::start(&args, stop),
     }
 }
 
-fn start(args: &TrainArgs, stop: &StopFlag) -> anyhow::Result<()> {
-    let config = resolve(args)?;
-    config.validate()?;
-    if args.print_config {
-        return output::print_json(&config);
-    }
-    let (backend, hardware) = args.backend.open()?;
-    let memory = Memory::expected(&config, Kernels::on(&hardware.device)).map_err(TrainError::from)?;
-    if args.dry_run {
-        return dry_run(args, &config, backend, memory);
-    }
-    check_memory(&config, backend, memory)?;
-    if config.on_nan == OnNan::Rewind {
-        make_default(backend)?;
-    }
-    let mut training = Training::new(config.clone(), hardware.device.clone())?;
-    if let Some(start) = &config.start {
-        training = training.with_network(started(&config, start, &hardware)?);
-    }
-    let path = args.out.clone().unwrap_or_else(|| default_path(&config));
-    let run = RunDir::create(&path, &config, &Environment::here(backend, &hardware), args.force)?;
-    announce(&config, backend, &hardware, &path);
-    finish(training, &config, run, stop, args)
-}
-
-/// Fails if a training cannot fit.
-fn check_memory(config: &TrainConfig, backend: Backend, memory: Memory) -> anyhow::Result<()> {
-    if on_the_cpu(backend) && memory.total() > Memory::available() {
-        let (needed, there) = (gibibytes(memory.total()), gibibytes(Memory::available()));
-        let name = config.network.name();
-        let text = format!(
-            "{name} in batches of {} takes some {needed} of memory, and there are {there}; try --recompute, or a smaller \
-             --batch-size with --accumulate",
-            config.batch_size
-        );
-        return Err(Usage(text).into());
-    }
-    Ok(())
-}
-
-/// Whether tensors are in the program's own memory.
-fn on_the_cpu(backend: Backend) -> bool {
-    matches!(backend, Backend::Flex | Backend::NdArray | Backend::Cpu)
-}
-
-fn gibibytes(bytes: u64) -> String {
-    format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
-}
-
-/// Prints the memory that a training is expected to take.
-fn dry_run(args: &TrainArgs, config: &TrainConfig, backend: Backend, memory: Memory) -> anyhow::Result<()> {
-    let (total, available) = (memory.total(), Memory::available());
-    if args.json {
-        return output::print_json(&serde_json::json!({
-            "network": config.network.name().to_string(),
-            "batch_size": config.batch_size,
-            "backend": backend.to_string(),
-            "bytes": memory,
-            "total": total,
-            "available": available,
-        }));
-    }
-    let Memory { program, data, weights, optimizer, activations, workspace } = memory;
-    let parts = [
-        ("program", program),
-        ("data", data),
-        ("weights", weights),
-        ("gradients and optimizer", optimizer),
-        ("activations", activations),
-        ("work space", workspace),
-        ("total", total),
-    ];
-    let (name, batch) = (config.network.name(), config.batch_size);
-    let mut text =
-        format!("{name} on {} in batches of {batch}, {backend}: memory expected at the peak\n\n", config.data);
-    for (part, bytes) in parts {
-        let _ = writeln!(text, "{part:<24} {:>9.1} MiB", bytes as f64 / f64::from(1 << 20));
-    }
-    text += &match on_the_cpu(backend) {
-        true => format!("\nthis machine has {}\n", gibibytes(available)),
-        false => "\nall but program and data are on the device; this is an estimate for CPUs\n".into(),
-    };
-    output::print(&text)
-}
-
-/// The network with the weights it starts from.
-fn started(config: &TrainConfig, start: &Start, hardware: &Hardware) -> anyhow::Result<Network> {
-    let mut network = config.init(&hardware.device.clone().autodiff());
-    match Weights::of(start)?.put_into(&mut network) {
-        Err(WeightsError::Mismatch { differences, .. }) if differences.is_the_head_alone() => {
-            anyhow::bail!("the weights' head has another number of classes; --ignore-head starts with a new one")
-        }
-        result => result.map(|()| network).map_err(Into::into),
-    }
-}
-
-fn resume(args: &TrainArgs, path: &Path, stop: &StopFlag) -> anyhow::Result<()> {
-    let run = RunDir::open(path)?.locked()?;
-    let config = run.config()?;
-    if run.is_finished() {
-        eprintln!("{} is finished; nothing to do", path.display());
-        let network = config.network.name().to_string();
-        let value =
-            serde_json::json!({ "run": path.display().to_string(), "network": network, "status": Status::Finished });
-        return if args.json { output::print_json(&value) } else { Ok(()) };
-    }
-    // As it began, but for what is asked for now.
-    let began = run.environment()?;
-    let BackendArgs { backend, kernels, recompute } = &args.backend;
-    let same = backend.as_ref().is_none_or(|name| *name == began.backend) && kernels.is_none() && !recompute;
-    let began_with = |kernels| same && began.kernels == kernels;
-    let backend_args = BackendArgs {
-        kernels: if began_with(Kernels::Reference) { Some(KernelsChoice::Reference) } else { *kernels },
-        recompute: *recompute || began_with(Kernels::Recompute),
-        backend: backend.clone().or(Some(began.backend)),
-    };
-    let (backend, hardware) = backend_args.open()?;
-    let memory = Memory::expected(&config, Kernels::on(&hardware.device)).map_err(TrainError::from)?;
-    check_memory(&config, backend, memory)?;
-    make_default(backend)?;
-    let mut training = Training::new(config.clone(), hardware.device.clone())?;
-    announce(&config, backend, &hardware, path);
-    let latest = run.latest(&hardware.device, args.older_checkpoint);
-    let latest = latest.map_err(|error| match args.older_checkpoint {
-        false => anyhow::anyhow!("{error}; --older-checkpoint goes on from the one before"),
-        true => error.into(),
-    })?;
-    match latest {
-        Some(checkpoint) => {
-            eprintln!("resumes after epoch {}, iteration {}", checkpoint.epoch(), checkpoint.iteration());
-            training = training.from_checkpoint(checkpoint);
-        }
-        // One that failed may have measured an epoch whose checkpoint could not be written.
-        None if run.status() != Some(Status::Failed) && !run.metrics()?.is_empty() => {
-            let path = path.display();
-            anyhow::bail!("{path} has measurements, but no checkpoint to go on from; begin again with --force");
-        }
-        None => {
-            eprintln!("no checkpoint yet: starts anew");
-            if let Some(start) = &config.start {
-                training = training.with_network(started(&config, start, &hardware)?);
+impl TrainArgs {
+    /// The configuration from the file, the recipe or the defaults, overridden by the flags.
+    fn resolve(&self) -> anyhow::Result<TrainConfig> {
+        let mut config = match (&self.config, self.net) {
+            (Some(path), _) => TrainConfig::read(path)?,
+            (None, Some(net)) => {
+                let recipe = self.recipe.unwrap_or_default();
+                let overrides =
+                    RecipeOverrides { epochs: self.epochs, batch_size: self.batch_size, accumulate: self.accumulate };
+                recipe.config_with(net, self.data.apply(recipe.data())?, overrides)?
             }
+            (None, None) => unreachable!("clap requires one of --net, --config and --resume"),
+        };
+        config.data = self.data.apply(config.data)?;
+        config.augmentation = self.augmentation.apply(config.augmentation);
+        if let (Some(_), Some(net)) = (&self.config, self.net) {
+            // Keep the file's block options and initialisation, and within a family its width: `--net plain20` makes
+            // the plain twin of a resnet20.
+            let old = &config.network;
+            let blocks = BlockOptions { kind: net.kind, ..old.blocks };
+            let mut network =
+                TrainConfig::new(net, config.data.clone())?.network.with_blocks(blocks).with_init(old.init);
+            if old.name().family == net.family {
+                network = network.with_width(old.width);
+            }
+            config.network = network;
         }
-    }
-    finish(training, &config, run, stop, args)
-}
-
-/// Burn restores an optimizer's state on its default device, which is the first one compiled in, whether
-/// there is such hardware or not. Only the environment can choose another, so the program starts anew with it.
-fn make_default(backend: Backend) -> anyhow::Result<()> {
-    const BURN_DEVICE: &str = "BURN_DEVICE";
-    if std::env::var(BURN_DEVICE).is_ok_and(|name| name == backend.name()) {
-        return Ok(());
-    }
-    let mut again = Command::new(std::env::current_exe()?);
-    again.args(std::env::args_os().skip(1)).env(BURN_DEVICE, backend.name());
-    #[cfg(unix)]
-    return Err(std::os::unix::process::CommandExt::exec(&mut again).into());
-    #[cfg(not(unix))]
-    #[allow(clippy::exit)]
-    std::process::exit(again.status()?.code().unwrap_or(1));
-}
-
-fn finish(
-    training: Training,
-    config: &TrainConfig,
-    run: RunDir,
-    stop: &StopFlag,
-    args: &TrainArgs,
-) -> anyhow::Result<()> {
-    let path = run.path().to_path_buf();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let outcome = training
-        .with_stop(stop.clone())
-        .with_observer(observer(config))
-        .with_checkpoint_every(args.checkpoint_every)
-        .with_workers(args.workers.unwrap_or(cores))
-        .in_dir(run)
-        .run()?;
-    if outcome.status == Status::Interrupted {
-        return Err(Interrupted(format!(
-            "stopped in epoch {} after iteration {}; go on with `residual train --resume {}`",
-            outcome.epochs + 1,
-            outcome.iterations,
-            path.display()
-        ))
-        .into());
-    }
-    if args.json {
-        return output::print_json(&serde_json::json!({
-            "run": path.display().to_string(),
-            "network": config.network.name().to_string(),
-            "status": outcome.status,
-            "epochs": outcome.epochs,
-            "iterations": outcome.iterations,
-            "train": outcome.train,
-            "test": outcome.test,
-            "seconds": outcome.seconds,
-        }));
-    }
-    output::print(&report(config, &outcome, &path))
-}
-
-fn report(config: &TrainConfig, outcome: &Outcome, path: &Path) -> String {
-    let early = match outcome.status {
-        Status::StoppedEarly => {
-            format!("stopped early after epoch {}: the test loss no longer improved\n", outcome.epochs)
+        config.epochs = self.epochs.unwrap_or(config.epochs);
+        config.batch_size = self.batch_size.unwrap_or(config.batch_size);
+        config.iterations = self.iterations.or(config.iterations);
+        config.accumulate = self.accumulate.unwrap_or(config.accumulate);
+        config.patience = self.patience.or(config.patience);
+        config.ema = self.ema.or(config.ema);
+        config.evaluate = self.evaluate.unwrap_or(config.evaluate);
+        config.on_nan = self.on_nan.unwrap_or(config.on_nan);
+        config.optimizer.clip = self.clip.or(config.optimizer.clip);
+        config.optimizer.nesterov = self.nesterov.unwrap_or(config.optimizer.nesterov);
+        config.optimizer.momentum = self.momentum.unwrap_or(config.optimizer.momentum);
+        config.optimizer.weight_decay = self.weight_decay.unwrap_or(config.optimizer.weight_decay);
+        config.optimizer.decay_all = self.no_norm_decay.map_or(config.optimizer.decay_all, |without| !without);
+        if let Some(rates) = &self.part_lr {
+            config.optimizer.rates.clone_from(rates);
         }
-        _ => String::new(),
-    };
-    format!(
-        "{early}{}: training error {}, test error {}, {:.1} s\nwritten to {}\n",
-        config.network.name(),
-        percent(outcome.train.error),
-        percent(outcome.test.error),
-        outcome.seconds,
-        path.display()
-    )
-}
-
-fn announce(config: &TrainConfig, backend: Backend, hardware: &Hardware, path: &Path) {
-    eprintln!(
-        "{} ({} parameters) on {}, {} ({}), seed {}, in {}",
-        config.network.name(),
-        thousands(config.network.summary().parameters()),
-        config.data,
-        backend,
-        hardware.name,
-        config.seed,
-        path.display()
-    );
-}
-
-/// A bar of batches, and a line an epoch.
-fn observer(config: &TrainConfig) -> impl FnMut(Event<'_>) + 'static {
-    let config = config.clone();
-    let mut epochs = config.epochs;
-    let mut bar: Option<Progress> = None;
-    move |event| match event {
-        Event::Step { epoch, batch, batches, loss } => {
-            // Fewer than are configured, where the iterations end before the epochs do.
-            epochs = config.steps(batches).div_ceil(batches.div_ceil(config.accumulate));
-            let done = ((epoch - 1) * batches + batch) as u64;
-            let bar = bar.get_or_insert_with(|| Progress::new(epochs.saturating_mul(batches) as u64, done));
-            bar.set(done);
-            bar.message(&format!("epoch {epoch}/{epochs}, loss {loss:.3}"));
+        if let Some(parts) = &self.freeze {
+            config.freeze.clone_from(parts);
         }
-        Event::Epoch(rows) => {
-            if let (Some(bar), Some(last)) = (&bar, rows.last()) {
-                bar.line(&epoch_line(rows, last.epoch, epochs));
-                if last.epoch == epochs {
-                    bar.finish();
+        if let Some(start) = self.start.resolve(self.ignore_head)? {
+            config.start = Some(start);
+        }
+        self.resolve_schedule(&mut config)?;
+        let config = match self.seed {
+            Some(seed) => config.with_seed(seed),
+            None => config,
+        };
+        let init = config.network.init;
+        let network = self.network.apply(config.network.clone(), init)?;
+        Ok(config.with_network(network))
+    }
+
+    fn resolve_schedule(&self, config: &mut TrainConfig) -> anyhow::Result<()> {
+        let schedule = &mut config.schedule;
+        schedule.lr = self.lr.unwrap_or(schedule.lr);
+        let (known, usual) = match &schedule.decay {
+            Decay::Step { milestones, factor } => (Some(milestones.clone()), *factor),
+            _ => (None, 0.1),
+        };
+        let steps = self.milestones.is_some() || self.factor.is_some();
+        let kind = self.schedule.or_else(|| steps.then_some(DecayKind::Step));
+        if let Some(kind) = kind {
+            schedule.decay = match kind {
+                DecayKind::Constant => Decay::Constant,
+                DecayKind::Linear => Decay::Linear,
+                DecayKind::Cosine => Decay::Cosine,
+                DecayKind::Step => {
+                    let Some(milestones) = self.milestones.clone().or(known) else {
+                        return Err(Usage("a step schedule needs --milestones, such as 32000,48000".into()).into());
+                    };
+                    Decay::Step { milestones, factor: self.factor.unwrap_or(usual) }
                 }
+            };
+            if steps && !matches!(schedule.decay, Decay::Step { .. }) {
+                return Err(Usage("--milestones and --factor need --schedule step".into()).into());
             }
         }
-        Event::Rewind { iteration, lr } => {
-            let text = format!("the loss was not finite: back to iteration {iteration}, on at a rate of {lr:.2e}");
-            match &bar {
-                Some(bar) => bar.line(&text),
-                None => eprintln!("{text}"),
-            }
+        match (self.warmup, self.warmup_error) {
+            (Some(0), _) => schedule.warmup = Warmup::None,
+            (Some(iterations), _) => schedule.warmup = Warmup::Linear { iterations },
+            (None, Some(threshold)) => schedule.warmup = Warmup::UntilError { lr: 0.01, threshold },
+            (None, None) => {}
         }
-    }
-}
-
-/// `epoch  3/10  loss 0.942  error: running 33.20 %, training 30.01 %, test 31.94 %  lr 0.05  1204 images/s`
-fn epoch_line(rows: &[Row], epoch: usize, epochs: usize) -> String {
-    let find = |split| rows.iter().rev().find(|row| row.epoch == epoch && row.split == split);
-    let mut line = format!("epoch {epoch:>3}/{epochs}");
-    let Some(running) = find(Split::Running) else { return line };
-    line += &format!("  loss {:.4}  error: running {:>7}", running.loss, percent(running.error));
-    for (name, split) in [("training", Split::Train), ("test", Split::Test)] {
-        if let Some(row) = find(split) {
-            line += &format!(", {name} {:>7}", percent(row.error));
+        if let Some(lr) = self.warmup_lr {
+            schedule.warmup = match schedule.warmup {
+                Warmup::None => {
+                    let text = "--warmup-lr needs --warmup or --warmup-error, which set the warm-up's length";
+                    return Err(Usage(text.into()).into());
+                }
+                Warmup::Linear { iterations } | Warmup::Constant { iterations, .. } => {
+                    Warmup::Constant { lr, iterations }
+                }
+                Warmup::UntilError { threshold, .. } => Warmup::UntilError { lr, threshold },
+            };
         }
+        Ok(())
     }
-    line + &format!("  lr {:.2e}  {:.0} images/s", running.lr, running.images_per_second)
-}
-
-fn default_path(config: &TrainConfig) -> PathBuf {
-    PathBuf::from("runs").join(format!("{}-{}-{}", config.network.name(), config.data, config.seed))
-}
-
-/// The configuration file, if any, with the flags on top.
-fn resolve(args: &TrainArgs) -> anyhow::Result<TrainConfig> {
-    let mut config = match (&args.config, args.net) {
-        (Some(path), _) => TrainConfig::read(path)?,
-        (None, Some(net)) => {
-            let recipe = args.recipe.unwrap_or_default();
-            let length = Length { epochs: args.epochs, batch_size: args.batch_size, accumulate: args.accumulate };
-            recipe.config_of(net, args.data.apply(recipe.data())?, length)?
-        }
-        (None, None) => unreachable!("clap requires one of --net, --config and --resume"),
-    };
-    config.data = args.data.apply(config.data)?;
-    config.augmentation = args.augmentation.apply(config.augmentation);
-    if let (Some(_), Some(net)) = (&args.config, args.net) {
-        // The same network but for its name: a twin keeps weights, width and block options.
-        let old = &config.network;
-        let blocks = BlockOptions { kind: net.kind, ..old.blocks };
-        let mut network = TrainConfig::new(net, config.data.clone())?.network.with_blocks(blocks).with_init(old.init);
-        if old.name().family == net.family {
-            network = network.with_width(old.width);
-        }
-        config.network = network;
-    }
-    config.epochs = args.epochs.unwrap_or(config.epochs);
-    config.batch_size = args.batch_size.unwrap_or(config.batch_size);
-    config.iterations = args.iterations.or(config.iterations);
-    config.accumulate = args.accumulate.unwrap_or(config.accumulate);
-    config.patience = args.patience.or(config.patience);
-    config.ema = args.ema.or(config.ema);
-    config.optimizer.clip = args.clip.or(config.optimizer.clip);
-    config.optimizer.nesterov = args.nesterov.unwrap_or(config.optimizer.nesterov);
-    config.on_nan = match args.on_nan {
-        Some(OnNanChoice::Stop) => OnNan::Stop,
-        Some(OnNanChoice::Rewind) => OnNan::Rewind,
-        None => config.on_nan,
-    };
-    config.optimizer.momentum = args.momentum.unwrap_or(config.optimizer.momentum);
-    config.optimizer.weight_decay = args.weight_decay.unwrap_or(config.optimizer.weight_decay);
-    config.optimizer.decay_all = args.no_norm_decay.map_or(config.optimizer.decay_all, |without| !without);
-    if let Some(rates) = &args.part_lr {
-        config.optimizer.rates.clone_from(rates);
-    }
-    if let Some(parts) = &args.freeze {
-        config.freeze.clone_from(parts);
-    }
-    if let Some(start) = args.start.resolve(args.ignore_head)? {
-        config.start = Some(start);
-    }
-    config.evaluate = match args.evaluate {
-        Some(EvaluateChoice::EveryEpoch) => Evaluate::EveryEpoch,
-        Some(EvaluateChoice::TestEveryEpoch) => Evaluate::TestEveryEpoch,
-        Some(EvaluateChoice::AtEnd) => Evaluate::AtEnd,
-        None => config.evaluate,
-    };
-    resolve_schedule(args, &mut config)?;
-    let config = match args.seed {
-        Some(seed) => config.with_seed(seed),
-        None => config,
-    };
-    let init = config.network.init;
-    let network = args.network.apply(config.network.clone(), init)?;
-    Ok(config.with_network(network))
-}
-
-fn resolve_schedule(args: &TrainArgs, config: &mut TrainConfig) -> anyhow::Result<()> {
-    let schedule = &mut config.schedule;
-    schedule.lr = args.lr.unwrap_or(schedule.lr);
-    let (known, usual) = match &schedule.decay {
-        Decay::Step { milestones, factor } => (Some(milestones.clone()), *factor),
-        _ => (None, 0.1),
-    };
-    let steps = args.milestones.is_some() || args.factor.is_some();
-    let choice = args.schedule.or_else(|| steps.then_some(ScheduleChoice::Step));
-    if let Some(choice) = choice {
-        schedule.decay = match choice {
-            ScheduleChoice::Constant => Decay::Constant,
-            ScheduleChoice::Linear => Decay::Linear,
-            ScheduleChoice::Cosine => Decay::Cosine,
-            ScheduleChoice::Step => {
-                let Some(milestones) = args.milestones.clone().or(known) else {
-                    return Err(Usage("a step schedule needs --milestones, such as 32000,48000".into()).into());
-                };
-                Decay::Step { milestones, factor: args.factor.unwrap_or(usual) }
-            }
-        };
-        if steps && !matches!(schedule.decay, Decay::Step { .. }) {
-            return Err(Usage("--milestones and --factor are for --schedule step".into()).into());
-        }
-    }
-    match (args.warmup, args.warmup_error) {
-        (Some(0), _) => schedule.warmup = Warmup::None,
-        (Some(iterations), _) => schedule.warmup = Warmup::Linear { iterations },
-        (None, Some(threshold)) => schedule.warmup = Warmup::UntilError { lr: 0.01, threshold },
-        (None, None) => {}
-    }
-    if let Some(lr) = args.warmup_lr {
-        schedule.warmup = match schedule.warmup {
-            Warmup::None => {
-                return Err(Usage("--warmup-lr needs --warmup or --warmup-error to say how long".into()).into());
-            }
-            Warmup::Linear { iterations } | Warmup::Constant { iterations, .. } => Warmup::Constant { lr, iterations },
-            Warmup::UntilError { threshold, .. } => Warmup::UntilError { lr, threshold },
-        };
-    }
-    Ok(())
 }

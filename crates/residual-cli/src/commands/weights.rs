@@ -1,12 +1,36 @@
-use super::model::fetch;
-use crate::{
-    args::{WeightsArgs, WeightsCommand},
-    output,
-};
+use crate::{model::fetch, output};
+use clap::Subcommand;
 use residual_weights::{Published, published::PUBLISHED};
 use std::fmt::Write;
 
-/// Lists or downloads published weights.
+/// List and download published weights
+#[derive(clap::Args)]
+pub(crate) struct WeightsArgs {
+    #[command(subcommand)]
+    pub(crate) command: WeightsCommand,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum WeightsCommand {
+    /// List published weights and show which are downloaded
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Download weights by name into the cache directory and verify them
+    ///
+    /// The directory is $RESIDUAL_CACHE/weights, by default in the system's cache
+    /// directory. RESIDUAL_MIRROR can name another server that has the same files.
+    #[command(verbatim_doc_comment)]
+    Fetch {
+        /// Names that `residual weights list` shows
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+}
+
+/// Runs the command `weights`.
 pub(crate) fn weights(args: &WeightsArgs) -> anyhow::Result<()> {
     match &args.command {
         WeightsCommand::List { json } => list(*json),
@@ -35,10 +59,10 @@ fn list(json: bool) -> anyhow::Result<()> {
     }
     let mut text = format!("{:<20} {:>6} {:>8}  file\n", "name", "MB", "top-1 %");
     for weights in PUBLISHED {
-        let here = if weights.path()?.is_file() { "  (here)" } else { "" };
+        let note = if weights.path()?.is_file() { "  (downloaded)" } else { "" };
         let (name, size, accuracy) = (weights.name, weights.megabytes, weights.accuracy);
-        let _ = writeln!(text, "{name:<20} {size:>6.0} {accuracy:>8.2}  {}{here}", weights.file);
+        let _ = writeln!(text, "{name:<20} {size:>6.0} {accuracy:>8.2}  {}{note}", weights.file);
     }
-    text += "\nTop-1 accuracy on ImageNet's validation set as torchvision states it. Licence: torchvision's, BSD-3-Clause.\n";
+    text += "\nTop-1 accuracy on the ImageNet validation set as stated by torchvision. Licence: BSD-3-Clause, torchvision's.\n";
     output::print(&text)
 }

@@ -1,10 +1,10 @@
-//! Datasets, recipes, and what is said before a training and after.
+//! Datasets, recipes, and checks before a training starts.
 
 use super::{command, refuses, succeeds, text};
 use image::{Rgb, RgbImage};
 use std::{fs, path::Path};
 
-/// Two classes of five images, of which one is broken if wished.
+/// Writes two classes of five images, and a sixth file that is not an image if `broken`.
 fn folder(dir: &Path, broken: bool) {
     for (class, color) in [("dark", 40), ("light", 200)] {
         fs::create_dir_all(dir.join(class)).unwrap();
@@ -19,14 +19,14 @@ fn folder(dir: &Path, broken: bool) {
 }
 
 #[test]
-fn a_folder_of_images_is_checked_and_trained_on() {
+fn a_directory_of_images_is_checked_and_trained_on() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("images");
     folder(&path, false);
     let path = path.to_str().unwrap();
     let (report, _) = succeeds(&["data", "check", path]);
     assert!(report.contains("folder, 2 classes") && report.contains("        4  dark"), "{report}");
-    assert!(report.contains("0 groups of equal images"), "{report}");
+    assert!(report.contains("0 groups of identical images"), "{report}");
 
     let run = dir.path().join("run");
     let run = run.to_str().unwrap();
@@ -37,7 +37,7 @@ fn a_folder_of_images_is_checked_and_trained_on() {
     let image = format!("{path}/light/0.png");
     let (prediction, _) = succeeds(&["predict", "--weights", run, &image, "--json"]);
     assert!(prediction.contains("\"class\": 1") && prediction.contains("\"light\""), "{prediction}");
-    // The best weights are weights of the same network.
+    // `eval` finds the network of the best weights in the run directory.
     succeeds(&["eval", "--weights", &format!("{run}/best.bpk")]);
     refuses(&["compare", run, "--figure", &format!("{run}/config.json")], 2, "expected a name that ends in .svg");
 }
@@ -49,11 +49,11 @@ fn broken_images_are_listed_and_make_the_check_fail() {
     let output = command(&["data", "check", dir.path().to_str().unwrap()]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stdout).contains("broken.jpg is neither PNG nor JPEG"));
-    assert!(text(&output.stderr).contains("error: 1 of the files cannot be used"));
+    assert!(text(&output.stderr).contains("error: 1 unusable file"));
 }
 
 #[test]
-fn what_cannot_be_fetched_or_found_says_so() {
+fn missing_data_and_invalid_settings_are_reported() {
     let dir = tempfile::tempdir().unwrap();
     let at = |args: &[&str], mirror: &str| {
         let mut command = command(args);
@@ -68,23 +68,27 @@ fn what_cannot_be_fetched_or_found_says_so() {
     let (code, error) = at(&["data", "fetch", "mnist"], "nowhere");
     assert!(code == Some(2) && error.contains("RESIDUAL_MIRROR is `nowhere`"), "{error}");
     let (code, error) = at(&["train", "--net", "resnet8", "--data", "cifar10"], "");
-    assert!(code == Some(2) && error.contains("cifar10 is not there: "), "{error}");
-    refuses(&["data", "fetch", "digits"], 2, "digits is in the program; there is nothing to fetch");
-    refuses(&["data", "check", "/nowhere"], 2, "/nowhere is no folder");
+    assert!(code == Some(2) && error.contains("cifar10 not found: "), "{error}");
+    refuses(&["data", "fetch", "digits"], 2, "digits is built in; there is nothing to fetch");
+    refuses(&["data", "check", "/nowhere"], 2, "/nowhere is not a directory");
     refuses(
         &["train", "--net", "resnet8", "--data", "folder"],
         2,
-        "a dataset of image files needs the folder that holds them; name it with --data-dir",
+        "the dataset `folder` needs the path to its images; give it with --data-dir",
     );
-    refuses(&["train", "--net", "resnet8", "--recipe", "he2017"], 2, "unknown recipe `he2017`; expected one of digits");
+    refuses(&["train", "--net", "resnet8", "--recipe", "he2017"], 2, "[possible values: digits, he2015-cifar");
     refuses(&["train", "--net", "resnet8", "--crop-padding", "9"], 2, "must be at most the image's side, 8, not 9");
-    refuses(&["train", "--net", "resnet8", "--checkpoint-every", "soon"], 2, "`soon` is no time");
+    refuses(
+        &["train", "--net", "resnet8", "--checkpoint-every", "soon"],
+        2,
+        "invalid time `soon`; expected a number and s, m or h",
+    );
     refuses(&["train", "--net", "resnet8", "--ema", "1"], 2, "must be at least 0 and below 1, not 1");
     refuses(&["compare", dir.path().to_str().unwrap()], 1, "holds no training");
 }
 
 #[test]
-fn recipes_print_themselves_and_flags_override_them() {
+fn recipes_are_listed_and_flags_override_them() {
     let (list, _) = succeeds(&["recipes"]);
     for name in ["digits", "he2015-cifar", "he2016-preact", "imagenet-90", "quick-cifar"] {
         assert!(list.contains(name), "{list}");
@@ -115,34 +119,27 @@ fn recipes_print_themselves_and_flags_override_them() {
 }
 
 #[test]
-fn flags_that_would_do_nothing_are_refused() {
+fn flags_without_effect_are_refused() {
     let train = |args: &[&'static str]| [&["train", "--net", "resnet8"][..], args].concat();
     refuses(&train(&["--schedule", "step"]), 2, "a step schedule needs --milestones");
-    refuses(
-        &train(&["--schedule", "cosine", "--factor", "0.5"]),
-        2,
-        "--milestones and --factor are for --schedule step",
-    );
+    refuses(&train(&["--schedule", "cosine", "--factor", "0.5"]), 2, "--milestones and --factor need --schedule step");
     refuses(&train(&["--warmup-lr", "0.5"]), 2, "--warmup-lr needs --warmup or --warmup-error");
-    refuses(&train(&["--data-dir", "photos"]), 2, "--data-dir is for a dataset in files");
-    refuses(&train(&["--side", "32"]), 2, "--side is for --data folder, and the dataset is digits");
+    refuses(&train(&["--data-dir", "photos"]), 2, "--data-dir is for datasets in files");
+    refuses(&train(&["--side", "32"]), 2, "--side is for --data folder, but the dataset is digits");
     let normalize = ["--data", "folder", "--data-dir", "x", "--normalize", "pixel"];
-    refuses(&train(&normalize), 2, "--normalize is for datasets other than folders");
-    refuses(&train(&["--older-checkpoint"]), 2, "--older-checkpoint goes with --resume");
-    refuses(&train(&["--workers", "60000"]), 2, "`60000` is no number of threads; expected 1 to 256");
+    refuses(&train(&normalize), 2, "--normalize is for datasets other than --data folder");
+    refuses(&train(&["--older-checkpoint"]), 2, "--older-checkpoint needs --resume");
+    refuses(&train(&["--workers", "60000"]), 2, "invalid number of threads `60000`; expected 1 to 256");
 }
 
 #[test]
-fn memory_is_told_before_a_training_and_too_much_is_refused() {
+fn a_dry_run_prints_the_memory_and_too_much_is_refused() {
     let (report, _) = succeeds(&["train", "--net", "resnet20", "--recipe", "quick-cifar", "--dry-run"]);
-    assert!(
-        report.contains("resnet20 on cifar10 in batches of 128, flex") && report.contains("activations"),
-        "{report}"
-    );
-    // A batch has no more samples than there are.
+    assert!(report.contains("resnet20 on cifar10, batch size 128, flex") && report.contains("activations"), "{report}");
+    // A batch has at most as many samples as the training set.
     let (report, _) = succeeds(&["train", "--net", "resnet8", "--batch-size", "1000000", "--dry-run", "--json"]);
     let report: serde_json::Value = serde_json::from_str(&report).unwrap();
     assert!(report["total"].as_u64().unwrap() < 1 << 30, "{report}");
     let huge = ["train", "--net", "resnet1202", "--data", "cifar10", "--batch-size", "60000"];
-    refuses(&huge, 2, "resnet1202 in batches of 60000 takes some");
+    refuses(&huge, 2, "resnet1202 with batch size 60000 needs about");
 }

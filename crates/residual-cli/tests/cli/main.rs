@@ -1,4 +1,4 @@
-//! The binary as its users meet it.
+//! Tests of the binary `residual`.
 
 mod data;
 mod report;
@@ -20,14 +20,14 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// Runs with success and gives stdout and stderr.
+/// Runs the program, asserts success, and returns stdout and stderr.
 fn succeeds(args: &[&str]) -> (String, String) {
     let Output { status, stdout, stderr } = command(args).output().unwrap();
     assert!(status.success(), "{args:?}: {status}: {}", text(&stderr));
     (text(&stdout), text(&stderr))
 }
 
-/// Fails with this code and one line on stderr that contains the text.
+/// Runs the program and asserts that it fails with this exit code and a single error that contains the text.
 fn refuses(args: &[&str], code: i32, expected: &str) {
     let Output { status, stdout, stderr } = command(args).output().unwrap();
     let stderr = text(&stderr);
@@ -38,17 +38,17 @@ fn refuses(args: &[&str], code: i32, expected: &str) {
 }
 
 #[test]
-fn wrong_requests_exit_with_2_and_say_what_would_be_right() {
+fn invalid_requests_exit_with_2_and_say_what_is_valid() {
     let cases: [(&[&str], &str); 34] = [
-        (&["train", "--net", "resnet21"], "the nearest are 20 and 26"),
-        (&["train", "--net", "wide_resnet34_2"], "the nearest are 50 and 101"),
+        (&["train", "--net", "resnet21"], "20 or 26"),
+        (&["train", "--net", "wide_resnet34_2"], "50 or 101"),
         (&["train", "--net", "dense-resnet8", "--stem", "small"], "dense networks have no stem"),
-        (&["train", "--net", "resnet18", "--output-stride", "8"], "left alone for basic blocks"),
+        (&["train", "--net", "resnet18", "--output-stride", "8"], "unset for basic blocks"),
         (&["train", "--net", "resnet20", "--last-survival", "0"], "the survival probability must be above 0"),
         (&["train", "--net", "resnet20", "--freeze", "layer4"], "resnet20 has no part layer4, only stem, layer1"),
         (&["train", "--net", "resnet20", "--freeze", "stem,layer1,layer2,layer3,head"], "nothing is left to train"),
         (&["summary", "resnext999999999_32x4d"], "unknown network"),
-        (&["summary", "resnext999999_32x4d"], "depths are 50, 101 and 152; the nearest are 152"),
+        (&["summary", "resnext999999_32x4d"], "depths are 50, 101 and 152"),
         (&["summary", "resnet999998"], "the number of parameters must be at most 10 billion"),
         (&["summary", "wide_resnet50_999999"], "must be at most"),
         (&["train", "--net", "resnet20", "--width", "99999999"], "width must be at most 1048576, not 99999999"),
@@ -61,7 +61,7 @@ fn wrong_requests_exit_with_2_and_say_what_would_be_right() {
         (&["train", "--net", "resnet20", "--classes", "0"], "classes must be at least 1"),
         (&["train", "--net", "resnet20", "--classes", "5"], "the data have 10 classes, the network only 5"),
         (&["train", "--net", "resnet20", "--width", "0"], "width must be at least 1"),
-        (&["train", "--net", "resnet20", "--data", "cifar11"], "unknown dataset `cifar11`; expected one of digits"),
+        (&["train", "--net", "resnet20", "--data", "cifar11"], "[possible values: digits, synthetic"),
         (&["train", "--net", "resnet20", "--epochs", "0"], "epochs must be at least 1, not 0"),
         (&["train", "--net", "resnet20", "--lr", "nan"], "the learning rate must be a positive number, not NaN"),
         (&["train", "--net", "resnet20", "--backend", "wpgu"], "unknown backend `wpgu`; expected one of flex"),
@@ -69,7 +69,7 @@ fn wrong_requests_exit_with_2_and_say_what_would_be_right() {
         (&["sweep", "--depths", "8,21"], "no dense network has depth 21"),
         (&["sweep", "--epochs", "0"], "epochs must be at least 1"),
         (&["sweep", "--jobs", "0"], "--jobs must be at least 1"),
-        (&["summary", "resnet20", "--image", "32"], "unknown image size `32`"),
+        (&["summary", "resnet20", "--image", "32"], "invalid image shape `32`"),
         (&["train"], "--net"),
         (&["train", "--net", "resnet20", "--patience", "2", "--evaluate", "at-end"], "patience needs an evaluation"),
         (&["train", "--net", "resnet20", "--schedule", "step"], "a step schedule needs --milestones"),
@@ -90,13 +90,13 @@ fn failures_exit_with_1() {
     refuses(&["train", "--config", &path("broken.json")], 1, "broken.json is not usable");
     fs::write(path("foreign.json"), "{\"version\": 9}").unwrap();
     refuses(&["train", "--config", &path("foreign.json")], 1, "is a configuration of version 9");
-    // A file where a folder should be.
+    // A file where a directory should be.
     refuses(&["train", "--net", "dense-plain4", "--out", &path("broken.json/run")], 1, "cannot create");
     refuses(&["sweep", "--out", &path("broken.json/sweep")], 1, "cannot create");
 }
 
 #[test]
-fn burn_device_is_read_and_the_flag_beats_it() {
+fn the_backend_flag_overrides_burn_device() {
     let dir = tempfile::tempdir().unwrap();
     let train = ["train", "--net", "dense-plain4", "--data", "synthetic", "--epochs", "1"];
     let run = |flag: &[&str]| {
@@ -109,7 +109,7 @@ fn burn_device_is_read_and_the_flag_beats_it() {
 }
 
 #[test]
-fn a_training_runs_reports_and_reads_its_own_config_back() {
+fn a_training_can_be_repeated_from_its_config() {
     let dir = tempfile::tempdir().unwrap();
     let run = dir.path().join("run");
     let out = run.to_str().unwrap();
@@ -128,7 +128,7 @@ fn a_training_runs_reports_and_reads_its_own_config_back() {
 }
 
 #[test]
-fn a_diverging_training_says_so() {
+fn a_diverging_training_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("run");
     let args =
@@ -140,7 +140,7 @@ fn a_diverging_training_says_so() {
 }
 
 #[test]
-fn summaries_print_published_numbers() {
+fn summary_prints_the_published_numbers() {
     let table = succeeds(&["summary", "resnet20"]).0;
     assert!(table.contains("269,722") && table.contains("40,551,040"), "{table}");
     assert!(succeeds(&["summary", "cifar-resnet50", "--shortcut", "B", "--json"]).0.contains("\"parameters\""));
@@ -167,9 +167,9 @@ fn bench_times_training_and_inference() {
     let digits = ["bench", "resnet8", "--data", "digits", "--crop-padding", "1", "--batch", "4", "--steps", "2"];
     let text = succeeds(&digits).0;
     assert!(text.contains("images 1x8x8") && text.contains("with data "), "{text}");
-    refuses(&["bench", "resnet8", "--data", "digits", "--image", "3x8x8"], 2, "--data excludes --image");
+    refuses(&["bench", "resnet8", "--data", "digits", "--image", "3x8x8"], 2, "--data cannot be combined with --image");
     refuses(&["bench", "resnet8", "--flip"], 2, "need --data NAME");
-    refuses(&["bench", "resnet8", "--data", "digits", "--classes", "3"], 2, "--classes must be at least the data's 10");
+    refuses(&["bench", "resnet8", "--data", "digits", "--classes", "3"], 2, "--classes must be at least 10");
     let text = succeeds(&[&bench[..], &["--kernels", "reference", "--threads", "1"]].concat()).0;
     assert!(text.contains("reference kernels, 1 threads") && text.contains("peak memory"), "{text}");
     let text = succeeds(&[&bench[..], &["--recompute", "--inference"]].concat()).0;
@@ -177,16 +177,16 @@ fn bench_times_training_and_inference() {
 }
 
 #[test]
-fn kernels_that_cannot_be_are_refused_in_one_line() {
+fn invalid_bench_flags_are_refused() {
     let bench = ["bench", "resnet8", "--recompute", "--kernels", "reference"];
-    refuses(&bench, 2, "--recompute is for fused kernels");
+    refuses(&bench, 2, "--recompute cannot be combined with --kernels reference");
     refuses(&["bench", "resnet8", "--batch", "0"], 2, "must be at least 1");
 }
 
 #[test]
 fn kernels_are_recorded_with_a_training() {
     let dir = tempfile::tempdir().unwrap();
-    for kernels in ["fused", "reference"] {
+    for kernels in ["fused", "recompute", "reference"] {
         let out = dir.path().join(kernels);
         let args = ["train", "--net", "resnet8", "--data", "synthetic", "--epochs", "1", "--kernels", kernels, "--out"];
         succeeds(&[&args[..], &[out.to_str().unwrap()]].concat());
@@ -195,15 +195,41 @@ fn kernels_are_recorded_with_a_training() {
     }
 }
 
-#[test]
-fn help_exists_for_every_command() {
-    for command in ["sweep", "train", "predict", "eval", "models", "summary", "weights", "convert", "bench", "devices"]
-    {
-        assert!(succeeds(&[command, "--help"]).0.contains("Usage: residual"));
+/// Asserts that a command, its arguments and its subcommands have help. Returns the number of commands.
+fn check_help(path: &[&str]) -> usize {
+    let help = succeeds(&[path, &["--help"]].concat()).0;
+    let (about, _) = help.split_once("Usage: residual").unwrap_or_else(|| panic!("{path:?}: {help}"));
+    assert!(!about.trim().is_empty(), "{path:?} has no help");
+    let lines: Vec<&str> = help.lines().collect();
+    let (mut section, mut commands) = ("", 1);
+    for (i, line) in lines.iter().enumerate() {
+        let text = line.trim_start();
+        match (line.len() - text.len(), section) {
+            (0, _) if !text.is_empty() => section = text,
+            (2, "Commands:") => {
+                let (name, about) = text.split_once("  ").unwrap_or((text, ""));
+                assert!(!about.trim().is_empty(), "{path:?} {name} has no help");
+                if name != "help" {
+                    commands += check_help(&[path, &[name]].concat());
+                }
+            }
+            // The help of an argument follows on the same line, or on the next one with a larger indentation.
+            (1..=6, "Arguments:" | "Options:") => {
+                let below = lines.get(i + 1).is_some_and(|next| next.starts_with("          "));
+                assert!(text.contains("  ") || below, "{path:?}: {text} has no help");
+            }
+            _ => {}
+        }
     }
+    commands
 }
 
-/// Starts the program and waits for a line on stderr that contains the text.
+#[test]
+fn every_command_and_argument_has_help() {
+    assert!(check_help(&[]) > 20);
+}
+
+/// Starts the program and reads its stderr up to a line that contains the text.
 #[cfg(unix)]
 fn start_until(args: &[&str], expected: &str) -> (std::process::Child, impl std::io::BufRead) {
     use std::{
@@ -215,24 +241,24 @@ fn start_until(args: &[&str], expected: &str) -> (std::process::Child, impl std:
     let mut line = String::new();
     while !line.contains(expected) {
         line.clear();
-        assert!(stderr.read_line(&mut line).unwrap() > 0, "{args:?} ended before it said `{expected}`");
+        assert!(stderr.read_line(&mut line).unwrap() > 0, "{args:?} ended before it printed `{expected}`");
     }
     (child, stderr)
 }
 
-/// Hides Vulkan and OpenGL drivers from their loaders on Linux.
+/// Environment variables that hide the Vulkan and OpenGL drivers on Linux.
 #[cfg(unix)]
 const NO_GPU: [(&str, &str); 3] =
     [("VK_DRIVER_FILES", "/nowhere"), ("VK_ICD_FILENAMES", "/nowhere"), ("__EGL_VENDOR_LIBRARY_DIRS", "/nowhere")];
 
 #[test]
 #[cfg(all(target_os = "linux", feature = "wgpu"))]
-fn a_backend_without_hardware_is_refused_in_one_line() {
+fn a_backend_without_hardware_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let mut train = command(&["train", "--net", "dense-plain4", "--backend", "wgpu"]);
     let Output { status, stderr, .. } = train.envs(NO_GPU).current_dir(&dir).output().unwrap();
     assert_eq!(status.code(), Some(2));
-    assert!(text(&stderr).starts_with("error: backend `wgpu` finds no device here"), "{}", text(&stderr));
+    assert!(text(&stderr).starts_with("error: backend `wgpu` found no device"), "{}", text(&stderr));
     assert!(text(&stderr).contains("; use one of flex"), "{}", text(&stderr));
     assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
     assert!(command(&["devices"]).envs(NO_GPU).status().unwrap().success());
@@ -240,7 +266,7 @@ fn a_backend_without_hardware_is_refused_in_one_line() {
 
 #[test]
 #[cfg(unix)]
-fn ctrl_c_stops_a_training_that_then_goes_on() {
+fn a_training_stopped_by_ctrl_c_resumes() {
     use std::io::Read;
     let dir = tempfile::tempdir().unwrap();
     let run = dir.path().join("run");
@@ -248,26 +274,26 @@ fn ctrl_c_stops_a_training_that_then_goes_on() {
     let args = ["train", "--net", "dense-resnet20", "--epochs", "60", "--out", out];
     let (mut child, mut stderr) = start_until(&args, "epoch   2/60");
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
-    let mut said = String::new();
-    stderr.read_to_string(&mut said).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
-    assert!(said.contains(&format!("go on with `residual train --resume {out}`")), "{said}");
-    // Whatever Burn's default device would be, a resume is on the run's own: here no GPU answers.
+    let mut output = String::new();
+    stderr.read_to_string(&mut output).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{output}");
+    assert!(output.contains(&format!("resume with `residual train --resume {out}`")), "{output}");
+    // A resume uses the backend of the run, whatever BURN_DEVICE says.
     let mut resume = command(&["train", "--resume", out]);
     resume.envs(NO_GPU).env("BURN_DEVICE", "nonsense");
     let Output { status, stdout, stderr } = resume.output().unwrap();
     let (stdout, stderr) = (text(&stdout), text(&stderr));
     assert!(status.success(), "{stderr}");
-    assert!(stderr.contains("resumes after epoch"), "{stderr}");
+    assert!(stderr.contains("resuming after epoch"), "{stderr}");
     assert!(stdout.contains("dense-resnet20: training error"), "{stdout}");
     let metrics = fs::read_to_string(run.join("metrics.csv")).unwrap();
     for epoch in 1..=60 {
         let rows = metrics.lines().filter(|row| row.starts_with(&format!("{epoch},"))).count();
-        assert_eq!(rows, 3, "epoch {epoch} has one row a split");
+        assert_eq!(rows, 3, "epoch {epoch} has one row per split");
     }
 }
 
-/// The rows of a sweep's `results.csv`, less its column of seconds.
+/// The rows of a sweep's `results.csv` without the column of seconds.
 #[cfg(unix)]
 fn without_seconds(folder: &str) -> Vec<Vec<String>> {
     let table = fs::read_to_string(format!("{folder}/results.csv")).unwrap();
@@ -277,7 +303,7 @@ fn without_seconds(folder: &str) -> Vec<Vec<String>> {
 
 #[test]
 #[cfg(unix)]
-fn a_killed_sweep_goes_on_where_it_was() {
+fn a_killed_sweep_resumes() {
     let dir = tempfile::tempdir().unwrap();
     let folder = |name: &str| dir.path().join(name).display().to_string();
     let (killed, whole) = (folder("killed"), folder("whole"));
@@ -287,7 +313,7 @@ fn a_killed_sweep_goes_on_where_it_was() {
     child.wait().unwrap();
     assert!(!dir.path().join("killed/results.csv").exists());
     let stderr = succeeds(&[&flags[..], &[&killed]].concat()).1;
-    let kept = stderr.lines().find_map(|line| line.strip_suffix(" of 16 are finished already")).unwrap();
+    let kept = stderr.lines().find_map(|line| line.strip_suffix(" of 16 trainings are already finished")).unwrap();
     assert!((3..16).contains(&kept.parse::<usize>().unwrap()), "{stderr}");
     succeeds(&[&flags[..], &[&whole]].concat());
     assert_eq!(without_seconds(&killed), without_seconds(&whole));

@@ -1,4 +1,4 @@
-//! The page of what was found.
+//! `report` and `inspect`.
 
 use super::{refuses, succeeds};
 use std::{
@@ -7,26 +7,26 @@ use std::{
 };
 
 #[test]
-fn a_recorded_sweep_becomes_a_page_and_other_folders_do_not() {
+fn report_writes_a_page_of_a_recorded_sweep() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).display().to_string();
     let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../results/digits");
     let recorded = recorded.to_str().unwrap();
     let before = fs::read_dir(recorded).unwrap().count();
     let (stdout, _) = succeeds(&["report", recorded, "--out", &path("page.html")]);
-    assert_eq!(stdout, format!("The report: {}\n", path("page.html")));
+    assert_eq!(stdout, format!("Report: {}\n", path("page.html")));
     assert_eq!(fs::read_dir(recorded).unwrap().count(), before);
     let page = fs::read_to_string(path("page.html")).unwrap();
     assert!(page.contains("Does a deeper net train better?") && page.contains("Dense nets: shown"), "{page}");
     assert!(page.contains("<code>residual sweep --explain</code>") && page.ends_with("</html>\n"));
     refuses(&["report", recorded, "--out", &path("page.pdf")], 2, "expected a name that ends in .html");
-    refuses(&["report", &path("missing"), "--out", &path("b.html")], 1, "missing is no folder");
+    refuses(&["report", &path("missing"), "--out", &path("b.html")], 1, "missing is not a ");
     refuses(&["report", &path(""), "--out", &path("b.html")], 1, "holds neither a sweep nor an inspection");
     refuses(&["report"], 2, "DIR");
     assert!(!dir.path().join("b.html").exists());
 }
 
-/// Every file of a folder, with its content and the time it was written.
+/// The path, content and modification time of every file in a directory.
 fn snapshot(folder: &Path) -> Vec<(PathBuf, Vec<u8>, std::time::SystemTime)> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -43,7 +43,7 @@ fn snapshot(folder: &Path) -> Vec<(PathBuf, Vec<u8>, std::time::SystemTime)> {
 }
 
 #[test]
-fn an_inspection_changes_nothing_of_the_run() {
+fn inspect_does_not_change_the_run() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
     let (plain, residual, out) = (path("plain"), path("residual"), path("found"));
@@ -62,8 +62,8 @@ fn an_inspection_changes_nothing_of_the_run() {
             assert!(Path::new(&out).join(format!("{what}.{ending}")).exists());
         }
     }
-    refuses(&["inspect", &plain, "--what", "lesion", "--norm", "none"], 2, "runs have their own");
-    // A second look finds the same, and a page shows it.
+    refuses(&["inspect", &plain, "--what", "lesion", "--norm", "none"], 2, "a run has its own settings");
+    // A second inspection finds the same. A report shows it and does not change it.
     assert_eq!(succeeds(&inspect).0, findings);
     let page = path("page.html");
     succeeds(&["report", &out, "--out", &page]);
@@ -75,10 +75,10 @@ fn an_inspection_changes_nothing_of_the_run() {
 }
 
 #[test]
-fn what_cannot_be_inspected_is_said() {
-    refuses(&["inspect", "resnet20", "--what", "colour"], 2, "nothing is called `colour`");
-    refuses(&["inspect", "nothing-here", "--what", "paths"], 2, "neither the folder of a training nor a network");
-    refuses(&["inspect", "plain20", "--what", "lesion"], 2, "lesions need a trained network");
+fn invalid_inspections_are_refused() {
+    refuses(&["inspect", "resnet20", "--what", "colour"], 2, "colour");
+    refuses(&["inspect", "nothing-here", "--what", "paths"], 2, "is neither a run directory nor a network");
+    refuses(&["inspect", "plain20", "--what", "lesion"], 2, "needs a trained network");
     refuses(&["inspect", "plain20", "--what", "paths"], 2, "plain20 has a single path");
     refuses(&["inspect", "resnet20", "--what", "paths", "--draws", "0"], 2, "draws must be at least 1, not 0");
     refuses(&["inspect", "resnet20", "--what", "landscape", "--points", "9999"], 2, "points must be at most 1001");

@@ -1,4 +1,4 @@
-//! Trainings that are killed, locked out, or run out of room.
+//! Trainings that are killed, locked, or run out of disk space.
 
 use super::{command, refuses};
 use std::{
@@ -34,7 +34,7 @@ fn start(args: &[&str], path: &Path) -> Child {
     command(args).arg(flag).arg(path).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
-/// The final weights by name, as bytes.
+/// The bytes of the final weights by tensor name.
 fn weights(run: &Path) -> BTreeMap<String, Vec<u8>> {
     let file = run.with_extension("safetensors");
     assert!(
@@ -49,14 +49,14 @@ fn weights(run: &Path) -> BTreeMap<String, Vec<u8>> {
     tensors.iter().map(|(name, tensor)| (name.to_string(), tensor.data().to_vec())).collect()
 }
 
-/// The metrics without the columns of times.
+/// The rows of metrics.csv without the columns that depend on time.
 fn metrics(run: &Path) -> Vec<String> {
     let text = fs::read_to_string(run.join("metrics.csv")).unwrap();
     text.lines().map(|line| line.split(',').take(5).collect::<Vec<_>>().join(",")).collect()
 }
 
 #[test]
-fn a_training_killed_at_twenty_moments_ends_with_the_same_bytes() {
+fn a_training_killed_twenty_times_ends_with_the_same_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let (whole, killed) = (dir.path().join("whole"), dir.path().join("killed"));
     let begin = Instant::now();
@@ -64,7 +64,7 @@ fn a_training_killed_at_twenty_moments_ends_with_the_same_bytes() {
     let length = begin.elapsed();
 
     let mut kills = 0;
-    // Moments that look random, the same each time; each leaves some time to get on.
+    // Pseudo-random times, the same in every test run. Each is long enough for some progress.
     let mut state = 7u64;
     while kills < 20 {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -85,19 +85,19 @@ fn a_training_killed_at_twenty_moments_ends_with_the_same_bytes() {
     assert_same(&killed, &whole);
 }
 
-/// Whether two trainings left the same last and best weights and the same metrics.
+/// Asserts that two trainings left the same last and best weights, checkpoint and metrics.
 fn assert_same(a: &Path, b: &Path) {
     assert_eq!(metrics(a), metrics(b));
     for name in ["model.bpk", "best.bpk"] {
-        assert!(fs::read(a.join(name)).unwrap() == fs::read(b.join(name)).unwrap(), "other bytes in {name}");
+        assert!(fs::read(a.join(name)).unwrap() == fs::read(b.join(name)).unwrap(), "{name} differs");
     }
     let newest = |run: &Path| {
         let files = fs::read_dir(run.join("checkpoint")).unwrap().map(|entry| entry.unwrap().path());
         files.filter(|path| path.extension().is_some_and(|e| e == "ckpt")).max().unwrap()
     };
-    assert!(fs::read(newest(a)).unwrap() == fs::read(newest(b)).unwrap(), "another last checkpoint");
-    assert!(weights(a) == weights(b), "other weights");
-    // A run whose last weights are the best.
+    assert!(fs::read(newest(a)).unwrap() == fs::read(newest(b)).unwrap(), "the newest checkpoint differs");
+    assert!(weights(a) == weights(b), "the weights differ");
+    // The tensors of the best weights, by way of a run directory that has them as its last weights.
     let best = |run: &Path| {
         let path = run.with_extension("best");
         fs::create_dir_all(&path).unwrap();
@@ -108,11 +108,11 @@ fn assert_same(a: &Path, b: &Path) {
         }
         weights(&path)
     };
-    assert!(best(a) == best(b), "other best weights");
+    assert!(best(a) == best(b), "the best weights differ");
 }
 
 #[test]
-fn a_training_goes_on_with_the_kernels_it_began_with() {
+fn a_resumed_training_uses_the_kernels_it_began_with() {
     let dir = tempfile::tempdir().unwrap();
     let [whole, killed, fused] = ["whole", "killed", "fused"].map(|name| dir.path().join(name));
     let reference = [TRAIN, &["--kernels", "reference"]].concat();
@@ -132,7 +132,7 @@ fn a_training_goes_on_with_the_kernels_it_began_with() {
 }
 
 #[test]
-fn a_second_process_is_refused() {
+fn a_second_process_in_a_run_directory_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let run = dir.path().join("run");
     let mut first = start(&["train", "--net", "resnet20", "--epochs", "1000"], &run);
@@ -141,22 +141,22 @@ fn a_second_process_is_refused() {
         std::thread::sleep(Duration::from_millis(10));
     }
     let path = run.to_str().unwrap();
-    refuses(&["train", "--resume", path], 1, "is being trained in by another process");
-    refuses(&["train", "--net", "resnet8", "--out", path, "--force"], 1, "is being trained in by another process");
+    refuses(&["train", "--resume", path], 1, "is locked by another training process");
+    refuses(&["train", "--net", "resnet8", "--out", path, "--force"], 1, "is locked by another training process");
     first.kill().unwrap();
     first.wait().unwrap();
 }
 
-/// A limit on the size of files stands for a full disk.
+/// A limit on file sizes simulates a full disk.
 #[cfg(unix)]
 #[test]
-fn without_room_for_a_checkpoint_the_last_one_stays() {
+fn a_full_disk_leaves_no_partial_checkpoint() {
     let dir = tempfile::tempdir().unwrap();
     let run = dir.path().join("run");
     assert!(start(&["train", "--net", "dense-resnet4", "--epochs", "1"], &run).wait().unwrap().success());
     let other = dir.path().join("full");
     let residual = env!("CARGO_BIN_EXE_residual");
-    // 512-byte blocks: enough for the best weights, too few for a checkpoint.
+    // 200 blocks of 512 bytes: enough for the best weights, too few for a checkpoint.
     let script = format!(
         "trap '' XFSZ; ulimit -f 200; exec '{residual}' train --net dense-resnet4 --epochs 1 --out '{}'",
         other.display()
@@ -166,12 +166,12 @@ fn without_room_for_a_checkpoint_the_last_one_stays() {
     assert_eq!(output.status.code(), Some(1), "{error}");
     assert!(error.contains("error: cannot write") && error.contains(".ckpt"), "{error}");
     let left: Vec<_> = fs::read_dir(other.join("checkpoint")).unwrap().collect();
-    assert!(left.is_empty(), "nothing half-written: {left:?}");
+    assert!(left.is_empty(), "partial files: {left:?}");
     assert!(start(&[], &other).wait().unwrap().success());
     assert!(other.join("model.bpk").exists());
 }
 
-/// SIGTERM is a request to stop, and within a step.
+/// SIGTERM stops a training after the current step.
 #[cfg(unix)]
 #[test]
 fn a_terminated_training_leaves_a_checkpoint() {
@@ -186,17 +186,17 @@ fn a_terminated_training_leaves_a_checkpoint() {
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(fs::read_to_string(run.join("summary.json")).unwrap().contains("\"interrupted\""));
     assert!(fs::read_dir(run.join("checkpoint")).unwrap().count() >= 1);
-    // Without it the measurements would be lost.
+    // A resume without a checkpoint would overwrite the metrics.
     fs::remove_dir_all(run.join("checkpoint")).unwrap();
     fs::write(
         run.join("metrics.csv"),
         "epoch,split,loss,error,lr,seconds,images_per_second\n1,running,1,0.5,0.1,1,9\n",
     )
     .unwrap();
-    refuses(&["train", "--resume", run.to_str().unwrap()], 1, "has measurements, but no checkpoint to go on from");
+    refuses(&["train", "--resume", run.to_str().unwrap()], 1, "has metrics but no checkpoint to resume from");
 }
 
-/// The most memory that a process had resident, read until it ends.
+/// Waits for a process to end and returns its peak resident memory in bytes.
 #[cfg(target_os = "linux")]
 fn peak(mut child: Child) -> u64 {
     let mut peak = 0;
@@ -212,7 +212,7 @@ fn peak(mut child: Child) -> u64 {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn the_memory_expected_is_within_fifteen_per_cent_of_the_measured() {
+fn expected_memory_is_within_fifteen_per_cent_of_measured_memory() {
     let dir = tempfile::tempdir().unwrap();
     for (net, kernels) in [("resnet20", &["--recompute"][..]), ("resnet20", &[]), ("resnet56", &[])] {
         let train =

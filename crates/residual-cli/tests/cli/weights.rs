@@ -1,4 +1,4 @@
-//! Weights: predicting, evaluating, converting, fetching, fine-tuning.
+//! Weights: prediction, evaluation, conversion, download, fine-tuning.
 
 use super::{command, refuses, succeeds, text};
 use image::{GrayImage, Luma};
@@ -12,7 +12,7 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// A finished training of `dense-resnet8` on digits.
+/// The directory of a finished run of `dense-resnet8` on digits.
 fn run() -> String {
     static RUN: OnceLock<TempDir> = OnceLock::new();
     let dir = RUN.get_or_init(|| {
@@ -24,7 +24,7 @@ fn run() -> String {
     dir.path().join("run").display().to_string()
 }
 
-/// Held-out digit `index` as a PNG file.
+/// Writes a test image of the digits as a PNG file and returns its label.
 fn write_digit(index: usize, path: &Path) -> usize {
     let (_, test) = DataName::Digits.images().unwrap();
     let mut pixels = vec![0.0; 64];
@@ -39,7 +39,7 @@ fn json(args: &[&str]) -> serde_json::Value {
 }
 
 #[test]
-fn models_are_listed_with_published_numbers() {
+fn models_lists_the_published_parameter_counts() {
     let (table, _) = succeeds(&["models"]);
     let line =
         |name: &str| table.lines().find(|line| line.split_whitespace().next() == Some(name)).unwrap().to_string();
@@ -51,7 +51,7 @@ fn models_are_listed_with_published_numbers() {
 }
 
 #[test]
-fn a_prediction_is_what_the_evaluation_says_of_the_same_image() {
+fn predict_and_eval_agree() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).display().to_string();
     let (report, _) = succeeds(&["eval", "--weights", &run(), "--predictions", &path("all.txt")]);
@@ -84,7 +84,7 @@ fn a_prediction_is_what_the_evaluation_says_of_the_same_image() {
 }
 
 #[test]
-fn a_corrupt_image_is_named_and_the_others_go_on() {
+fn corrupt_images_are_reported_and_the_others_classified() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).display().to_string();
     let label = write_digit(3, Path::new(&path("good.png")));
@@ -100,7 +100,7 @@ fn a_corrupt_image_is_named_and_the_others_go_on() {
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
     assert!(stdout.contains("good.png") && stdout.trim_end().ends_with(names[label]), "{stdout}");
     for expected in [
-        "bad.png is not a whole image",
+        "bad.png is not a valid image",
         "text.png is neither PNG nor JPEG",
         "missing.png cannot be read",
         "long.png is 1x60000 pixels",
@@ -112,9 +112,8 @@ fn a_corrupt_image_is_named_and_the_others_go_on() {
     refuses(&["predict", "--weights", &run(), "--labels", &path("labels.txt"), &images[3]], 2, "has 1 lines");
 }
 
-/// Weights that give no numbers are no success.
 #[test]
-fn scores_that_are_not_finite_are_failures() {
+fn nan_scores_are_failures() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).display().to_string();
     let (good, nan, image) = (path("good.safetensors"), path("nan.safetensors"), path("0.png"));
@@ -126,14 +125,14 @@ fn scores_that_are_not_finite_are_failures() {
     fs::write(&nan, bytes).unwrap();
     fs::copy(format!("{good}.json"), format!("{nan}.json")).unwrap();
     write_digit(0, Path::new(&image));
-    refuses(&["eval", "--weights", &nan], 1, "the network's scores for sample 0 are not finite");
+    refuses(&["eval", "--weights", &nan], 1, "the network's scores for sample 0");
     let output = command(&["predict", "--weights", &nan, "--json", &image]).output().unwrap();
-    assert!(output.status.code() == Some(1) && text(&output.stderr).contains("scores are not finite"));
+    assert!(output.status.code() == Some(1) && text(&output.stderr).contains("scores are NaN or infinite"));
 }
 
 #[cfg(unix)]
 #[test]
-fn names_of_images_need_not_be_utf8() {
+fn image_names_need_not_be_utf8() {
     use std::os::unix::ffi::OsStrExt;
     let name = std::ffi::OsStr::from_bytes(b"caf\xe9.png");
     let output = command(&["predict", "--json", "--weights", &run()]).arg(name).output().unwrap();
@@ -142,7 +141,7 @@ fn names_of_images_need_not_be_utf8() {
 }
 
 #[test]
-fn converted_weights_are_the_same_network() {
+fn converted_weights_give_the_same_results() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).display().to_string();
     let (a, b, c) = (path("a.safetensors"), path("b.bpk"), path("c.safetensors"));
@@ -152,31 +151,31 @@ fn converted_weights_are_the_same_network() {
     assert_eq!(fs::read(&a).unwrap(), fs::read(&c).unwrap());
     let eval = |weights: &str| succeeds(&["eval", "--weights", weights, "--mean", "0.3", "--std", "0.4"]).0;
     assert_eq!(eval(&b), eval(&run()));
-    refuses(&["convert", &a, &b], 2, "exists; --force replaces it");
+    refuses(&["convert", &a, &b], 2, "exists; replace it with --force");
     refuses(&["convert", &a, &path("d.pth")], 2, "a name that ends in .safetensors or .bpk");
-    // Without its card a file needs the network's name, and nothing else.
+    // A file without its card needs only the network's name.
     fs::copy(&a, path("bare.safetensors")).unwrap();
-    refuses(&["eval", "--weights", &path("bare.safetensors")], 2, "name it with --net");
+    refuses(&["eval", "--weights", &path("bare.safetensors")], 2, "give it with --net");
     let bare = succeeds(&["eval", "--weights", &path("bare.safetensors"), "--net", "dense-resnet8"]).0;
     assert_eq!(bare, succeeds(&["eval", "--weights", &run()]).0);
-    refuses(&["eval", "--weights", &a, "--net", "dense-resnet6"], 2, "holds a dense-resnet8, not a dense-resnet6");
+    refuses(&["eval", "--weights", &a, "--net", "dense-resnet6"], 2, "holds dense-resnet8, not dense-resnet6");
     let bare_as =
         |net: &str| ["eval".into(), "--weights".into(), path("bare.safetensors"), "--net".into(), net.to_string()];
     refuses(&bare_as("dense-resnet6").each_ref().map(String::as_str), 1, "unknown: blocks.2.bn1.bias");
     refuses(&bare_as("dense-resnet10").each_ref().map(String::as_str), 1, "missing: blocks.3.bn1.bias");
     refuses(&bare_as("resnet1202").each_ref().map(String::as_str), 1, "values, but resnet1202 has");
     refuses(&["eval", "--weights", &a, "--mean", "0", "--std", "0"], 2, "std positive");
-    refuses(&["eval", "--weights", &a, "--mean", "0"], 2, "--mean and --std go together");
-    // A file of another network does not keep the card of the one before.
+    refuses(&["eval", "--weights", &a, "--mean", "0"], 2, "--mean and --std must be given together");
+    // Replacing a file replaces its card.
     succeeds(&["train", "--net", "dense-plain4", "--epochs", "1", "--out", &path("other")]);
     succeeds(&["convert", &path("other"), &a, "--force"]);
     assert!(succeeds(&["eval", "--weights", &a]).0.contains("dense-plain4"));
     refuses(&["eval", "--weights", &path("missing.bpk"), "--net", "resnet8"], 1, "cannot read");
-    refuses(&["eval"], 2, "which weights?");
+    refuses(&["eval"], 2, "no weights given");
 }
 
 #[test]
-fn fine_tuning_starts_from_weights_and_keeps_what_is_frozen() {
+fn fine_tuning_starts_from_weights_and_keeps_frozen_parts() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).display().to_string();
     let start = path("start.safetensors");
@@ -202,7 +201,7 @@ fn fine_tuning_starts_from_weights_and_keeps_what_is_frozen() {
         serde_json::from_str(&fs::read_to_string(path("tuned/config.json")).unwrap()).unwrap();
     assert_eq!(config["start"]["weights"], start.as_str());
     assert_eq!(config["start"]["ignore_head"], true);
-    // The configuration alone does it again.
+    // The configuration alone reproduces the run.
     let again = path("again");
     succeeds(&["train", "--config", &path("tuned/config.json"), "--out", &again]);
     let end_again = path("end-again.safetensors");
@@ -214,7 +213,7 @@ fn fine_tuning_starts_from_weights_and_keeps_what_is_frozen() {
     assert!(!Path::new(&path("other")).exists());
 }
 
-/// Serves each connection one of the answers, in turn.
+/// Starts a server that gives each connection the next answer, and returns its URL.
 fn serve(answers: Vec<Vec<u8>>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -229,7 +228,7 @@ fn serve(answers: Vec<Vec<u8>>) -> String {
 }
 
 #[test]
-fn fetching_says_what_went_wrong_and_where_to_put_the_file() {
+fn a_failed_download_names_the_cause_and_the_path() {
     let dir = tempfile::tempdir().unwrap();
     let fetch = |mirror: &str, name: &str| {
         let output = command(&["weights", "fetch", name])
@@ -244,13 +243,13 @@ fn fetching_says_what_went_wrong_and_where_to_put_the_file() {
         format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}").into_bytes()
     };
     let (code, stderr) = fetch(&serve(vec![body("200 OK", 5, "wrong")]), "resnet18");
-    assert!(code == Some(1) && stderr.contains("is not the file expected") && stderr.contains("f37072fd"), "{stderr}");
+    assert!(code == Some(1) && stderr.contains("is not the expected file") && stderr.contains("f37072fd"), "{stderr}");
     assert!(!file.exists());
     let (code, stderr) = fetch(&serve(vec![body("200 OK", 50, "cut"); 8]), "resnet18");
     assert!(
         code == Some(1)
-            && stderr.contains("broke off after 3 of 50 bytes")
-            && stderr.contains("another try resumes there"),
+            && stderr.contains("interrupted after 3 of 50 bytes")
+            && stderr.contains("try again to resume it"),
         "{stderr}"
     );
     assert!(!file.exists());
@@ -258,12 +257,12 @@ fn fetching_says_what_went_wrong_and_where_to_put_the_file() {
     assert!(code == Some(1) && stderr.contains("status 404") && stderr.contains("resnet50-11ad3fa6.pth"), "{stderr}");
     let (code, stderr) = fetch("http://127.0.0.1:9", "resnet34");
     assert!(code == Some(1) && stderr.contains("cannot reach http://127.0.0.1:9/resnet34-b627a593.pth"), "{stderr}");
-    assert!(stderr.contains(&format!("put it at {}", dir.path().join("weights").display())), "{stderr}");
+    assert!(stderr.contains(&format!("save it as {}", dir.path().join("weights").display())), "{stderr}");
     let (code, stderr) = fetch("http://127.0.0.1:9", "resnet19");
-    assert!(code == Some(2) && stderr.contains("no published weights are called `resnet19`"), "{stderr}");
+    assert!(code == Some(2) && stderr.contains("unknown pretrained weights `resnet19`"), "{stderr}");
     let (code, stderr) = fetch("example.org", "resnet18");
     assert!(code == Some(2) && stderr.contains("expected a URL that begins with http://"), "{stderr}");
-    // `--pretrained` takes the same way.
+    // `--pretrained` downloads in the same way.
     let output = command(&["predict", "--pretrained", "resnet18", "some.png"])
         .env("RESIDUAL_MIRROR", "http://127.0.0.1:9")
         .env("RESIDUAL_CACHE", dir.path().join("empty"))

@@ -1,29 +1,29 @@
-//! The binary version of CIFAR-10 and CIFAR-100 (Krizhevsky 2009): records of one or two labels and an image.
+//! The binary format of CIFAR-10 and CIFAR-100 (Krizhevsky 2009). A record is one or two label bytes and an image.
 
 use crate::DataError;
 
-/// Values of an image, `[3, 32, 32]`.
+/// The number of values of an image `[3, 32, 32]`.
 pub const PIXELS: usize = 3 * 32 * 32;
 
-/// A file's records.
+/// The records of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Records {
-    /// The images, one after the other, `[3, 32, 32]` each.
+    /// The images, `[records, 3, 32, 32]`.
     pub pixels: Vec<u8>,
-    /// Their labels.
+    /// The labels, `[records]`.
     pub labels: Vec<u16>,
 }
 
-/// Reads records of `labels` label bytes, of which the last counts: 1 in CIFAR-10, 2 in CIFAR-100 (coarse, fine). `file`
-/// names them in errors.
+/// Reads records that begin with `labels` label bytes, and keeps the last of these. CIFAR-10 has 1 label byte;
+/// CIFAR-100 has 2, the coarse and the fine label. Errors name the file as `file`.
 ///
 /// # Errors
-/// If they are none, not whole, or have a label without a class.
+/// If `bytes` is empty or not a whole number of records, or a label is not below `classes`.
 pub fn read(file: &str, bytes: &[u8], labels: usize, classes: usize) -> Result<Records, DataError> {
     let corrupt = |reason: String| DataError::Corrupt { file: file.into(), reason };
     let record = labels + PIXELS;
     if bytes.is_empty() || !bytes.len().is_multiple_of(record) {
-        return Err(corrupt(format!("{} bytes are not whole records of {record}", bytes.len())));
+        return Err(corrupt(format!("{} bytes are not a positive number of {record}-byte records", bytes.len())));
     }
     let mut records = Records { pixels: Vec::with_capacity(bytes.len()), labels: Vec::new() };
     for (index, record) in bytes.chunks_exact(record).enumerate() {
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_label_counts_and_planes_stay_in_order() {
+    fn the_last_label_and_the_order_of_pixels_are_kept() {
         let record = |labels: &[u8], first: u8| [labels, &[first], &[7; PIXELS - 1]].concat();
         let records = read("x", &[record(&[19, 3], 8), record(&[0, 99], 9)].concat(), 2, 100).unwrap();
         assert_eq!(records.labels, [3, 99]);
@@ -50,10 +50,10 @@ mod tests {
     }
 
     #[test]
-    fn broken_files_are_refused_by_name() {
+    fn errors_name_the_file() {
         let error = |bytes: &[u8]| read("data.bin", bytes, 1, 10).unwrap_err().to_string();
-        assert_eq!(error(&[]), "data.bin is not usable: 0 bytes are not whole records of 3073");
-        assert_eq!(error(&[0; 3074]), "data.bin is not usable: 3074 bytes are not whole records of 3073");
-        assert_eq!(error(&[10; 3073]), "data.bin is not usable: record 0 has label 10, but there are 10 classes");
+        assert_eq!(error(&[]), "data.bin is invalid: 0 bytes are not a positive number of 3073-byte records");
+        assert_eq!(error(&[0; 3074]), "data.bin is invalid: 3074 bytes are not a positive number of 3073-byte records");
+        assert_eq!(error(&[10; 3073]), "data.bin is invalid: record 0 has label 10, but there are 10 classes");
     }
 }

@@ -1,33 +1,34 @@
-//! The IDX format of the MNIST files (LeCun, Cortes & Burges), plain or gzipped.
+//! The IDX format of the MNIST files (LeCun, Cortes & Burges), uncompressed or gzipped.
 
 use crate::DataError;
 use flate2::read::GzDecoder;
 use std::io::Read;
 
-/// Bytes with up to four dimensions.
+/// An array of bytes with one to four dimensions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Idx {
-    /// The dimensions, the slowest first.
+    /// The dimensions, slowest-varying first.
     pub dims: Vec<usize>,
-    /// As many bytes as their product.
+    /// The values, in row-major order.
     pub bytes: Vec<u8>,
 }
 
-/// Reads an IDX file of unsigned bytes, gzipped if it begins as such a file does; `file` names it in errors.
+/// Reads an IDX file of unsigned bytes, uncompressed or gzipped. Errors name the file as `file`.
 ///
 /// # Errors
-/// If it is not one, has more or fewer bytes than it announces, or more than a GiB of them.
+/// If the content is not an IDX file of unsigned bytes, its length differs from the one in its header, or the header
+/// declares more than 1 GiB.
 pub fn read(file: &str, content: &[u8]) -> Result<Idx, DataError> {
     if content.starts_with(&[0x1f, 0x8b]) { decode(file, GzDecoder::new(content)) } else { decode(file, content) }
 }
 
-/// Values that a file may have; a small one could unpack to any number.
-const MOST: usize = 1 << 30;
+/// The limit on a file's values. Without it, a small gzipped file could unpack to any size.
+const MAX_VALUES: usize = 1 << 30;
 
 fn decode(file: &str, mut reader: impl Read) -> Result<Idx, DataError> {
     let corrupt = |reason: String| DataError::Corrupt { file: file.into(), reason };
     let mut take = |count: usize| {
-        // No more memory than there are bytes, when unpacked, whatever the header announces.
+        // The buffer grows with the bytes that are read, so a wrong header cannot allocate memory.
         let mut bytes = Vec::new();
         let read = reader.by_ref().take(count as u64).read_to_end(&mut bytes);
         read.map(|_| bytes).map_err(|error| corrupt(error.to_string()))
@@ -37,18 +38,18 @@ fn decode(file: &str, mut reader: impl Read) -> Result<Idx, DataError> {
     };
     let header = take(4 * usize::from(rank))?;
     if header.len() < 4 * usize::from(rank) {
-        return Err(corrupt("the header is cut off".into()));
+        return Err(corrupt("the header is truncated".into()));
     }
     let dims: Vec<usize> =
         header.chunks_exact(4).map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]) as usize).collect();
-    let announced = dims.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim));
-    let Some(announced) = announced.filter(|count| *count <= MOST) else {
-        return Err(corrupt(format!("{dims:?} values are announced, more than {MOST}")));
+    let declared = dims.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim));
+    let Some(declared) = declared.filter(|count| *count <= MAX_VALUES) else {
+        return Err(corrupt(format!("the header declares {dims:?} values; expected at most {MAX_VALUES}")));
     };
-    let bytes = take(announced + 1)?;
-    if announced != bytes.len() {
-        let there = if bytes.len() > announced { "more".into() } else { bytes.len().to_string() };
-        return Err(corrupt(format!("{dims:?} values are announced, {there} are there")));
+    let bytes = take(declared + 1)?;
+    if declared != bytes.len() {
+        let found = if bytes.len() > declared { "more".into() } else { bytes.len().to_string() };
+        return Err(corrupt(format!("the header declares {dims:?} values, but the file has {found}")));
     }
     Ok(Idx { dims, bytes })
 }
@@ -73,17 +74,17 @@ mod tests {
     }
 
     #[test]
-    fn broken_files_are_refused_by_name() {
+    fn invalid_files_are_rejected() {
         let huge = [0, 0, 8, 3, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255];
         let cases: [&[u8]; 5] =
             [&[], &[0, 0, 13, 1, 0, 0, 0, 0], &[0, 0, 8, 2, 0], &[0, 0, 8, 1, 0, 0, 0, 3, 1], &huge];
         for data in cases {
             let error = read("some-file.gz", &gzip(data)).err().unwrap().to_string();
-            assert!(error.starts_with("some-file.gz is not usable: "), "{error}");
+            assert!(error.starts_with("some-file.gz is invalid: "), "{error}");
         }
         assert!(read("x", b"not gzip").is_err());
         let bomb = gzip(&[&[0u8, 0, 8, 1, 0, 0, 0, 1][..], &vec![0; 1 << 24]].concat());
-        assert!(read("x", &bomb).unwrap_err().to_string().contains("[1] values are announced, more are there"));
+        assert!(read("x", &bomb).unwrap_err().to_string().contains("declares [1] values, but the file has more"));
         let whole = gzip(&[0, 0, 8, 1, 0, 0, 0, 1, 5]);
         assert!(read("x", &whole[..whole.len() - 9]).is_err());
     }

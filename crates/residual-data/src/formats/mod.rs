@@ -1,4 +1,4 @@
-//! The files that datasets come in, read from bytes.
+//! Parsers for the file formats of datasets.
 
 pub mod cifar;
 pub mod idx;

@@ -1,68 +1,72 @@
-//! Backends whose tensors lie in the program's memory.
+//! Access to the values of tensors in host memory.
 
-use crate::{Buffer, Conv, Prepared, average};
+use crate::{Buffer, Conv, PreparedWeight, average};
 use burn::{
     backend::{Backend, TensorMetadata, tensor::FloatTensor},
     tensor::TensorData,
 };
 use std::{fmt, sync::Arc};
 
+/// The axes of `[batch, channels, height, width]` in channels-last order.
 pub(super) const CHANNELS_LAST: [usize; 4] = [0, 2, 3, 1];
+
+/// The inverse of [`CHANNELS_LAST`].
 const CHANNELS_SECOND: [usize; 4] = [0, 3, 1, 2];
 
-/// A tensor's numbers, channels-last.
-pub(super) fn image_numbers<B: Host>(tensor: FloatTensor<B>) -> Numbers {
+/// The values of a tensor: channels-last for rank 4, row-major for others.
+pub(super) fn channels_last_values<B: HostBackend>(tensor: FloatTensor<B>) -> TensorValues {
     match tensor.rank() {
-        4 => B::numbers(B::float_permute(tensor, &CHANNELS_LAST)),
-        _ => B::numbers(tensor),
+        4 => B::values(B::float_permute(tensor, &CHANNELS_LAST)),
+        _ => B::values(tensor),
     }
 }
 
-/// A tensor of numbers that lie channels-last.
-pub(super) fn image_tensor<B: Host>(buffer: Buffer, shape: [usize; 4]) -> FloatTensor<B> {
+/// A tensor `[batch, channels, height, width]` from channels-last values; `shape` is
+/// `[batch, height, width, channels]`.
+pub(super) fn channels_last_tensor<B: HostBackend>(buffer: Buffer, shape: [usize; 4]) -> FloatTensor<B> {
     B::float_permute(B::tensor(buffer, &shape), &CHANNELS_SECOND)
 }
 
-/// A tensor's numbers, row-major, kept alive.
+/// The row-major values of a tensor, with shared ownership.
 #[derive(Clone)]
-pub(super) struct Numbers(Arc<dyn AsRef<[f32]> + Send + Sync>);
+pub(super) struct TensorValues(Arc<dyn AsRef<[f32]> + Send + Sync>);
 
-impl Numbers {
+impl TensorValues {
     pub(super) fn slice(&self) -> &[f32] {
         (*self.0).as_ref()
     }
 
-    fn new(numbers: impl AsRef<[f32]> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(numbers))
+    fn new(values: impl AsRef<[f32]> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(values))
     }
 }
 
-impl fmt::Debug for Numbers {
+impl fmt::Debug for TensorValues {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} numbers", self.slice().len())
+        write!(f, "{} values", self.slice().len())
     }
 }
 
-/// A backend whose tensors lie in the program's memory.
-pub(super) trait Host: Backend {
-    /// The numbers of a tensor, without copying them where they lie row-major.
-    fn numbers(tensor: FloatTensor<Self>) -> Numbers;
+/// A backend whose tensors are in host memory.
+pub(super) trait HostBackend: Backend {
+    /// The values of a tensor in row-major order. A contiguous tensor is not copied.
+    fn values(tensor: FloatTensor<Self>) -> TensorValues;
 
-    /// A tensor of these numbers, row-major.
+    /// A tensor from row-major values.
     fn tensor(buffer: Buffer, shape: &[usize]) -> FloatTensor<Self>;
 
-    /// A weight as inference reads it, kept for as long as the weight lives where the backend lets one know.
-    fn prepared(weight: &FloatTensor<Self>, conv: &Conv) -> Arc<Prepared> {
-        Arc::new(Prepared::new(conv, Self::numbers(weight.clone()).slice()))
+    /// The prepared weight for inference. Flex caches it for as long as the weight lives.
+    fn prepared(weight: &FloatTensor<Self>, conv: &Conv) -> Arc<PreparedWeight> {
+        Arc::new(PreparedWeight::new(conv, Self::values(weight.clone()).slice()))
     }
 
     /// `(1 - weight) · tensor + weight · other`
     fn averaged(tensor: FloatTensor<Self>, other: &[f32], weight: f64) -> FloatTensor<Self> {
         let shape = tensor.shape();
-        Self::small_tensor(average(Self::numbers(tensor).slice(), other, weight), &shape)
+        Self::small_tensor(average(Self::values(tensor).slice(), other, weight), &shape)
     }
 
-    /// A tensor of a few numbers.
+    /// A tensor from a vector, such as the gradient of a weight.
     fn small_tensor(values: Vec<f32>, shape: &[usize]) -> FloatTensor<Self> {
         Self::float_from_data(TensorData::new(values, shape.to_vec()), &Default::default())
     }
@@ -70,8 +74,8 @@ pub(super) trait Host: Backend {
 
 #[cfg(feature = "flex")]
 mod flex {
-    use super::{Host, Numbers};
-    use crate::{Buffer, Conv, Prepared, strided::gather};
+    use super::{HostBackend, TensorValues};
+    use crate::{Buffer, Conv, PreparedWeight, strided::to_contiguous};
     use burn::{
         backend::{Flex, tensor::FloatTensor},
         tensor::{DType, Shape},
@@ -84,15 +88,15 @@ mod flex {
         sync::{Arc, LazyLock, Mutex, PoisonError, Weak},
     };
 
-    /// Prepared weights by the place of their numbers. A place cannot be taken by others while a `Weak` holds
-    /// it, and Burn moves numbers to another before it changes them while one does: what is found is true.
-    static PREPARED: LazyLock<Mutex<HashMap<usize, Entry>>> = LazyLock::new(Mutex::default);
+    /// The prepared weights, by the address of the weight's storage. Entries cannot be stale: the `Weak` keeps the
+    /// address from being reused, and makes Burn copy the values to new storage before it changes them.
+    static PREPARED: LazyLock<Mutex<HashMap<usize, CacheEntry>>> = LazyLock::new(Mutex::default);
 
-    struct Entry {
+    struct CacheEntry {
         weight: Weak<Bytes>,
         layout: Layout,
         conv: Conv,
-        prepared: Arc<Prepared>,
+        prepared: Arc<PreparedWeight>,
     }
 
     /// A contiguous tensor.
@@ -105,46 +109,46 @@ mod flex {
         }
     }
 
-    impl Host for Flex {
-        fn numbers(tensor: FloatTensor<Self>) -> Numbers {
+    impl HostBackend for Flex {
+        fn values(tensor: FloatTensor<Self>) -> TensorValues {
             if tensor.is_contiguous() {
-                return Numbers::new(Contiguous(tensor));
+                return TensorValues::new(Contiguous(tensor));
             }
             let layout = tensor.layout();
             let shape = layout.shape().to_vec();
-            Numbers::new(gather(tensor.storage(), layout.start_offset(), &shape, layout.strides()))
+            TensorValues::new(to_contiguous(tensor.storage(), layout.start_offset(), &shape, layout.strides()))
         }
 
-        fn prepared(weight: &FloatTensor<Self>, conv: &Conv) -> Arc<Prepared> {
+        fn prepared(weight: &FloatTensor<Self>, conv: &Conv) -> Arc<PreparedWeight> {
             let data = weight.data_arc();
             let mut entries = PREPARED.lock().unwrap_or_else(PoisonError::into_inner);
-            let place = Arc::as_ptr(&data) as usize;
-            if let Some(entry) = entries.get(&place)
+            let address = Arc::as_ptr(&data) as usize;
+            if let Some(entry) = entries.get(&address)
                 && entry.weight.strong_count() > 0
                 && (&entry.layout, &entry.conv) == (weight.layout(), conv)
             {
                 return entry.prepared.clone();
             }
             entries.retain(|_, entry| entry.weight.strong_count() > 0);
-            let prepared = Arc::new(Prepared::new(conv, Self::numbers(weight.clone()).slice()));
+            let prepared = Arc::new(PreparedWeight::new(conv, Self::values(weight.clone()).slice()));
             let (layout, conv) = (weight.layout().clone(), *conv);
-            let entry = Entry { weight: Arc::downgrade(&data), layout, conv, prepared: prepared.clone() };
-            entries.insert(place, entry);
+            let entry = CacheEntry { weight: Arc::downgrade(&data), layout, conv, prepared: prepared.clone() };
+            entries.insert(address, entry);
             prepared
         }
 
         fn tensor(buffer: Buffer, shape: &[usize]) -> FloatTensor<Self> {
             let bytes = size_of_val(&*buffer);
-            // SAFETY: all of a buffer is initialised, and that many bytes are in it.
-            let bytes = unsafe { Bytes::from_controller(Box::new(Memory(buffer)), bytes) };
+            // SAFETY: the buffer has this many bytes, and all are initialised.
+            let bytes = unsafe { Bytes::from_controller(Box::new(BufferAllocation(buffer)), bytes) };
             FlexTensor::new(bytes, Layout::contiguous(Shape::from(shape.to_vec())), DType::F32)
         }
     }
 
-    /// A buffer as Burn's bytes, which goes back to be used again when they are dropped.
-    struct Memory(Buffer);
+    /// A buffer as the memory of Burn's `Bytes`. Dropping them returns the buffer's memory for reuse.
+    struct BufferAllocation(Buffer);
 
-    impl AllocationController for Memory {
+    impl AllocationController for BufferAllocation {
         fn alloc_align(&self) -> usize {
             Buffer::ALIGNMENT
         }
@@ -154,23 +158,23 @@ mod flex {
         }
 
         unsafe fn memory_mut(&mut self, _: AccessPolicy) -> Result<&mut [MaybeUninit<u8>], AccessError> {
-            let numbers: &mut [f32] = &mut self.0;
-            let bytes = size_of_val(numbers);
-            // SAFETY: these are the buffer's bytes, borrowed with it; the caller writes none that are uninitialised.
-            Ok(unsafe { std::slice::from_raw_parts_mut(numbers.as_mut_ptr().cast(), bytes) })
+            let values: &mut [f32] = &mut self.0;
+            let bytes = size_of_val(values);
+            // SAFETY: the slice covers the buffer and borrows it. The caller must not write uninitialised bytes.
+            Ok(unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), bytes) })
         }
 
         fn memory(&self, _: AccessPolicy) -> Result<&[MaybeUninit<u8>], AccessError> {
-            let numbers: &[f32] = &self.0;
-            // SAFETY: these are the buffer's bytes, borrowed with it.
-            Ok(unsafe { std::slice::from_raw_parts(numbers.as_ptr().cast(), size_of_val(numbers)) })
+            let values: &[f32] = &self.0;
+            // SAFETY: the slice covers the buffer and borrows it.
+            Ok(unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) })
         }
     }
 }
 
 #[cfg(feature = "ndarray")]
 mod ndarray {
-    use super::{Host, Numbers};
+    use super::{HostBackend, TensorValues};
     use crate::Buffer;
     use burn::{
         backend::{NdArray, tensor::FloatTensor},
@@ -178,28 +182,28 @@ mod ndarray {
     };
     use burn_ndarray::NdArrayTensor;
 
-    /// A tensor of `f32` in standard layout.
+    /// An `f32` tensor in standard (row-major) layout.
     struct Standard(NdArrayTensor);
 
     impl AsRef<[f32]> for Standard {
         fn as_ref(&self) -> &[f32] {
             match &self.0 {
                 NdArrayTensor::F32(storage) => storage.view().to_slice().expect("the layout was checked"),
-                _ => unreachable!("the number type was checked"),
+                _ => unreachable!("the data type was checked"),
             }
         }
     }
 
-    impl Host for NdArray {
-        fn numbers(tensor: FloatTensor<Self>) -> Numbers {
+    impl HostBackend for NdArray {
+        fn values(tensor: FloatTensor<Self>) -> TensorValues {
             let copy = match &tensor {
                 NdArrayTensor::F32(storage) if storage.view().is_standard_layout() => None,
                 NdArrayTensor::F32(storage) => Some(storage.view().iter().copied().collect::<Vec<f32>>()),
-                _ => panic!("the kernels compute in f32"),
+                _ => panic!("the kernels support only f32"),
             };
             match copy {
-                None => Numbers::new(Standard(tensor)),
-                Some(copy) => Numbers::new(copy),
+                None => TensorValues::new(Standard(tensor)),
+                Some(copy) => TensorValues::new(copy),
             }
         }
 

@@ -1,11 +1,11 @@
-//! The ReLU of a norm as an operation of Burn's.
+//! A norm with its ReLU as an operation of Burn's backends.
 
 use super::{
     BlockOutput, BlockStatistics, NormalizeTensors,
-    block::{NormKind, NormNumbers},
-    host::{CHANNELS_LAST, Host, Numbers, image_numbers, image_tensor},
+    block::{NormKind, NormValues},
+    host::{CHANNELS_LAST, HostBackend, TensorValues, channels_last_tensor, channels_last_values},
 };
-use crate::{Level, Normalize, Statistics};
+use crate::{Normalize, SimdLevel, Statistics};
 use burn::backend::{
     TensorMetadata,
     autodiff::{
@@ -17,28 +17,28 @@ use burn::backend::{
 };
 use std::fmt;
 
-/// A norm, its input and its numbers.
+/// The operands of a norm with its ReLU.
 #[derive(Clone)]
-pub(super) struct Normalized {
+pub(super) struct NormalizeOp {
     /// `[batch, height, width, channels]`
     shape: [usize; 4],
-    input: Numbers,
-    norm: NormNumbers,
+    input: TensorValues,
+    norm: NormValues,
     kind: NormKind,
 }
 
-impl fmt::Debug for Normalized {
+impl fmt::Debug for NormalizeOp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} of {:?}", self.kind, self.shape)
     }
 }
 
-impl Normalized {
-    pub(super) fn new<B: Host>(tensors: NormalizeTensors<B>, kind: NormKind) -> Self {
+impl NormalizeOp {
+    pub(super) fn new<B: HostBackend>(tensors: NormalizeTensors<B>, kind: NormKind) -> Self {
         let NormalizeTensors { input, norm } = tensors;
         let shape = input.shape();
         let shape = CHANNELS_LAST.map(|axis| shape[axis]);
-        Self { shape, input: image_numbers::<B>(input), norm: NormNumbers::new(norm), kind }
+        Self { shape, input: channels_last_values::<B>(input), norm: NormValues::new(norm), kind }
     }
 
     fn normalize(&self) -> Normalize<'_> {
@@ -46,40 +46,40 @@ impl Normalized {
         self.norm.normalize(self.kind, &self.input, height * width, channels)
     }
 
-    pub(super) fn forward<B: Host>(&self) -> BlockOutput<B> {
-        let (output, preactivation) = self.normalize().forward(Level::detect());
+    pub(super) fn forward<B: HostBackend>(&self) -> BlockOutput<B> {
+        let (output, preactivation) = self.normalize().forward(SimdLevel::detect());
         let statistics = BlockStatistics { preactivation, ..BlockStatistics::default() };
-        BlockOutput { output: image_tensor::<B>(output, self.shape), statistics }
+        BlockOutput { output: channels_last_tensor::<B>(output, self.shape), statistics }
     }
 
-    pub(super) fn state<B: Host>(self, output: &BlockOutput<B>) -> State {
+    pub(super) fn state<B: HostBackend>(self, output: &BlockOutput<B>) -> State {
         let statistics = output.statistics.preactivation.clone();
-        State { output: image_numbers::<B>(output.output.clone()), statistics, normalized: self }
+        State { output: channels_last_values::<B>(output.output.clone()), statistics, normalized: self }
     }
 }
 
-/// The backward pass of the ReLU of a norm.
+/// The backward pass of a norm with its ReLU.
 #[derive(Debug)]
 pub(super) struct NormalizeBackward;
 
 #[derive(Clone, Debug)]
 pub(super) struct State {
-    normalized: Normalized,
-    output: Numbers,
+    normalized: NormalizeOp,
+    output: TensorValues,
     statistics: Option<Statistics>,
 }
 
-impl<B: Host> Backward<B, 3> for NormalizeBackward {
+impl<B: HostBackend> Backward<B, 3> for NormalizeBackward {
     type State = State;
 
     fn backward(self, ops: Ops<State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let dy = image_numbers::<B>(grads.consume::<B>(&ops.node));
+        let dy = channels_last_values::<B>(grads.consume::<B>(&ops.node));
         let State { normalized, output, statistics } = ops.state;
         let normalize = normalized.normalize();
-        let (dx, gradients) = normalize.gradients(Level::detect(), output.slice(), statistics.as_ref(), dy.slice());
+        let (dx, gradients) = normalize.gradients(SimdLevel::detect(), output.slice(), statistics.as_ref(), dy.slice());
         let [input, gain, bias] = ops.parents;
         if let Some(node) = input {
-            grads.register::<B>(node.id, image_tensor::<B>(dx, normalized.shape));
+            grads.register::<B>(node.id, channels_last_tensor::<B>(dx, normalized.shape));
         }
         for (node, values) in [(gain, gradients.gain), (bias, gradients.bias)] {
             if let Some(node) = node {

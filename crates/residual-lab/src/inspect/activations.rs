@@ -1,26 +1,60 @@
-//! The scale of what blocks and layers hand on.
+//! The scale of activations: outputs of blocks, responses of layers, main path against input.
 
 use super::{
-    InspectConfig, Measurement, Subject, Watch,
-    subject::{each, labels, listed, test_images},
+    config::{InspectConfig, OnStep},
+    subject::{Subject, each, test_count},
 };
-use crate::{
-    LabError,
-    chart::{Axis, Figure, Line, Panel},
-    figures,
-};
+use crate::{LabError, numbers, statistics::median};
 use burn::tensor::Tensor;
 use residual_model::Network;
+use serde::{Deserialize, Serialize};
 
-/// What a block does to its input.
-pub(super) struct BlockScale {
-    name: String,
-    /// Standard deviation of the output, over images, channels and places.
-    pub(super) output: f64,
-    /// `‖F(a)‖ / ‖a‖`: the main path, with its factor, against the input.
-    pub(super) ratio: f64,
-    /// Standard deviation of each layer's response (He et al. 2015, Fig. 7).
-    pub(super) responses: Vec<f64>,
+/// The scale of activations in networks at their initial weights, and in trained ones.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Activations {
+    /// Test images in the batch.
+    pub images: usize,
+    /// Each network at its initial weights, and after that the same network trained if it is.
+    pub states: Vec<ActivationState>,
+}
+
+/// The blocks of a network in one state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ActivationState {
+    /// Index of the network.
+    pub network: usize,
+    /// Whether the weights are the trained ones. At initial weights, the norms have the batch's statistics.
+    pub trained: bool,
+    /// The blocks, from the input to the output.
+    pub blocks: Vec<BlockScale>,
+}
+
+/// The scale of one block's activations.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlockScale {
+    /// The block's path.
+    pub name: String,
+    /// Standard deviation of the output, over images, channels and pixels.
+    #[serde(with = "numbers")]
+    pub output: f64,
+    /// `‖F(a)‖ / ‖a‖`: norm of the main path's output, with its factor, over the norm of the block's input.
+    #[serde(with = "numbers")]
+    pub ratio: f64,
+    /// Standard deviation of the response of each layer (He et al. 2015, Fig. 7).
+    #[serde(with = "numbers")]
+    pub responses: Vec<f64>,
+}
+
+impl ActivationState {
+    /// Median over the blocks of `‖F(a)‖ / ‖a‖`.
+    pub fn median_ratio(&self) -> f64 {
+        median(self.blocks.iter().map(|block| block.ratio).collect())
+    }
+
+    /// Median over all layers of the standard deviation of the response.
+    pub fn median_response(&self) -> f64 {
+        median(self.blocks.iter().flat_map(|block| block.responses.clone()).collect())
+    }
 }
 
 /// All blocks of a network in inference mode.
@@ -37,7 +71,7 @@ pub(super) fn by_block(network: &Network, images: &Tensor<4>) -> Vec<BlockScale>
     scales
 }
 
-/// Sums over a tensor's values, which may be many.
+/// Sums over the values of a tensor, in f64.
 struct Moments {
     count: f64,
     sum: f64,
@@ -62,131 +96,24 @@ impl Moments {
     }
 }
 
-/// A subject as it starts, or trained.
-struct State {
-    subject: usize,
-    trained: bool,
-    blocks: Vec<BlockScale>,
-}
-
-pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch<'_>) -> Result<Measurement, LabError> {
+pub(super) fn measure(
+    subjects: &[Subject],
+    config: &InspectConfig,
+    on_step: OnStep<'_>,
+) -> Result<Activations, LabError> {
     let mut jobs = Vec::new();
     for (i, subject) in subjects.iter().enumerate() {
         jobs.push((i, false));
         jobs.extend(subject.is_trained().then_some((i, true)));
     }
-    let blocks = each(jobs.len(), config, watch, |i| {
-        let (subject, trained) = (&subjects[jobs[i].0], jobs[i].1);
+    let blocks = each(jobs.len(), config, on_step, |job| {
+        let (i, trained) = jobs[job];
+        let subject = &subjects[i];
         let images = subject.test_images(config.samples, &subject.device)?.images;
         let network = if trained { subject.network(&images) } else { subject.initial(&images) };
         Ok(by_block(&network, &images))
     })?;
-    let states: Vec<State> =
-        jobs.into_iter().zip(blocks).map(|((subject, trained), blocks)| State { subject, trained, blocks }).collect();
-
-    let labels = labels(subjects);
-    let panels = vec![
-        panel(subjects, &labels, &states, "Output of each block", "standard deviation", "block", |b| vec![b.output]),
-        panel(subjects, &labels, &states, "Response of each layer", "standard deviation", "layer", |b| {
-            b.responses.clone()
-        }),
-        panel(subjects, &labels, &states, "Main path against input", "‖F(a)‖ / ‖a‖", "block", |b| {
-            vec![b.ratio]
-        }),
-    ];
-    let details = (0..subjects.len()).map(|i| sentence(&labels[i], i, &states)).collect();
-    let ratio = |i: usize| {
-        let state = states.iter().rfind(|state| state.subject == i)?;
-        let ratio = median(state.blocks.iter().map(|block| block.ratio).collect());
-        let fresh = if state.trained { "" } else { " (fresh)" };
-        Some(format!("{:.0} % in {}{fresh}", 100.0 * ratio, labels[i]))
-    };
-    let finding = format!(
-        "What a block computes has, in the median, this part of its input's norm: {}.",
-        listed((0..subjects.len()).filter_map(ratio))
-    );
-    let figure = Figure {
-        title: "Scale of activations".into(),
-        subtitle: format!("{}; initial norms have these images' statistics", test_images(subjects, config.samples)),
-        description: finding.clone(),
-        columns: 2,
-        panels,
-    };
-    Ok(Measurement { finding, details, figure, table: table(&labels, &states) })
-}
-
-fn panel(
-    subjects: &[Subject],
-    labels: &[String],
-    states: &[State],
-    title: &str,
-    unit: &str,
-    place: &str,
-    quantity: impl Fn(&BlockScale) -> Vec<f64>,
-) -> Panel {
-    let line = |state: &State| {
-        let subject = &subjects[state.subject];
-        let word = if state.trained { "trained" } else { "initial" };
-        let label = format!("{}, {word}", labels[state.subject]);
-        let color = figures::shaded(subject.kind(), if state.trained { 0.8 } else { 0.1 });
-        let named = state.blocks.iter().flat_map(|b| quantity(b).into_iter().map(|value| (&b.name, value)));
-        let (points, tips) = named
-            .enumerate()
-            .map(|(x, (name, value))| {
-                ((x as f64 + 1.0, value), format!("{label}, {place} {} ({name}): {value:.3}", x + 1))
-            })
-            .unzip();
-        Line { points, tips, ..Line::new(&label, &color) }
-    };
-    let lines: Vec<Line> = states.iter().map(line).collect();
-    let points = || lines.iter().flat_map(|line| &line.points).filter(|p| p.1.is_finite());
-    let (last, most) = points().fold((1.0f64, 0.0f64), |(x, y), p| (x.max(p.0), y.max(p.1)));
-    let least = points().map(|p| p.1).filter(|&y| y > 0.0).fold(f64::MAX, f64::min);
-    // Scales that span decades are read on a logarithmic axis.
-    let y = if most > 100.0 * least { Axis::log(unit, least, most) } else { Axis::from_zero(unit, most) };
-    Panel::new(title.into(), Axis::until(place, last), y, lines)
-}
-
-/// `resnet56: trained, a block adds 0.31 of its input's norm (median), and layers respond with a deviation of 0.4 …`
-fn sentence(label: &str, i: usize, states: &[State]) -> String {
-    let say = |state: &State| {
-        let word = if state.trained { "trained" } else { "at initialisation" };
-        let ratio = median(state.blocks.iter().map(|b| b.ratio).collect());
-        let response = median(state.blocks.iter().flat_map(|b| b.responses.clone()).collect());
-        let (first, last) =
-            (state.blocks.first().map_or(0.0, |b| b.output), state.blocks.last().map_or(0.0, |b| b.output));
-        format!(
-            "{word} a block's main path has {ratio:.2} of its input's norm, its layers respond with a deviation of \
-             {response:.2} (medians), and the blocks' outputs deviate by {first:.2} at the first to {last:.2} at the last"
-        )
-    };
-    let said: Vec<String> = states.iter().filter(|state| state.subject == i).map(say).collect();
-    format!("{label}: {}.", said.join("; "))
-}
-
-pub(super) fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    match values.len() {
-        0 => f64::NAN,
-        n => (values[(n - 1) / 2] + values[n / 2]) / 2.0,
-    }
-}
-
-fn table(labels: &[String], states: &[State]) -> Vec<Vec<String>> {
-    let header = ["network", "state", "block", "name", "output_std", "main_path_over_input", "response_stds"];
-    let mut rows = vec![header.map(String::from).to_vec()];
-    for state in states {
-        for (b, block) in state.blocks.iter().enumerate() {
-            rows.push(vec![
-                labels[state.subject].clone(),
-                if state.trained { "trained" } else { "initial" }.into(),
-                (b + 1).to_string(),
-                block.name.clone(),
-                format!("{:e}", block.output),
-                format!("{:e}", block.ratio),
-                block.responses.iter().map(|r| format!("{r:e}")).collect::<Vec<_>>().join(" "),
-            ]);
-        }
-    }
-    rows
+    let states = jobs.into_iter().zip(blocks);
+    let states = states.map(|((network, trained), blocks)| ActivationState { network, trained, blocks }).collect();
+    Ok(Activations { images: test_count(subjects, config.samples), states })
 }

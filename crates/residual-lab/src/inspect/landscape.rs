@@ -1,18 +1,14 @@
-//! The loss around the weights, along filter-normalised random directions (Li et al. 2018, "Visualizing the Loss
-//! Landscape of Neural Nets", section 4).
+//! The loss on a plane around the weights, along filter-normalised random directions (Li et al. 2018, "Visualizing the
+//! Loss Landscape of Neural Nets", section 4).
 //!
-//! Each filter of a direction is drawn from N(0, 1) and brought to the norm of the filter it moves; norms and biases
-//! stay. Losses are those of training images in inference mode.
+//! Each filter of a direction is drawn from N(0, 1) and scaled to the norm of the filter that it moves; the parameters of
+//! norms and the biases stay fixed. The loss is that of training images in inference mode.
 
 use super::{
-    InspectConfig, Measurement, Subject, Watch,
-    subject::{colors, cross_entropies, each, labels, listed, norm, training_images, values},
+    config::{InspectConfig, OnStep},
+    subject::{Subject, cross_entropies, each, norm, training_count, values},
 };
-use crate::{
-    LabError,
-    chart::{Axis, Field, Figure, Line, Panel},
-    figures,
-};
+use crate::{LabError, numbers};
 use burn::{
     module::{Module, ModuleMapper, Param},
     tensor::{Tensor, TensorData, s},
@@ -20,23 +16,55 @@ use burn::{
 use rand_distr::{Distribution, StandardNormal};
 use residual_data::Batch;
 use residual_model::{Network, init::parameter_rng, parameters::for_each_parameter};
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
-/// How far from the weights, in units of each filter's norm.
+/// The loss of each network on a square around its weights.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Landscape {
+    /// Training images over which the loss is averaged.
+    pub images: usize,
+    /// The offsets from the weights along either direction, in units of each filter's norm.
+    pub offsets: Vec<f64>,
+    /// Mean cross-entropy of each network, in nats: row by row, the first direction varies within a row.
+    #[serde(with = "numbers")]
+    pub losses: Vec<Vec<f64>>,
+}
+
+impl Landscape {
+    /// The losses of a network along the first direction.
+    pub fn first_direction(&self, network: usize) -> &[f64] {
+        let points = self.offsets.len();
+        &self.losses[network][points / 2 * points..(points / 2 + 1) * points]
+    }
+
+    /// The loss of a network at its weights.
+    pub fn at_weights(&self, network: usize) -> f64 {
+        self.losses[network][self.losses[network].len() / 2]
+    }
+
+    /// The fraction of the square where the loss of a network is below a threshold.
+    pub fn share_below(&self, network: usize, threshold: f64) -> f64 {
+        let losses = &self.losses[network];
+        losses.iter().filter(|loss| **loss < threshold).count() as f64 / losses.len() as f64
+    }
+}
+
+/// Half the side of the square, in units of each filter's norm.
 const RADIUS: f64 = 1.0;
 
-/// Images that go through the network at once.
+/// Images per forward pass.
 const CHUNK: usize = 256;
 
-/// A network, and two directions from its weights.
+/// A network and two directions from its weights.
 pub(super) struct Plane {
     network: Network,
-    /// By a weight's path: its values, and how it moves along each direction.
+    /// By the path of a weight: its values, and its steps along each direction.
     weights: HashMap<String, [Vec<f32>; 3]>,
 }
 
 impl Plane {
-    /// Draws the directions by a seed.
+    /// Draws the directions from a seed.
     pub(super) fn new(network: Network, seed: u64) -> Self {
         let mut weights = HashMap::new();
         for_each_parameter(&network, |parameter| {
@@ -56,8 +84,8 @@ impl Plane {
     }
 }
 
-/// A random direction of a weight's, each filter as long as the weight's own. A filter is all that one output takes: a
-/// row of a convolution's `[out, in, height, width]`, a column of a linear layer's `[in, out]`.
+/// A random direction of a weight, each filter with the norm of the weight's own filter. A filter holds the weights of one
+/// output: a row of a convolution's `[out, in, height, width]`, a column of a linear layer's `[in, out]`.
 fn direction(weight: &[f32], shape: &[usize], seed: u64, path: &str, number: u32) -> Vec<f32> {
     let mut rng = parameter_rng(seed, &format!("direction {number} of {path}"));
     let mut drawn: Vec<f32> = weight.iter().map(|_| StandardNormal.sample(&mut rng)).collect();
@@ -108,111 +136,38 @@ fn loss(network: &Network, batch: &Batch) -> f64 {
     sum / samples as f64
 }
 
-/// A function over the square of `points` by `points` around the weights, row by row, y outer.
+/// A function of the network on a grid of `points` by `points` around the weights, row by row: y is constant in a row.
 pub(super) fn scan(
     plane: &Plane,
     points: usize,
     config: &InspectConfig,
-    watch: Watch<'_>,
+    on_step: OnStep<'_>,
     f: impl Fn(&Network) -> f64 + Sync,
 ) -> Result<Vec<f64>, LabError> {
     let at = |i: usize| offset(i, points);
-    each(points * points, config, watch, |job| Ok(f(&plane.at(at(job % points), at(job / points)))))
+    each(points * points, config, on_step, |job| Ok(f(&plane.at(at(job % points), at(job / points)))))
 }
 
-/// What is not a number stays so.
-fn at_least(loss: f64, least: f64) -> f64 {
-    if loss < least { least } else { loss }
-}
-
-/// From -RADIUS to RADIUS.
+/// Offset of a grid point, from `-RADIUS` to `RADIUS`.
 pub(super) fn offset(i: usize, points: usize) -> f64 {
     RADIUS * (2.0 * i as f64 / (points - 1) as f64 - 1.0)
 }
 
-pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, watch: Watch<'_>) -> Result<Measurement, LabError> {
-    // With a point in the middle.
+pub(super) fn measure(
+    subjects: &[Subject],
+    config: &InspectConfig,
+    on_step: OnStep<'_>,
+) -> Result<Landscape, LabError> {
+    // An odd number, so that the weights themselves are a point of the grid.
     let points = config.points | 1;
-    let mut fields = Vec::new();
+    let mut losses = Vec::new();
     for (i, subject) in subjects.iter().enumerate() {
         let batch = subject.training_images(config.samples, &subject.device)?;
         let plane = Plane::new(subject.network(&batch.images), subject.config.seed);
         let all = subjects.len() * points * points;
-        let watch = |done: usize, of: usize| watch(i * of + done, all);
-        fields.push(scan(&plane, points, config, &watch, |network| loss(network, &batch))?);
+        let on_step = |done: usize, of: usize| on_step(i * of + done, all);
+        losses.push(scan(&plane, points, config, &on_step, |network| loss(network, &batch))?);
     }
-
-    let (labels, colors) = (labels(subjects), colors(subjects));
-    let places: Vec<f64> = (0..points).map(|i| offset(i, points)).collect();
-    let guessing = |i: usize| (subjects[i].config.network.classes as f64).ln();
-    let finite = || fields.iter().flatten().filter(|loss| loss.is_finite() && **loss > 0.0);
-    let (least, most) = finite().fold((f64::MAX, f64::MIN_POSITIVE), |(a, b), &loss| (a.min(loss), b.max(loss)));
-    let (least, most) = (least.min(most).max(1e-4), most.clamp(1e-3, 1e4));
-    let lines = (0..subjects.len()).map(|i| {
-        let row = &fields[i][points / 2 * points..(points / 2 + 1) * points];
-        let tip = |(x, loss): (&f64, &f64)| format!("{}, {x:.2} along the first direction: loss {loss:.3}", labels[i]);
-        Line {
-            points: places.iter().zip(row).map(|(x, loss)| (*x, at_least(*loss, least))).collect(),
-            tips: places.iter().zip(row).map(tip).collect(),
-            ..Line::new(&labels[i], &colors[i])
-        }
-    });
-    let axis = |label: &str| Axis { range: (-RADIUS, RADIUS), ..Axis::covering(label, -RADIUS, RADIUS) };
-    let line = Panel::new(
-        "Along one direction".into(),
-        axis("distance, in filters' norms"),
-        Axis::log("training loss", least, most),
-        lines.collect(),
-    );
-    let field = |i: usize| Panel {
-        field: Some(Field {
-            xs: places.clone(),
-            ys: places.clone(),
-            values: fields[i].iter().map(|loss| at_least(*loss, least).log10()).collect(),
-            range: (least.log10(), most.log10()),
-            label: "log₁₀ of the loss".into(),
-        }),
-        ..Panel::new(labels[i].clone(), axis("first direction"), axis("second direction"), Vec::new())
-    };
-    let basin = |i: usize| {
-        let below = fields[i].iter().filter(|loss| **loss < guessing(i)).count();
-        format!("{:.0} % in {}", 100.0 * below as f64 / fields[i].len() as f64, labels[i])
-    };
-    let finding = format!(
-        "The loss is below that of guessing in this part of the square around the weights: {}.",
-        listed((0..subjects.len()).map(basin))
-    );
-    let sentence = |i: usize| {
-        let centre = fields[i][fields[i].len() / 2];
-        let farthest = fields[i].iter().copied().filter(|loss| loss.is_finite()).fold(0.0, f64::max);
-        let farthest = if farthest < 1e4 { format!("{farthest:.1}") } else { format!("{farthest:.0e}") };
-        let lost = match fields[i].iter().filter(|loss| !loss.is_finite()).count() {
-            0 => String::new(),
-            n => format!("; at {} it is no number", figures::counted(n, "point")),
-        };
-        format!(
-            "{}: the loss is {centre:.3} at the weights and up to {farthest} in the square{lost}; that of guessing is {:.2}.",
-            labels[i],
-            guessing(i)
-        )
-    };
-    let details = (0..subjects.len()).map(sentence).collect();
-    let mut table = vec![["network", "x", "y", "loss"].map(String::from).to_vec()];
-    for (label, field) in labels.iter().zip(&fields) {
-        for (k, loss) in field.iter().enumerate() {
-            let place = |i: usize| format!("{:.5}", places[i]);
-            table.push(vec![label.clone(), place(k % points), place(k / points), format!("{loss:e}")]);
-        }
-    }
-    let figure = Figure {
-        title: "The loss around the weights".into(),
-        subtitle: format!(
-            "{}, {points} by {points} points, one colour scale",
-            training_images(subjects, config.samples)
-        ),
-        description: finding.clone(),
-        columns: 2,
-        panels: (0..subjects.len()).map(field).chain([line]).collect(),
-    };
-    Ok(Measurement { finding, details, figure, table })
+    let offsets = (0..points).map(|i| offset(i, points)).collect();
+    Ok(Landscape { images: training_count(subjects, config.samples), offsets, losses })
 }

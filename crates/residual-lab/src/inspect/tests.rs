@@ -1,13 +1,17 @@
-//! Each measurement on a case whose answer is known.
+//! Each measurement on a case with a known answer.
 
-use super::{activations, alpha, gradients, landscape, lesion, paths, shattered, subject::values, *};
+use super::{
+    activations, alpha, gradients, landscape, lesion, paths, shattered,
+    subject::{cross_entropies, values},
+    *,
+};
 use burn::{
     module::{Module, ModuleMapper, Param},
     tensor::{Tensor, TensorData},
 };
 use residual_backend::Backend;
 use residual_data::{Batch, DataName};
-use residual_model::{BlockKind, BlockOptions, InitConfig, Network, Norm};
+use residual_model::{BlockOptions, InitConfig, Network, Norm};
 use residual_train::{Device, TrainConfig};
 
 fn device() -> Device {
@@ -27,7 +31,7 @@ fn subject(net: &str) -> Subject {
 
 fn quiet(_: usize, _: usize) {}
 
-/// A network whose main paths end in zeros.
+/// A network in which the last layer of every main path is zero.
 fn with_dead_blocks(net: &str) -> TrainConfig {
     let config = config(net, |blocks| blocks);
     let init = InitConfig { zero_init: true, ..config.network.init };
@@ -108,16 +112,17 @@ fn gradients_of_a_linear_network_are_products_of_matrices() {
     for ((_, found), expected) in found.iter().zip(&expected) {
         assert!((found / expected - 1.0).abs() < 1e-4, "{found} {expected}");
     }
-    let of_blocks = gradients::of_blocks(&found);
-    assert_eq!(
-        of_blocks.iter().map(|(name, _)| &name[..]).collect::<Vec<_>>(),
-        ["blocks.0.linear1", "blocks.0.linear2"]
-    );
+    let (layers, norms): (Vec<String>, Vec<f64>) = found.into_iter().unzip();
+    let state = GradientState::Trained;
+    let norms = vec![LayerGradients { network: 0, state, norms }];
+    let gradients = Gradients { images: samples, inits: 0, layers: vec![layers], norms };
+    assert_eq!(gradients.block_layers(0), ["blocks.0.linear1", "blocks.0.linear2"]);
+    assert_eq!(gradients.block_norms(&gradients.norms[0]), gradients.norms[0].norms[1..3]);
 }
 
-/// Steps are those of a training by hand: plain gradient descent on the first batches of the first epoch.
+/// Against gradient descent by hand on the first batches of the first epoch.
 #[test]
-fn a_step_is_a_step() {
+fn steps_are_those_of_gradient_descent() {
     let device = device().autodiff();
     let mut config = config("dense-resnet4", |blocks| BlockOptions { norm: Norm::None, ..blocks });
     (config.optimizer.momentum, config.optimizer.weight_decay) = (0.0, 0.0);
@@ -134,7 +139,7 @@ fn a_step_is_a_step() {
             &values(found.forward(batch.images.clone().inner())),
             &values(network.forward(batch.images.clone()).inner()),
         );
-        let loss = super::subject::cross_entropies(network.forward(batch.images.clone()), batch.labels.clone()).mean();
+        let loss = cross_entropies(network.forward(batch.images.clone()), batch.labels.clone()).mean();
         let gradients = burn::optim::GradientsParams::from_grads(loss.backward(), &network);
         let mut sgd = burn::optim::SgdConfig::new().init();
         network = sgd.step(subject.config.schedule.lr, network, gradients);
@@ -158,9 +163,10 @@ fn the_covariance_of_dense_gradients_grows_by_the_published_factor() {
     let factors: Vec<f64> = (0..3)
         .map(|seed| {
             let network = subject.config.clone().with_seed(seed).init(&device).train();
-            let layers = gradients::of_blocks(&gradients::by_layer(&network, &batch));
-            let norms: Vec<f64> = layers.into_iter().map(|(_, norm)| norm).collect();
-            gradients::growth(&norms).powi(2)
+            let layers = gradients::by_layer(&network, &batch).into_iter();
+            let blocks: Vec<f64> =
+                layers.filter(|(path, _)| path.contains("main_path")).map(|(_, norm)| norm).collect();
+            gradients::growth(&blocks).powi(2)
         })
         .collect();
     let theory = std::f64::consts::PI / (std::f64::consts::PI - 1.0);
@@ -169,7 +175,7 @@ fn the_covariance_of_dense_gradients_grows_by_the_published_factor() {
 }
 
 #[test]
-fn a_dead_block_adds_nothing_and_is_not_missed() {
+fn removing_a_block_that_adds_zero_changes_nothing() {
     let device = device();
     let subject = Subject::fresh(with_dead_blocks("resnet20"), &device).unwrap();
     let batch = subject.test_images(64, &device).unwrap();
@@ -180,10 +186,10 @@ fn a_dead_block_adds_nothing_and_is_not_missed() {
         assert!(block.output > 0.0);
     }
     let three = InspectConfig { draws: 3, ..InspectConfig::default() };
-    let damage = lesion::damage(&network, batch.clone(), &three, 0, &quiet).unwrap();
-    assert_eq!(damage.without.len(), 9);
-    assert!(damage.without.iter().all(|(_, error)| *error == damage.whole));
-    assert!(damage.removed.iter().flatten().all(|error| *error == damage.whole));
+    let found = lesion::errors(&network, batch.clone(), &three, 0, &quiet).unwrap();
+    assert_eq!(found.without_block.len(), 9);
+    assert!(found.without_block.iter().all(|without| without.error == found.intact));
+    assert!(found.removed.iter().flatten().all(|error| *error == found.intact));
 
     let alive = Subject::fresh(config("resnet20", |blocks| blocks), &device).unwrap();
     let network = alive.initial(&batch.images);
@@ -191,9 +197,9 @@ fn a_dead_block_adds_nothing_and_is_not_missed() {
     assert!(ratios.iter().all(|&ratio| ratio > 0.1), "{ratios:?}");
 }
 
-/// The errors are those of networks put together by hand.
+/// Against networks assembled by hand.
 #[test]
-fn a_lesion_leaves_the_shortcut_and_nothing_else() {
+fn a_lesion_leaves_only_the_shortcut() {
     let device = device();
     for (net, change) in [
         ("resnet20", (|blocks| BlockOptions { skip_strength: 0.5, ..blocks }) as fn(BlockOptions) -> BlockOptions),
@@ -212,7 +218,7 @@ fn a_lesion_leaves_the_shortcut_and_nothing_else() {
             let best = values(network.head(a).argmax(1).float());
             best.iter().zip(&labels).filter(|(best, label)| best != label).count() as f64 / labels.len() as f64
         };
-        // Of blocks that keep the shape, what is left is their input times α, which the ReLU before left positive.
+        // A bypassed block that keeps the shape returns its input times α; the input is positive after a ReLU.
         let bypass = |i: usize, a: Tensor<4>| {
             let whole = blocks[i].forward(a.clone());
             let left = blocks[i].bypass(a.clone());
@@ -222,26 +228,26 @@ fn a_lesion_leaves_the_shortcut_and_nothing_else() {
             left
         };
         let config = InspectConfig { draws: 2, ..InspectConfig::default() };
-        let damage = lesion::damage(&network, batch.clone(), &config, 0, &quiet).unwrap();
+        let found = lesion::errors(&network, batch.clone(), &config, 0, &quiet).unwrap();
         let run = |gone: &dyn Fn(usize) -> bool| {
             let stem = network.stem(batch.images.clone());
             (0..blocks.len()).fold(stem, |a, i| if gone(i) { bypass(i, a) } else { blocks[i].forward(a) })
         };
-        assert_eq!(damage.whole, error(run(&|_| false)));
-        for (gone, (_, found)) in damage.without.iter().enumerate() {
-            assert_eq!(*found, error(run(&|i| i == gone)), "{net} without {gone}");
+        assert_eq!(found.intact, error(run(&|_| false)));
+        for (gone, without) in found.without_block.iter().enumerate() {
+            assert_eq!(without.error, error(run(&|i| i == gone)), "{net} without {gone}");
         }
-        // Without all blocks there is one way, whatever was drawn.
+        // All blocks can be removed in one way only, whatever was drawn.
         let none = error(run(&|_| true));
-        assert_eq!(damage.removed[blocks.len() - 1], [none; 2]);
-        assert!(!damage.swapped.is_empty());
-        assert!(damage.without.iter().any(|(_, found)| *found != damage.whole), "{net}");
+        assert_eq!(found.removed[blocks.len() - 1], [none; 2]);
+        assert!(!found.swapped.is_empty());
+        assert!(found.without_block.iter().any(|without| without.error != found.intact), "{net}");
     }
 }
 
-/// Blocks, stem and head are the whole network, and a bypassed residual block is its shortcut.
+/// Stem, blocks and head compose to the network, and branches join to the block.
 #[test]
-fn a_network_is_its_parts() {
+fn the_parts_of_a_network_compose_to_it() {
     let device = device();
     for net in ["resnet20", "plain20", "dense-plain8", "dense-resnet8", "preact_resnet20", "preact_plain20"] {
         let subject = subject(net);
@@ -267,7 +273,7 @@ fn close(a: &[f64], b: &[f64]) {
     assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-4 * scale), "{a:?} {b:?}");
 }
 
-/// After calibration inference gives what a training step's forward pass gives.
+/// Inference after calibration computes the same as the forward pass of a training step.
 #[test]
 fn a_calibrated_network_infers_as_it_trains() {
     let device = device();
@@ -277,25 +283,25 @@ fn a_calibrated_network_infers_as_it_trains() {
         let fresh = subject.config.init(&device.clone().autodiff());
         let before = values(fresh.valid().forward(images.clone()));
         let calibrated = fresh.calibrated(images.clone());
-        // The network itself is as it was.
+        // The original network is unchanged.
         assert_eq!(before, values(fresh.valid().forward(images.clone())));
         let training = values(fresh.clone().train().forward(Tensor::from_inner(images.clone())).inner());
         close(&values(calibrated.forward(images.clone())), &training);
     }
 }
 
-/// Where main paths are zero, blocks with identities are `g(α a)`: predictions do not depend on α but at 0.
+/// With zero main paths, a block with an identity shortcut is `g(α a)`: predictions do not depend on α > 0.
 #[test]
-fn an_identity_branch_is_the_same_at_any_strength() {
+fn predictions_of_pure_shortcuts_do_not_depend_on_alpha() {
     let config = with_dead_blocks("dense-resnet8");
     let mut config = TrainConfig { epochs: 1, ..config };
     config.schedule.lr = 1e-12;
     config.optimizer.weight_decay = 0.0;
     let subject = Subject::fresh(config, &device()).unwrap();
-    let error = |alpha| alpha::errors(&subject, alpha, 0).unwrap().train;
+    let error = |alpha| alpha::errors(&subject, alpha, 0).unwrap().0;
     let whole = error(1.0);
     assert_eq!([error(0.25), error(0.5)], [whole; 2]);
-    // Without any input the head's biases, all equal, choose the first class.
+    // At α = 0 the head sees zeros, and its equal biases choose the first class.
     let classes = subject.dataset.classes() as f64;
     assert!((error(0.0) - (1.0 - 1.0 / classes)).abs() < 0.05, "{}", error(0.0));
 }
@@ -331,14 +337,14 @@ fn the_landscape_of_a_quadratic_is_a_paraboloid() {
             + x * y * dot(&first, &second);
         assert!((found / expected - 1.0).abs() < 1e-4, "{found} {expected}");
     }
-    // Filter normalisation: each filter's direction is as long as the filter, so the whole is too.
+    // Filter normalisation: each filter's direction has the filter's norm, so the directions have the weights' norm.
     assert!((dot(&first, &first) / dot(&w, &w) - 1.0).abs() < 1e-4);
     assert!(first != second);
 }
 
-/// Gradients pass a block whose main path is zero by its shortcut alone.
+/// Gradients pass a block whose main path is zero through its shortcut only.
 #[test]
-fn without_main_paths_every_gradient_is_on_the_shortest_path() {
+fn without_main_paths_the_gradient_takes_the_shortest_path() {
     let device = device();
     let subject = Subject::fresh(with_dead_blocks("dense-resnet8"), &device).unwrap();
     let images = subject.training_images(16, &device).unwrap().images;
@@ -348,40 +354,39 @@ fn without_main_paths_every_gradient_is_on_the_shortest_path() {
     assert!(along([false; 3]) > 0.0);
     assert_eq!([along([true, false, false]), along([false, true, true]), along([true; 3])], [0.0; 3]);
     let shares = paths::shares(3, &[(0, 2.0), (1, 0.0), (2, 0.0), (3, 0.0)]);
-    assert_eq!(paths::effective(&shares), (0.0, 0, 0));
+    assert_eq!(paths::effective_length(&shares), (0.0, 0, 0));
 }
 
-/// Without shortcuts to go by, dead main paths let nothing through, and every score is the same.
+/// Without shortcuts, zero main paths let no gradient through, and all scores are equal.
 #[test]
-fn where_there_is_no_gradient_it_is_said() {
+fn a_network_without_gradients_has_no_shares_and_no_correlation() {
     let dead = with_dead_blocks("dense-resnet8");
     let blocks = BlockOptions { skip_strength: 0.0, ..dead.network.blocks };
     let network = dead.network.clone().with_blocks(blocks);
     let subject = Subject::fresh(dead.with_network(network), &device()).unwrap();
     let config = InspectConfig { samples: 16, draws: 2, ..InspectConfig::default() };
-    let found = |measure: fn(&[Subject], &InspectConfig, Watch<'_>) -> Result<Measurement, LabError>| {
-        measure(std::slice::from_ref(&subject), &config, &quiet).unwrap()
-    };
-    assert_eq!(found(paths::measure).finding, "No gradient reaches the input.");
-    let shattered = found(shattered::measure);
-    assert!(shattered.finding.contains("or no number"), "{}", shattered.finding);
-    assert!(shattered.figure.panels[0].lines[0].points.iter().all(|point| point.1.is_nan()));
+    let subjects = std::slice::from_ref(&subject);
+    let paths = paths::measure(subjects, &config, &quiet).unwrap();
+    assert!(paths.networks[0].norms.iter().flatten().all(|norm| *norm == 0.0));
+    assert!(paths.networks[0].effective_length().0.is_nan());
+    let shattered = shattered::measure(subjects, &config, &quiet).unwrap();
+    assert!(shattered.autocorrelations(0).is_empty());
 }
 
-/// With equal magnitudes the shares are binomial.
+/// If all paths carry the same gradient, the shares are binomial.
 #[test]
 fn shares_of_equal_paths_are_binomial() {
     let close = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-12);
     let all: Vec<(usize, f64)> = (0..=4).map(|k| (k, 0.3)).collect();
     assert!(close(&paths::shares(4, &all), &[1.0, 4.0, 6.0, 4.0, 1.0].map(|c| c / 16.0)));
-    // Between measured lengths magnitudes are interpolated.
+    // Norms are interpolated between measured lengths.
     assert!(close(&paths::shares(4, &[(0, 0.3), (4, 0.3)]), &[1.0, 4.0, 6.0, 4.0, 1.0].map(|c| c / 16.0)));
-    // What each block multiplies the gradient by: shares are those of heads with the probability 0.2 / 1.2.
+    // If each block multiplies the gradient by 0.2, the shares are binomial with probability 0.2 / 1.2.
     let found = paths::shares(6, &[(0, 3.0), (3, 3.0 * 0.2f64.powi(3)), (6, 3.0 * 0.2f64.powi(6))]);
     let binomial = [1.0, 6.0, 15.0, 20.0, 15.0, 6.0, 1.0];
     let expected: Vec<f64> = (0..7).map(|k| binomial[k] * 0.2f64.powi(k as i32) / 1.2f64.powi(6)).collect();
     assert!(close(&found, &expected), "{found:?} {expected:?}");
-    let (mean, from, to) = paths::effective(&paths::shares(100, &[(0, 1.0), (100, 1.0)]));
+    let (mean, from, to) = paths::effective_length(&paths::shares(100, &[(0, 1.0), (100, 1.0)]));
     assert!((mean - 50.0).abs() < 1e-9 && from == 40 && to == 60, "{mean} {from} {to}");
 }
 
@@ -399,29 +404,32 @@ fn autocorrelation_of_known_sequences() {
 }
 
 #[test]
-fn a_measurement_comes_back_from_its_files() {
+fn measurements_round_trip_through_their_files() {
     let dir = tempfile::tempdir().unwrap();
     let subjects = [subject("dense-plain4"), subject("dense-resnet4")];
     let hardware = Backend::Flex.probe().unwrap();
     let environment = Environment::here(Backend::Flex, &hardware);
     let config = InspectConfig { samples: 32, inits: 2, draws: 2, points: 3, seeds: 1, steps: vec![1, 2], jobs: 2 };
-    for &what in What::ALL.iter().filter(|what| **what != What::Lesion) {
-        let measured =
-            Inspection::measure(what, &subjects, &config, "residual inspect".into(), environment.clone(), &quiet)
-                .unwrap();
-        measured.write(dir.path(), &what.to_string()).unwrap();
-        // The same for any number at a time.
-        let alone = InspectConfig { jobs: 1, ..config.clone() };
-        let again = Inspection::measure(what, &subjects, &alone, String::new(), environment.clone(), &quiet).unwrap();
-        assert_eq!((&measured.finding, &measured.table), (&again.finding, &again.table));
-        assert!(measured.table.len() > 2 && measured.table.iter().all(|row| row.len() == measured.table[0].len()));
+    let measure = |measurement, subjects: &[Subject], config: &InspectConfig| {
+        Inspection::measure(measurement, subjects, config, "command".into(), environment.clone(), &quiet)
+    };
+    for &measurement in Measurement::ALL.iter().filter(|&&measurement| measurement != Measurement::Lesion) {
+        let measured = measure(measurement, &subjects, &config).unwrap();
+        assert_eq!(measured.measurement(), measurement);
+        measured.write(dir.path()).unwrap();
+        assert_eq!(Inspection::read(dir.path(), measurement).unwrap(), measured);
+        // The values do not depend on the number of jobs.
+        let one_job = InspectConfig { jobs: 1, ..config.clone() };
+        assert_eq!(measure(measurement, &subjects, &one_job).unwrap(), measured);
     }
-    let back = Inspection::read_all(dir.path()).unwrap();
-    assert_eq!(back.len(), What::ALL.len() - 1);
-    assert!(back.windows(2).all(|pair| pair[0].what as usize <= pair[1].what as usize));
-    let error = |what| Inspection::measure(what, &subjects[..1], &config, String::new(), environment.clone(), &quiet);
-    assert!(error(What::Lesion).unwrap_err().to_string().contains("need a trained network"));
-    assert!(error(What::Paths).unwrap_err().to_string().contains("dense-plain4 has a single path"));
-    assert_eq!(subjects[0].kind(), BlockKind::Plain);
-    assert!(subjects[0].config.network.as_conv().is_none());
+    assert_eq!(Inspection::read_all(dir.path()).unwrap().len(), Measurement::ALL.len() - 1);
+    assert_eq!(
+        Inspection::folders(dir.path().parent().unwrap()).unwrap().iter().filter(|f| **f == dir.path()).count(),
+        1
+    );
+    let error = |measurement| measure(measurement, &subjects[..1], &config).unwrap_err().to_string();
+    assert!(error(Measurement::Lesion).contains("needs a trained network"));
+    assert!(error(Measurement::Paths).contains("dense-plain4 has a single path"));
+    let error = "lesions".parse::<Measurement>().unwrap_err().to_string();
+    assert!(error.starts_with("unknown measurement `lesions`; expected gradients, activations, lesion"), "{error}");
 }

@@ -1,6 +1,6 @@
-//! A network block by block, for those who measure inside it or change it.
+//! Access to a network's stem, blocks and head, for measurements and experiments inside the network.
 //!
-//! Everything here has rank 4: the activations of a dense net are `[batch, features, 1, 1]`.
+//! All activations here have rank 4. The activations of a dense network have the shape `[batch, features, 1, 1]`.
 
 use super::{Backbone, Network, NetworkBlock};
 use crate::{
@@ -22,10 +22,10 @@ use {
     burn::module::{Module, Param},
 };
 
-/// A block of a network.
+/// A view of one block of a network.
 #[derive(Clone, Debug)]
 pub struct BlockView<'a> {
-    /// Its path in the network, such as `layer1.0` or `blocks.3`.
+    /// The path of the block in the network, such as `layer1.0` or `blocks.3`.
     pub name: String,
     block: Inner<'a>,
 }
@@ -37,18 +37,18 @@ enum Inner<'a> {
     Preact(&'a PreactBlock),
 }
 
-/// The two ways through a block, before they are joined.
+/// The outputs of a block's main path and shortcut, before they are added.
 #[derive(Clone, Debug)]
 pub struct Branches {
-    /// `s · F(a)`, times the survival probability.
+    /// `p · s · F(a)`, with the survival probability p.
     pub main_path: Tensor<4>,
-    /// `α · shortcut(a)`, in a residual block.
+    /// `α · shortcut(a)`, or `None` in a plain block.
     pub shortcut: Option<Tensor<4>>,
 }
 
 impl Network {
-    /// The blocks from first to last. With [`Self::stem`] and [`Self::head`] they are the whole network:
-    /// `head(blocks(stem(x)))` is [`Self::forward`].
+    /// The blocks from first to last. Together with [`Self::stem`] and [`Self::head`], they make up the whole network:
+    /// [`Self::forward`] is `head(blocks(stem(x)))`.
     pub fn blocks(&self) -> Vec<BlockView<'_>> {
         match &self.backbone {
             Backbone::Dense(backbone) => {
@@ -66,44 +66,44 @@ impl Network {
         }
     }
 
-    /// What the first block takes.
+    /// Computes the input of the first block.
     ///
     /// # Shapes
     /// - images: `[batch, channels, height, width]`
     pub fn stem(&self, images: Tensor<4>) -> Tensor<4> {
         match &self.backbone {
-            Backbone::Dense(backbone) => unflat(backbone.stem(images.flatten(1, 3))),
+            Backbone::Dense(backbone) => to_rank_4(backbone.stem(images.flatten(1, 3))),
             Backbone::Conv(backbone) => backbone.stem(images),
         }
     }
 
-    /// Class scores from the last block's output.
+    /// Computes the class scores from the output of the last block.
     ///
     /// # Shapes
     /// - output: `[batch, classes]`
     pub fn head(&self, a: Tensor<4>) -> Tensor<2> {
         self.classify(match &self.backbone {
-            Backbone::Dense(_) => flat(a),
+            Backbone::Dense(_) => to_rank_2(a),
             Backbone::Conv(backbone) => backbone.pool(a),
         })
     }
 
-    /// A copy for inference whose batch norms use these images' mean and variance at their place in the
-    /// network, as a training step on them would: the running statistics of a net at initialisation are still
-    /// 0 and 1. Nothing is shared with this network, which stays as it is.
+    /// Returns a copy for inference whose running statistics are the mean and variance of these images at each batch
+    /// norm, as in a training step. Use it to measure a network at initialisation, whose running mean and variance are
+    /// still 0 and 1. This network does not change, and the copy shares no state with it.
     ///
     /// # Shapes
     /// - images: `[batch, channels, height, width]`
     #[cfg(feature = "std")]
     pub fn calibrated(&self, images: Tensor<4>) -> Self {
-        let from_zero = self.valid().map(&mut Statistics { factor: 0.0, path: Vec::new() }).train();
+        let from_zero = self.valid().map(&mut ScaleStatistics { factor: 0.0, path: Vec::new() }).train();
         from_zero.forward(Tensor::from_inner(images.without_autodiff()));
-        from_zero.valid().map(&mut Statistics { factor: 1.0 / MOMENTUM, path: Vec::new() })
+        from_zero.valid().map(&mut ScaleStatistics { factor: 1.0 / MOMENTUM, path: Vec::new() })
     }
 }
 
 impl<'a> BlockView<'a> {
-    /// The block with this number, from 0, of a convolutional network's stage.
+    /// The view of block `number`, counted from 0, of stage `stage`, counted from 1, of a convolutional network.
     fn of(stage: usize, number: usize, block: &'a NetworkBlock) -> Self {
         let block = match block {
             NetworkBlock::Post(block) => Inner::Conv(block),
@@ -112,7 +112,7 @@ impl<'a> BlockView<'a> {
         Self { name: format!("layer{stage}.{number}"), block }
     }
 
-    /// Plain or residual.
+    /// Whether the block is plain or residual.
     pub fn kind(&self) -> BlockKind {
         match self.block {
             Inner::Dense(Block::Plain(_)) | Inner::Conv(Block::Plain(_)) | Inner::Preact(PreactBlock::Plain(_)) => {
@@ -122,21 +122,21 @@ impl<'a> BlockView<'a> {
         }
     }
 
-    /// The block's output.
+    /// Computes the block's output.
     pub fn forward(&self, a: Tensor<4>) -> Tensor<4> {
         match self.block {
-            Inner::Dense(block) => unflat(block.forward(flat(a))),
+            Inner::Dense(block) => to_rank_4(block.forward(to_rank_2(a))),
             Inner::Conv(block) => block.forward(a),
             Inner::Preact(block) => block.forward(a),
         }
     }
 
-    /// The two ways through the block; [`Self::join`] of them is [`Self::forward`].
+    /// Computes the outputs of the main path and the shortcut. Applying [`Self::join`] to them gives [`Self::forward`].
     pub fn branches(&self, a: Tensor<4>) -> Branches {
         let (main_path, shortcut) = match self.block {
             Inner::Dense(block) => {
-                let (main_path, shortcut) = block.branches(flat(a));
-                (unflat(main_path), shortcut.map(unflat))
+                let (main_path, shortcut) = block.branches(to_rank_2(a));
+                (to_rank_4(main_path), shortcut.map(to_rank_4))
             }
             Inner::Conv(block) => block.branches(a),
             Inner::Preact(block) => block.branches(a),
@@ -144,7 +144,7 @@ impl<'a> BlockView<'a> {
         Branches { main_path, shortcut }
     }
 
-    /// `g(main_path + shortcut)`; in a pre-activation block without `g`.
+    /// Computes `g(main_path + shortcut)`, or `main_path + shortcut` in a pre-activation block.
     pub fn join(&self, branches: Branches) -> Tensor<4> {
         let sum = match branches.shortcut {
             Some(shortcut) => branches.main_path + shortcut,
@@ -153,23 +153,23 @@ impl<'a> BlockView<'a> {
         if matches!(self.block, Inner::Preact(_)) { sum } else { relu(sum) }
     }
 
-    /// What is left of the block when its main path is removed (Veit et al. 2016, section 4.1): the shortcut
-    /// of a residual block. A plain block has none; where its shapes agree its input passes, elsewhere
-    /// subsampled and padded with zeros, which is the shortcut of option A.
+    /// Computes the block's output when its main path is removed (Veit et al. 2016, section 4.1). In a residual block,
+    /// only the shortcut remains. In a plain block, the input passes unchanged where input and output shapes agree;
+    /// elsewhere it is subsampled and padded with zeros, like the shortcut of option A.
     pub fn bypass(&self, a: Tensor<4>) -> Tensor<4> {
         match self.block {
             Inner::Dense(Block::Plain(_)) => a,
-            Inner::Dense(block) => unflat(block.forward_sampled(flat(a), false)),
-            Inner::Conv(Block::Plain(block)) => pass(a, &block.main_path.convolutions()),
+            Inner::Dense(block) => to_rank_4(block.forward_sampled(to_rank_2(a), false)),
+            Inner::Conv(Block::Plain(block)) => zero_padded(a, &block.main_path.convolutions()),
             Inner::Conv(block) => block.forward_sampled(a, false),
-            Inner::Preact(PreactBlock::Plain(block)) => pass(a, &block.main_path.convolutions()),
+            Inner::Preact(PreactBlock::Plain(block)) => zero_padded(a, &block.main_path.convolutions()),
             Inner::Preact(block) => block.forward_sampled(a, false),
         }
     }
 
-    /// What each linear layer of the main path responds with: its output after the norm, before the ReLU or
-    /// the addition (He et al. 2015, section 4.2, "Analysis of Layer Responses"). A pre-activation block's
-    /// norms come before its layers, whose outputs these then are.
+    /// Computes the response of each linear layer of the main path: its output after the norm and before the ReLU or
+    /// the addition (He et al. 2015, section 4.2, "Analysis of Layer Responses"). In a pre-activation block, whose
+    /// norms come before the layers, the response is the output of the layer.
     pub fn responses(&self, a: Tensor<4>) -> Vec<Tensor<4>> {
         match self.block {
             Inner::Dense(block) => {
@@ -178,11 +178,11 @@ impl<'a> BlockView<'a> {
                     Block::Residual(block) => &block.main_path,
                 };
                 let layers = [unit(&path.linear1, &path.bn1), unit(&path.linear2, &path.bn2)];
-                let mut a = flat(a);
+                let mut a = to_rank_2(a);
                 let respond = |layer: &Unit<_>| {
                     let z = layer.forward(a.clone());
                     a = relu(z.clone());
-                    unflat(z)
+                    to_rank_4(z)
                 };
                 layers.iter().map(respond).collect()
             }
@@ -199,33 +199,35 @@ impl<'a> BlockView<'a> {
     }
 }
 
-fn flat(a: Tensor<4>) -> Tensor<2> {
+fn to_rank_2(a: Tensor<4>) -> Tensor<2> {
     a.flatten(1, 3)
 }
 
-fn unflat(a: Tensor<2>) -> Tensor<4> {
+fn to_rank_4(a: Tensor<2>) -> Tensor<4> {
     let [batch, features] = a.dims();
     a.reshape([batch, features, 1, 1])
 }
 
-/// Around these convolutions without parameters.
-fn pass(a: Tensor<4>, convolutions: &[&Conv2d]) -> Tensor<4> {
+/// The option A shortcut around these convolutions.
+fn zero_padded(a: Tensor<4>, convolutions: &[&Conv2d]) -> Tensor<4> {
     let stride = convolutions.iter().map(|conv| conv.stride[0]).product();
     let channels = convolutions.last().map_or(a.dims()[1], |conv| conv.weight.dims()[0]);
     let before = ShortcutOption::ZeroPad.zeros_before(channels.saturating_sub(a.dims()[1]));
     subsampled(a, stride, channels, before)
 }
 
-/// Multiplies the running statistics of norms. One training step with momentum m moves a statistic r to
-/// `r + m (b - r)` with the batch's b: from 0 to `m b`.
+/// Multiplies the running statistics of batch norms by a factor.
+///
+/// A training step with momentum m moves a running statistic r to `r + m (b - r)`, where b is the statistic of the
+/// batch. From 0, it moves to `m b`, so that a factor of `1 / m` gives b.
 #[cfg(feature = "std")]
-struct Statistics {
+struct ScaleStatistics {
     factor: f64,
     path: Vec<String>,
 }
 
 #[cfg(feature = "std")]
-impl burn::module::ModuleMapper for Statistics {
+impl burn::module::ModuleMapper for ScaleStatistics {
     fn enter_module(&mut self, name: &str, _container_type: &str) {
         self.path.push(name.to_string());
     }
@@ -235,9 +237,10 @@ impl burn::module::ModuleMapper for Statistics {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        match self.path.last().is_some_and(|name| name == "running_mean" || name == "running_var") {
-            true => param.map(|statistic| statistic.mul_scalar(self.factor)),
-            false => param,
+        if self.path.last().is_some_and(|name| name == "running_mean" || name == "running_var") {
+            param.map(|statistic| statistic.mul_scalar(self.factor))
+        } else {
+            param
         }
     }
 }

@@ -1,6 +1,6 @@
 use super::{
     Activation, Backbone, BlockOptions, BlockShape, ConvArchitecture, DenseArchitecture, Network, Part, StageInfo,
-    Stem, at_least_one, at_most_largest, panic_unless_valid, small_enough,
+    Stem, at_least_one, at_most_max_size, check_parameters, panic_unless_valid,
 };
 use crate::{
     BlockKind, BranchScale, Family, ModelError, NetName, Norm, ShortcutOption, Summary,
@@ -11,10 +11,10 @@ use alloc::{vec, vec::Vec};
 use burn::{config::Config, tensor::Device};
 use serde::{Deserialize, Serialize};
 
-/// Configuration of a [`Network`].
+/// Configuration to create a [`Network`].
 ///
-/// The functions of [`published`](super::published) and [`NetworkConfig::new`] make the published ones, of which
-/// everything can then be changed:
+/// The functions in [`published`](super::published) and [`NetworkConfig::new`] configure published networks. The
+/// `with_` methods change any of their settings:
 ///
 /// ```
 /// use burn::tensor::{Device, Tensor};
@@ -27,15 +27,15 @@ use serde::{Deserialize, Serialize};
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NetworkConfig {
-    /// What it is made of.
+    /// The architecture of the backbone.
     #[serde(flatten)]
     pub architecture: Architecture,
-    /// Number of classes.
+    /// The number of classes.
     pub classes: usize,
-    /// Features of a dense net's hidden layers; channels of a convolutional net's stem, and of the 3x3 convolutions of
-    /// its first stage.
+    /// In a dense network, the number of features of the hidden layers. In a convolutional network, the number of
+    /// channels of the stem and of the 3x3 convolutions of the first stage.
     pub width: usize,
-    /// What the blocks are like.
+    /// The options of the blocks.
     pub blocks: BlockOptions,
     /// The initial weights.
     pub init: InitConfig,
@@ -43,20 +43,20 @@ pub struct NetworkConfig {
 
 impl Config for NetworkConfig {}
 
-/// What a network is made of, but for what every network has.
+/// The part of a configuration that depends on whether the network is dense or convolutional.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "family", rename_all = "kebab-case")]
 pub enum Architecture {
-    /// Fully connected.
+    /// A fully-connected network.
     Dense(DenseArchitecture),
-    /// Convolutional.
+    /// A convolutional network.
     Conv(ConvArchitecture),
 }
 
 impl NetworkConfig {
-    /// The network of this name for images `[channels, height, width]`, everything else at its
-    /// default: dense width 64, option A for basic blocks on small images and option B for others,
-    /// batch norm, seed 0.
+    /// Configures the network with this name for images `[channels, height, width]`, with the default settings: width
+    /// 64 for dense networks, option A for networks with basic blocks for small images and option B for others, batch
+    /// norm, and seed 0.
     ///
     /// # Panics
     /// If the family has no network of this depth.
@@ -69,15 +69,15 @@ impl NetworkConfig {
         config.with_kind(name.kind)
     }
 
-    /// A dense network: its depth counts the weighted layers, one in, one out and two in each block, so that it is
-    /// even.
+    /// Configures a dense network of width 64. The depth counts the weighted layers: the input layer, the output layer
+    /// and two layers per block. It is even.
     pub fn dense(depth: usize, features: usize, classes: usize) -> Self {
         let architecture = Architecture::Dense(DenseArchitecture { depth, features });
         Self { architecture, classes, width: 64, blocks: BlockOptions::default(), init: InitConfig::default() }
     }
 
-    /// A convolutional network for images `[channels, height, width]` with so many basic blocks in each of one to four
-    /// stages, the small stem, width 16 and option B.
+    /// Configures a convolutional network for images `[channels, height, width]` with one to four stages of basic
+    /// blocks, the small stem, width 16 and option B shortcuts. `stages` gives the number of blocks in each stage.
     pub fn conv(image: [usize; 3], classes: usize, stages: impl Into<Vec<usize>>) -> Self {
         let architecture = Architecture::Conv(ConvArchitecture {
             image,
@@ -90,7 +90,8 @@ impl NetworkConfig {
         Self { architecture, classes, width: 16, blocks: BlockOptions::default(), init: InitConfig::default() }
     }
 
-    /// Sets the features of a dense net's hidden layers, or the channels of a convolutional net's first stage.
+    /// Sets the number of features of a dense network's hidden layers, or the number of channels of a convolutional
+    /// network's first stage.
     pub fn with_width(self, width: usize) -> Self {
         Self { width, ..self }
     }
@@ -100,8 +101,8 @@ impl NetworkConfig {
         Self { classes, ..self }
     }
 
-    /// Sets the shape of an image, `[channels, height, width]`. A convolutional network takes images of any height and
-    /// width; these are for its summary. A dense one takes exactly so many values.
+    /// Sets the shape `[channels, height, width]` of an image. A dense network takes images with exactly this number of
+    /// values. A convolutional network takes images of any height and width; these are for its summary only.
     pub fn with_image(mut self, image: [usize; 3]) -> Self {
         match &mut self.architecture {
             Architecture::Dense(dense) => dense.features = image.iter().product(),
@@ -110,7 +111,7 @@ impl NetworkConfig {
         self
     }
 
-    /// Sets all that the blocks are like.
+    /// Sets all options of the blocks.
     pub fn with_blocks(self, blocks: BlockOptions) -> Self {
         Self { blocks, ..self }
     }
@@ -121,19 +122,19 @@ impl NetworkConfig {
         self
     }
 
-    /// Sets what shortcuts do where shapes differ.
+    /// Sets the kind of shortcut where input and output shapes differ.
     pub fn with_shortcut(mut self, shortcut: ShortcutOption) -> Self {
         self.blocks.shortcut = shortcut;
         self
     }
 
-    /// Sets α, the factor of the shortcuts.
+    /// Sets the skip strength α, the factor of the shortcuts.
     pub fn with_skip_strength(mut self, skip_strength: f64) -> Self {
         self.blocks.skip_strength = skip_strength;
         self
     }
 
-    /// Sets s, the factor of the main paths.
+    /// Sets the branch scale s, the factor of the main paths.
     pub fn with_branch_scale(mut self, branch_scale: BranchScale) -> Self {
         self.blocks.branch_scale = branch_scale;
         self
@@ -151,13 +152,13 @@ impl NetworkConfig {
         self
     }
 
-    /// Sets the initial weights.
+    /// Sets how the weights are initialised.
     pub fn with_init(self, init: InitConfig) -> Self {
         Self { init, ..self }
     }
 
-    /// Sets the seed of the initial weights. Networks of one configuration with the same seed start with the same
-    /// weights, so the members of an ensemble take different ones.
+    /// Sets the seed of the initial weights. Networks with the same configuration and seed start with the same weights,
+    /// so give the members of an ensemble different seeds.
     pub fn with_seed(mut self, seed: u64) -> Self {
         self.init.seed = seed;
         self
@@ -169,7 +170,7 @@ impl NetworkConfig {
         self
     }
 
-    /// Sets what comes before a convolutional network's first stage.
+    /// Sets the layers before a convolutional network's first stage.
     ///
     /// # Panics
     /// If the network is dense.
@@ -185,7 +186,7 @@ impl NetworkConfig {
         self.with_conv(|conv| conv.shape = shape)
     }
 
-    /// Sets where a convolutional network's blocks have their norms and ReLUs.
+    /// Sets the position of norms and ReLUs in a convolutional network's blocks.
     ///
     /// # Panics
     /// If the network is dense.
@@ -193,8 +194,8 @@ impl NetworkConfig {
         self.with_conv(|conv| conv.activation = activation)
     }
 
-    /// Keeps the size of a convolutional network's input over that of its last stage's output at this, with dilation
-    /// instead of stride in the stages beyond. For bottlenecks.
+    /// Sets the ratio of input size to output size of a convolutional network's last stage. Stages that would exceed it
+    /// use dilation instead of stride. For bottlenecks only.
     ///
     /// # Panics
     /// If the network is dense.
@@ -210,7 +211,7 @@ impl NetworkConfig {
         self
     }
 
-    /// What a convolutional network is made of; `None` for a dense one.
+    /// The architecture of a convolutional network, or `None` if the network is dense.
     pub fn as_conv(&self) -> Option<&ConvArchitecture> {
         match &self.architecture {
             Architecture::Conv(conv) => Some(conv),
@@ -218,7 +219,7 @@ impl NetworkConfig {
         }
     }
 
-    /// The network's name. Options that a name does not say, such as widths and shortcuts, may differ.
+    /// The name of the network. Networks with the same name may differ in other options, such as width and shortcuts.
     pub fn name(&self) -> NetName {
         let family = match &self.architecture {
             Architecture::Dense(_) => Family::Dense,
@@ -227,7 +228,7 @@ impl NetworkConfig {
         NetName { family, kind: self.blocks.kind, depth: self.depth() }
     }
 
-    /// Weighted layers on the main path.
+    /// The number of weighted layers on the main path.
     pub fn depth(&self) -> usize {
         match &self.architecture {
             Architecture::Dense(dense) => dense.depth,
@@ -235,7 +236,7 @@ impl NetworkConfig {
         }
     }
 
-    /// The parts it has, from the first to the last.
+    /// The parts of the network, from first to last.
     pub fn parts(&self) -> Vec<Part> {
         let stages = self.as_conv().map_or(1, |conv| conv.stages.len());
         Part::all(stages)
@@ -257,7 +258,7 @@ impl NetworkConfig {
         }
     }
 
-    /// The number of features that the head takes.
+    /// The number of input features of the head.
     pub fn embedding(&self) -> usize {
         match &self.architecture {
             Architecture::Dense(_) => self.width,
@@ -265,7 +266,7 @@ impl NetworkConfig {
         }
     }
 
-    /// The stages' names, channels and strides, for those who build on their outputs.
+    /// The names, channels and strides of the stages, for building on their outputs.
     ///
     /// # Panics
     /// If [`Self::validate`] fails.
@@ -277,11 +278,11 @@ impl NetworkConfig {
         }
     }
 
-    /// Fails unless there is such a network.
+    /// Checks that the configuration describes a possible network.
     ///
     /// # Errors
-    /// A depth that the family does not have, a size of zero or beyond reason, a number of stages other than one to
-    /// four, an output stride that the network cannot have, or options out of range.
+    /// If the family does not have this depth, a size is zero or too large, the number of stages is not one to four,
+    /// the network cannot have the output stride, or an option is out of range.
     pub fn validate(&self) -> Result<(), ModelError> {
         let sizes = [("classes", self.classes), ("width", self.width)];
         match &self.architecture {
@@ -289,15 +290,15 @@ impl NetworkConfig {
             Architecture::Conv(conv) => conv.validate_sizes()?,
         }
         at_least_one(&sizes)?;
-        at_most_largest(&sizes)?;
+        at_most_max_size(&sizes)?;
         if let Architecture::Conv(conv) = &self.architecture {
             conv.validate_blocks(self.width)?;
         }
         self.blocks.validate()?;
-        small_enough(&self.count())
+        check_parameters(&self.count())
     }
 
-    /// Builds the network on the device.
+    /// Initialises a new [network](Network) on the device.
     ///
     /// # Panics
     /// If [`Self::validate`] fails.
@@ -315,7 +316,7 @@ impl NetworkConfig {
         network
     }
 
-    /// Layers, shapes, parameters and multiply-adds.
+    /// The layers of the network with their output shapes, parameters and multiply-adds.
     ///
     /// # Panics
     /// If [`Self::validate`] fails.

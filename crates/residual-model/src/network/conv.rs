@@ -1,4 +1,4 @@
-use super::{NetworkConfig, Stage, StageInfo, at_least_one, at_most_largest, stage::NetworkBlock};
+use super::{NetworkConfig, Stage, StageInfo, at_least_one, at_most_max_size, stage::NetworkBlock};
 use crate::{
     Bottleneck, ConvPathConfig, Family, ModelError, NetName, ShortcutOption, StrideAt, Summary,
     conv::{ConvShape, conv},
@@ -20,39 +20,45 @@ use burn::{
     },
     tensor::{Device, Tensor},
 };
-use core::str::FromStr;
 use serde::{Deserialize, Serialize};
 
-/// What a convolutional network is made of: a stem, one to four stages of blocks, global average pooling, one linear
-/// layer (He et al. 2015, table 1 and section 4.2).
+/// The architecture of a convolutional network: a stem, one to four stages of blocks, global average pooling, and a
+/// linear layer (He et al. 2015, table 1 and section 4.2).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ConvArchitecture {
-    /// `[channels, height, width]` of an image. The network takes any height and width; these are
-    /// for its summary.
+    /// The shape `[channels, height, width]` of an image. The height and width are used for the summary only; the
+    /// network takes images of any size.
     pub image: [usize; 3],
-    /// Blocks in each stage: one to four stages. The first keeps the stem's resolution, each of the
-    /// others halves it and doubles the channels.
+    /// The number of blocks in each of the one to four stages. The first stage keeps the resolution of the stem. Each
+    /// later stage halves the resolution and doubles the channels.
     pub stages: Vec<usize>,
-    /// What comes before the first stage.
+    /// The layers before the first stage.
     pub stem: Stem,
     /// The convolutions of a block.
     pub shape: BlockShape,
-    /// Where a block has its norms and ReLUs.
+    /// Whether norms and ReLUs come after or before the convolutions.
     pub activation: Activation,
-    /// Keeps the input's size over that of the last stage's output at this, with dilation instead of
-    /// stride in the stages beyond. For bottlenecks.
+    /// The ratio of input size to output size of the last stage. Stages that would exceed it use dilation instead of
+    /// stride. `None` uses stride in all stages. For bottlenecks only.
     pub output_stride: Option<usize>,
 }
 
-/// What comes before the first stage.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// The layers before the first stage.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, strum::EnumString, strum::VariantNames,
+)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case", parse_err_ty = ModelError, parse_err_fn = unknown_stem)]
 pub enum Stem {
-    /// A 3x3 convolution, for images of 32x32 and the like.
+    /// A 3x3 convolution, for small images such as 32x32.
     #[default]
     Small,
-    /// A 7x7 convolution of stride 2 and a 3x3 max-pool of stride 2, for ImageNet's.
+    /// A 7x7 convolution of stride 2 and a 3x3 max-pooling of stride 2, for ImageNet images.
     Large,
+}
+
+fn unknown_stem(word: &str) -> ModelError {
+    ModelError::UnknownWord { what: "stem", word: word.into(), expected: "small or large" }
 }
 
 impl Stem {
@@ -71,18 +77,6 @@ impl Stem {
     }
 }
 
-impl FromStr for Stem {
-    type Err = ModelError;
-
-    fn from_str(word: &str) -> Result<Self, ModelError> {
-        match word {
-            "small" => Ok(Self::Small),
-            "large" => Ok(Self::Large),
-            _ => Err(ModelError::UnknownWord { what: "stem", word: word.into(), expected: "small or large" }),
-        }
-    }
-}
-
 /// The convolutions of a block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -90,14 +84,14 @@ pub enum BlockShape {
     /// Two 3x3 convolutions.
     #[default]
     Basic,
-    /// 1x1, 3x3, 1x1. In a stage of width w the 3x3 has `w · base_width / 64 · groups` channels, the
-    /// output `4w`.
+    /// 1x1, 3x3 and 1x1 convolutions. In a stage of width w, the 3x3 convolution has `w · base_width / 64 · groups`
+    /// channels, and the output has `4w` channels.
     Bottleneck {
-        /// Groups of the 3x3 convolution.
+        /// The number of groups of the 3x3 convolution.
         groups: usize,
-        /// Channels of a group where w is 64.
+        /// The number of channels per group in a stage of width 64.
         base_width: usize,
-        /// Which convolution has the stride.
+        /// The convolution that has the stride.
         stride: StrideAt,
     },
 }
@@ -116,47 +110,47 @@ impl BlockShape {
     }
 }
 
-/// Where a block has its norms and ReLUs.
+/// The position of a block's norms and ReLUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Activation {
-    /// After each convolution, the last ReLU after the addition (He et al. 2015).
+    /// Norm and ReLU come after each convolution. The last ReLU comes after the addition (He et al. 2015).
     #[default]
     Post,
-    /// Before each convolution (He et al. 2016).
+    /// Norm and ReLU come before each convolution (He et al. 2016).
     Pre,
 }
 
-/// A convolutional network without its head: a stem, one to four stages of plain or residual blocks, global average
+/// A convolutional network without its head: a stem, one to four stages of plain or residual blocks, and global average
 /// pooling (He et al. 2015, table 1 and section 4.2).
 #[derive(Module, Debug)]
 pub struct ConvBackbone {
-    /// The stem's convolution.
+    /// The convolution of the stem.
     pub conv1: Conv2d,
-    /// The stem's norm; a pre-activation net has none.
+    /// The norm of the stem. A pre-activation network has none.
     pub bn1: Option<BatchNorm>,
-    /// The large stem's pooling.
+    /// The pooling of the large stem.
     pub maxpool: Option<MaxPool2d>,
     /// The first stage.
     pub layer1: Stage,
-    /// The second stage, if any.
+    /// The second stage, which may be empty.
     pub layer2: Stage,
-    /// The third stage, if any.
+    /// The third stage, which may be empty.
     pub layer3: Stage,
-    /// The fourth stage, if any.
+    /// The fourth stage, which may be empty.
     pub layer4: Stage,
-    /// The norm after the last stage of a pre-activation net.
+    /// The norm after the last stage of a pre-activation network.
     pub bn: Option<BatchNorm>,
-    /// Whether the blocks are pre-activation ones.
+    /// Whether the blocks are pre-activation blocks.
     pub preact: bool,
 }
 
 impl ConvArchitecture {
-    /// The network of this name: residual ones with option A for small images and basic blocks, with
-    /// option B otherwise.
+    /// The network with this name. Shortcuts are option A in networks with basic blocks for small images, and option B
+    /// otherwise.
     ///
     /// # Panics
-    /// If the family is not convolutional, or has no network of this depth.
+    /// If the family is not convolutional, or if it has no network of this depth.
     pub(super) fn named(name: NetName, image: [usize; 3], classes: usize) -> NetworkConfig {
         let NetName { family, depth, .. } = name;
         let small = |layers: usize| NetworkConfig::conv(image, classes, vec![(depth - 2) / (3 * layers); 3]);
@@ -180,7 +174,7 @@ impl ConvArchitecture {
         }
     }
 
-    /// The family that this is a network of.
+    /// The family that this architecture belongs to.
     pub(super) fn family(&self) -> Family {
         let depth = self.depth();
         let bottleneck = |groups: usize, base_width: usize, stride| match (groups, base_width, self.activation) {
@@ -228,7 +222,7 @@ impl ConvArchitecture {
         let [channels, height, width] = self.image;
         let sizes = [("image channels", channels), ("image height", height), ("image width", width)];
         at_least_one(&sizes)?;
-        at_most_largest(&sizes)
+        at_most_max_size(&sizes)
     }
 
     /// Checks the stages and blocks, given a width that is in range.
@@ -241,12 +235,12 @@ impl ConvArchitecture {
             return Err(ModelError::Zero("the number of blocks in a stage"));
         }
         let blocks = self.stages.iter().fold(0usize, |sum, &n| sum.saturating_add(n));
-        at_most_largest(&[("the number of blocks", blocks)])?;
+        at_most_max_size(&[("the number of blocks", blocks)])?;
         if let BlockShape::Bottleneck { groups, base_width, .. } = self.shape {
             let sizes = [("groups", groups), ("the width of a group", base_width)];
             at_least_one(&sizes)?;
-            at_most_largest(&sizes)?;
-            at_most_largest(&[("the width of a bottleneck", (width << 3) * base_width / 64 * groups)])?;
+            at_most_max_size(&sizes)?;
+            at_most_max_size(&[("the width of a bottleneck", (width << 3) * base_width / 64 * groups)])?;
             if width * base_width < 64 {
                 return range("the width of a bottleneck", "at least 1 channel", "0".to_string());
             }
@@ -258,7 +252,7 @@ impl ConvArchitecture {
                 return Err(ModelError::OutputStride { expected, stride });
             }
             if self.shape == BlockShape::Basic {
-                return range("the output stride", "left alone for basic blocks", stride.to_string());
+                return range("the output stride", "unset for basic blocks", stride.to_string());
             }
         }
         Ok(())
@@ -294,7 +288,7 @@ impl ConvArchitecture {
         }
     }
 
-    /// Channels of a stage's output, counted from 0.
+    /// The number of output channels of a stage, counted from 0.
     pub(super) fn out_channels(&self, width: usize, stage: usize) -> usize {
         match self.shape {
             BlockShape::Basic => width << stage,
@@ -302,7 +296,7 @@ impl ConvArchitecture {
         }
     }
 
-    /// The main paths of each stage.
+    /// The main paths of the blocks in each stage.
     fn paths(&self, config: &NetworkConfig) -> Vec<Vec<ConvPathConfig>> {
         let width = config.width;
         let mut in_channels = width;
@@ -379,7 +373,7 @@ impl ConvArchitecture {
 }
 
 impl ConvBackbone {
-    /// The average over the last stage's pixels.
+    /// Computes the average over the pixels of the last stage.
     ///
     /// # Shapes
     /// - images: `[batch, channels, height, width]`
@@ -388,13 +382,13 @@ impl ConvBackbone {
         self.pool(self.blocks().fold(self.stem(images), |a, block| block.forward(a)))
     }
 
-    /// The same in a training step with stochastic depth, given which blocks take part.
+    /// Computes the output for a training step with stochastic depth, given which blocks survive.
     pub(super) fn forward_sampled(&self, images: Tensor<4>, survivors: &[bool]) -> Tensor<2> {
         let blocks = self.blocks().zip(survivors);
         self.pool(blocks.fold(self.stem(images), |a, (block, survives)| block.forward_sampled(a, *survives)))
     }
 
-    /// What the first stage takes.
+    /// Computes the input of the first stage.
     pub(super) fn stem(&self, images: Tensor<4>) -> Tensor<4> {
         let stem = unit(&self.conv1, &self.bn1);
         let a = if self.preact { stem.forward(images) } else { stem.forward_relu(images) };
@@ -408,7 +402,7 @@ impl ConvBackbone {
         mean_pool(if self.preact { preactivate(&self.bn, a) } else { a })
     }
 
-    /// The stages, first to last.
+    /// The stages that have blocks, from first to last.
     pub fn stages(&self) -> impl Iterator<Item = &Stage> {
         [&self.layer1, &self.layer2, &self.layer3, &self.layer4].into_iter().filter(|stage| !stage.blocks.is_empty())
     }

@@ -1,4 +1,4 @@
-use super::{NetworkConfig, at_least_one, at_most_largest};
+use super::{NetworkConfig, at_least_one, at_most_max_size};
 use crate::{DenseBlock, DensePathConfig, Family, ModelError, Summary, dense::linear, kernels::unit};
 use alloc::{format, vec::Vec};
 use burn::{
@@ -8,21 +8,22 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-/// What a dense network is made of: a linear layer in, `(depth - 2) / 2` blocks of constant width, a linear layer out.
+/// The architecture of a dense network: an input layer, `(depth - 2) / 2` blocks of constant width, and an output
+/// layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DenseArchitecture {
-    /// Weighted layers: even, one in, one out, two in each block.
+    /// The number of weighted layers: the input layer, the output layer and two layers per block. It is even.
     pub depth: usize,
-    /// Size of the input.
+    /// The number of input features.
     pub features: usize,
 }
 
-/// The lecture's network of fully-connected blocks, without its head: a linear layer in, then blocks of constant width.
+/// A network of fully-connected blocks without its head: an input layer, then blocks of constant width.
 #[derive(Module, Debug)]
 pub struct DenseBackbone {
-    /// The stem.
+    /// The input layer.
     pub linear1: Linear,
-    /// The stem's norm.
+    /// The norm after the input layer.
     pub bn1: Option<BatchNorm>,
     /// The blocks.
     pub blocks: Vec<DenseBlock>,
@@ -32,7 +33,7 @@ impl DenseArchitecture {
     pub(super) fn validate(&self) -> Result<(), ModelError> {
         Family::Dense.check_depth(self.depth)?;
         at_least_one(&[("features", self.features)])?;
-        at_most_largest(&[("features", self.features), ("the depth", self.depth)])
+        at_most_max_size(&[("features", self.features), ("the depth", self.depth)])
     }
 
     pub(super) fn block_count(&self) -> usize {
@@ -66,7 +67,7 @@ impl DenseArchitecture {
 }
 
 impl DenseBackbone {
-    /// The last block's output.
+    /// Computes the output of the last block.
     ///
     /// # Shapes
     /// - x: `[batch, features]`
@@ -75,7 +76,7 @@ impl DenseBackbone {
         self.blocks.iter().fold(self.stem(x), |a, block| block.forward(a))
     }
 
-    /// The same in a training step with stochastic depth, given which blocks take part.
+    /// Computes the output for a training step with stochastic depth, given which blocks survive.
     pub(super) fn forward_sampled(&self, x: Tensor<2>, survivors: &[bool]) -> Tensor<2> {
         let blocks = self.blocks.iter().zip(survivors);
         blocks.fold(self.stem(x), |a, (block, survives)| block.forward_sampled(a, *survives))

@@ -1,4 +1,4 @@
-//! Whole networks, and what all of them have in common.
+//! Whole networks: a backbone of stem and blocks, and a linear head.
 
 mod anatomy;
 mod config;
@@ -19,11 +19,10 @@ pub use stage::{NetworkBlock, Stage, StageConfig, StageInfo};
 
 use crate::{
     DenseBlock, ModelError, Norm, Summary,
-    block::Fold,
     dense::linear,
     init::he_normal_field,
     kernels::unit,
-    norm::{fold_conv, fold_linear},
+    norm::{Fold, fold_conv, fold_linear},
     stochastic_depth::survivors,
     transparent::{transparent_enum, transparent_struct},
 };
@@ -38,21 +37,22 @@ use burn::{
     tensor::Tensor,
 };
 
-/// Any of the networks: a backbone and its head. Parameter paths are those of torchvision's networks: the fields of
-/// the backbone, and `fc`.
+/// A network: a backbone and a linear head. Parameter paths are the same as in torchvision: the fields of the backbone,
+/// and `fc`.
 ///
 /// Should be created using [`NetworkConfig`].
 #[derive(Clone, Debug)]
 pub struct Network {
-    /// Everything before the head.
+    /// All layers before the head.
     pub backbone: Backbone,
-    /// The head.
+    /// The head: a linear layer from features to classes.
     pub fc: Linear,
 }
 
 transparent_struct!(Network { backbone } and { fc });
 
-/// A network without its head: images in, pooled features out. Parameter paths are those of the backbone inside.
+/// A network without its head. It maps images to pooled features. Parameter paths are the same as those of the inner
+/// backbone.
 ///
 /// ```
 /// use burn::tensor::{Device, Tensor};
@@ -68,26 +68,27 @@ transparent_struct!(Network { backbone } and { fc });
 #[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "the tensors behind it are far larger")]
 pub enum Backbone {
-    /// Fully connected.
+    /// A fully-connected backbone.
     Dense(DenseBackbone),
-    /// Convolutional.
+    /// A convolutional backbone.
     Conv(ConvBackbone),
 }
 
 transparent_enum!(Backbone { Dense, Conv });
 
-/// What a backbone computes.
+/// The features that a backbone computes.
 #[derive(Clone, Debug)]
 pub struct Features {
-    /// The output of each stage: `[batch, channels, height, width]`; in a dense network one of `[batch, width, 1, 1]`.
+    /// The output of each stage: `[batch, channels, height, width]`. A dense network has one stage, whose output is
+    /// `[batch, width, 1, 1]`.
     pub stages: Vec<Tensor<4>>,
-    /// What the head takes: `[batch, features]`.
+    /// The input of the head: `[batch, features]`.
     pub embedding: Tensor<2>,
 }
 
 impl Network {
-    /// Class scores before the softmax. With stochastic depth every block takes part, scaled by its
-    /// survival probability. An empty batch gives an empty output.
+    /// Computes the class scores before the softmax. With stochastic depth, every block takes part, with its main path
+    /// multiplied by its survival probability. An empty batch gives an empty output.
     ///
     /// # Shapes
     /// - images: `[batch, channels, height, width]`
@@ -96,16 +97,16 @@ impl Network {
         self.classify(self.backbone.forward(images))
     }
 
-    /// Class scores of a training step: with stochastic depth the blocks that take part are a pure
+    /// Computes the class scores for a training step. With stochastic depth, the blocks that take part are a pure
     /// function of the seed and the step.
     ///
     /// # Shapes
-    /// As [`Self::forward`]'s.
+    /// The same as for [`Self::forward`].
     pub fn forward_training(&self, images: Tensor<4>, seed: u64, step: u64) -> Tensor<2> {
         self.classify(self.backbone.forward_training(images, seed, step))
     }
 
-    /// What the head takes: [`Backbone::forward`].
+    /// Computes the input of the head with [`Backbone::forward`].
     ///
     /// # Shapes
     /// - images: `[batch, channels, height, width]`
@@ -114,7 +115,7 @@ impl Network {
         self.backbone.forward(images)
     }
 
-    /// The output of every stage and what the head takes, from one pass: [`Backbone::features`].
+    /// Computes the outputs of all stages and the input of the head in one pass with [`Backbone::features`].
     ///
     /// # Shapes
     /// - images: `[batch, channels, height, width]`
@@ -122,7 +123,7 @@ impl Network {
         self.backbone.features(images)
     }
 
-    /// Class scores from what the head takes.
+    /// Computes the class scores from the input of the head.
     ///
     /// # Shapes
     /// - embedding: `[batch, features]`
@@ -131,24 +132,24 @@ impl Network {
         unit(&self.fc, &None).forward(embedding)
     }
 
-    /// Replaces the head by a new one with this many classes, whose weights are a function of the seed.
+    /// Replaces the head with a new one for this number of classes. Its weights are a pure function of the seed.
     pub fn with_head(self, classes: usize, seed: u64) -> Self {
         let [features, _] = self.fc.weight.lazy_shape().dims();
         let fc = linear([features, classes], Norm::None, &self.fc.weight.lazy_device());
         Self { fc: he_normal_field(fc, "fc", seed), ..self }
     }
 
-    /// The parts it has, from the first to the last.
+    /// The parts of the network, from first to last.
     pub fn parts(&self) -> Vec<Part> {
         Part::all(self.backbone.stage_count())
     }
 
-    /// The network with parts of it frozen: their parameters get no gradients, their batch norms use and
-    /// keep their running statistics. Weights are shared with this network, not copied. The blocks of a dense net are
-    /// its stage 1.
+    /// Returns the network with these parts frozen: their parameters get no gradients, and their batch norms use their
+    /// running statistics without updating them. The weights are shared with this network, not copied. The blocks of a
+    /// dense network are stage 1.
     ///
     /// # Errors
-    /// If there is no such part.
+    /// If the network does not have one of the parts.
     pub fn freeze_parts(&self, parts: &[Part]) -> Result<Self, ModelError> {
         let own = self.parts();
         if let Some(&part) = parts.iter().find(|part| !own.contains(part)) {
@@ -158,9 +159,9 @@ impl Network {
         Ok(self.clone().map(&mut Freeze { parts, path: Vec::new() }))
     }
 
-    /// The same network for inference, with each batch norm that follows a convolution or a linear layer folded into
-    /// its weight and bias: `W' = W · γ/√(v + ε)`, `b' = β + (b - m) · γ/√(v + ε)`. The norms before
-    /// the blocks of a pre-activation net follow an addition and stay.
+    /// Returns the same network for inference, with each batch norm folded into the weight and bias of the convolution
+    /// or linear layer before it: `W' = W · γ/√(v + ε)`, `b' = β + (b - m) · γ/√(v + ε)`, with the running mean m and
+    /// the running variance v. In a pre-activation network, the norm before each block follows an addition and is kept.
     pub fn fold_batch_norm(&self) -> Self {
         let network = self.valid();
         let backbone = match network.backbone {
@@ -180,7 +181,8 @@ impl Network {
 }
 
 impl Backbone {
-    /// What a head takes: the average over the last stage's pixels, or a dense network's last features.
+    /// Computes the input of the head: the average over the pixels of the last stage, or the last features of a dense
+    /// network.
     ///
     /// # Shapes
     /// - images: `[batch, channels, height, width]`
@@ -192,11 +194,11 @@ impl Backbone {
         }
     }
 
-    /// The same in a training step: with stochastic depth the blocks that take part are a pure function of the seed
-    /// and the step.
+    /// Computes the input of the head for a training step. With stochastic depth, the blocks that take part are a pure
+    /// function of the seed and the step.
     ///
     /// # Shapes
-    /// As [`Self::forward`]'s.
+    /// The same as for [`Self::forward`].
     pub fn forward_training(&self, images: Tensor<4>, seed: u64, step: u64) -> Tensor<2> {
         let survivors = survivors(seed, step, &self.survival());
         match self {
@@ -205,12 +207,13 @@ impl Backbone {
         }
     }
 
-    /// The output of every stage and what a head takes, from one pass. [`NetworkConfig::stages`] has the stages'
-    /// names, channels and strides.
+    /// Computes the outputs of all stages and the input of the head in one pass. [`NetworkConfig::stages`] gives the
+    /// names, channels and strides of the stages.
     ///
     /// # Shapes
     /// - images: `[batch, channels, height, width]`
-    /// - stages: `[batch, channels of the stage, ⌈height / its stride⌉, ⌈width / its stride⌉]`
+    /// - output of a stage: `[batch, channels, ⌈height / stride⌉, ⌈width / stride⌉]`, with the channels and stride of
+    ///   the stage
     pub fn features(&self, images: Tensor<4>) -> Features {
         match self {
             Self::Dense(backbone) => {
@@ -256,14 +259,14 @@ impl Backbone {
     }
 }
 
-/// Freezes what is in some parts.
+/// Freezes the parameters and batch norms of some parts.
 struct Freeze<'a> {
     parts: &'a [Part],
     path: Vec<String>,
 }
 
 impl Freeze<'_> {
-    fn freezes(&self) -> bool {
+    fn is_frozen(&self) -> bool {
         let path = self.path.join(".");
         self.parts.iter().any(|part| part.contains(&path))
     }
@@ -279,11 +282,11 @@ impl ModuleMapper for Freeze<'_> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if self.freezes() { param.set_require_grad(false) } else { param }
+        if self.is_frozen() { param.set_require_grad(false) } else { param }
     }
 
     fn map_flag(&mut self, flag: Param<Flag>) -> Param<Flag> {
-        if self.freezes() { flag.with_value(false) } else { flag }
+        if self.is_frozen() { flag.with_value(false) } else { flag }
     }
 }
 
@@ -294,22 +297,22 @@ fn at_least_one(sizes: &[(&'static str, usize)]) -> Result<(), ModelError> {
     }
 }
 
-/// Larger than any network one would build, small enough for its sizes to be multiplied.
-const LARGEST_SIZE: usize = 1 << 20;
+/// Larger than any useful size, and small enough that products of sizes do not overflow.
+const MAX_SIZE: usize = 1 << 20;
 
-/// 40 GB of weights.
-const MOST_PARAMETERS: u64 = 10_000_000_000;
+/// The limit on the number of parameters: 40 GB of weights.
+const MAX_PARAMETERS: u64 = 10_000_000_000;
 
-fn at_most_largest(sizes: &[(&'static str, usize)]) -> Result<(), ModelError> {
-    match sizes.iter().find(|(_, size)| *size > LARGEST_SIZE) {
+fn at_most_max_size(sizes: &[(&'static str, usize)]) -> Result<(), ModelError> {
+    match sizes.iter().find(|(_, size)| *size > MAX_SIZE) {
         Some((name, size)) => Err(ModelError::Range { name, expected: "at most 1048576", value: size.to_string() }),
         None => Ok(()),
     }
 }
 
-fn small_enough(summary: &Summary) -> Result<(), ModelError> {
+fn check_parameters(summary: &Summary) -> Result<(), ModelError> {
     match summary.parameters() {
-        n if n > MOST_PARAMETERS => Err(ModelError::Range {
+        n if n > MAX_PARAMETERS => Err(ModelError::Range {
             name: "the number of parameters",
             expected: "at most 10 billion",
             value: crate::summary::thousands(n),

@@ -4,21 +4,21 @@ use crate::{
 use alloc::string::ToString;
 use serde::{Deserialize, Serialize};
 
-/// What the blocks of a network are like, whatever its family.
+/// The options of a network's blocks, common to all families.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BlockOptions {
-    /// Plain or residual.
+    /// Whether the blocks are plain or residual.
     pub kind: BlockKind,
-    /// What a shortcut does where shapes differ.
+    /// The kind of shortcut where input and output shapes differ.
     pub shortcut: ShortcutOption,
-    /// α, the factor of the shortcut.
+    /// The skip strength α: the factor of the shortcut.
     pub skip_strength: f64,
-    /// s, the factor of the main path in a residual block.
+    /// The branch scale s: the factor of the main path in a residual block.
     pub branch_scale: BranchScale,
     /// The norm after each layer.
     pub norm: Norm,
-    /// Stochastic depth: the probability that the last block takes part in a training step; 1 is
-    /// without. Earlier blocks take part more often, see [`stochastic_depth::survival`].
+    /// The probability that the last block takes part in a training step with stochastic depth. 1 disables stochastic
+    /// depth. Earlier blocks take part more often, see [`stochastic_depth::survival`].
     pub last_survival: f64,
 }
 
@@ -37,7 +37,7 @@ impl Default for BlockOptions {
 }
 
 impl BlockOptions {
-    /// The defaults, of this kind.
+    /// The default options for blocks of this kind.
     pub fn of_kind(kind: BlockKind) -> Self {
         Self { kind, ..Self::default() }
     }
@@ -51,17 +51,17 @@ impl BlockOptions {
             return range("the survival probability", "above 0 and at most 1", self.last_survival);
         }
         if self.kind == BlockKind::Plain && self.last_survival < 1.0 {
-            return range("the survival probability", "1 in a plain net, whose blocks all count", self.last_survival);
+            return range("the survival probability", "1 in a plain network", self.last_survival);
         }
         Ok(())
     }
 
-    /// Whether blocks whose shapes differ, or do not, have a projection.
+    /// Whether a block has a projection, given whether its input and output shapes differ.
     pub(super) fn projects(&self, shapes_differ: bool) -> bool {
         self.kind == BlockKind::Residual && self.shortcut.projects(shapes_differ)
     }
 
-    /// The configuration of a block with this path, one of so many, counted from 1.
+    /// The configuration of block `block` of `blocks`, counted from 1, with this main path.
     pub(super) fn block<C>(&self, path: C, block: usize, blocks: usize, init: &InitConfig) -> ResidualBlockConfig<C> {
         ResidualBlockConfig {
             main_path: path,

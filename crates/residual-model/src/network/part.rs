@@ -3,25 +3,25 @@ use alloc::{string::ToString, vec::Vec};
 use core::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
-/// A part of a network, for freezing and for learning rates of its own.
+/// A part of a network that can be frozen or trained at its own learning rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "alloc::string::String", into = "alloc::string::String")]
 pub enum Part {
-    /// What comes before the blocks: `stem`.
+    /// The layers before the first block, written `stem`.
     Stem,
-    /// A stage, counted from 1: `layer1` … The blocks of a dense net are one stage.
+    /// A stage, counted from 1, written `layer1`, `layer2` and so on. The blocks of a dense network are stage 1.
     Stage(usize),
-    /// The linear layer at the end, with the norm before it in a pre-activation net: `head`.
+    /// The last linear layer, with the norm before it in a pre-activation network, written `head`.
     Head,
 }
 
 impl Part {
-    /// Those of a network with so many stages, first to last.
+    /// All parts of a network with this number of stages, from first to last.
     pub(super) fn all(stages: usize) -> Vec<Self> {
         core::iter::once(Self::Stem).chain((1..=stages).map(Self::Stage)).chain([Self::Head]).collect()
     }
 
-    /// Whether the parameter of this path in a network belongs to the part.
+    /// Whether the parameter at this path of a network belongs to the part.
     ///
     /// ```
     /// use residual_model::Part;

@@ -1,7 +1,8 @@
-//! The published networks by function: `resnet18(1000).init(&device)`.
+//! A function for each published network: `resnet18(1000).init(&device)`.
 //!
-//! Each gives the [`NetworkConfig`] of the network that [`NetName`] has by the same name, for images of
-//! 224x224 (ImageNet's) or 32x32 (CIFAR's). `residual_weights` loads torchvision's weights into those that have some.
+//! Each function returns the [`NetworkConfig`] of the network with the same [`NetName`], for ImageNet images (224x224)
+//! or CIFAR images (32x32). `residual_weights` loads torchvision's weights into the networks that torchvision
+//! publishes.
 
 use super::NetworkConfig;
 use crate::{BlockKind, Family, NetName, StrideAt};
@@ -29,27 +30,28 @@ imagenet! {
     resnet18: Residual, Family::ImageNet(StrideAt::Middle), 18;
     /// ResNet-34 (He et al. 2015, table 1): basic blocks, option B.
     resnet34: Residual, Family::ImageNet(StrideAt::Middle), 34;
-    /// ResNet-50 as torchvision has it ("v1.5"): bottlenecks (He et al. 2015, table 1) with the stride in the 3x3.
+    /// ResNet-50 as in torchvision ("v1.5"): bottlenecks (He et al. 2015, table 1) with the stride in the 3x3
+    /// convolution.
     resnet50: Residual, Family::ImageNet(StrideAt::Middle), 50;
-    /// ResNet-101 as torchvision has it, see [`resnet50`].
+    /// ResNet-101 as in torchvision, see [`resnet50`].
     resnet101: Residual, Family::ImageNet(StrideAt::Middle), 101;
-    /// ResNet-152 as torchvision has it, see [`resnet50`].
+    /// ResNet-152 as in torchvision, see [`resnet50`].
     resnet152: Residual, Family::ImageNet(StrideAt::Middle), 152;
-    /// The plain twin of [`resnet18`], the 18-layer plain net of He et al. 2015, table 2.
+    /// The plain twin of [`resnet18`]: the 18-layer plain network of He et al. 2015, table 2.
     plain18: Plain, Family::ImageNet(StrideAt::Middle), 18;
-    /// The plain twin of [`resnet34`], the 34-layer plain net of He et al. 2015, table 2.
+    /// The plain twin of [`resnet34`]: the 34-layer plain network of He et al. 2015, table 2.
     plain34: Plain, Family::ImageNet(StrideAt::Middle), 34;
     /// The plain twin of [`resnet50`].
     plain50: Plain, Family::ImageNet(StrideAt::Middle), 50;
     /// ResNeXt-50 32x4d (Xie et al. 2017, table 1).
     resnext50_32x4d: Residual, Family::Grouped(32, 4), 50;
-    /// ResNeXt-101 32x8d, as torchvision has it.
+    /// ResNeXt-101 32x8d, as in torchvision.
     resnext101_32x8d: Residual, Family::Grouped(32, 8), 101;
     /// ResNeXt-101 64x4d (Xie et al. 2017, section 5.1).
     resnext101_64x4d: Residual, Family::Grouped(64, 4), 101;
-    /// Wide ResNet-50-2 (Zagoruyko & Komodakis 2016, table 8): 3x3 convolutions twice as wide.
+    /// Wide ResNet-50-2 (Zagoruyko & Komodakis 2016, table 8): the 3x3 convolutions are twice as wide.
     wide_resnet50_2: Residual, Family::Wide(2), 50;
-    /// Wide ResNet-101-2, as torchvision has it.
+    /// Wide ResNet-101-2, as in torchvision.
     wide_resnet101_2: Residual, Family::Wide(2), 101;
     /// Pre-activation ResNet-18 (He et al. 2016).
     preact_resnet18: Residual, Family::PreactImageNet, 18;
@@ -61,8 +63,8 @@ fn cifar(family: Family, kind: BlockKind, depth: usize) -> NetworkConfig {
     NetworkConfig::new(NetName { family, kind, depth }, CIFAR, 10)
 }
 
-/// The residual network for CIFAR-10 of depth 6n+2, 20, 32, 44, 56, 110 and 1202 in the paper, with option A (He et
-/// al. 2015, section 4.2).
+/// The residual network for CIFAR-10 with option A (He et al. 2015, section 4.2). Its depth is 6n+2: 20, 32, 44, 56,
+/// 110 and 1202 in the paper.
 ///
 /// # Panics
 /// If the depth is not 6n+2.
@@ -78,8 +80,8 @@ pub fn cifar_plain(depth: usize) -> NetworkConfig {
     cifar(Family::Conv, BlockKind::Plain, depth)
 }
 
-/// The pre-activation network for CIFAR-10 (He et al. 2016): of basic blocks, or of bottlenecks where the depth is not
-/// 6n+2 or is 164, as 164 and 1001 are in the paper.
+/// The pre-activation network for CIFAR-10 (He et al. 2016). It has bottlenecks at depth 164 and at depths 9n+2 that
+/// are not 6n+2, and basic blocks at the other depths 6n+2. The paper has bottlenecks at depths 164 and 1001.
 ///
 /// # Panics
 /// If the depth is neither 6n+2 nor 9n+2.
@@ -95,7 +97,7 @@ pub fn preact_plain(depth: usize) -> NetworkConfig {
     cifar(Family::Preact, BlockKind::Plain, depth)
 }
 
-/// The lecture's residual network of fully-connected blocks, of any even depth, for so many features.
+/// The residual network of fully-connected blocks with an even depth, for inputs with this number of features.
 ///
 /// # Panics
 /// If the depth is odd or 0.

@@ -1,6 +1,7 @@
 use crate::{
     Activation, BlockKind, ConvBlock, ConvPathConfig, PreactBlock, ResidualBlockConfig, ShortcutOption,
-    block::{Fold, seeded},
+    init::seeded,
+    norm::Fold,
     transparent::{transparent_enum, transparent_struct},
 };
 use alloc::{string::String, vec::Vec};
@@ -10,38 +11,39 @@ use burn::{
 };
 use serde::Serialize;
 
-/// Configuration of a [`Stage`].
+/// Configuration to create a [`Stage`].
 #[derive(Config, Debug)]
 pub struct StageConfig {
-    /// The main path of the first block. The others have its output's channels, stride 1, and everything else of it.
+    /// The main path of the first block. The other blocks have the same main path, but with stride 1 and as many input
+    /// channels as output channels.
     pub first: ConvPathConfig,
     /// The number of blocks, at least 1.
     pub blocks: usize,
-    /// Plain or residual.
+    /// Whether the blocks are plain or residual.
     #[config(default = "BlockKind::Residual")]
     pub kind: BlockKind,
-    /// Where blocks have their norms and ReLUs.
+    /// Whether norms and ReLUs come after or before the convolutions.
     #[config(default = "Activation::Post")]
     pub activation: Activation,
-    /// What shortcuts do where shapes differ.
+    /// The kind of shortcut where input and output shapes differ.
     #[config(default = "ShortcutOption::Projection")]
     pub shortcut: ShortcutOption,
-    /// α, the factor of the shortcuts.
+    /// The skip strength α: the factor of the shortcuts.
     #[config(default = 1.0)]
     pub skip_strength: f64,
-    /// s, the factor of the main paths in residual blocks.
+    /// The branch scale s: the factor of the main paths in residual blocks.
     #[config(default = 1.0)]
     pub branch_scale: f64,
-    /// The seed of the initial weights, which are then a function of (seed, parameter path); without one the
-    /// device's generator draws them.
+    /// The seed of the initial weights, which are then a pure function of (seed, parameter path). Without a seed, the
+    /// device's random generator draws the weights.
     pub seed: Option<u64>,
     /// Whether the last layer of each main path starts at zero, see [`InitConfig`](crate::InitConfig).
     #[config(default = false)]
     pub zero_init: bool,
 }
 
-/// A row of convolutional blocks, as networks are made of: the first changes channels and resolution, the others keep
-/// them. The paths of its parameters begin with the blocks' numbers.
+/// A sequence of convolutional blocks. The first block changes the number of channels and the resolution; the other
+/// blocks keep both. Parameter paths start with the index of the block.
 ///
 /// Should be created using [`StageConfig`].
 ///
@@ -55,39 +57,40 @@ pub struct StageConfig {
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Stage {
-    /// The blocks, first to last.
+    /// The blocks in order.
     pub blocks: Vec<NetworkBlock>,
 }
 
 transparent_struct!(Stage { blocks });
 
-/// A stage as those need to know it who build on its output.
+/// The name and output shape of a stage, for building on its features.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct StageInfo {
-    /// The field's name: `layer1` …, or `blocks` in a dense network.
+    /// The name of the field in the network: `layer1`, `layer2` and so on, or `blocks` in a dense network.
     pub name: String,
-    /// Channels of its output.
+    /// The number of output channels.
     pub channels: usize,
-    /// The image's size over its output's; `None` in a dense network, whose features have no place in the image.
+    /// The ratio of image size to output size. `None` in a dense network, whose features have no position in the image.
     pub stride: Option<usize>,
 }
 
-/// A block of either [`Activation`]. Parameter paths are those of the block inside.
+/// A convolutional block with either [`Activation`]. Parameter paths are the same as those of the inner block.
 #[derive(Clone, Debug)]
 pub enum NetworkBlock {
-    /// Norms and ReLUs after convolutions.
+    /// Norms and ReLUs come after the convolutions.
     Post(ConvBlock),
-    /// Norms and ReLUs before convolutions.
+    /// Norms and ReLUs come before the convolutions.
     Pre(PreactBlock),
 }
 
 transparent_enum!(NetworkBlock { Post, Pre });
 
 impl StageConfig {
-    /// Builds the stage.
+    /// Initialises a new [stage](Stage).
     ///
     /// # Panics
-    /// If a size is zero, groups do not divide the channels, or a zero-padding shortcut would have to drop channels.
+    /// If a size is zero, if the number of groups does not divide the number of channels, or if a zero-padding shortcut
+    /// would have to drop channels.
     pub fn init(&self, device: &Device) -> Stage {
         assert!(self.blocks > 0, "a stage must have at least 1 block");
         let others = ConvPathConfig { in_channels: self.first.out_channels, stride: 1, ..self.first.clone() };
@@ -108,7 +111,7 @@ impl StageConfig {
 }
 
 impl Stage {
-    /// The last block's output.
+    /// Computes the output of the last block.
     ///
     /// # Shapes
     /// - a: `[batch, in_channels, height, width]`
@@ -119,7 +122,7 @@ impl Stage {
 }
 
 impl NetworkBlock {
-    /// Builds a block, its weights to be drawn.
+    /// Builds a block without applying the seed or zero initialisation.
     pub(super) fn new(
         config: ResidualBlockConfig<ConvPathConfig>,
         kind: BlockKind,
@@ -132,7 +135,7 @@ impl NetworkBlock {
         }
     }
 
-    /// The block's output.
+    /// Computes the block's output.
     ///
     /// # Shapes
     /// - a: `[batch, in_channels, height, width]`
@@ -144,10 +147,10 @@ impl NetworkBlock {
         }
     }
 
-    /// The block's output in a training step with stochastic depth.
+    /// Computes the block's output for a training step with stochastic depth.
     ///
     /// # Shapes
-    /// As [`Self::forward`]'s.
+    /// The same as for [`Self::forward`].
     pub fn forward_sampled(&self, a: Tensor<4>, survives: bool) -> Tensor<4> {
         match self {
             Self::Post(block) => block.forward_sampled(a, survives),

@@ -1,4 +1,4 @@
-//! The ImageNet, bottleneck, pre-activation, grouped and wide networks, and what all networks can do.
+//! ImageNet, bottleneck, pre-activation, grouped and wide networks, and operations on whole networks.
 
 use super::{Double, check_gradients, device, double, gradients, non_negative, parameters};
 use crate::{stochastic_depth::survivors, *};
@@ -6,6 +6,7 @@ use burn::{
     module::{Module, ModuleMapper, Param},
     tensor::{Distribution, Tensor},
 };
+use strum::VariantArray;
 
 fn config(name: &str) -> NetworkConfig {
     let name: NetName = name.parse().unwrap();
@@ -22,13 +23,13 @@ fn small(name: &str) -> NetworkConfig {
 }
 
 fn conv(network: &Network) -> &ConvBackbone {
-    let Backbone::Conv(backbone) = &network.backbone else { panic!("a convolutional network") };
+    let Backbone::Conv(backbone) = &network.backbone else { panic!("expected a convolutional network") };
     backbone
 }
 
-/// He et al. 2015 and 2016, Xie et al. 2017, Zagoruyko & Komodakis 2016; counts as torchvision has them.
+/// The networks of He et al. 2015 and 2016, Xie et al. 2017, Zagoruyko & Komodakis 2016, with torchvision's counts.
 #[test]
-fn parameters_are_the_published_ones() {
+fn networks_have_the_published_parameters() {
     let published = [
         ("resnet18", 11_689_512),
         ("resnet34", 21_797_672),
@@ -48,14 +49,14 @@ fn parameters_are_the_published_ones() {
     for (name, parameters) in modules {
         assert_eq!(summary::trainable_parameters(&config(name).init(&device())), parameters, "{name}");
     }
-    // He et al. 2016 say 1.7M and, in table 4, 10.2M.
+    // He et al. 2016 report 1.7M and, in table 4, 10.2M.
     let millions = |name: &str| (config(name).summary().parameters() as f64 / 1e5).round() / 10.0;
     assert_eq!([millions("preact_resnet164"), millions("preact_resnet1001")], [1.7, 10.3]);
 }
 
-/// torchvision's GFLOPS, which are multiply-adds.
+/// torchvision reports multiply-adds as GFLOPS.
 #[test]
-fn multiply_adds_are_the_published_ones() {
+fn networks_have_the_published_multiply_adds() {
     let published = [
         ("resnet18", 1.81),
         ("resnet34", 3.66),
@@ -69,12 +70,12 @@ fn multiply_adds_are_the_published_ones() {
         let ours = config(name).summary().multiply_adds() as f64 / 1e9;
         assert!((ours - giga).abs() < 0.006, "{name}: {ours}");
     }
-    // The stride in the first 1x1 makes it cheaper (He et al. 2015, table 1: 3.8 billion).
+    // With the stride in the first 1x1 convolution, it costs less (He et al. 2015, table 1: 3.8 billion).
     assert!((config("resnet50_v1").summary().multiply_adds() as f64 / 1e9 - 3.8).abs() < 0.06);
 }
 
 #[test]
-fn every_published_name_builds_its_depth() {
+fn published_networks_have_the_depth_in_their_name() {
     for name in PUBLISHED {
         let config = config(name);
         assert_eq!(config.name().to_string(), *name);
@@ -85,7 +86,7 @@ fn every_published_name_builds_its_depth() {
 }
 
 #[test]
-fn summaries_count_what_the_modules_hold() {
+fn summaries_match_the_modules() {
     let names = [
         "resnet18",
         "plain34",
@@ -100,7 +101,7 @@ fn summaries_count_what_the_modules_hold() {
     ];
     for name in names {
         for shortcut in [ShortcutOption::Projection, ShortcutOption::ProjectAll, ShortcutOption::ZeroPad] {
-            for norm in [Norm::Batch, Norm::None] {
+            for &norm in Norm::VARIANTS {
                 let config = NetworkConfig::new(name.parse().unwrap(), [2, 16, 16], 7).with_width(16);
                 let config = config.with_shortcut(shortcut).with_norm(norm);
                 let counted = summary::trainable_parameters(&config.init(&device())) as u64;
@@ -111,7 +112,7 @@ fn summaries_count_what_the_modules_hold() {
 }
 
 #[test]
-fn a_plain_net_has_its_twins_weights() {
+fn plain_networks_have_the_weights_of_their_residual_twins() {
     for [plain, residual] in [["plain50", "resnet50"], ["preact_plain29", "preact_resnet29"], ["plain18", "resnet18"]] {
         let [plain, mut residual] = [plain, residual].map(|name| parameters(&small(name).init(&device())));
         residual.retain(|path, _| !path.contains(".shortcut."));
@@ -120,14 +121,14 @@ fn a_plain_net_has_its_twins_weights() {
 }
 
 #[test]
-fn a_pre_activation_block_with_a_zero_last_layer_is_the_identity() {
+fn zero_init_makes_pre_activation_blocks_the_identity() {
     let blocks = BlockOptions { shortcut: ShortcutOption::ZeroPad, ..BlockOptions::default() };
     for name in ["preact_resnet20", "preact_resnet29"] {
         let config = small(name).with_blocks(blocks).with_init(InitConfig { seed: 1, zero_init: true });
         let network = config.init(&device());
         let block = &conv(&network).layer1.blocks[1];
         let channels = config.stages()[0].channels;
-        // Negative values pass too: nothing comes after the addition.
+        // Negative values also pass, because no ReLU follows the addition.
         let a = non_negative([2, channels, 5, 5]) - 1.0;
         block.forward(a.clone()).into_data().assert_eq(&a.into_data(), true);
         let plain = config.with_kind(BlockKind::Plain).init(&device());
@@ -137,7 +138,7 @@ fn a_pre_activation_block_with_a_zero_last_layer_is_the_identity() {
 }
 
 #[test]
-fn gradients_of_bottlenecks_and_pre_activation_agree_with_finite_differences() {
+fn bottleneck_and_pre_activation_gradients_match_finite_differences() {
     let device = device().autodiff();
     let bottleneck = |stride, groups| Bottleneck { channels: 4, groups, stride };
     for (stride, groups) in [(StrideAt::First, 1), (StrideAt::Middle, 2)] {
@@ -167,7 +168,7 @@ fn gradients_of_bottlenecks_and_pre_activation_agree_with_finite_differences() {
 }
 
 #[test]
-fn dilation_keeps_the_resolution_and_the_parameters() {
+fn output_stride_keeps_resolution_and_parameters() {
     let image = Tensor::<4>::ones([1, 3, 64, 64], &device());
     for (output_stride, sizes) in [(None, [16, 8, 4, 2]), (Some(16), [16, 8, 4, 4]), (Some(8), [16, 8, 8, 8])] {
         let config = NetworkConfig::new("resnet50".parse().unwrap(), [3, 64, 64], 10).with_width(4);
@@ -186,7 +187,7 @@ fn dilation_keeps_the_resolution_and_the_parameters() {
 }
 
 #[test]
-fn features_agree_with_the_forward_pass() {
+fn features_match_the_forward_pass() {
     for name in ["resnet20", "preact_resnet20", "resnet18", "dense-resnet8"] {
         let config = small(name);
         let network = config.init(&device());
@@ -204,7 +205,7 @@ fn features_agree_with_the_forward_pass() {
 }
 
 #[test]
-fn a_stage_is_a_part_of_a_network() {
+fn a_stage_computes_the_same_as_in_a_network() {
     let network = small("resnet20").with_seed(3).init(&device());
     let first = ConvPathConfig::new(4, 8).with_stride(2);
     let stage = StageConfig::new(first, 3).with_shortcut(ShortcutOption::ZeroPad);
@@ -216,7 +217,7 @@ fn a_stage_is_a_part_of_a_network() {
 }
 
 #[test]
-fn the_published_networks_by_function_are_those_by_name() {
+fn published_functions_match_published_names() {
     let by_function = [
         ("resnet18", resnet18(1000)),
         ("resnet34", resnet34(1000)),
@@ -246,9 +247,8 @@ fn the_published_networks_by_function_are_those_by_name() {
     }
 }
 
-/// What a setting does not name, it leaves.
 #[test]
-fn a_norm_leaves_the_shortcuts() {
+fn setting_one_option_keeps_the_others() {
     let config = resnet50(10).with_norm(Norm::None);
     assert_eq!(config.blocks.shortcut, ShortcutOption::Projection);
     assert_eq!(cifar_resnet(20).with_skip_strength(0.5).blocks.shortcut, ShortcutOption::ZeroPad);
@@ -256,7 +256,7 @@ fn a_norm_leaves_the_shortcuts() {
 }
 
 #[test]
-fn a_configuration_of_an_earlier_version_is_read() {
+fn configurations_of_earlier_versions_are_read() {
     let json = r#"{"family":"conv","image":[3,32,32],"classes":10,"stages":[3,3,3],"stem":"small","width":16,
         "shape":"basic","activation":"post","output_stride":null,
         "blocks":{"kind":"residual","shortcut":"zero-pad","skip_strength":1.0,"branch_scale":"one","norm":"batch",
@@ -267,7 +267,7 @@ fn a_configuration_of_an_earlier_version_is_read() {
 }
 
 #[test]
-fn blocks_survive_by_the_linear_rule_and_the_same_ones_every_time() {
+fn survivors_are_reproducible_and_follow_the_linear_decay_rule() {
     assert_eq!(survivors(1, 7, &[0.5; 64]), survivors(1, 7, &[0.5; 64]));
     assert_ne!(survivors(1, 7, &[0.5; 64]), survivors(1, 8, &[0.5; 64]));
     assert_ne!(survivors(1, 7, &[0.5; 64]), survivors(2, 7, &[0.5; 64]));
@@ -278,15 +278,16 @@ fn blocks_survive_by_the_linear_rule_and_the_same_ones_every_time() {
             *count += f64::from(u8::from(survives));
         }
     }
-    // The standard error of a fraction of 4000 is below 0.008.
+    // The standard error of a fraction of 4000 draws is below 0.008.
     for (count, p) in counts.iter().zip(probabilities) {
         assert!((count / 4000.0 - p).abs() < 0.035, "{count} of 4000 at {p}");
     }
 }
 
-/// With one block of survival probability ½: training is with or without it, inference in between.
+/// With one block of survival probability 1/2, a training step uses or skips the block, and inference halves its main
+/// path.
 #[test]
-fn stochastic_depth_drops_blocks_in_training_and_scales_them_in_inference() {
+fn stochastic_depth_skips_blocks_in_training_and_scales_them_in_inference() {
     let blocks = BlockOptions { last_survival: 0.5, ..BlockOptions::default() };
     for activation in [Activation::Post, Activation::Pre] {
         let config =
@@ -315,7 +316,7 @@ fn stochastic_depth_drops_blocks_in_training_and_scales_them_in_inference() {
 }
 
 #[test]
-fn frozen_parts_get_no_gradients_and_keep_their_statistics() {
+fn frozen_parts_get_no_gradients_and_keep_running_statistics() {
     let device = device().autodiff();
     for name in ["resnet8", "preact_resnet8"] {
         let network = small(name).init(&device).freeze_parts(&[Part::Stem, Part::Stage(1)]).unwrap();
@@ -331,7 +332,7 @@ fn frozen_parts_get_no_gradients_and_keep_their_statistics() {
         let moved: Vec<&String> = before.keys().filter(|path| before[*path] != after[*path]).collect();
         assert!(!moved.is_empty() && moved.iter().all(|path| path.contains("running_") && !path.starts_with("layer1")));
     }
-    // The network that is asked for a part it has not is still there, and still trains.
+    // After an error, the network is unchanged and still trains.
     let network = small("resnet8").init(&device);
     let error = network.freeze_parts(&[Part::Stem, Part::Stage(4)]).unwrap_err();
     assert_eq!(error.to_string(), "the network has no part layer4, only stem, layer1, layer2, layer3, head");
@@ -339,24 +340,24 @@ fn frozen_parts_get_no_gradients_and_keep_their_statistics() {
     assert!(gradients(&network, &grads).contains_key("conv1.weight"));
 }
 
-/// Gives every tensor random values, running statistics too.
-struct Shake;
+/// Gives every tensor random values, including running statistics.
+struct Randomize;
 
-impl ModuleMapper for Shake {
+impl ModuleMapper for Randomize {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let (id, tensor, mapper) = param.consume();
         let noise = tensor.random_like(Distribution::Uniform(0.5, 1.5));
-        let shaken = if D == 1 { noise } else { tensor * noise };
-        Param::from_mapped_value(id, shaken, mapper)
+        let random = if D == 1 { noise } else { tensor * noise };
+        Param::from_mapped_value(id, random, mapper)
     }
 }
 
 #[test]
-fn folded_batch_norms_compute_the_same() {
+fn folding_batch_norms_keeps_the_output() {
     for name in
         ["resnet20", "preact_resnet20", "preact_resnet29", "resnet50", "plain34", "resnext50_32x4d", "dense-resnet8"]
     {
-        let network = small(name).with_width(16).init(&device()).map(&mut Shake);
+        let network = small(name).with_width(16).init(&device()).map(&mut Randomize);
         let images = Tensor::random([2, 3, 16, 16], Distribution::Normal(0.0, 1.0), &device());
         let whole: Vec<f32> = network.forward(images.clone()).into_data().iter::<f32>().collect();
         let folded_network = network.fold_batch_norm();
@@ -371,7 +372,7 @@ fn folded_batch_norms_compute_the_same() {
 }
 
 #[test]
-fn a_new_head_has_the_new_classes_and_leaves_the_rest() {
+fn with_head_changes_only_the_head() {
     for name in ["resnet8", "dense-resnet8"] {
         let config = NetworkConfig::new(name.parse().unwrap(), [3, 8, 8], 10);
         let network = config.init(&device());
@@ -386,9 +387,9 @@ fn a_new_head_has_the_new_classes_and_leaves_the_rest() {
 }
 
 #[test]
-fn networks_that_cannot_be_are_refused() {
+fn invalid_networks_are_rejected() {
     let error = |config: NetworkConfig| config.validate().unwrap_err().to_string();
-    assert!(error(config("resnet18").with_output_stride(8)).contains("left alone for basic blocks"));
+    assert!(error(config("resnet18").with_output_stride(8)).contains("unset for basic blocks"));
     assert!(error(config("resnet50").with_output_stride(12)).contains("one of [4, 8, 16, 32], not 12"));
     assert!(error(NetworkConfig::conv([3, 8, 8], 10, [])).contains("the number of stages must be 1 to 4"));
     assert!(error(NetworkConfig::conv([3, 8, 8], 10, [1, 0])).contains("blocks in a stage must be at least 1"));

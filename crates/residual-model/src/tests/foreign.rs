@@ -1,4 +1,4 @@
-//! Blocks, stages and networks inside modules of one's own, as those of `burn::nn` are used.
+//! Blocks, stages and networks as fields of user-defined modules.
 
 use super::{device, gradients, non_negative, parameters};
 use crate::*;
@@ -31,7 +31,7 @@ impl TwoBlocks {
     }
 }
 
-/// A row of blocks between layers of Burn's, a pre-activation block and a stage; the last block is used twice.
+/// Residual blocks, a pre-activation block and a stage between layers of Burn. The last residual block is used twice.
 #[derive(Module, Debug)]
 struct Mixed {
     conv: Conv2d,
@@ -62,7 +62,7 @@ impl Mixed {
     }
 }
 
-/// A student that learns to embed as its teacher does.
+/// Two networks in one module.
 #[derive(Module, Debug)]
 struct Pair {
     student: Network,
@@ -91,8 +91,8 @@ fn loss<const D: usize>(output: Tensor<D>) -> Tensor<1> {
     (output * weights).sum()
 }
 
-/// Every parameter has an id and a gradient of its own, and one step of SGD moves each by exactly that.
-fn trains<M: Module>(module: M, forward: impl Fn(&M) -> Tensor<1>) {
+/// Asserts that every parameter has its own id and gradient, and that one step of SGD moves it by its gradient.
+fn assert_trains<M: Module>(module: M, forward: impl Fn(&M) -> Tensor<1>) {
     let all = ids(&module);
     assert_eq!(all.iter().map(|id| id.val()).collect::<BTreeSet<_>>().len(), all.len(), "ids are shared");
     let before = parameters(&module);
@@ -118,28 +118,28 @@ fn images(device: &Device) -> Tensor<4> {
 }
 
 #[test]
-fn two_blocks_in_a_module_train_apart() {
+fn two_blocks_in_a_module_train_independently() {
     let device = device().autodiff();
     let x = non_negative([5, 6]).to_device(&device);
-    trains(TwoBlocks::new(&device), |module| loss(module.forward(x.clone())));
+    assert_trains(TwoBlocks::new(&device), |module| loss(module.forward(x.clone())));
 }
 
 #[test]
-fn blocks_train_beside_layers_of_burns() {
+fn blocks_train_with_layers_of_burn() {
     let device = device().autodiff();
-    trains(Mixed::new(&device), |module| loss(module.forward(images(&device))));
+    assert_trains(Mixed::new(&device), |module| loss(module.forward(images(&device))));
 }
 
 #[test]
-fn two_networks_in_a_module_train_apart() {
+fn two_networks_in_a_module_train_independently() {
     let device = device().autodiff();
-    trains(Pair::new(&device), |module| loss(module.forward(images(&device))));
+    assert_trains(Pair::new(&device), |module| loss(module.forward(images(&device))));
 }
 
-/// Kernels and Burn's operations sum in different orders, so their numbers agree to rounding and no further: equal bits
-/// would be the same code twice.
+/// Kernels and Burn's operations sum in different orders, so their results differ by rounding errors. Equal bits would
+/// mean that the same code ran twice.
 #[test]
-fn the_kernels_run_inside_a_module_of_ones_own() {
+fn kernels_run_in_user_defined_modules() {
     let device = device().autodiff();
     assert_eq!(Kernels::on(&device), Kernels::Fused);
     let module = Mixed::new(&device);
@@ -154,7 +154,7 @@ fn the_kernels_run_inside_a_module_of_ones_own() {
 }
 
 #[test]
-fn records_of_such_a_module_save_and_load() {
+fn records_of_user_defined_modules_save_and_load() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("mixed.bpk");
     let module = Mixed::new(&device());
@@ -162,7 +162,7 @@ fn records_of_such_a_module_save_and_load() {
     let loaded = Mixed::new(&device()).load_record(ModuleRecord::load(&path).unwrap());
     assert_eq!(parameters(&loaded), parameters(&module));
     loaded.forward(images(&device())).into_data().assert_eq(&module.forward(images(&device())).into_data(), true);
-    // The optimizer's state belongs to ids, which Burn's records keep.
+    // Burn's records keep the parameter ids, which are the keys of the optimizer's state.
     let restored: BTreeMap<String, ParamId> = by_path(&loaded);
     assert!(by_path(&module).iter().all(|(path, id)| path.contains(".running_") || restored[path] == *id));
 }
@@ -176,7 +176,7 @@ fn by_path<M: Module>(module: &M) -> BTreeMap<String, ParamId> {
 }
 
 #[test]
-fn a_file_without_ids_has_the_same_bytes_and_gives_new_ids() {
+fn burnpack_bytes_are_reproducible_and_load_with_new_ids() {
     let network = || cifar_resnet(8).with_width(4).with_seed(3).init(&device());
     let bytes = parameters::to_burnpack(&network()).unwrap();
     assert_eq!(bytes, parameters::to_burnpack(&network()).unwrap());
@@ -197,14 +197,14 @@ fn clones_and_forks_keep_values_and_ids() {
     assert_eq!((parameters(&clone), ids(&clone)), (parameters(&module), ids(&module)));
     let fork = module.clone().fork(&device());
     assert_eq!((parameters(&fork), ids(&fork)), (parameters(&module), ids(&module)));
-    // A fork to a device that records gradients trains, after `train`.
+    // After `train`, a fork to an autodiff device trains.
     let training = module.clone().fork(&device().autodiff()).train();
     let x = non_negative([5, 6]).to_device(&device().autodiff());
-    trains(training, |module| loss(module.forward(x.clone())));
+    assert_trains(training, |module| loss(module.forward(x.clone())));
 }
 
 #[test]
-fn a_part_without_gradients_stays_and_the_rest_trains() {
+fn frozen_blocks_stay_and_the_others_train() {
     let device = device().autodiff();
     let x = non_negative([5, 6]).to_device(&device);
     for freeze in [Module::no_grad as fn(PlainBlock<DensePath>) -> _, Module::freeze] {
@@ -224,13 +224,13 @@ fn a_part_without_gradients_stays_and_the_rest_trains() {
 }
 
 #[test]
-fn a_block_without_a_seed_draws_its_own_weights_by_burns_seed() {
+fn blocks_without_a_seed_draw_different_weights() {
     let block = || PlainBlockConfig::new(ConvPathConfig::new(8, 8)).init(&device());
     let weights = |block: &PlainBlock<ConvPath>| block.main_path.conv1.weight.val().into_data();
     assert_ne!(weights(&block()), weights(&block()));
     let seeded = || PlainBlockConfig::new(ConvPathConfig::new(8, 8)).with_seed(5).init(&device());
     assert_eq!(weights(&seeded()), weights(&seeded()));
-    // Those of Burn's own initialiser: He's normal distribution; biases, where there is no norm, are zero.
+    // Burn's initialiser draws them from He's normal distribution. Without a norm, there are biases, which are zero.
     let path = ConvPathConfig::new(64, 64).with_norm(Norm::None).init(&device());
     let values: Vec<f64> = path.conv1.weight.val().into_data().iter::<f64>().collect();
     let variance = values.iter().map(|w| w * w).sum::<f64>() / values.len() as f64;
@@ -240,7 +240,7 @@ fn a_block_without_a_seed_draws_its_own_weights_by_burns_seed() {
 }
 
 #[test]
-fn an_empty_batch_has_an_empty_output_and_leaves_the_statistics() {
+fn an_empty_batch_gives_an_empty_output_and_keeps_running_statistics() {
     for device in [device(), device().autodiff()] {
         let dense = PlainBlockConfig::new(DensePathConfig::new(6, 8)).init(&device);
         assert_eq!(dense.forward(Tensor::<2>::zeros([0, 6], &device)).dims(), [0, 8]);
@@ -259,8 +259,8 @@ fn an_empty_batch_has_an_empty_output_and_leaves_the_statistics() {
 }
 
 #[test]
-#[should_panic(expected = "axis 1 of an input of shape [2, 3, 8, 8] must have the channels of the first layer")]
-fn an_input_of_other_channels_is_refused() {
+#[should_panic(expected = "axis 1 of an input of shape [2, 3, 8, 8] must match the input channels of the first layer")]
+fn inputs_with_wrong_channels_are_rejected() {
     PlainBlockConfig::new(ConvPathConfig::new(4, 4))
         .init(&device())
         .forward(Tensor::<4>::ones([2, 3, 8, 8], &device()));
@@ -268,19 +268,19 @@ fn an_input_of_other_channels_is_refused() {
 
 #[test]
 #[should_panic(expected = "channels must be at least 1")]
-fn a_path_without_channels_is_refused() {
+fn zero_channels_are_rejected() {
     ConvPathConfig::new(4, 0).init(&device());
 }
 
 #[test]
-#[should_panic(expected = "3 groups do not divide 4 and 4 channels")]
-fn groups_that_do_not_divide_the_channels_are_refused() {
+#[should_panic(expected = "4 input channels and 4 output channels must be divisible by 3 groups")]
+fn groups_that_do_not_divide_the_channels_are_rejected() {
     let bottleneck = Bottleneck { channels: 4, groups: 3, stride: StrideAt::Middle };
     PlainBlockConfig::new(ConvPathConfig::new(8, 8).bottleneck(bottleneck)).init(&device());
 }
 
 #[test]
 #[should_panic(expected = "dense networks have no stem")]
-fn a_dense_network_has_no_stem_to_choose() {
+fn setting_the_stem_of_a_dense_network_panics() {
     let _ = dense_resnet(4, 8, 2).with_stem(Stem::Large);
 }

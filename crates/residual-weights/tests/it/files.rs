@@ -1,4 +1,4 @@
-//! Files of every format and naming, and files that are broken.
+//! Files of every format and naming scheme, and damaged files.
 
 use burn::tensor::{Device, Tensor};
 use residual_model::{Network, NetworkConfig};
@@ -13,7 +13,7 @@ fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/files").join(name)
 }
 
-/// The network of the files: `resnet8` of width 4.
+/// The network of the test files: `resnet8` with width 4.
 fn config() -> NetworkConfig {
     NetworkConfig::new("resnet8".parse().unwrap(), [3, 16, 16], 10).with_width(4)
 }
@@ -31,14 +31,14 @@ fn loaded(name: &str) -> Network {
 fn refused(path: &Path) -> String {
     let mut ours = network(1);
     let error = Checkpoint::read(path).and_then(|checkpoint| load(&mut ours, &checkpoint, &LoadOptions::default()));
-    assert_eq!(tensors(&ours), tensors(&network(1)), "the network is untouched");
-    let text = error.expect_err("it is refused").to_string();
+    assert_eq!(tensors(&ours), tensors(&network(1)), "the network was changed");
+    let text = error.expect_err("the file was accepted").to_string();
     assert!(!text.contains('\n') && text.contains(path.file_name().unwrap().to_str().unwrap()), "{text}");
     text
 }
 
 #[test]
-fn every_format_and_naming_gives_the_same_network() {
+fn every_format_and_naming_scheme_loads_the_same_network() {
     let expected = tensors(&loaded("tiny.safetensors"));
     assert_ne!(expected, tensors(&network(1)));
     for name in ["tiny.pth", "tiny-legacy.pth", "tiny-module-nested.th"] {
@@ -48,7 +48,7 @@ fn every_format_and_naming_gives_the_same_network() {
 }
 
 #[test]
-fn what_is_saved_loads_back_and_gives_the_same_scores() {
+fn saved_networks_load_back_with_the_same_logits() {
     let folder = tempfile::tempdir().unwrap();
     let images = Tensor::<4>::ones([2, 3, 16, 16], &Device::flex());
     for name in ["resnet8", "plain8", "preact_resnet20", "dense-resnet6", "resnet18", "resnext50_32x4d"] {
@@ -65,7 +65,7 @@ fn what_is_saved_loads_back_and_gives_the_same_scores() {
     assert!(matches!(save(&network(0), &folder.path().join("net.pth")), Err(WeightsError::Extension { .. })));
 }
 
-/// Names and shapes that torchvision's `load_state_dict(strict=True)` wants.
+/// Compares with the names and shapes that torchvision's `load_state_dict(strict=True)` requires.
 #[test]
 fn saved_files_have_torchvisions_names_and_shapes() {
     type Shapes = BTreeMap<String, Vec<usize>>;
@@ -83,7 +83,7 @@ fn saved_files_have_torchvisions_names_and_shapes() {
 }
 
 #[test]
-fn a_file_of_another_network_is_refused_by_name() {
+fn mismatched_tensors_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("other.safetensors");
     let write = |name: &str, classes: usize, width: usize| {
@@ -100,7 +100,7 @@ fn a_file_of_another_network_is_refused_by_name() {
     assert!(refused(&path).contains("wrong shape: bn1.bias is [5], not [4]"));
     write("resnet8", 7, 4);
     let text = refused(&path);
-    assert!(text.contains("fc.weight is [7, 16], not [10, 16]") && text.contains("the head alone differs"), "{text}");
+    assert!(text.contains("fc.weight is [7, 16], not [10, 16]") && text.contains("only the head differs"), "{text}");
     let mut ours = network(1);
     let options = LoadOptions { ignore_head: true, ..LoadOptions::default() };
     load(&mut ours, &Checkpoint::read(&path).unwrap(), &options).unwrap();
@@ -125,7 +125,6 @@ fn a_missing_tensor_is_named() {
 fn a_name_map_renames_by_regular_expressions() {
     let folder = tempfile::tempdir().unwrap();
     let (odd, map) = (folder.path().join("odd.safetensors"), folder.path().join("map.json"));
-    // The file is renamed by reading it through a map and back.
     let ours = loaded("tiny.safetensors");
     let values: Vec<(String, Vec<usize>, Vec<u8>)> = tensors(&ours)
         .into_iter()
@@ -138,7 +137,7 @@ fn a_name_map_renames_by_regular_expressions() {
     });
     fs::write(&odd, safetensors::serialize(views, None).unwrap()).unwrap();
     assert!(refused(&odd).contains("unknown: backbone/bn1.bias"));
-    // In the file's order, not the alphabet's.
+    // The patterns only work in the order of the file; in alphabetical order they do not.
     fs::write(&map, r#"{ "^backbone/": "a.", "^a\\.": "" }"#).unwrap();
     let options = LoadOptions { names: NameMap::read(&map).unwrap(), ..LoadOptions::default() };
     let mut theirs = network(1);
@@ -151,9 +150,9 @@ fn a_name_map_renames_by_regular_expressions() {
     }
 }
 
-/// timm's `resnetv2` counts stages from 0, calls norms `norm` and has a convolution for a head.
+/// timm's `resnetv2` numbers stages from 0, names norms `norm` and has a 1x1 convolution as head.
 #[test]
-fn timms_pre_activation_names_are_known() {
+fn timm_resnetv2_names_are_converted() {
     let config = NetworkConfig::new("preact_resnet18".parse().unwrap(), [3, 32, 32], 10).with_width(4);
     let ours = config.init(&Device::flex());
     let timm = |name: &str| {
@@ -190,7 +189,7 @@ fn timms_pre_activation_names_are_known() {
 }
 
 #[test]
-fn broken_files_are_errors() {
+fn damaged_files_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("broken");
     let check = |bytes: &[u8]| {
@@ -198,14 +197,14 @@ fn broken_files_are_errors() {
         refused(&path)
     };
     assert!(check(b"").contains("is empty"));
-    assert!(check(b"hello, this is no checkpoint at all").contains("is not a checkpoint"));
+    assert!(check(b"hello, this is no checkpoint at all").contains("is not a PyTorch, safetensors or burnpack file"));
     assert!(check(&[0; 64]).contains("is not"));
-    // A safetensors header that claims to be larger than memory.
+    // Safetensors headers that claim to be larger than memory.
     let huge = [&u64::MAX.to_le_bytes()[..], b"{\"a\":1}"].concat();
-    assert!(check(&huge).contains("is not a whole safetensors file"));
+    assert!(check(&huge).contains("is not a valid safetensors file"));
     let huge = [&(1u64 << 40).to_le_bytes()[..], b"{\"a\":1}"].concat();
-    assert!(check(&huge).contains("is not a whole safetensors file"));
-    // Each format cut at every length class, and with bytes flipped: an error, or what was there.
+    assert!(check(&huge).contains("is not a valid safetensors file"));
+    // Each format, truncated.
     let bpk = folder.path().join("tiny.bpk");
     save(&loaded("tiny.safetensors"), &bpk).unwrap();
     let formats = [file("tiny.pth"), file("tiny-legacy.pth"), file("tiny.safetensors"), bpk];
@@ -217,7 +216,7 @@ fn broken_files_are_errors() {
 }
 
 #[test]
-fn flipped_bytes_never_panic() {
+fn flipped_bits_never_panic() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("flipped");
     let bpk = folder.path().join("tiny.bpk");
@@ -235,7 +234,7 @@ fn flipped_bytes_never_panic() {
 }
 
 #[test]
-fn nothing_in_a_pickle_is_run() {
+fn code_in_a_pickle_is_not_executed() {
     let trace = Path::new("/tmp/residual-evil-ran");
     assert!(!trace.exists(), "remove {} first", trace.display());
     refused(&file("evil.pth"));

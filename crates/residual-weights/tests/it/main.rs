@@ -1,4 +1,4 @@
-//! Weights in and out, against PyTorch.
+//! Reading and writing weights, and parity with PyTorch.
 
 mod files;
 mod parity;

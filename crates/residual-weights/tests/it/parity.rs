@@ -1,6 +1,6 @@
-//! Every architecture against PyTorch: `scripts/parity.py` ran them there and recorded what came out.
+//! Compares every architecture with PyTorch's outputs, which `scripts/parity.py` recorded as fixtures.
 //!
-//! Both languages fill the weights from one closed formula, so the fixtures hold outputs alone.
+//! Both sides compute the weights by the same formula, so the fixtures need no weights.
 
 use burn::{
     module::{Module, ModuleMapper, Param},
@@ -11,11 +11,12 @@ use residual_weights::{names::torchvision, tensors};
 use serde::Deserialize;
 use std::{collections::BTreeMap, fs, io::Write, path::PathBuf};
 
-/// The largest relative difference allowed.
+/// The largest allowed relative difference.
 const TOLERANCE: f64 = 1e-4;
 
-/// What one ReLU that clips differently can do to an image's gradient.
-const ONE_CLIP: f64 = 5e-2;
+/// The largest allowed relative difference of the gradient of an image if the input of one ReLU has a different
+/// sign.
+const ONE_FLIP: f64 = 5e-2;
 
 #[derive(Deserialize)]
 struct Fixture {
@@ -30,9 +31,8 @@ struct Fixture {
 
 #[derive(Deserialize)]
 struct Pass {
-    /// What is added to the biases of norms. Far from 0, ReLUs seldom clip, and rounding does not decide
-    /// which do: without it the gradients of deep nets in training mode differ between any two orders of
-    /// summation.
+    /// A constant added to the biases of the norms. It moves most inputs of ReLUs away from 0, so that rounding does
+    /// not decide their sign. Without it, the gradients of deep nets in training mode depend on the order of summation.
     norm_bias: f64,
     logits: Recorded,
     stages: Vec<Recorded>,
@@ -42,7 +42,7 @@ struct Pass {
     running: BTreeMap<String, Running>,
 }
 
-/// A tensor's shape and norm, and its values or 128 of them spread evenly.
+/// A tensor's shape, its L2 norm, and its values, of which large tensors keep 128 at regular intervals.
 #[derive(Deserialize)]
 struct Recorded {
     shape: Vec<usize>,
@@ -57,7 +57,7 @@ struct Running {
     var: Vec<f64>,
 }
 
-/// The formula's values of a tensor's elements, in 0 … 1.
+/// The formula: maps each element index of the named tensor to a value in [0, 1).
 fn units(name: &str) -> impl Fn(usize) -> f64 {
     let hash = name.bytes().fold(2_166_136_261u32, |h, b| (h ^ u32::from(b)).wrapping_mul(16_777_619));
     move |index| unit(hash, index)
@@ -73,7 +73,7 @@ fn unit(hash: u32, index: usize) -> f64 {
     f64::from(x >> 8) / f64::from(1 << 24)
 }
 
-/// Fills a network from the formula.
+/// Fills a network with the formula's values.
 struct Fill {
     path: Vec<String>,
     norm_bias: f64,
@@ -108,7 +108,7 @@ impl ModuleMapper for Fill {
         };
         let unit = units(&name);
         let n = shape.iter().product();
-        // PyTorch's linear weights are transposed.
+        // The formula indexes PyTorch's `[out, in]` layout of linear weights, the transpose of Burn's.
         let index = |i: usize| if D == 2 { i % shape[1] * shape[0] + i / shape[1] } else { i };
         let values: Vec<f32> = (0..n).map(|i| (offset + scale * unit(index(i))) as f32).collect();
         let filled = Tensor::from_data(TensorData::new(values, shape), &tensor.device());
@@ -148,7 +148,7 @@ fn config(fixture: &Fixture) -> NetworkConfig {
     }
 }
 
-/// The largest difference, relative to the largest value.
+/// The largest absolute difference divided by the largest absolute value.
 fn difference(ours: &[f64], theirs: &[f64]) -> f64 {
     assert_eq!(ours.len(), theirs.len());
     let largest = theirs.iter().fold(0.0f64, |a, b| a.max(b.abs()));
@@ -167,7 +167,7 @@ impl Recorded {
         difference(&ours, &self.values).max((norm / self.norm - 1.0).abs())
     }
 
-    /// The difference of each image of the batch.
+    /// The relative difference of each image of the batch.
     fn differs_by_image(&self, gradient: Tensor<4>) -> Vec<f64> {
         let images = gradient.dims()[0];
         let values: Vec<f64> = gradient.into_data().iter::<f64>().collect();
@@ -178,12 +178,12 @@ impl Recorded {
     }
 }
 
-/// Largest relative differences.
+/// The largest relative differences of one pass.
 struct Differences {
     logits: f64,
     features: f64,
     gradient: f64,
-    /// The input gradient's, image by image.
+    /// The difference of the input gradient, for each image.
     images: Vec<f64>,
 }
 
@@ -192,14 +192,15 @@ impl Differences {
         self.logits.max(self.features).max(self.gradient)
     }
 
-    /// Whether all agree, but for the gradients of single images.
+    /// Whether everything agrees except for the gradients of single images.
     ///
-    /// A ReLU whose input is within rounding of 0 clips in one order of summation and not in another, and changes
-    /// the gradient of its image by up to some per cent. The images without such a one must agree.
-    fn agree_but_for_clips(&self) -> bool {
+    /// If the input of a ReLU is within rounding error of 0, its sign depends on the order of summation. A different
+    /// sign changes the gradient of that image by up to a few per cent. At least one image must agree within
+    /// `TOLERANCE`.
+    fn agree_except_sign_flips(&self) -> bool {
         let clean = self.images.iter().copied().fold(f64::INFINITY, f64::min);
         let strict = [self.logits, self.features, clean];
-        strict.iter().all(|&d| d <= TOLERANCE) && self.images.iter().all(|&d| d <= ONE_CLIP)
+        strict.iter().all(|&d| d <= TOLERANCE) && self.images.iter().all(|&d| d <= ONE_FLIP)
     }
 }
 
@@ -210,7 +211,7 @@ fn compare(fixture: &Fixture, network: &Network, pass: &Pass, device: &Device) -
     let logits = network.classify(embedding.clone());
     let cotangent = formula("cotangent", [fixture.batch, fixture.classes], device);
     let grads = (logits.clone() * cotangent).sum().backward();
-    let gradient = images.grad(&grads).expect("the images are tracked");
+    let gradient = images.grad(&grads).expect("the images require a gradient");
     assert_eq!(stages.len(), pass.stages.len());
     let features = stages.into_iter().zip(&pass.stages).map(|(ours, theirs)| theirs.differs(ours));
     Differences {
@@ -227,7 +228,7 @@ fn every_family_agrees_with_pytorch() {
     let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|path| path.extension().is_some_and(|e| e == "json"));
     files.sort();
-    assert!(files.len() >= 20, "fixtures are missing");
+    assert!(files.len() >= 20, "only {} fixtures", files.len());
     let device = Device::flex().autodiff();
     let mut table = format!("{:<18} inference: logits features gradient  training: logits features gradient\n", "net");
     let mut failures = Vec::new();
@@ -239,7 +240,7 @@ fn every_family_agrees_with_pytorch() {
         assert_eq!(config.summary().parameters(), fixture.parameters, "{}", fixture.net);
         let training = compare(&fixture, &network, &fixture.training, &device);
         let running = check_running(&fixture, &network);
-        // Frozen norms use their statistics, as in PyTorch's eval().
+        // Frozen norms use their running statistics, as in PyTorch's eval mode.
         let frozen = fill(config.init(&device), &fixture.inference).freeze();
         let inference = compare(&fixture, &frozen, &fixture.inference, &device);
 
@@ -249,15 +250,16 @@ fn every_family_agrees_with_pytorch() {
             fixture.net,
             rows.as_flattened().iter().map(|d| format!(" {d:>9.1e}")).collect::<String>()
         );
-        if !inference.agree_but_for_clips() || training.largest().max(running) > TOLERANCE {
+        if !inference.agree_except_sign_flips() || training.largest().max(running) > TOLERANCE {
             failures.push(fixture.net);
         }
     }
     let _ = std::io::stderr().write_all(table.as_bytes());
-    assert!(failures.is_empty(), "beyond {TOLERANCE}: {failures:?}\n{table}");
+    assert!(failures.is_empty(), "differences above {TOLERANCE}: {failures:?}\n{table}");
 }
 
-/// Running statistics after one step. Burn's variance is the biased one, PyTorch's the unbiased.
+/// The largest relative difference of the running statistics after one step. Burn averages the biased variance, PyTorch
+/// the unbiased one, so the recorded variances are converted first.
 fn check_running(fixture: &Fixture, network: &Network) -> f64 {
     let ours = tensors(network);
     let start = |name: String, offset: f64, scale: f64| {

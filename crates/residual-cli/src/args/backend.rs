@@ -1,0 +1,48 @@
+use super::words;
+use crate::Usage;
+use residual_backend::{Backend, BackendError, Hardware};
+use residual_model::Kernels;
+
+/// The backend and its kernels.
+#[derive(clap::Args)]
+pub(crate) struct BackendArgs {
+    /// Backend: see `residual devices` [default: BURN_DEVICE, else flex]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) backend: Option<String>,
+    /// Code that computes blocks on flex and ndarray [default: fused]
+    ///
+    /// fused: one kernel per block.
+    /// recompute: the same, but only each block's input is kept for the
+    /// backward pass, which recomputes the rest: less memory, more time.
+    /// reference: Burn's operations one by one.
+    #[arg(long, value_name = "KIND", verbatim_doc_comment, value_parser = words::<Kernels>())]
+    pub(crate) kernels: Option<Kernels>,
+    /// Short for --kernels recompute: less memory, more time, same result
+    #[arg(long)]
+    pub(crate) recompute: bool,
+}
+
+impl BackendArgs {
+    /// Opens the device and selects the kernels.
+    pub(crate) fn open(&self) -> anyhow::Result<(Backend, Hardware)> {
+        let backend = choose(self.backend.as_deref())?;
+        let hardware = backend.probe()?;
+        let kernels = match (self.kernels, self.recompute) {
+            (Some(Kernels::Reference), true) => {
+                return Err(Usage("--recompute cannot be combined with --kernels reference".into()).into());
+            }
+            (_, true) => Kernels::Recompute,
+            (kernels, false) => kernels.unwrap_or_default(),
+        };
+        kernels.select();
+        if kernels == Kernels::Recompute && Kernels::on(&hardware.device) == Kernels::Reference {
+            return Err(Usage(format!("recompute kernels need the backend flex or ndarray, not {backend}")).into());
+        }
+        Ok((backend, hardware))
+    }
+}
+
+/// The backend with this name, else the one in `BURN_DEVICE`, else flex.
+pub(crate) fn choose(name: Option<&str>) -> Result<Backend, BackendError> {
+    Backend::choose(name, std::env::var("BURN_DEVICE").ok().as_deref())
+}

@@ -1,0 +1,61 @@
+use super::{BackendArgs, NetworkArgs, StartArgs};
+use crate::{
+    Usage,
+    model::{Model, Weights},
+};
+use residual_data::Preprocessing;
+use residual_model::{NetName, NetworkConfig};
+
+/// Weights, the facts about them that their file may lack, and a device.
+#[derive(clap::Args)]
+pub(crate) struct ModelArgs {
+    #[command(flatten)]
+    pub(crate) start: StartArgs,
+    /// Network of the weights [default: from the file's card or the run]
+    #[arg(long)]
+    pub(crate) net: Option<NetName>,
+    /// Mean of each channel, for pixels from 0 to 1, separated by commas
+    #[arg(long, value_delimiter = ',', allow_negative_numbers = true)]
+    pub(crate) mean: Option<Vec<f32>>,
+    /// Standard deviation of each channel, separated by commas
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) std: Option<Vec<f32>>,
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+    #[command(flatten)]
+    pub(crate) backend: BackendArgs,
+}
+
+impl ModelArgs {
+    /// Opens the device and loads the network with its weights.
+    pub(crate) fn open(&self) -> anyhow::Result<Model> {
+        let weights = Weights::of(&self.start.resolve(false)?.unwrap_or_default())?;
+        let (_, hardware) = self.backend.open()?;
+        let (network, mut card) = weights.network(self.net, &self.network, &hardware.device.clone().inner())?;
+        match (&self.mean, &self.std) {
+            (Some(mean), Some(std)) => {
+                let (mean, std) = (mean.clone(), std.clone());
+                let [_, side, _] = image(&card.network);
+                let known = card.preprocessing.unwrap_or_else(|| Preprocessing::imagenet(side, side));
+                card.preprocessing = Some(Preprocessing { mean, std, ..known });
+            }
+            (None, None) => {}
+            _ => return Err(Usage("--mean and --std must be given together".into()).into()),
+        }
+        if let Some(preprocessing) = &card.preprocessing {
+            preprocessing.validate().map_err(Usage)?;
+        }
+        Ok(Model { network, card, data: weights.data, hardware })
+    }
+}
+
+/// The shape `[channels, height, width]` of a network's images. A dense network is taken to see square grey images.
+fn image(network: &NetworkConfig) -> [usize; 3] {
+    network.as_conv().map_or_else(
+        || {
+            let side = network.features().isqrt().max(1);
+            [1, side, side]
+        },
+        |conv| conv.image,
+    )
+}

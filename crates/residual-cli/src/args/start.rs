@@ -1,0 +1,40 @@
+use crate::Usage;
+use residual_train::Start;
+use std::path::PathBuf;
+
+/// The weights to start from.
+#[derive(clap::Args)]
+#[group(id = "start", multiple = true)]
+pub(crate) struct StartArgs {
+    /// File of weights, or the directory of a finished run
+    ///
+    /// Reads .pth, .pt, .th, .safetensors and .bpk.
+    #[arg(long, value_name = "FILE", conflicts_with = "pretrained")]
+    pub(crate) weights: Option<PathBuf>,
+    /// Published weights, downloaded if necessary
+    ///
+    /// `residual weights list` shows the names.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) pretrained: Option<String>,
+    /// JSON file that renames the weights' tensors
+    ///
+    /// It holds one object: regular expressions as keys, replacements as
+    /// values.
+    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
+    pub(crate) name_map: Option<PathBuf>,
+}
+
+impl StartArgs {
+    /// The weights that the flags name, if any, with absolute paths.
+    pub(crate) fn resolve(&self, ignore_head: bool) -> anyhow::Result<Option<Start>> {
+        if self.weights.is_none() && self.pretrained.is_none() {
+            if ignore_head || self.name_map.is_some() {
+                return Err(Usage("--ignore-head and --name-map need --weights or --pretrained".into()).into());
+            }
+            return Ok(None);
+        }
+        let absolute = |path: &Option<PathBuf>| path.as_ref().map(std::path::absolute).transpose();
+        let (weights, name_map) = (absolute(&self.weights)?, absolute(&self.name_map)?);
+        Ok(Some(Start { weights, pretrained: self.pretrained.clone(), ignore_head, name_map }))
+    }
+}

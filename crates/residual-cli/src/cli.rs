@@ -1,0 +1,142 @@
+//! The program's arguments: one variant per command, whose file in `commands` has its arguments and its code.
+
+use crate::{
+    commands::{
+        BenchArgs, CompareArgs, ConvertArgs, DataCommandArgs, DevicesArgs, EvalArgs, InspectArgs, ModelsArgs,
+        PredictArgs, RecipesArgs, ReportArgs, SummaryArgs, SweepArgs, TrainArgs, WeightsArgs, bench, compare, convert,
+        data, devices, eval, inspect, models, predict, recipes, report, summary, sweep, train, weights,
+    },
+    stop_on_ctrl_c,
+};
+use clap::{Parser, Subcommand};
+
+/// Trains plain and residual networks and shows what shortcuts do
+///
+/// `residual sweep` draws the figure of the ResNet lecture: training error
+/// against depth.
+#[derive(Parser)]
+#[command(name = "residual", version, verbatim_doc_comment)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    Sweep(SweepArgs),
+    Train(Box<TrainArgs>),
+    Report(ReportArgs),
+    Compare(CompareArgs),
+    Inspect(InspectArgs),
+    Predict(PredictArgs),
+    Eval(EvalArgs),
+    Models(ModelsArgs),
+    Summary(SummaryArgs),
+    Weights(WeightsArgs),
+    Convert(ConvertArgs),
+    Data(DataCommandArgs),
+    Recipes(RecipesArgs),
+    Bench(BenchArgs),
+    Devices(DevicesArgs),
+}
+
+impl Command {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::Sweep(args) => sweep(args, &stop_on_ctrl_c()?),
+            Self::Train(args) => train(args, &stop_on_ctrl_c()?),
+            Self::Report(args) => report(&args),
+            Self::Compare(args) => compare(&args),
+            Self::Inspect(args) => inspect(&args),
+            Self::Predict(args) => predict(&args),
+            Self::Eval(args) => eval(&args),
+            Self::Models(args) => models(&args),
+            Self::Summary(args) => summary(&args),
+            Self::Weights(args) => weights(&args),
+            Self::Convert(args) => convert(&args),
+            Self::Data(args) => data(&args),
+            Self::Recipes(args) => recipes(&args),
+            Self::Bench(args) => bench(args),
+            Self::Devices(args) => devices(&args),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::command_line::split;
+    use clap::CommandFactory;
+
+    /// Calls `f` with every command and subcommand, and with the words that name it.
+    fn for_each_command(f: &mut impl FnMut(&str, &clap::Command)) {
+        fn walk(path: &str, command: &clap::Command, f: &mut impl FnMut(&str, &clap::Command)) {
+            f(path, command);
+            for child in command.get_subcommands() {
+                walk(&format!("{path} {}", child.get_name()), child, f);
+            }
+        }
+        walk("residual", &Args::command(), f);
+    }
+
+    /// Every flag of every command, such as `--out`.
+    pub(crate) fn flags() -> Vec<String> {
+        let mut flags = Vec::new();
+        for_each_command(&mut |_, command| {
+            flags.extend(command.get_arguments().filter_map(|arg| Some(format!("--{}", arg.get_long()?))));
+        });
+        flags
+    }
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_argument_has_help() {
+        let mut commands = 0;
+        for_each_command(&mut |path, command| {
+            let has_text =
+                |help: Option<&clap::builder::StyledStr>| help.is_some_and(|text| !text.to_string().is_empty());
+            assert!(has_text(command.get_about()), "{path} has no help");
+            for arg in command.get_arguments() {
+                assert!(has_text(arg.get_help()), "{path}: {} has no help", arg.get_id());
+            }
+            commands += 1;
+        });
+        assert!(commands > 15);
+    }
+
+    /// `--help` indents the help of an argument by 10 columns, and does not wrap.
+    #[test]
+    fn help_fits_into_80_columns() {
+        let check = |path: &str, texts: [Option<&clap::builder::StyledStr>; 3], columns: usize| {
+            for line in texts.into_iter().flatten().map(ToString::to_string).collect::<Vec<_>>().join("\n").lines() {
+                assert!(line.chars().count() <= columns, "{path}: more than {columns} columns: {line}");
+            }
+        };
+        for_each_command(&mut |path, command| {
+            check(path, [command.get_about(), None, None], 69);
+            check(path, [command.get_long_about(), command.get_after_help(), command.get_after_long_help()], 80);
+            for arg in command.get_arguments() {
+                check(&format!("{path} {}", arg.get_id()), [arg.get_help(), arg.get_long_help(), None], 70);
+            }
+        });
+    }
+
+    #[test]
+    fn every_example_in_help_parses() {
+        let mut examples = 0;
+        for_each_command(&mut |path, command| {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in help.lines().map(str::trim).filter(|line| line.starts_with("residual ")) {
+                if let Err(error) = Args::try_parse_from(split(line)) {
+                    panic!("{path}: {line}: {error}");
+                }
+                examples += 1;
+            }
+        });
+        assert!(examples > 25);
+    }
+}

@@ -1,0 +1,260 @@
+use super::{TrainArgs, progress::observer};
+use crate::{
+    Interrupted, Usage,
+    args::BackendArgs,
+    command_line::quoted,
+    model::Weights,
+    output::{self, percent},
+};
+use residual_backend::{Backend, Hardware};
+use residual_model::{Kernels, Network, summary::thousands};
+use residual_train::{
+    Environment, Memory, OnNan, Outcome, RunDir, Start, Status, StopFlag, TrainConfig, TrainError, Training,
+};
+use residual_weights::WeightsError;
+use std::{
+    fmt::Write,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Starts a new training, or prints what `--print-config` or `--dry-run` ask for.
+pub(super) fn start(args: &TrainArgs, stop: &StopFlag) -> anyhow::Result<()> {
+    let config = args.resolve()?;
+    config.validate()?;
+    if args.print_config {
+        return output::print_json(&config);
+    }
+    let (backend, hardware) = args.backend.open()?;
+    let memory = Memory::expected(&config, Kernels::on(&hardware.device)).map_err(TrainError::from)?;
+    if args.dry_run {
+        return dry_run(args, &config, backend, memory);
+    }
+    check_memory(&config, backend, memory)?;
+    if config.on_nan == OnNan::Rewind {
+        make_default(backend)?;
+    }
+    let mut training = Training::new(config.clone(), hardware.device.clone())?;
+    if let Some(start) = &config.start {
+        training = training.with_network(started(&config, start, &hardware)?);
+    }
+    let path = args.out.clone().unwrap_or_else(|| default_path(&config));
+    let run = RunDir::create(&path, &config, &Environment::here(backend, &hardware), args.force)?;
+    announce(&config, backend, &hardware, &path);
+    finish(training, &config, run, stop, args)
+}
+
+/// Resumes the training in a run directory from its newest usable checkpoint.
+pub(super) fn resume(args: &TrainArgs, path: &Path, stop: &StopFlag) -> anyhow::Result<()> {
+    let run = RunDir::open(path)?.locked()?;
+    let config = run.config()?;
+    if run.is_finished() {
+        eprintln!("{} is finished; nothing to resume", path.display());
+        let network = config.network.name().to_string();
+        let value =
+            serde_json::json!({ "run": path.display().to_string(), "network": network, "status": Status::Finished });
+        return if args.json { output::print_json(&value) } else { Ok(()) };
+    }
+    // The backend and kernels that the training began with, unless flags name others.
+    let began = run.environment()?;
+    let BackendArgs { backend, kernels, recompute } = &args.backend;
+    let same = backend.as_ref().is_none_or(|name| *name == began.backend) && kernels.is_none() && !recompute;
+    let backend_args = BackendArgs {
+        kernels: if same { Some(began.kernels) } else { *kernels },
+        recompute: *recompute,
+        backend: backend.clone().or(Some(began.backend)),
+    };
+    let (backend, hardware) = backend_args.open()?;
+    let memory = Memory::expected(&config, Kernels::on(&hardware.device)).map_err(TrainError::from)?;
+    check_memory(&config, backend, memory)?;
+    make_default(backend)?;
+    let mut training = Training::new(config.clone(), hardware.device.clone())?;
+    announce(&config, backend, &hardware, path);
+    let latest = run.latest(&hardware.device, args.older_checkpoint).map_err(|error| {
+        if args.older_checkpoint {
+            anyhow::Error::from(error)
+        } else {
+            anyhow::anyhow!("{error}; use the previous checkpoint with --older-checkpoint")
+        }
+    })?;
+    match latest {
+        Some(checkpoint) => {
+            eprintln!("resuming after epoch {}, iteration {}", checkpoint.epoch(), checkpoint.iteration());
+            training = training.from_checkpoint(checkpoint);
+        }
+        // A failed training may have measured an epoch and then been unable to write its checkpoint.
+        None if run.status() != Some(Status::Failed) && !run.metrics()?.is_empty() => {
+            let path = path.display();
+            anyhow::bail!("{path} has metrics but no checkpoint to resume from; start again with --out and --force");
+        }
+        None => {
+            eprintln!("no checkpoint yet: starting from the beginning");
+            if let Some(start) = &config.start {
+                training = training.with_network(started(&config, start, &hardware)?);
+            }
+        }
+    }
+    finish(training, &config, run, stop, args)
+}
+
+/// Fails if a training needs more memory than there is.
+fn check_memory(config: &TrainConfig, backend: Backend, memory: Memory) -> anyhow::Result<()> {
+    if on_the_cpu(backend) && memory.total() > Memory::available() {
+        let (needed, available) = (gibibytes(memory.total()), gibibytes(Memory::available()));
+        let name = config.network.name();
+        let text = format!(
+            "{name} with batch size {} needs about {needed} of memory, but only {available} are available; try \
+             --recompute, or a smaller --batch-size with --accumulate",
+            config.batch_size
+        );
+        return Err(Usage(text).into());
+    }
+    Ok(())
+}
+
+/// Whether the backend keeps tensors in main memory.
+fn on_the_cpu(backend: Backend) -> bool {
+    matches!(backend, Backend::Flex | Backend::NdArray | Backend::Cpu)
+}
+
+fn gibibytes(bytes: u64) -> String {
+    format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
+}
+
+/// Prints the expected peak memory of a training.
+fn dry_run(args: &TrainArgs, config: &TrainConfig, backend: Backend, memory: Memory) -> anyhow::Result<()> {
+    let (total, available) = (memory.total(), Memory::available());
+    if args.json {
+        return output::print_json(&serde_json::json!({
+            "network": config.network.name().to_string(),
+            "batch_size": config.batch_size,
+            "backend": backend.to_string(),
+            "bytes": memory,
+            "total": total,
+            "available": available,
+        }));
+    }
+    let Memory { program, data, weights, optimizer, activations, workspace } = memory;
+    let parts = [
+        ("program", program),
+        ("data", data),
+        ("weights", weights),
+        ("gradients and optimizer", optimizer),
+        ("activations", activations),
+        ("workspace", workspace),
+        ("total", total),
+    ];
+    let (name, batch) = (config.network.name(), config.batch_size);
+    let mut text = format!("{name} on {}, batch size {batch}, {backend}: expected peak memory\n\n", config.data);
+    for (part, bytes) in parts {
+        let _ = writeln!(text, "{part:<24} {:>9.1} MiB", bytes as f64 / f64::from(1 << 20));
+    }
+    if on_the_cpu(backend) {
+        let _ = writeln!(text, "\nthis machine has {}", gibibytes(available));
+    } else {
+        text += "\nthe estimate is for CPUs; on this device, all but program and data are in device memory\n";
+    }
+    output::print(&text)
+}
+
+/// The network of a training that starts from given weights.
+fn started(config: &TrainConfig, start: &Start, hardware: &Hardware) -> anyhow::Result<Network> {
+    let mut network = config.init(&hardware.device.clone().autodiff());
+    match Weights::of(start)?.put_into(&mut network) {
+        Err(WeightsError::Mismatch { differences, .. }) if differences.only_head_differs() => {
+            anyhow::bail!("the head of the weights has a different number of classes; leave it out with --ignore-head")
+        }
+        result => result.map(|()| network).map_err(Into::into),
+    }
+}
+
+/// Makes the backend Burn's default, by restarting the program with `BURN_DEVICE` set.
+///
+/// Burn restores an optimizer's state on its default device, which only this environment variable can change. Without
+/// it the default is the first backend compiled in, even if its hardware is missing.
+fn make_default(backend: Backend) -> anyhow::Result<()> {
+    const BURN_DEVICE: &str = "BURN_DEVICE";
+    if std::env::var(BURN_DEVICE).is_ok_and(|name| name == backend.name()) {
+        return Ok(());
+    }
+    let mut again = Command::new(std::env::current_exe()?);
+    again.args(std::env::args_os().skip(1)).env(BURN_DEVICE, backend.name());
+    #[cfg(unix)]
+    return Err(std::os::unix::process::CommandExt::exec(&mut again).into());
+    #[cfg(not(unix))]
+    #[allow(clippy::exit)]
+    std::process::exit(again.status()?.code().unwrap_or(1));
+}
+
+/// Runs a training and prints its result.
+fn finish(
+    training: Training,
+    config: &TrainConfig,
+    run: RunDir,
+    stop: &StopFlag,
+    args: &TrainArgs,
+) -> anyhow::Result<()> {
+    let path = run.path().to_path_buf();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let outcome = training
+        .with_stop(stop.clone())
+        .with_observer(observer(config))
+        .with_checkpoint_every(args.checkpoint_every)
+        .with_workers(args.workers.unwrap_or(cores))
+        .in_dir(run)
+        .run()?;
+    if outcome.status == Status::Interrupted {
+        return Err(Interrupted(format!(
+            "stopped in epoch {} after iteration {}; resume with `residual train --resume {}`",
+            outcome.epochs + 1,
+            outcome.iterations,
+            quoted(&path.display().to_string())
+        ))
+        .into());
+    }
+    if args.json {
+        return output::print_json(&serde_json::json!({
+            "run": path.display().to_string(),
+            "network": config.network.name().to_string(),
+            "status": outcome.status,
+            "epochs": outcome.epochs,
+            "iterations": outcome.iterations,
+            "train": outcome.train,
+            "test": outcome.test,
+            "seconds": outcome.seconds,
+        }));
+    }
+    output::print(&report(config, &outcome, &path))
+}
+
+fn report(config: &TrainConfig, outcome: &Outcome, path: &Path) -> String {
+    let early = if outcome.status == Status::StoppedEarly {
+        format!("stopped early after epoch {}: the test loss did not improve any further\n", outcome.epochs)
+    } else {
+        String::new()
+    };
+    format!(
+        "{early}{}: training error {}, test error {}, {:.1} s\nwritten to {}\n",
+        config.network.name(),
+        percent(outcome.train.error),
+        percent(outcome.test.error),
+        outcome.seconds,
+        path.display()
+    )
+}
+
+fn announce(config: &TrainConfig, backend: Backend, hardware: &Hardware, path: &Path) {
+    eprintln!(
+        "{} ({} parameters) on {}, {backend} ({}), seed {}, in {}",
+        config.network.name(),
+        thousands(config.network.summary().parameters()),
+        config.data,
+        hardware.name,
+        config.seed,
+        path.display()
+    );
+}
+
+fn default_path(config: &TrainConfig) -> PathBuf {
+    PathBuf::from("runs").join(format!("{}-{}-{}", config.network.name(), config.data, config.seed))
+}

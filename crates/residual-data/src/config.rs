@@ -1,0 +1,299 @@
+use crate::{
+    DataError, DataName, Dataset, Folder, Images, Normalization, Normalize, Preprocessing, Subset, Synthetic,
+    cifar::{CIFAR10, CIFAR100},
+    digits, mnist,
+};
+use serde::{Deserialize, Serialize};
+use std::{fmt, path::PathBuf, sync::Arc};
+
+impl DataName {
+    /// Loads the dataset from its default folder, normalised by the mean and standard deviation of its training pixels.
+    ///
+    /// # Errors
+    /// If its files are missing or invalid.
+    pub fn load(self) -> Result<Dataset, DataError> {
+        DataConfig::from(self).load()
+    }
+
+    /// The training and the test images, without normalisation. Pixels are in 0 to 1, except in [`Synthetic`] images.
+    ///
+    /// # Errors
+    /// If its files are missing or invalid.
+    pub fn images(self) -> Result<(Images, Images), DataError> {
+        DataConfig::from(self).images()
+    }
+}
+
+/// A dataset, the folder of its files, and the selection and normalisation of its samples.
+///
+/// Serialises to the name alone if all other fields have their default values.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Repr", into = "Repr")]
+pub struct DataConfig {
+    /// The dataset.
+    pub name: DataName,
+    /// The folder of its files; `None` for [`DataName::default_dir`].
+    pub dir: Option<PathBuf>,
+    /// The side of the square that images of a [`Folder`] are cropped to, in pixels; 224 if `None`.
+    pub side: Option<usize>,
+    /// Use only this many evenly spaced training samples, and at most this many evenly spaced test samples.
+    pub samples: Option<usize>,
+    /// The number of training samples to hold out for validation; they replace the test samples. They are the last
+    /// training samples, or evenly spaced ones of a [`Folder`], whose images are sorted by class.
+    pub validation: usize,
+    /// The statistics that normalise the pixels, computed on all training samples. A [`Folder`] is always normalised by
+    /// ImageNet's mean and standard deviation.
+    pub normalize: Normalize,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected the name of a dataset, such as \"cifar10\", or an object with a name")]
+enum Repr {
+    Name(DataName),
+    Full(Full),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Full {
+    name: DataName,
+    #[serde(default)]
+    dir: Option<PathBuf>,
+    #[serde(default)]
+    side: Option<usize>,
+    #[serde(default)]
+    samples: Option<usize>,
+    #[serde(default)]
+    validation: usize,
+    #[serde(default)]
+    normalize: Normalize,
+}
+
+impl From<Repr> for DataConfig {
+    fn from(repr: Repr) -> Self {
+        match repr {
+            Repr::Name(name) => name.into(),
+            Repr::Full(Full { name, dir, side, samples, validation, normalize }) => {
+                Self { name, dir, side, samples, validation, normalize }
+            }
+        }
+    }
+}
+
+impl From<DataConfig> for Repr {
+    fn from(config: DataConfig) -> Self {
+        if config == config.name.into() {
+            return Self::Name(config.name);
+        }
+        let DataConfig { name, dir, side, samples, validation, normalize } = config;
+        Self::Full(Full { name, dir, side, samples, validation, normalize })
+    }
+}
+
+impl From<DataName> for DataConfig {
+    fn from(name: DataName) -> Self {
+        Self { name, ..Self::default() }
+    }
+}
+
+impl fmt::Display for DataConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.name.fmt(f)
+    }
+}
+
+/// The properties of a dataset that a network and a training plan depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// `[channels, height, width]` of every image.
+    pub shape: [usize; 3],
+    /// The number of classes.
+    pub classes: usize,
+    /// The number of training samples.
+    pub train: usize,
+}
+
+/// The default side of a folder's images, in pixels.
+const DEFAULT_SIDE: usize = 224;
+
+impl DataConfig {
+    /// Loads the dataset, normalised by the statistics of its training pixels.
+    ///
+    /// # Errors
+    /// If its files are missing or invalid, or a setting is out of its range.
+    pub fn load(&self) -> Result<Dataset, DataError> {
+        if self.name == DataName::Folder {
+            return self.select(self.open_folder(self.folder_preprocessing())?);
+        }
+        let (train, test) = self.images()?;
+        self.select(Dataset::normalized(train, test, self.normalize)?)
+    }
+
+    /// Loads the dataset, normalised by the given means and standard deviations.
+    ///
+    /// # Errors
+    /// As [`Self::load`] and [`Normalization::check`].
+    pub fn load_normalized(&self, by: Normalization) -> Result<Dataset, DataError> {
+        if self.name == DataName::Folder {
+            let preprocessing = Preprocessing { mean: by.mean, std: by.std, ..self.folder_preprocessing() };
+            return self.select(self.open_folder(preprocessing)?);
+        }
+        let (train, test) = self.images()?;
+        self.select(Dataset::normalized_by(train, test, by)?)
+    }
+
+    /// The shape, the number of classes and the number of training samples. Loads the dataset only if these are not
+    /// known in advance.
+    ///
+    /// # Errors
+    /// As [`Self::load`] if the dataset must be loaded.
+    pub fn describe(&self) -> Result<Description, DataError> {
+        let (shape, classes, train) = match self.name {
+            DataName::Cifar10 => ([3, 32, 32], CIFAR10.classes, 50_000),
+            DataName::Cifar100 => ([3, 32, 32], CIFAR100.classes, 50_000),
+            DataName::Mnist | DataName::FashionMnist => ([1, 28, 28], mnist::CLASSES, 60_000),
+            DataName::Digits | DataName::Synthetic | DataName::Folder => {
+                let dataset = self.load()?;
+                return Ok(Description {
+                    shape: dataset.shape(),
+                    classes: dataset.classes(),
+                    train: dataset.train.len(),
+                });
+            }
+        };
+        let kept = usize::saturating_sub(train, self.validation);
+        Ok(Description { shape, classes, train: self.samples.map_or(kept, |samples| samples.min(kept)) })
+    }
+
+    /// All training images and all test images, without normalisation.
+    ///
+    /// # Errors
+    /// If its files are missing or invalid, or it is a [`Folder`], whose images are not held in memory.
+    pub fn images(&self) -> Result<(Images, Images), DataError> {
+        let dataset = self.name.into();
+        match self.name {
+            DataName::Digits => digits::images(),
+            DataName::Synthetic => Synthetic::default().images(),
+            DataName::Cifar10 => CIFAR10.read(dataset, &self.dir()?),
+            DataName::Cifar100 => CIFAR100.read(dataset, &self.dir()?),
+            DataName::Mnist | DataName::FashionMnist => mnist::read(dataset, &self.dir()?),
+            DataName::Folder => Err(DataError::Setting {
+                name: "the dataset",
+                expected: "one whose images are held in memory".into(),
+                value: "folder".into(),
+            }),
+        }
+    }
+
+    /// The folder of its files: the given one, or [`DataName::default_dir`].
+    ///
+    /// # Errors
+    /// If a [`Folder`] has no given one, or no cache folder is known.
+    pub fn dir(&self) -> Result<PathBuf, DataError> {
+        match &self.dir {
+            Some(dir) => Ok(dir.clone()),
+            None if self.name == DataName::Folder => Err(DataError::FolderRequired),
+            None => self.name.default_dir(),
+        }
+    }
+
+    fn folder_preprocessing(&self) -> Preprocessing {
+        let side = self.side.unwrap_or(DEFAULT_SIDE);
+        // The ratio of ImageNet's resize to its crop, 256 to 224.
+        Preprocessing::imagenet(side * 8 / 7, side)
+    }
+
+    fn open_folder(&self, preprocessing: Preprocessing) -> Result<Dataset, DataError> {
+        let (train, test) = Folder::open(&self.dir()?, preprocessing.clone())?;
+        Ok(Dataset { train: Arc::new(train), test: Arc::new(test), preprocessing })
+    }
+
+    /// Holds out the validation samples and selects the requested number of samples.
+    fn select(&self, mut dataset: Dataset) -> Result<Dataset, DataError> {
+        let len = dataset.train.len();
+        if self.validation > 0 {
+            let Some(kept) = len.checked_sub(self.validation).filter(|kept| *kept > 0) else {
+                let expected = format!("less than the {len} training samples");
+                return Err(DataError::Setting {
+                    name: "the number of validation samples",
+                    expected,
+                    value: self.validation.to_string(),
+                });
+            };
+            let (train, test): (Vec<_>, Vec<_>) = match self.name {
+                // Evenly spaced: an index is held out if `i * validation / len` increases after it.
+                DataName::Folder => {
+                    (0..len).partition(|i| i * self.validation / len == (i + 1) * self.validation / len)
+                }
+                _ => (0..len).partition(|i| *i < kept),
+            };
+            let subset = |indices| Arc::new(Subset::new(dataset.train.clone(), indices));
+            dataset = Dataset { train: subset(train), test: subset(test), ..dataset };
+        }
+        if let Some(samples) = self.samples {
+            if samples == 0 {
+                return Err(DataError::Setting {
+                    name: "the number of samples",
+                    expected: "at least 1".into(),
+                    value: "0".into(),
+                });
+            }
+            let subset = |source| Arc::new(Subset::evenly(source, samples));
+            dataset = Dataset { train: subset(dataset.train), test: subset(dataset.test), ..dataset };
+        }
+        Ok(dataset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Source;
+    use std::fs;
+
+    #[test]
+    fn a_default_config_serialises_to_its_name() {
+        let json = |config: &DataConfig| serde_json::to_string(config).unwrap();
+        let name = DataConfig::from(DataName::FashionMnist);
+        assert_eq!(json(&name), "\"fashion-mnist\"");
+        let full = DataConfig { samples: Some(9), ..name.clone() };
+        for config in [name, full] {
+            assert_eq!(serde_json::from_str::<DataConfig>(&json(&config)).unwrap(), config);
+        }
+    }
+
+    #[test]
+    fn validation_samples_come_from_the_end_of_the_training_set() {
+        let config = DataConfig { validation: 437, ..DataName::Digits.into() };
+        let (all, split) = (DataName::Digits.load().unwrap(), config.load().unwrap());
+        assert_eq!((split.train.len(), split.test.len()), (1000, 437));
+        let read = |source: &Arc<dyn Source>, i| {
+            let mut pixels = vec![0.0; 64];
+            (source.read(i, &mut pixels).unwrap(), pixels)
+        };
+        assert_eq!(read(&split.test, 0), read(&all.train, 1000));
+        let error = DataConfig { validation: 1437, ..config.clone() }.load().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the number of validation samples must be less than the 1437 training samples, not 1437"
+        );
+        let few = DataConfig { samples: Some(100), ..config }.load().unwrap();
+        assert_eq!((few.train.len(), few.test.len()), (100, 100));
+    }
+
+    #[test]
+    fn validation_samples_of_a_folder_cover_all_classes() {
+        let dir = tempfile::tempdir().unwrap();
+        for class in ["a", "b"].map(|class| dir.path().join(class)) {
+            fs::create_dir(&class).unwrap();
+            (0..10).for_each(|i| image::GrayImage::new(4, 4).save(class.join(format!("{i}.png"))).unwrap());
+        }
+        let folder = DataConfig { dir: Some(dir.path().into()), side: Some(4), ..DataName::Folder.into() };
+        let split = DataConfig { validation: 4, ..folder }.load().unwrap();
+        let labels = |source: &Arc<dyn Source>| -> Vec<usize> {
+            (0..source.len()).map(|i| source.read(i, &mut [0.0; 48]).unwrap()).collect()
+        };
+        assert_eq!(labels(&split.test), [0, 0, 1, 1]);
+        assert_eq!(labels(&split.train), [[0; 6], [1; 6]].concat());
+    }
+}

@@ -1,0 +1,78 @@
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::Path,
+};
+
+/// Writes a file atomically: writes a temporary file in the same folder, syncs it to disk and renames it to `path`. A
+/// reader sees either the old or the new content, even after a power failure.
+///
+/// # Errors
+/// If the file cannot be written. The old content is then unchanged.
+pub fn write_atomic(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(format!(".{}.tmp", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let mut file = File::create(&temporary)?;
+    let written = file.write_all(content).and_then(|()| file.sync_all());
+    let renamed = written.and_then(|()| fs::rename(&temporary, path));
+    if renamed.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    #[cfg(unix)]
+    if let (Ok(()), Some(folder)) = (&renamed, path.parent()) {
+        // Makes the rename survive a power failure. Some file systems cannot sync a folder, so errors are ignored.
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        let _ = File::open(folder).and_then(|folder| folder.sync_all());
+    }
+    renamed
+}
+
+/// Whether `path` has the name of a temporary file of [`write_atomic`], `NAME.PROCESS.tmp`.
+pub fn is_unfinished(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let process = name.strip_suffix(".tmp").and_then(|name| Some(name.rsplit_once('.')?.1));
+    process.is_some_and(|process| !process.is_empty() && process.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// Removes the temporary files that an interrupted [`write_atomic`] left in a folder. Call this only while no other
+/// process writes to the folder.
+pub fn remove_unfinished(folder: &Path) {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    for path in entries.map(|entry| entry.path()) {
+        if is_unfinished(&path) && path.is_file() {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_leaves_no_temporary_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        write_atomic(&path, b"old").unwrap();
+        write_atomic(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert!(write_atomic(&dir.path().join("missing/b"), b"x").is_err());
+        // The rename fails if `path` is a folder.
+        fs::create_dir(dir.path().join("c")).unwrap();
+        assert!(write_atomic(&dir.path().join("c"), b"x").is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn only_unfinished_files_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a.json", "a.json.123.tmp", "precious.tmp"] {
+            fs::write(dir.path().join(name), "x").unwrap();
+        }
+        remove_unfinished(dir.path());
+        remove_unfinished(&dir.path().join("missing"));
+        assert!(dir.path().join("a.json").exists() && dir.path().join("precious.tmp").exists());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+}

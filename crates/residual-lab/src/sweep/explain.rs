@@ -1,0 +1,48 @@
+//! Measurements inside a sweep's shallowest and deepest nets, for `residual sweep --explain`.
+
+use super::{Progress, Sweep, run::OnProgress, store};
+use crate::{InspectConfig, Inspection, LabError, Measurement, Subject};
+use std::path::{Path, PathBuf};
+
+const MEASUREMENTS: [Measurement; 4] =
+    [Measurement::Gradients, Measurement::Activations, Measurement::Lesion, Measurement::Landscape];
+
+impl Sweep {
+    /// Measures inside the networks that [`Sweep::run`] kept: writes `inspect/FAMILY/MEASUREMENT.json` for each family,
+    /// unless that file is there already. A network that diverged is left out.
+    ///
+    /// `command` returns the command that repeats a measurement of these run directories into this folder.
+    ///
+    /// # Errors
+    /// If a file cannot be read or written, or the sweep is stopped.
+    pub fn explain(
+        &self,
+        folder: &Path,
+        command: &dyn Fn(Measurement, &[PathBuf], &Path) -> String,
+        progress: OnProgress<'_>,
+    ) -> Result<(), LabError> {
+        let config = InspectConfig { jobs: self.jobs, ..InspectConfig::default() };
+        for &family in &self.config.families {
+            let mut specs = self.config.explained(family);
+            specs.retain(|&spec| store::has_network(folder, spec));
+            let runs: Vec<PathBuf> = specs.iter().map(|&spec| store::run_dir(folder, spec)).collect();
+            let subjects = runs.iter().map(|run| Subject::of_run(run, &self.device));
+            let subjects = subjects.collect::<Result<Vec<Subject>, LabError>>()?;
+            let out = store::inspect_dir(folder, family);
+            for measurement in MEASUREMENTS {
+                if subjects.is_empty() || Inspection::read(&out, measurement).is_ok() {
+                    continue;
+                }
+                if self.stop.is_set() {
+                    let trainings = self.config.plan().len();
+                    return Err(LabError::Stopped { done: trainings, total: trainings });
+                }
+                progress(Progress::Measuring { family, measurement });
+                let command = command(measurement, &runs, &out);
+                Inspection::measure(measurement, &subjects, &config, command, self.environment.clone(), &|_, _| {})?
+                    .write(&out)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,58 @@
+use super::{
+    LossCurve, RunResult, Series, SweepConfig, Verdict,
+    series::{loss_curves, series},
+};
+use residual_train::Environment;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Everything a sweep measured: `results.json`, with the loss curves in `curves.csv`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SweepResults {
+    /// The settings.
+    pub config: SweepConfig,
+    /// The command that runs the same sweep.
+    pub command: String,
+    /// The machine and the backend.
+    pub environment: Environment,
+    /// One verdict per family.
+    pub verdicts: Vec<Verdict>,
+    /// The rule behind the verdicts: [`Verdict::RULE`].
+    pub rule: &'static str,
+    /// Errors by depth: the lines of the figure.
+    pub series: Vec<Series>,
+    /// Every training, in the order of the plan.
+    #[serde(serialize_with = "without_curves")]
+    pub runs: Vec<RunResult>,
+    /// Loss against iteration, one curve per network.
+    #[serde(skip)]
+    pub curves: Vec<LossCurve>,
+}
+
+/// The loss of every batch stays in `runs/`.
+fn without_curves<S: Serializer>(runs: &[RunResult], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(runs.iter().map(|run| RunResult { curve: Vec::new(), ..run.clone() }))
+}
+
+impl<'de> Deserialize<'de> for SweepResults {
+    /// Series and verdicts are computed anew from the runs.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Recorded {
+            config: SweepConfig,
+            command: String,
+            environment: Environment,
+            runs: Vec<RunResult>,
+        }
+        let Recorded { config, command, environment, runs } = Recorded::deserialize(deserializer)?;
+        Ok(Self::new(config, command, environment, runs))
+    }
+}
+
+impl SweepResults {
+    /// Summarises the trainings of a sweep.
+    pub fn new(config: SweepConfig, command: String, environment: Environment, runs: Vec<RunResult>) -> Self {
+        let series = series(&runs);
+        let (verdicts, curves) = (Verdict::all(&series), loss_curves(&series, &runs));
+        Self { verdicts, config, command, environment, rule: Verdict::RULE, series, runs, curves }
+    }
+}

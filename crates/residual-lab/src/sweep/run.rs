@@ -1,0 +1,238 @@
+use super::{RunResult, RunSpec, RunStatus, SweepConfig, SweepResults, store};
+use crate::{LabError, Measurement, parallel::each};
+use residual_backend::{Backend, Hardware};
+use residual_data::Dataset;
+use residual_model::Family;
+use residual_train::{
+    Device, Environment, Event, Outcome, RunDir, Status, StopFlag, TrainConfig, TrainError, Training,
+};
+use std::{
+    cmp::Reverse,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    time::Instant,
+};
+
+/// A sweep that is ready to run.
+pub struct Sweep {
+    pub(super) config: SweepConfig,
+    pub(super) command: String,
+    pub(super) environment: Environment,
+    pub(super) device: Device,
+    pub(super) dataset: Dataset,
+    pub(super) jobs: usize,
+    pub(super) force: bool,
+    pub(super) explain: bool,
+    pub(super) stop: StopFlag,
+}
+
+/// The progress of a sweep. The callback is called from several threads.
+#[derive(Clone, Copy, Debug)]
+pub enum Progress<'a> {
+    /// The plan, before the first training starts.
+    Planned {
+        /// Trainings in the plan.
+        runs: usize,
+        /// Trainings that an earlier run of the sweep finished.
+        kept: usize,
+        /// The expected cost of all trainings, in units of one dense layer's epoch.
+        work: u64,
+        /// The part of it that is done.
+        done: u64,
+    },
+    /// This much work was done since the last call.
+    Work(u64),
+    /// A training has ended.
+    Finished(&'a RunResult),
+    /// A measurement inside a family's networks begins.
+    Measuring {
+        /// The family.
+        family: Family,
+        /// The measurement.
+        measurement: Measurement,
+    },
+}
+
+/// The callback for [`Progress`].
+pub(super) type OnProgress<'a> = &'a (dyn Fn(Progress<'_>) + Sync);
+
+impl Sweep {
+    /// Checks the configuration and loads the data.
+    ///
+    /// # Errors
+    /// If a setting is out of its range, or the data cannot be loaded.
+    pub fn new(config: SweepConfig, backend: Backend, hardware: Hardware) -> Result<Self, LabError> {
+        config.validate()?;
+        let dataset = config.dataset().load().map_err(TrainError::from)?;
+        let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+        let environment = Environment::here(backend, &hardware);
+        let (command, device, stop) = (String::new(), hardware.device, StopFlag::default());
+        Ok(Self { config, command, environment, device, dataset, jobs, force: false, explain: false, stop })
+    }
+
+    /// Sets the command that runs the same sweep, for the record.
+    pub fn with_command(mut self, command: String) -> Self {
+        self.command = command;
+        self
+    }
+
+    /// Sets how many trainings run at a time, each on one core; by default one per core. The results do not depend on
+    /// it.
+    ///
+    /// # Panics
+    /// If it is zero.
+    pub fn with_jobs(mut self, jobs: usize) -> Self {
+        assert!(jobs > 0, "at least one training must run at a time");
+        self.jobs = jobs;
+        self
+    }
+
+    /// Sets whether this sweep may replace another one in its folder.
+    pub fn with_force(mut self, force: bool) -> Self {
+        self.force = force;
+        self
+    }
+
+    /// Sets whether to keep the networks that [`Sweep::explain`] measures: those of [`SweepConfig::explained`], in run
+    /// directories in `runs/`.
+    ///
+    /// # Errors
+    /// If the sweep does not train both plain and residual nets.
+    pub fn with_explain(mut self, explain: bool) -> Result<Self, LabError> {
+        let alphas = &self.config.alphas;
+        if explain && !(alphas.contains(&0.0) && alphas.contains(&1.0)) {
+            let text = "measuring inside the networks compares plain and residual nets: the skip strengths must \
+                        include 0 and 1";
+            return Err(LabError::Setting(text.into()));
+        }
+        self.explain = explain;
+        Ok(self)
+    }
+
+    /// Sets the flag that stops the sweep.
+    pub fn with_stop(mut self, stop: StopFlag) -> Self {
+        self.stop = stop;
+        self
+    }
+
+    /// Runs the trainings that are not finished yet, and writes everything measured into the folder.
+    ///
+    /// # Errors
+    /// If the folder holds something else, a file cannot be written, or a training fails. A training that diverges is a
+    /// result, not a failure.
+    pub fn run(&self, folder: &Path, progress: OnProgress<'_>) -> Result<SweepResults, LabError> {
+        store::claim(folder, &self.config, &self.environment, self.force)?;
+        let plan = self.config.plan();
+        let finished = plan.iter().map(|&spec| self.finished(folder, spec));
+        let mut results = finished.collect::<Result<Vec<Option<RunResult>>, LabError>>()?;
+        let kept = results.iter().flatten();
+        progress(Progress::Planned {
+            runs: plan.len(),
+            kept: kept.clone().count(),
+            work: plan.iter().map(|&spec| self.config.work(spec)).sum(),
+            done: kept.map(|result| self.config.work(result.spec)).sum(),
+        });
+        self.run_missing(folder, &plan, &mut results, progress)?;
+        let done: Vec<RunResult> = results.into_iter().flatten().collect();
+        if done.len() < plan.len() {
+            return Err(LabError::Stopped { done: done.len(), total: plan.len() });
+        }
+        let results = SweepResults::new(self.config.clone(), self.command.clone(), self.environment.clone(), done);
+        results.write(folder)?;
+        Ok(results)
+    }
+
+    /// The result of a training that an earlier run of the sweep finished.
+    fn finished(&self, folder: &Path, spec: RunSpec) -> Result<Option<RunResult>, LabError> {
+        let config = self.config.training(spec)?;
+        let result = store::read_run(folder, &self.environment.backend, &config, spec);
+        Ok(result.filter(|result| {
+            result.status == RunStatus::Diverged || !self.keeps_network(spec) || store::has_network(folder, spec)
+        }))
+    }
+
+    /// Whether the network of a training is measured later.
+    fn keeps_network(&self, spec: RunSpec) -> bool {
+        self.explain && self.config.explained(spec.family).contains(&spec)
+    }
+
+    fn run_missing(
+        &self,
+        folder: &Path,
+        plan: &[RunSpec],
+        results: &mut [Option<RunResult>],
+        progress: OnProgress<'_>,
+    ) -> Result<(), LabError> {
+        let mut missing: Vec<usize> = (0..plan.len()).filter(|&i| results[i].is_none()).collect();
+        missing.sort_by_key(|&i| Reverse(self.config.work(plan[i])));
+        let found = each(missing.len(), self.jobs, |k| {
+            if self.stop.is_set() { Ok(None) } else { self.run_one(folder, plan[missing[k]], progress) }
+        })?;
+        missing.into_iter().zip(found).for_each(|(i, result)| results[i] = result);
+        Ok(())
+    }
+
+    /// Trains one network. `None` if the sweep was stopped meanwhile.
+    fn run_one(&self, folder: &Path, spec: RunSpec, progress: OnProgress<'_>) -> Result<Option<RunResult>, LabError> {
+        let config = self.config.training(spec)?;
+        let parameters = config.network.summary().parameters();
+        let start = Instant::now();
+        let result = catch_unwind(AssertUnwindSafe(|| self.train(folder, config.clone(), spec, progress)));
+        let outcome = result.map_err(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let message = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+            LabError::Panic { run: spec.to_string(), message: message.into() }
+        })?;
+        let result = match outcome {
+            Ok(outcome) if outcome.status == Status::Interrupted => return Ok(None),
+            Ok(outcome) => RunResult::finished(spec, parameters, &outcome),
+            Err(TrainError::Diverged { iteration, .. }) => {
+                RunResult::diverged(spec, parameters, iteration, start.elapsed())
+            }
+            Err(error) => return Err(error.into()),
+        };
+        store::write_run(folder, &self.environment.backend, &config, &result)?;
+        progress(Progress::Finished(&result));
+        Ok(Some(result))
+    }
+
+    fn train(
+        &self,
+        folder: &Path,
+        config: TrainConfig,
+        spec: RunSpec,
+        progress: OnProgress<'_>,
+    ) -> Result<Outcome, TrainError> {
+        let epochs = config.epochs;
+        let work = self.config.work(spec);
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let run_dir = if self.keeps_network(spec) {
+            Some(RunDir::create(&store::run_dir(folder, spec), &config, &self.environment, true)?)
+        } else {
+            None
+        };
+        let training = Training::with_data(config, self.dataset.clone(), self.device.clone())?;
+        let training = match run_dir {
+            Some(run_dir) => training.in_dir(run_dir),
+            None => training,
+        };
+        let training = training.with_stop(self.stop.clone()).with_observer(move |event| {
+            if let Event::Step { epoch, batch, batches, .. } = event {
+                let done = ((epoch - 1) * batches + batch) as u64;
+                let _ = sender.send(work * done / (epochs * batches) as u64);
+            }
+        });
+        // An observer owns everything it uses, and `progress` is borrowed: a scoped thread calls it.
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let mut reported = 0;
+                for done in receiver {
+                    progress(Progress::Work(done - reported));
+                    reported = done;
+                }
+                progress(Progress::Work(work - reported));
+            });
+            training.run()
+        })
+    }
+}

@@ -1,0 +1,148 @@
+use super::{Point, Series};
+use residual_model::{BlockKind, Family};
+use serde::Serialize;
+
+/// Whether the results of one family show the lecture's claim, by the rule [`Verdict::RULE`].
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Verdict {
+    /// The family.
+    pub family: Family,
+    /// Whether the effect is shown.
+    pub finding: Finding,
+    /// How the plain nets' error rises with depth.
+    pub plain: Rise,
+    /// How the residual nets' error rises with depth.
+    pub residual: Rise,
+    /// Seeds per depth.
+    pub seeds: usize,
+}
+
+/// Whether the effect is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Finding {
+    /// Plain nets get worse with depth, residual nets do not.
+    Shown,
+    /// Plain nets get worse with depth. Residual nets do too, at least on some seeds, but by less than half as much.
+    ShownInPart,
+    /// Anything else.
+    NotShown,
+}
+
+/// The rise of the mean training error from the best depth to the deepest.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Rise {
+    /// The depth with the lowest mean training error.
+    pub best_depth: usize,
+    /// The mean training error at that depth, as a fraction.
+    pub best: f64,
+    /// The greatest depth.
+    pub deepest_depth: usize,
+    /// The mean training error at the greatest depth, as a fraction.
+    pub deepest: f64,
+    /// Standard deviation of the difference: `√(σ₁² + σ₂²)`.
+    pub std: f64,
+    /// Whether the difference exceeds two standard deviations and two percentage points.
+    pub significant: bool,
+}
+
+impl Rise {
+    fn of(points: &[Point]) -> Option<Self> {
+        let best = points.iter().min_by(|a, b| a.train.mean.total_cmp(&b.train.mean))?;
+        let deepest = points.last()?;
+        let std = best.train.std.hypot(deepest.train.std);
+        let rise = deepest.train.mean - best.train.mean;
+        Some(Self {
+            best_depth: best.depth,
+            best: best.train.mean,
+            deepest_depth: deepest.depth,
+            deepest: deepest.train.mean,
+            std,
+            significant: rise > 2.0 * std && rise > 0.02,
+        })
+    }
+
+    /// The difference of the two means.
+    pub fn difference(&self) -> f64 {
+        self.deepest - self.best
+    }
+}
+
+impl Verdict {
+    /// The rule by which verdicts are found.
+    pub const RULE: &str = "A family's training error rises with depth if the deepest net's mean over the seeds exceeds \
+        that of the best depth by more than two standard deviations of the difference and by more than two percentage \
+        points. The effect is shown if the plain nets' error rises, the residual nets' error does not, and the difference \
+        of the residual means is less than a tenth of that of the plain means, so that a wide spread cannot hide a failing \
+        seed. It is shown in part if the plain nets' error rises and the residual difference is less than half as large. A \
+        run that diverges counts as an error of 100 %.";
+
+    /// One verdict for each family with plain and residual nets at two depths or more.
+    pub(super) fn all(series: &[Series]) -> Vec<Self> {
+        let find =
+            |family, kind, alpha: f64| series.iter().find(|s| s.family == family && s.kind == kind && s.alpha == alpha);
+        let verdict = |family| {
+            let plain = find(family, BlockKind::Plain, 0.0)?;
+            let residual = find(family, BlockKind::Residual, 1.0)?;
+            (plain.points.len() > 1).then_some(())?;
+            let seeds = plain.points[0].train_errors.len();
+            let (plain, residual) = (Rise::of(&plain.points)?, Rise::of(&residual.points)?);
+            let finding = match residual.difference() / plain.difference() {
+                _ if !plain.significant => Finding::NotShown,
+                share if share < 0.1 && !residual.significant => Finding::Shown,
+                share if share < 0.5 => Finding::ShownInPart,
+                _ => Finding::NotShown,
+            };
+            Some(Self { family, finding, plain, residual, seeds })
+        };
+        [Family::Dense, Family::Conv].into_iter().filter_map(verdict).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Spread;
+
+    fn line(kind: BlockKind, errors: &[(usize, f64, f64)]) -> Series {
+        let point = |&(depth, mean, std): &(usize, f64, f64)| Point {
+            depth,
+            train_errors: vec![mean; 3],
+            train: Spread { mean, std },
+            test: Spread::default(),
+            diverged: 0,
+        };
+        let alpha = if kind == BlockKind::Plain { 0.0 } else { 1.0 };
+        Series { family: Family::Conv, kind, alpha, points: errors.iter().map(point).collect() }
+    }
+
+    fn finding(plain: &[(usize, f64, f64)], residual: &[(usize, f64, f64)]) -> Finding {
+        let verdicts = Verdict::all(&[line(BlockKind::Plain, plain), line(BlockKind::Residual, residual)]);
+        assert_eq!(verdicts.len(), 1);
+        verdicts[0].finding
+    }
+
+    const FLAT: &[(usize, f64, f64)] = &[(8, 0.01, 0.0), (20, 0.0, 0.0), (56, 0.005, 0.0)];
+    const RISING: &[(usize, f64, f64)] = &[(8, 0.02, 0.01), (20, 0.01, 0.01), (56, 0.5, 0.1)];
+    const NOISY: &[(usize, f64, f64)] = &[(8, 0.02, 0.01), (20, 0.01, 0.01), (56, 0.2, 0.1)];
+    const ONE_SEED_FAILED: &[(usize, f64, f64)] = &[(8, 0.0, 0.0), (20, 0.0, 0.0), (56, 0.2, 0.35)];
+    const SLOW: &[(usize, f64, f64)] = &[(8, 0.0, 0.0), (20, 0.0, 0.0), (56, 0.04, 0.01)];
+
+    #[test]
+    fn the_rule_tells_the_cases_apart() {
+        assert_eq!(finding(RISING, FLAT), Finding::Shown);
+        assert_eq!(finding(RISING, SLOW), Finding::ShownInPart);
+        assert_eq!(finding(RISING, RISING), Finding::NotShown);
+        assert_eq!(finding(FLAT, FLAT), Finding::NotShown);
+        assert_eq!(finding(FLAT, RISING), Finding::NotShown);
+        assert_eq!(finding(NOISY, FLAT), Finding::NotShown);
+        assert_eq!(finding(RISING, ONE_SEED_FAILED), Finding::ShownInPart);
+    }
+
+    #[test]
+    fn one_kind_or_one_depth_allows_no_verdict() {
+        assert!(Verdict::all(&[line(BlockKind::Plain, RISING)]).is_empty());
+        let short = &RISING[..1];
+        assert!(Verdict::all(&[line(BlockKind::Plain, short), line(BlockKind::Residual, short)]).is_empty());
+    }
+}

@@ -1,0 +1,38 @@
+use crate::ReportError;
+use residual_lab::{Inspection, SweepResults};
+use std::path::{Path, PathBuf};
+
+/// The data in a folder of a sweep or of inspections.
+pub(crate) struct Contents {
+    pub(crate) sweep: Option<SweepResults>,
+    /// Inspections by folder, relative to this one.
+    pub(crate) inspections: Vec<(PathBuf, Vec<Inspection>)>,
+}
+
+impl Contents {
+    /// Reads a folder: a sweep with the inspections in its `inspect/`, or inspections in the folder itself and in its
+    /// subfolders.
+    pub(crate) fn read(folder: &Path) -> Result<Self, ReportError> {
+        let wrong = |reason| Err(ReportError::Folder { path: folder.into(), reason });
+        if !folder.is_dir() {
+            return wrong("is not a directory; expected one that `residual sweep` or `residual inspect` wrote");
+        }
+        let is_sweep = folder.join("results.json").exists();
+        if !is_sweep && folder.join("sweep.json").exists() {
+            return wrong("holds a sweep that is not finished; rerun its `residual sweep` command to finish it");
+        }
+        let inspect = if is_sweep { folder.join("inspect") } else { folder.into() };
+        let mut inspections = Vec::new();
+        for found in if inspect.is_dir() { Inspection::folders(&inspect)? } else { Vec::new() } {
+            let relative = found.strip_prefix(folder).unwrap_or(&found).to_path_buf();
+            inspections.push((relative, Inspection::read_all(&found)?));
+        }
+        if !is_sweep && inspections.is_empty() {
+            return wrong(
+                "holds neither a sweep nor an inspection; expected one that `residual sweep` or `residual inspect` wrote",
+            );
+        }
+        let sweep = if is_sweep { Some(SweepResults::read(folder)?) } else { None };
+        Ok(Self { sweep, inspections })
+    }
+}

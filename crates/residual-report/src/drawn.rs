@@ -1,0 +1,58 @@
+use crate::{InspectionView, Report, ReportError, contents::Contents, figures, table};
+use residual_train::files;
+use std::path::{Path, PathBuf};
+
+/// A table, figure or page that is drawn from the data of a folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drawn {
+    /// Its path, relative to the folder.
+    pub path: PathBuf,
+    /// The content of the file.
+    pub content: Vec<u8>,
+}
+
+/// Draws everything that belongs beside the data of a sweep or of inspections. Nothing is written.
+///
+/// - for a sweep: `results.csv`, `table.md`, `depth.svg`, `depth.png`, `curves.svg` and the page `index.html`
+/// - for each inspection: `MEASUREMENT.csv` and `MEASUREMENT.svg`, and `findings.md` for each folder of inspections
+///
+/// # Errors
+/// If the folder holds neither, or its files are damaged.
+pub fn draw(folder: &Path) -> Result<Vec<Drawn>, ReportError> {
+    let Contents { sweep, inspections } = Contents::read(folder)?;
+    let mut drawn = Vec::new();
+    let mut put = |path: PathBuf, content: Vec<u8>| drawn.push(Drawn { path, content });
+    for (place, inspections) in &inspections {
+        let mut findings = String::new();
+        for inspection in inspections {
+            let view = InspectionView::of(inspection);
+            let name = inspection.measurement();
+            put(place.join(format!("{name}.csv")), view.csv());
+            put(place.join(format!("{name}.svg")), view.svg().into());
+            findings += &format!("- {}\n", view.finding);
+        }
+        put(place.join("findings.md"), findings.into());
+    }
+    if let Some(results) = sweep {
+        let (depth, curves) = (figures::depth(&results), figures::curves(&results));
+        put("results.csv".into(), table::csv(&table::sweep_rows(&results)));
+        put("table.md".into(), table::sweep_markdown(&results).into());
+        put("depth.svg".into(), depth.to_svg().into());
+        put("depth.png".into(), depth.to_png()?);
+        put("curves.svg".into(), curves.to_svg().into());
+        let inspections = inspections.into_iter().flat_map(|(_, inspections)| inspections).collect();
+        put("index.html".into(), Report::in_folder(results, inspections).html().into());
+    }
+    Ok(drawn)
+}
+
+/// Writes everything that [`draw`] draws into the folder.
+///
+/// # Errors
+/// As [`draw`], and if a file cannot be written.
+pub fn redraw(folder: &Path) -> Result<(), ReportError> {
+    for Drawn { path, content } in draw(folder)? {
+        files::write(&folder.join(path), &content)?;
+    }
+    Ok(())
+}

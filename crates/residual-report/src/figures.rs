@@ -1,0 +1,134 @@
+//! The figures of a sweep.
+
+use crate::{
+    chart::{Axis, Figure, Line, Marker, Panel, Scale},
+    palette,
+    table::cell,
+    words::counted,
+};
+use residual_lab::{LossCurve, Point, Series, SweepResults};
+use residual_model::{BlockKind, Family};
+
+/// Training error against the number of layers, the final values of He et al. 2015, Fig. 1 and 6.
+pub(crate) fn depth(results: &SweepResults) -> Figure {
+    let config = &results.config;
+    let panel = |&family: &Family| {
+        let series: Vec<&Series> = results.series.iter().filter(|s| s.family == family).collect();
+        let depths: Vec<f64> = series.iter().flat_map(|s| &s.points).map(|p| p.depth as f64).collect();
+        let mut ticks = depths.clone();
+        ticks.sort_by(f64::total_cmp);
+        ticks.dedup();
+        let deepest = ticks.last().copied().unwrap_or(1.0);
+        let highest =
+            series.iter().flat_map(|s| &s.points).flat_map(|p| &p.train_errors).fold(0.0f64, |a, &b| a.max(b));
+        Panel {
+            title: format!("{} blocks, {}", word(family), counted(config.epochs(family), "epoch")),
+            x: Axis { label: "number of layers".into(), range: (0.0, 1.03 * deepest), ticks, scale: Scale::Linear },
+            y: Axis::from_zero("training error, %", 100.0 * highest),
+            lines: series.iter().enumerate().map(|(i, s)| error_line(s, i, config.first_seed)).collect(),
+            field: None,
+        }
+    };
+    let families: Vec<Family> = results.config.families.clone();
+    Figure {
+        title: "Training error against depth".into(),
+        subtitle: match config.seeds {
+            1 => format!("{}, 1 seed", config.data),
+            n => format!("{}, {n} seeds; mean ± standard deviation, small dots: single seeds", config.data),
+        },
+        description: description(results),
+        columns: 2,
+        panels: families.iter().map(panel).collect(),
+    }
+}
+
+fn error_line(series: &Series, index: usize, first_seed: u64) -> Line {
+    let (color, marker) = match (series.kind, series.alpha) {
+        (BlockKind::Plain, _) => (palette::color(series.kind, 0), Marker::Circle),
+        (BlockKind::Residual, 1.0) => (palette::color(series.kind, 0), Marker::Square),
+        _ => (palette::between(index), Marker::Triangle),
+    };
+    Line {
+        label: series.label(),
+        color,
+        marker: Some(marker),
+        points: series.points.iter().map(|p| (p.depth as f64, 100.0 * p.train.mean)).collect(),
+        spread: series.points.iter().map(|p| 100.0 * p.train.std).collect(),
+        dots: series.points.iter().flat_map(|p| p.train_errors.iter().map(|e| (p.depth as f64, 100.0 * e))).collect(),
+        tips: series.points.iter().map(|p| error_tip(p, first_seed)).collect(),
+    }
+}
+
+/// The mean error and the error of each seed.
+fn error_tip(point: &Point, first_seed: u64) -> String {
+    let seeds = point.train_errors.iter().zip(first_seed..);
+    let seeds: Vec<String> = seeds.map(|(error, seed)| format!("seed {seed}: {:.2} %", 100.0 * error)).collect();
+    let unit = if point.diverged > 0 { "" } else { " %" };
+    format!("{} layers\n{}{unit}\n{}", point.depth, cell(point, point.train), seeds.join("\n"))
+}
+
+/// Training loss against the iteration, one panel per family and kind: He et al. 2015, Fig. 6.
+pub(crate) fn curves(results: &SweepResults) -> Figure {
+    let losses = results.series.iter().flat_map(|s| curve_lines(results, s)).flat_map(|line| line.points);
+    let highest = losses.map(|(_, loss)| loss).fold(0.0, f64::max);
+    let shown = highest.min(HIGHEST_LOSS);
+    let panel = |series: &Series| {
+        let lines = curve_lines(results, series);
+        let last = lines.iter().flat_map(|l| l.points.last()).map(|p| p.0).fold(1.0, f64::max);
+        let title = format!("{} blocks, {}", word(series.family), series.label());
+        Panel::new(title, Axis::until("iteration", last), Axis::from_zero("training loss", shown), lines)
+    };
+    Figure {
+        title: "Training loss, by number of layers".into(),
+        subtitle: format!(
+            "mean of {}, moving average of {} iterations; darker is deeper{}",
+            counted(results.config.seeds as usize, "seed"),
+            LossCurve::WINDOW,
+            if highest > shown {
+                format!("; losses above {HIGHEST_LOSS} drawn at {HIGHEST_LOSS}")
+            } else {
+                String::new()
+            }
+        ),
+        description: "Training loss against the iteration for plain and residual nets of each depth.".into(),
+        columns: 2,
+        panels: results.series.iter().map(panel).collect(),
+    }
+}
+
+/// Above the loss of guessing among ten classes, `ln 10 = 2.30`.
+const HIGHEST_LOSS: f64 = 3.0;
+
+fn curve_lines(results: &SweepResults, series: &Series) -> Vec<Line> {
+    let last = (series.points.len().max(2) - 1) as f64;
+    let line = |(i, point): (usize, &Point)| {
+        let belongs = |c: &&LossCurve| {
+            (c.family, c.kind, c.alpha, c.depth) == (series.family, series.kind, series.alpha, point.depth)
+        };
+        let curve = results.curves.iter().find(belongs);
+        Line {
+            label: format!("{} layers", point.depth),
+            color: palette::shaded(series.kind, i as f64 / last),
+            points: curve.map_or_else(Vec::new, |curve| curve.points.iter().map(|&(x, y)| (x as f64, y)).collect()),
+            ..Line::default()
+        }
+    };
+    series.points.iter().enumerate().map(line).collect()
+}
+
+fn word(family: Family) -> &'static str {
+    match family {
+        Family::Dense => "Dense",
+        _ => "Convolutional",
+    }
+}
+
+fn description(results: &SweepResults) -> String {
+    let sentence = |s: &Series| {
+        let points: Vec<String> =
+            s.points.iter().map(|p| format!("{} layers {:.1} %", p.depth, 100.0 * p.train.mean)).collect();
+        format!("{} blocks, {}: {}.", word(s.family), s.label(), points.join(", "))
+    };
+    let sentences: Vec<String> = results.series.iter().map(sentence).collect();
+    format!("Training error against number of layers. {}", sentences.join(" "))
+}

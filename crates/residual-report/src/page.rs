@@ -1,0 +1,340 @@
+//! An HTML page of sweeps and of measurements inside networks.
+
+use crate::{
+    InspectionView, ReportError,
+    chart::{Figure, Panel, escape},
+    contents::Contents,
+    figures, inspect, table,
+    verdict::{self, NO_VERDICT},
+    words::{capital, counted, described},
+};
+use residual_lab::{Inspection, Measurement, Series, SweepConfig, SweepResults, Verdict};
+use residual_model::Family;
+use residual_train::Environment;
+use std::{fmt::Write, path::Path};
+
+const STYLE: &str = include_str!("../assets/report.css");
+const SCRIPT: &str = include_str!("../assets/report.js");
+
+/// Sweeps and inspections for one page.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    sweeps: Vec<SweepResults>,
+    inspections: Vec<Inspection>,
+    /// Whether the page lies in the sweep's folder, beside its other files.
+    beside: bool,
+}
+
+impl Report {
+    /// Reads folders of sweeps, with the inspections in them, and folders of inspections. Nothing is written.
+    ///
+    /// # Errors
+    /// If a folder holds neither, or its files are damaged.
+    pub fn read<P: AsRef<Path>>(folders: &[P]) -> Result<Self, ReportError> {
+        let mut report = Self::default();
+        for folder in folders {
+            let Contents { sweep, inspections } = Contents::read(folder.as_ref())?;
+            report.sweeps.extend(sweep);
+            report.inspections.extend(inspections.into_iter().flat_map(|(_, inspections)| inspections));
+        }
+        Ok(report)
+    }
+
+    /// The page of one sweep, to lie in its folder.
+    pub(crate) fn in_folder(sweep: SweepResults, inspections: Vec<Inspection>) -> Self {
+        Self { sweeps: vec![sweep], inspections, beside: true }
+    }
+
+    /// The page as HTML. It needs no other file and no network.
+    pub fn html(&self) -> String {
+        let mut page = Page::default();
+        self.write_head(&mut page);
+        for results in &self.sweeps {
+            self.write_sweep(&mut page, results);
+        }
+        self.write_inspections(&mut page);
+        self.write_method(&mut page);
+        page.text
+    }
+
+    fn write_head(&self, page: &mut Page) {
+        let runs: usize = self.sweeps.iter().map(|results| results.runs.len()).sum();
+        let (title, question) = match self.sweeps.is_empty() {
+            false => ("Plain and residual nets by depth", "Does a deeper net train better?"),
+            true => ("Measurements inside plain and residual nets", "Why do shortcuts help?"),
+        };
+        let paper = "<a href=\"https://arxiv.org/abs/1512.03385\">He et al. 2015</a>";
+        let claim = format!(
+            "Without shortcuts, the training error of a network falls with depth and then rises again; with a shortcut \
+             around every two layers it stays low ({paper})."
+        );
+        let answer = match (runs, self.inspections.len()) {
+            (0, n) => format!("This page shows {} inside networks.", counted(n, "measurement")),
+            (runs, 0) => format!("This page shows the results of {}.", counted(runs, "training")),
+            (runs, n) => format!(
+                "This page shows the results of {}, and {} inside the networks that explain them.",
+                counted(runs, "training"),
+                counted(n, "measurement")
+            ),
+        };
+        page.put(format_args!(
+            r#"<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+{STYLE}</style>
+</head>
+<body>
+<header>
+<h1>{question}</h1>
+<p class="lede">{claim} {answer}</p>
+"#
+        ));
+        let found: Vec<Measurement> = self.measurements();
+        if self.sweeps.len() + found.len() > 1 {
+            page.put(format_args!("<nav aria-label=\"Contents\">\n<ul>\n"));
+            for (i, results) in self.sweeps.iter().enumerate() {
+                let (number, title) = (i + 1, escape(&self.sweep_title(i + 1, results)));
+                page.put(format_args!("<li><a href=\"#sweep-{number}\">{title}</a></li>\n"));
+            }
+            for measurement in found {
+                page.put(format_args!("<li><a href=\"#{measurement}\">{}</a></li>\n", inspect::title(measurement)));
+            }
+            page.put(format_args!("<li><a href=\"#method\">How it was measured</a></li>\n</ul>\n</nav>\n"));
+        }
+        page.put(format_args!("</header>\n<main>\n"));
+    }
+
+    /// The measurements on the page, in their order.
+    fn measurements(&self) -> Vec<Measurement> {
+        let found = |measurement: &&Measurement| self.inspections.iter().any(|i| i.measurement() == **measurement);
+        Measurement::ALL.iter().filter(found).copied().collect()
+    }
+
+    fn sweep_title(&self, number: usize, results: &SweepResults) -> String {
+        match self.sweeps.len() {
+            1 => "Error against depth".into(),
+            _ => format!("Error against depth, {number}: {}", subject(&results.config)),
+        }
+    }
+
+    fn write_sweep(&self, page: &mut Page, results: &SweepResults) {
+        page.sweeps += 1;
+        let number = page.sweeps;
+        page.put(format_args!("<section id=\"sweep-{number}\" aria-labelledby=\"sweep-{number}-title\">\n"));
+        let title = self.sweep_title(number, results);
+        page.put(format_args!("<h2 id=\"sweep-{number}-title\">{}</h2>\n", escape(&title)));
+        page.figure(&figures::depth(results));
+        page.put(format_args!("<h3>Verdict</h3>\n"));
+        for verdict in &results.verdicts {
+            let (answer, reason) = verdict::finding(verdict.finding);
+            let reason = if reason.is_empty() { String::new() } else { format!(" {}.", capital(reason)) };
+            page.put(format_args!(
+                "<div class=\"finding\">\n<p><b>{} nets: {answer}.</b>{reason}</p>\n<p class=\"detail\">{}</p>\n</div>\n",
+                capital(&verdict.family.to_string()),
+                verdict::detail(verdict)
+            ));
+        }
+        if results.verdicts.is_empty() {
+            page.put(format_args!("<p>{NO_VERDICT}</p>\n"));
+        }
+        page.put(format_args!("<h3>Error, in per cent</h3>\n"));
+        if results.config.seeds > 1 {
+            page.put(format_args!("<p class=\"note\">Mean ± standard deviation.</p>\n"));
+        }
+        for family in [Family::Dense, Family::Conv] {
+            write_table(page, &results.series, family);
+        }
+        if !results.curves.is_empty() {
+            page.put(format_args!("<h3>Loss during training</h3>\n"));
+            page.figure(&figures::curves(results));
+        }
+        page.command(&results.command);
+        page.put(format_args!("</section>\n"));
+    }
+
+    fn write_inspections(&self, page: &mut Page) {
+        for measurement in self.measurements() {
+            page.put(format_args!(
+                "<section id=\"{measurement}\" aria-labelledby=\"{measurement}-title\">\n\
+                 <h2 id=\"{measurement}-title\">{}</h2>\n<p>{}</p>\n",
+                escape(inspect::title(measurement)),
+                escape(inspect::explanation(measurement))
+            ));
+            for inspection in self.inspections.iter().filter(|inspection| inspection.measurement() == measurement) {
+                let subjects = capital(&described(&inspection.subjects));
+                page.put(format_args!("<h3 class=\"subject\">{}</h3>\n", escape(&subjects)));
+                let view = InspectionView::of(inspection);
+                page.figure(&view.figure);
+                let details = view.details.iter();
+                let details: String = details.map(|d| format!("<p class=\"detail\">{}</p>\n", escape(d))).collect();
+                let finding = escape(&view.finding);
+                page.put(format_args!("<div class=\"finding\">\n<p>{finding}</p>\n{details}</div>\n"));
+                page.command(&inspection.command);
+            }
+            page.put(format_args!("</section>\n"));
+        }
+    }
+
+    fn write_method(&self, page: &mut Page) {
+        page.put(format_args!(
+            "<section id=\"method\" aria-labelledby=\"method-title\">\n<h2 id=\"method-title\">How it was measured</h2>\n"
+        ));
+        for results in &self.sweeps {
+            page.put(format_args!("<p>{}</p>\n", escape(&settings(&results.config))));
+        }
+        if !self.sweeps.is_empty() {
+            page.put(format_args!(
+                "<p>The training error is measured by a clean pass over the whole training set after the last epoch, with \
+                 batch norm in inference mode.</p>\n<p>{}</p>\n",
+                escape(Verdict::RULE)
+            ));
+        }
+        let mut machines: Vec<&Environment> = Vec::new();
+        let of_sweeps = self.sweeps.iter().map(|results| &results.environment);
+        for environment in of_sweeps.chain(self.inspections.iter().map(|inspection| &inspection.environment)) {
+            if !machines.contains(&environment) {
+                machines.push(environment);
+            }
+        }
+        page.put(format_args!("<h3>Machine and versions</h3>\n"));
+        for machine in machines {
+            write_machine(page, machine);
+        }
+        if self.beside {
+            page.put(format_args!(
+                "<p><a href=\"results.csv\">results.csv</a> has one row per training, <a href=\"curves.csv\">curves.csv</a> the \
+                 loss curves; <a href=\"results.json\">results.json</a> holds everything, with the settings and the \
+                 machine.</p>\n"
+            ));
+        }
+        page.put(format_args!(
+            "</section>\n</main>\n<footer>\n<p>Written by residual {}.</p>\n</footer>\n<script>\n{SCRIPT}</script>\n</body>\n</html>\n",
+            env!("CARGO_PKG_VERSION")
+        ));
+    }
+}
+
+/// HTML with its numbers of sweeps and figures so far.
+#[derive(Default)]
+struct Page {
+    text: String,
+    sweeps: usize,
+    figures: usize,
+}
+
+impl Page {
+    fn put(&mut self, text: std::fmt::Arguments<'_>) {
+        let _ = self.text.write_fmt(text);
+    }
+
+    fn figure(&mut self, figure: &Figure) {
+        self.figures += 1;
+        let number = self.figures;
+        let narrow = if figure.panels.len() == 1 { " single" } else { "" };
+        self.put(format_args!(
+            "<figure class=\"chart\" aria-labelledby=\"figure-{number}\">\n<div class=\"panels{narrow}\">\n"
+        ));
+        figure.panels.iter().for_each(|panel| self.panel(panel));
+        let subtitle = match figure.subtitle.trim_end_matches('.') {
+            "" => String::new(),
+            subtitle => format!(" {}.", escape(&capital(subtitle))),
+        };
+        self.put(format_args!(
+            "</div>\n<figcaption id=\"figure-{number}\"><b>Figure {number}. {}.</b>{subtitle}\
+             <span class=\"unseen\"> {}</span></figcaption>\n</figure>\n",
+            escape(figure.title.trim_end_matches('.')),
+            escape(&figure.description)
+        ));
+    }
+
+    fn panel(&mut self, panel: &Panel) {
+        self.put(format_args!("<div class=\"panel\">\n<p class=\"panel-title\">{}</p>\n", escape(&panel.title)));
+        if panel.lines.iter().any(|line| !line.label.is_empty()) {
+            self.put(format_args!("<ul class=\"legend\">\n"));
+            for (i, line) in panel.lines.iter().enumerate().filter(|(_, line)| !line.label.is_empty()) {
+                let (key, label) = (line.key_svg(), escape(&line.label));
+                self.put(format_args!("<li data-series=\"{i}\"><span class=\"entry\">{key}{label}</span></li>\n"));
+            }
+            self.put(format_args!("</ul>\n"));
+        }
+        self.put(format_args!("<div class=\"plot-box\">{}</div>\n</div>\n", panel.to_svg()));
+    }
+
+    fn command(&mut self, command: &str) {
+        self.put(format_args!("<p class=\"again\">To reproduce:</p>\n<pre><code>{}</code></pre>\n", escape(command)));
+    }
+}
+
+fn write_table(page: &mut Page, series: &[Series], family: Family) {
+    let columns: Vec<&Series> = series.iter().filter(|s| s.family == family).collect();
+    let Some(first) = columns.first() else { return };
+    let labels: String =
+        columns.iter().map(|s| format!("<th scope=\"col\">{}</th>", escape(&capital(&s.label())))).collect();
+    let (span, sweep) = (columns.len(), page.sweeps);
+    let wide = if span > 2 { " wide" } else { "" };
+    page.put(format_args!(
+        "<div class=\"scroll{wide}\" tabindex=\"0\" role=\"region\" aria-label=\"Errors of the {family} nets, table {sweep}\">\n<table>\n<thead>\n\
+         <tr><th rowspan=\"2\" scope=\"col\">{} layers</th><th colspan=\"{span}\" scope=\"colgroup\">Training error</th>\
+         <th colspan=\"{span}\" scope=\"colgroup\">Test error</th></tr>\n<tr>{labels}{labels}</tr>\n</thead>\n<tbody>\n",
+        capital(&family.to_string())
+    ));
+    for (i, point) in first.points.iter().enumerate() {
+        let points = || columns.iter().filter_map(|s| s.points.get(i));
+        let train = points().map(|p| table::cell(p, p.train));
+        let test = points().map(|p| table::cell(p, p.test));
+        let cell = |text: String| match text.split_once(" ± ") {
+            Some((mean, std)) => format!("<td>{mean} <span class=\"spread\">± {std}</span></td>"),
+            None => format!("<td>{}</td>", escape(&text)),
+        };
+        let cells: String = train.chain(test).map(cell).collect();
+        page.put(format_args!("<tr><th scope=\"row\">{}</th>{cells}</tr>\n", point.depth));
+    }
+    page.put(format_args!("</tbody>\n</table>\n</div>\n"));
+}
+
+fn write_machine(page: &mut Page, environment: &Environment) {
+    let Environment { residual, burn, backend, device, processor, cores, kernels, system } = environment;
+    page.put(format_args!("<dl>\n"));
+    for (name, value) in [
+        ("residual", residual.clone()),
+        ("Burn", burn.clone()),
+        ("Backend", format!("{backend}, {kernels} kernels")),
+        ("Device", device.clone()),
+        ("Processor", processor.clone().unwrap_or_else(|| "unknown".into())),
+        ("Cores", cores.to_string()),
+        ("System", system.clone()),
+    ] {
+        page.put(format_args!("<div><dt>{name}</dt><dd>{}</dd></div>\n", escape(&value)));
+    }
+    page.put(format_args!("</dl>\n"));
+}
+
+/// The networks and the data of a sweep.
+fn subject(config: &SweepConfig) -> String {
+    let families: Vec<String> = config.families.iter().map(Family::to_string).collect();
+    format!("{} nets on {}", families.join(" and "), config.data)
+}
+
+fn settings(config: &SweepConfig) -> String {
+    let family = |&f: &Family| {
+        let clip = config.clip(f).map(|norm| format!(" and gradients clipped to a norm of {norm}")).unwrap_or_default();
+        format!("{} epochs with learning rate {}{clip} for {f} nets", config.epochs(f), config.lr(f))
+    };
+    let families: Vec<String> = config.families.iter().map(family).collect();
+    format!(
+        "Data: {}. Training: {}; batches of {}, SGD with momentum 0.9 and weight decay 1e-4, cosine decay of the learning \
+         rate, norm {}, branch scale {}, seeds {} to {}. Plain and residual nets have the same settings, the same \
+         parameters and the same initial weights; shortcuts have no parameters (option A).",
+        config.data,
+        families.join(", "),
+        config.batch_size,
+        config.norm,
+        config.branch_scale(),
+        config.first_seed,
+        config.first_seed + config.seeds.saturating_sub(1)
+    )
+}

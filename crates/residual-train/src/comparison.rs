@@ -1,0 +1,135 @@
+use crate::{Environment, Row, RunDir, Split, TrainConfig, TrainError};
+use residual_model::BlockKind;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// Training runs side by side, finished or not.
+#[derive(Clone, Debug, Serialize)]
+pub struct Comparison {
+    /// The runs, in the order of their directories.
+    pub runs: Vec<ComparedRun>,
+}
+
+/// A training run in a [`Comparison`].
+#[derive(Clone, Debug, Serialize)]
+pub struct ComparedRun {
+    /// The run directory.
+    pub path: PathBuf,
+    /// The network's name, with the seed or the directory where the name does not identify the run.
+    pub label: String,
+    /// The dataset.
+    pub data: String,
+    /// The number of the network's parameters.
+    pub parameters: u64,
+    /// The number of epochs measured.
+    pub epochs: usize,
+    /// The last training error of a clean pass, as a fraction.
+    pub train_error: Option<f64>,
+    /// The last test error, as a fraction.
+    pub test_error: Option<f64>,
+    /// The lowest test error, as a fraction, and its epoch.
+    pub best: Option<(f64, usize)>,
+    /// The time spent on training and evaluation, in seconds.
+    pub seconds: f64,
+    /// The environment in which the run started.
+    pub environment: Environment,
+    /// Whether the network is plain or residual.
+    #[serde(skip)]
+    pub kind: BlockKind,
+    /// All measurements.
+    #[serde(skip)]
+    pub rows: Vec<Row>,
+}
+
+impl Comparison {
+    /// Reads run directories.
+    ///
+    /// # Errors
+    /// If a directory holds no run, or its files are invalid.
+    pub fn read<P: AsRef<Path>>(directories: &[P]) -> Result<Self, TrainError> {
+        let mut runs = Vec::new();
+        let mut configs = Vec::new();
+        for directory in directories {
+            let run = RunDir::open(directory.as_ref())?;
+            let config = run.config()?;
+            runs.push(ComparedRun::read(directory.as_ref(), &run, &config)?);
+            configs.push(config);
+        }
+        for (run, config) in runs.iter_mut().zip(&configs) {
+            let same_network =
+                |other: &&TrainConfig| other.network.name() == config.network.name() && other.data == config.data;
+            if configs.iter().filter(same_network).count() > 1 {
+                run.label = format!("{}, seed {}", run.label, config.seed);
+            }
+        }
+        let labels: Vec<_> = runs.iter().map(|run| (run.label.clone(), run.data.clone())).collect();
+        for run in &mut runs {
+            if labels.iter().filter(|(label, data)| *label == run.label && *data == run.data).count() > 1 {
+                run.label = format!("{} ({})", run.label, run.path.display());
+            }
+        }
+        Ok(Self { runs })
+    }
+}
+
+impl ComparedRun {
+    /// Reads a run. Its label is the network's name.
+    fn read(path: &Path, run: &RunDir, config: &TrainConfig) -> Result<Self, TrainError> {
+        let rows = run.metrics()?;
+        let of = |split| rows.iter().filter(move |row| row.split == split);
+        let lowest = of(Split::Test).min_by(|a, b| a.error.total_cmp(&b.error));
+        Ok(Self {
+            path: path.into(),
+            label: config.network.name().to_string(),
+            data: config.data.to_string(),
+            parameters: config.network.summary().parameters(),
+            epochs: of(Split::Running).next_back().map_or(0, |row| row.epoch),
+            train_error: of(Split::Train).next_back().map(|row| row.error),
+            test_error: of(Split::Test).next_back().map(|row| row.error),
+            best: lowest.map(|row| (row.error, row.epoch)),
+            seconds: rows.iter().fold(0.0, |sum, row| sum + row.seconds),
+            environment: run.environment()?,
+            kind: config.network.blocks.kind,
+            rows,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DataName, Training};
+    use residual_backend::Backend;
+
+    #[test]
+    fn runs_are_labelled_and_compared_by_their_last_errors() {
+        let dir = tempfile::tempdir().unwrap();
+        let hardware = Backend::Flex.probe().unwrap();
+        let directories: Vec<PathBuf> = [("dense-plain4", 0), ("dense-resnet4", 0), ("dense-resnet4", 1)]
+            .iter()
+            .map(|(net, seed)| {
+                let config = TrainConfig::new(net.parse().unwrap(), DataName::Synthetic).unwrap();
+                let config = config.with_epochs(2).with_seed(*seed);
+                let path = dir.path().join(format!("{net}-{seed}"));
+                let run = RunDir::create(&path, &config, &Environment::here(Backend::Flex, &hardware), false).unwrap();
+                Training::new(config, hardware.device.clone()).unwrap().in_dir(run).run().unwrap();
+                path
+            })
+            .collect();
+        let comparison = Comparison::read(&directories).unwrap();
+        let labels: Vec<&str> = comparison.runs.iter().map(|run| &*run.label).collect();
+        assert_eq!(labels, ["dense-plain4", "dense-resnet4, seed 0", "dense-resnet4, seed 1"]);
+        let kinds = comparison.runs.iter().map(|run| run.kind).collect::<Vec<_>>();
+        assert_eq!(kinds, [BlockKind::Plain, BlockKind::Residual, BlockKind::Residual]);
+        let run = &comparison.runs[1];
+        assert_eq!(run.rows, RunDir::open(&directories[1]).unwrap().metrics().unwrap());
+        let last = |split| run.rows.iter().rfind(|row| row.split == split).map(|row| row.error);
+        assert_eq!((run.epochs, run.train_error, run.test_error), (2, last(Split::Train), last(Split::Test)));
+        let lowest = run.rows.iter().filter(|row| row.split == Split::Test).map(|row| row.error).fold(1.0, f64::min);
+        assert_eq!(run.best.unwrap().0, lowest);
+
+        let twice = Comparison::read(&[&directories[0], &directories[0]]).unwrap();
+        assert!(twice.runs[1].label.starts_with("dense-plain4, seed 0 ("), "{}", twice.runs[1].label);
+        assert!(Comparison::read(&[dir.path()]).unwrap_err().to_string().contains("holds no training run"));
+    }
+}

@@ -1,0 +1,42 @@
+use crate::RunDir;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+/// Options of a training run that do not affect its result.
+#[derive(Clone, Debug)]
+pub(crate) struct RunOptions {
+    pub(crate) stop: StopFlag,
+    /// The optimizer step after which the stop flag is set.
+    pub(crate) stop_after: Option<usize>,
+    pub(crate) directory: Option<RunDir>,
+    pub(crate) checkpoint_every: Option<Duration>,
+    /// The number of threads that read samples.
+    pub(crate) workers: usize,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self { stop: StopFlag::default(), stop_after: None, directory: None, checkpoint_every: None, workers: 1 }
+    }
+}
+
+/// A flag that stops a training run. Clones share the flag.
+#[derive(Clone, Debug, Default)]
+pub struct StopFlag(Arc<AtomicBool>);
+
+impl StopFlag {
+    /// Stops the run after its current optimizer step.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the flag is set.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}

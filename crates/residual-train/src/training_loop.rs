@@ -1,0 +1,449 @@
+use crate::{
+    Checkpoint, Evaluate, Evaluation, Event, OnNan, Row, Split, Status, TrainConfig, TrainError,
+    checkpoint::{Records, burn_bytes, encode_network},
+    ema::Ema,
+    evaluate::{PendingMetrics, READ_EVERY, measure_all, measure_batch, measure_batches, read_pending},
+    event::Observer,
+    gradients::{GradientAccumulator, clip},
+    ids,
+    learner::{Classifier, Components, Learner, RunLoop, forward_backward, launch, send_records},
+    metrics::is_stale,
+    run_options::RunOptions,
+    schedule::{Scheduler, WarmupState},
+    session::Session,
+    sinks::Sinks,
+};
+use burn::{
+    data::dataloader::DataLoader,
+    module::Module,
+    optim::{
+        OptimizerRecord,
+        lr_scheduler::{LrSchedulerRecord, module_lr_scheduler::ModuleLrScheduler},
+    },
+    store::ModuleRecord,
+    tensor::Device,
+};
+use residual_data::{Batch, Dataset, Loader, Order};
+use residual_model::Network;
+use std::{cell::RefCell, rc::Rc, time::Instant};
+
+/// The maximum number of rewinds before a diverging run fails.
+const MAX_REWINDS: usize = 8;
+
+/// Trains from the session's progress to the end of the run. Returns the network in inference mode, the session, and
+/// the error that ended the run, if any.
+pub(crate) fn train(
+    config: TrainConfig,
+    dataset: Dataset,
+    device: &Device,
+    options: RunOptions,
+    mut session: Session,
+    observer: Observer,
+) -> (Network, Session, Option<TrainError>) {
+    let device = device.clone().autodiff();
+    let loader = Loader::new(dataset.train.clone(), config.batch_size, &device)
+        .with_order(Order::Shuffled { seed: config.seed })
+        .with_augmentation(config.augmentation.clone(), config.seed)
+        .with_workers(options.workers)
+        .with_prefetch(if options.directory.is_some() { 2 } else { 0 });
+    let valid =
+        Loader::new(dataset.test.clone(), config.batch_size, &device.clone().inner()).with_workers(options.workers);
+    let warmup = WarmupState::default();
+    let steps = config.steps(loader.batches_per_epoch());
+    let mut learner = init(&config, &device, session.network.take(), steps, &warmup);
+    let ema = config.ema.map(|decay| Ema::new(&config, &learner.model().network, decay));
+    let checkpoint = session.checkpoint.take();
+    let (sinks, senders) = Sinks::new();
+    let mut training_loop = TrainingLoop {
+        config,
+        dataset,
+        device,
+        loader: loader.clone(),
+        warmup,
+        options,
+        sinks,
+        session,
+        ema,
+        last_checkpoint: Instant::now(),
+        observer,
+        error: None,
+    };
+    if let Some(checkpoint) = checkpoint {
+        training_loop.restore(&mut learner, checkpoint);
+    }
+    let training_loop = Rc::new(RefCell::new(training_loop));
+    let (network, error) = launch(training_loop.clone(), learner, [loader, valid], senders);
+
+    let mut training_loop = training_loop.borrow_mut();
+    let session = std::mem::take(&mut training_loop.session);
+    let error = training_loop.error.take().or(error);
+    let network = training_loop.ema.take().map_or(network, Ema::into_network);
+    (ids::assign_unique(network), session, error)
+}
+
+/// Builds the network, unless it is given, with its optimizer and its schedulers.
+fn init(
+    config: &TrainConfig,
+    device: &Device,
+    network: Option<Network>,
+    steps: usize,
+    warmup: &WarmupState,
+) -> Learner {
+    let network = network.unwrap_or_else(|| config.init(device)).unfreeze().train();
+    let network = network.freeze_parts(&config.freeze).expect("the configuration was validated");
+    let network = ids::assign_by_path(network);
+    let scheduler = |factor| Scheduler {
+        schedule: config.schedule.clone(),
+        total: steps,
+        warmup: warmup.clone(),
+        iteration: 0,
+        factor,
+    };
+    let mut schedulers = ModuleLrScheduler::new(scheduler(1.0));
+    for &(part, factor) in &config.optimizer.rates {
+        schedulers = schedulers.with_group(ids::group(&network, |path| part.contains(path)), scheduler(factor));
+    }
+    let optimizer = config.optimizer.init(&network);
+    Learner::new(Classifier { network, seed: config.seed }, optimizer, schedulers)
+}
+
+/// The training loop that Burn's `SupervisedTraining` runs.
+///
+/// Unlike Burn's own loop, it measures the training error by a clean pass, ends the schedule's warm-up by the error of
+/// the training batches, stops after any optimizer step, fails if the loss is NaN or infinite, and resumes bit-exactly
+/// within an epoch.
+struct TrainingLoop {
+    config: TrainConfig,
+    dataset: Dataset,
+    device: Device,
+    /// The loader of the training set.
+    loader: Loader,
+    warmup: WarmupState,
+    options: RunOptions,
+    sinks: Sinks,
+    session: Session,
+    ema: Option<Ema>,
+    /// When the last checkpoint was written.
+    last_checkpoint: Instant,
+    observer: Observer,
+    /// The error that ended the run.
+    error: Option<TrainError>,
+}
+
+impl RunLoop for TrainingLoop {
+    /// Trains from the session's progress to the end of the run. Leaves the status in the session, and the error if the
+    /// run failed.
+    fn run(
+        &mut self,
+        components: &mut Components,
+        learner: &mut Learner,
+        train: &dyn DataLoader<Batch>,
+        valid: &dyn DataLoader<Batch>,
+    ) {
+        if let Err(error) = self.epochs(components, learner, train, valid) {
+            self.session.status = Status::Failed;
+            self.error = Some(error);
+        }
+    }
+}
+
+impl TrainingLoop {
+    fn epochs(
+        &mut self,
+        components: &mut Components,
+        learner: &mut Learner,
+        train: &dyn DataLoader<Batch>,
+        valid: &dyn DataLoader<Batch>,
+    ) -> Result<(), TrainError> {
+        self.session.status = Status::Finished;
+        if self.config.on_nan == OnNan::Rewind && self.session.progress.iteration == 0 {
+            self.checkpoint(components, learner)?;
+        }
+        let total = self.total_steps();
+        while self.session.progress.iteration < total || self.session.progress.batch > 0 {
+            if self.config.patience.is_some_and(|epochs| is_stale(&self.session.rows, epochs)) {
+                self.session.status = Status::StoppedEarly;
+                break;
+            }
+            let rows = self.session.rows.len();
+            match self.epoch(components, learner, train, valid) {
+                Err(TrainError::Stopped) => {
+                    // A resumed run evaluates the epoch again.
+                    self.session.rows.truncate(rows);
+                    self.session.status = Status::Interrupted;
+                    return self.checkpoint(components, learner);
+                }
+                Err(TrainError::Diverged { loss, .. })
+                    if self.config.on_nan == OnNan::Rewind && self.session.progress.rewinds < MAX_REWINDS =>
+                {
+                    self.rewind(components, learner, loss)?;
+                }
+                Err(error) => return Err(error),
+                Ok(()) => {}
+            }
+        }
+        let missing = [self.session.train.is_none(), self.session.test.is_none()];
+        match self.evaluate(learner, valid, missing) {
+            Err(TrainError::Stopped) => {
+                self.session.status = Status::Interrupted;
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// Trains and evaluates one epoch, or the rest of it.
+    fn epoch(
+        &mut self,
+        components: &mut Components,
+        learner: &mut Learner,
+        train: &dyn DataLoader<Batch>,
+        valid: &dyn DataLoader<Batch>,
+    ) -> Result<(), TrainError> {
+        self.loader.seek(self.session.progress.epoch, self.session.progress.batch);
+        self.train_epoch(components, learner, train)?;
+        let ended = self.session.progress.iteration >= self.total_steps();
+        let sets = match self.config.evaluate {
+            Evaluate::EveryEpoch => [true, true],
+            Evaluate::TestEveryEpoch => [ended, true],
+            Evaluate::AtEnd => [ended, ended],
+        };
+        self.evaluate(learner, valid, sets)?;
+        self.session.progress.next_epoch();
+        self.checkpoint(components, learner)?;
+        (self.observer)(Event::Epoch(&self.session.rows));
+        Ok(())
+    }
+
+    fn train_epoch(
+        &mut self,
+        components: &mut Components,
+        learner: &mut Learner,
+        train: &dyn DataLoader<Batch>,
+    ) -> Result<(), TrainError> {
+        let epoch = self.session.progress.epoch + 1;
+        let batches = self.loader.batches_per_epoch();
+        let total = self.total_steps();
+        let mut pending = Vec::new();
+        let mut accumulator = GradientAccumulator::default();
+        let mut start = Instant::now();
+        let mut iterator = train.iter();
+        while self.session.progress.iteration < total {
+            // A stop waits until the accumulated gradients have made a step.
+            if accumulator.is_empty() && self.options.stop.is_set() {
+                break;
+            }
+            let Some(batch) = iterator.next() else { break };
+            let batch = batch.map_err(|e| TrainError::Learner(e.to_string()))?;
+            let samples = batch.labels.dims()[0];
+            let (gradients, metrics) = forward_backward(learner, batch);
+            pending.push(metrics);
+            self.session.progress.batch += 1;
+            let batch = self.session.progress.batch;
+            let last = batch == batches;
+            let network = learner.model().network;
+            let count = self.config.accumulate;
+            let Some(mut gradients) = accumulator.add(&network, gradients, samples, count, last) else { continue };
+            if let Some(max_norm) = self.config.optimizer.clip {
+                gradients = clip(&network, gradients, max_norm);
+            }
+            drop(network);
+            learner.lr_step();
+            learner.optimizer_step(gradients);
+            self.session.progress.iteration += 1;
+            self.session.progress.rewound = false;
+            if self.options.stop_after == Some(self.session.progress.iteration) {
+                self.options.stop.set();
+            }
+            if let Some(ema) = &mut self.ema {
+                ema.update(&learner.model().valid().network);
+            }
+            let due = self.options.checkpoint_every.is_some_and(|every| self.last_checkpoint.elapsed() >= every);
+            // The end of the warm-up depends on whole windows of batches, so each is read as soon as it is full.
+            let full = batch / READ_EVERY > (batch - pending.len()) / READ_EVERY;
+            if full || last || due || self.options.stop.is_set() {
+                self.read_metrics(&mut pending)?;
+                let loss = self.session.curve.last().copied().unwrap_or_default();
+                (self.observer)(Event::Step { epoch, batch, batches, loss });
+            }
+            if due && !last && self.session.progress.iteration < total {
+                self.session.progress.seconds += start.elapsed().as_secs_f64();
+                start = Instant::now();
+                self.checkpoint(components, learner)?;
+            }
+        }
+        self.read_metrics(&mut pending)?;
+        self.session.progress.seconds += start.elapsed().as_secs_f64();
+        if self.options.stop.is_set() {
+            return Err(TrainError::Stopped);
+        }
+        let progress = &self.session.progress;
+        if progress.batch == batches || progress.iteration >= total {
+            let (running, seconds) = (progress.running.evaluation(), progress.seconds);
+            let lr = self.rate(progress.iteration.saturating_sub(1));
+            self.session.push(epoch, Split::Running, running, lr, seconds);
+        }
+        Ok(())
+    }
+
+    /// Reads the pending metrics from the device. On a GPU, this waits for all queued work.
+    fn read_metrics(&mut self, pending: &mut Vec<PendingMetrics>) -> Result<(), TrainError> {
+        let progress = &mut self.session.progress;
+        let count = pending.len();
+        let first = progress.batch - count;
+        for (i, metrics) in read_pending(pending).into_iter().enumerate() {
+            progress.running.add(metrics);
+            progress.window.add(metrics);
+            let loss = metrics.loss;
+            self.session.curve.push(loss);
+            if !loss.is_finite() {
+                let iteration = progress.iteration - (count - 1 - i) / self.config.accumulate;
+                return Err(TrainError::Diverged { epoch: progress.epoch + 1, iteration, loss });
+            }
+            // Windows are counted from the start of the epoch, wherever the run was interrupted and resumed.
+            let batch = first + i + 1;
+            if batch.is_multiple_of(READ_EVERY) || batch == self.loader.batches_per_epoch() {
+                let window = std::mem::take(&mut progress.window);
+                if self.config.schedule.threshold().is_some_and(|threshold| window.evaluation().error < threshold) {
+                    self.warmup.set_warm(true);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The total number of optimizer steps.
+    fn total_steps(&self) -> usize {
+        self.config.steps(self.loader.batches_per_epoch())
+    }
+
+    /// The learning rate at an iteration, from 0.
+    fn rate(&self, iteration: usize) -> f64 {
+        self.warmup.factor() * self.config.schedule.rate(iteration, self.total_steps(), self.warmup.is_warm())
+    }
+
+    /// The network to evaluate and to save: with the averaged weights, if there are any.
+    fn network(&self, learner: &Learner) -> Network {
+        self.ema.as_ref().map_or_else(|| learner.model().valid().network, |ema| ema.network().clone())
+    }
+
+    /// Evaluates on the training set, the test set, or both.
+    fn evaluate(
+        &mut self,
+        learner: &Learner,
+        valid: &dyn DataLoader<Batch>,
+        [on_train, on_test]: [bool; 2],
+    ) -> Result<(), TrainError> {
+        let network = self.network(learner);
+        let epoch = self.session.progress.epoch + usize::from(self.session.progress.batch > 0);
+        let lr = self.session.rows.last().map_or(0.0, |row| row.lr);
+        let mut losses = Vec::new();
+        if on_train {
+            let start = Instant::now();
+            let loader = Loader::new(self.dataset.train.clone(), self.config.batch_size, &self.device.clone().inner())
+                .with_workers(self.options.workers);
+            let train = measure_all(measure_batches(&network, &loader), &self.options.stop)?;
+            self.session.push(epoch, Split::Train, train, lr, start.elapsed().as_secs_f64());
+            self.session.train = Some(train);
+            losses.push(train.loss);
+        }
+        if on_test {
+            let start = Instant::now();
+            let batches = valid.iter().map(|batch| {
+                let batch = batch.map_err(|e| TrainError::Learner(e.to_string()))?;
+                Ok(measure_batch(&network, batch))
+            });
+            let test = measure_all(batches, &self.options.stop)?;
+            self.session.push(epoch, Split::Test, test, lr, start.elapsed().as_secs_f64());
+            self.session.test = Some(test);
+            losses.push(test.loss);
+        }
+        if let Some(loss) = losses.into_iter().find(|loss| !loss.is_finite()) {
+            let iteration = self.session.progress.iteration;
+            return Err(TrainError::Diverged { epoch, iteration, loss: loss as f32 });
+        }
+        if on_test
+            && self.options.directory.is_some()
+            && let Some(test) = self.session.test
+            && self.session.progress.improves(epoch, test.error)
+        {
+            self.session.best = Some(encode_network(&network)?);
+        }
+        Ok(())
+    }
+
+    /// Writes a checkpoint and the metrics, if there is a run directory.
+    fn checkpoint(&mut self, components: &mut Components, learner: &Learner) -> Result<(), TrainError> {
+        let Some(directory) = &self.options.directory else { return Ok(()) };
+        // `valid` folds the running statistics of the last step into the tensors that a record holds.
+        drop(learner.model().valid());
+        send_records(components, learner)?;
+        let records = self.sinks.receive()?;
+        let ema = self.ema.as_ref().map(|ema| encode_network(ema.network())).transpose()?;
+        let checkpoint = Checkpoint {
+            network: self.config.network.clone(),
+            progress: self.session.progress.clone(),
+            warm: self.warmup.is_warm(),
+            rows: self.session.rows.clone(),
+            records: Records { ema, best: self.session.best.clone(), ..records },
+        };
+        directory.write_checkpoint(&checkpoint)?;
+        self.last_checkpoint = Instant::now();
+        Ok(())
+    }
+
+    /// Replaces the state of the run by that of a checkpoint.
+    ///
+    /// # Panics
+    /// If a record cannot be decoded. [`RunDir`](crate::RunDir) decodes all records when it reads a checkpoint.
+    fn restore(&mut self, learner: &mut Learner, checkpoint: Checkpoint) {
+        const CHECKED: &str = "records are decoded when the checkpoint is read";
+        let Checkpoint { progress, warm, rows, records, .. } = checkpoint;
+        // Folds in the running statistics of the last step, which would otherwise overwrite those of the checkpoint.
+        drop(learner.model().valid());
+        learner.load_model(ModuleRecord::from_bytes(burn_bytes(&records.model)).expect(CHECKED));
+        learner.load_optim(OptimizerRecord::from_bytes(burn_bytes(&records.optimizer)).expect(CHECKED));
+        learner.load_scheduler(LrSchedulerRecord::from_bytes(burn_bytes(&records.scheduler)).expect(CHECKED));
+        if let (Some(ema), Some(record)) = (&mut self.ema, &records.ema) {
+            ema.restore(ModuleRecord::from_bytes(burn_bytes(record)).expect(CHECKED), progress.iteration);
+        }
+        self.warmup.set_warm(warm);
+        self.warmup.set_rewinds(progress.rewinds);
+        let evaluation = |split, samples| {
+            let row = rows.iter().rfind(|row| row.epoch == progress.epoch && row.split == split)?;
+            Some(Evaluation { loss: row.loss, error: row.error, samples })
+        };
+        self.session.train = evaluation(Split::Train, self.dataset.train.len());
+        self.session.test = evaluation(Split::Test, self.dataset.test.len());
+        self.session.best = records.best;
+        (self.session.progress, self.session.rows) = (progress, rows);
+    }
+
+    /// Goes back to the last checkpoint, halves the learning rate, and writes the result as a checkpoint. If the run
+    /// was already rewound to that checkpoint and has not written another one since, it goes back to the one before, if
+    /// any.
+    fn rewind(&mut self, components: &mut Components, learner: &mut Learner, loss: f32) -> Result<(), TrainError> {
+        let (epoch, iteration) = (self.session.progress.epoch + 1, self.session.progress.iteration);
+        let diverged = TrainError::Diverged { epoch, iteration, loss };
+        let Some(directory) = &self.options.directory else { return Err(diverged) };
+        let Some(mut checkpoint) = directory.latest(&self.device, true)? else { return Err(diverged) };
+        if checkpoint.progress.rewound
+            && let Some(older) = directory.before(checkpoint.iteration(), &self.device)?
+        {
+            checkpoint = older;
+        }
+        let rewinds = self.session.progress.rewinds + 1;
+        // The checkpoint may be older than some rewinds. Their rows are kept.
+        let earlier: Vec<Row> = self.session.rows.iter().filter(|row| row.split == Split::Rewind).cloned().collect();
+        self.restore(learner, checkpoint);
+        self.session.rows.extend(earlier.into_iter().skip(self.session.progress.rewinds));
+        (self.session.progress.rewinds, self.session.progress.rewound) = (rewinds, true);
+        self.warmup.set_rewinds(rewinds);
+        let lr = self.rate(self.session.progress.iteration);
+        let diverged = Evaluation { loss: f64::from(loss), error: f64::NAN, samples: 0 };
+        self.session.push(epoch, Split::Rewind, diverged, lr, 0.0);
+        self.checkpoint(components, learner)?;
+        (self.observer)(Event::Rewind { iteration: self.session.progress.iteration, lr });
+        Ok(())
+    }
+}

@@ -302,5 +302,5 @@ fn findings_are_sentences_with_the_numbers() {
     let constant = Shattered { lines: 1, derivatives: vec![vec![vec![0.0; Shattered::POINTS]]; 2] };
     let view = InspectionView::of(&inspection(Measured::Shattered(constant)));
     assert_eq!(view.finding, "The gradient is constant along every line, or NaN or infinite.");
-    assert!(!view.svg().contains("NaN"));
+    assert!(!view.svg().replace(&view.finding, "").contains("NaN"));
 }

@@ -1,7 +1,7 @@
-//! Benchmarks of the kernels on layers and blocks of the networks they were written for. Run `cargo bench` in this
+//! Benchmarks of the kernels on layers and blocks of networks for CIFAR and ImageNet. Run `cargo bench` in this
 //! directory.
 //!
-//! Throughput counts floating-point operations: 1 Gelem/s is 1 GFLOP/s.
+//! The throughput is in floating-point operations: 1 Gelem/s is 1 GFLOP/s.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use residual_kernels::{ChannelPadding, Conv, ConvNorm, NeedsGradient, Norm, Path, Shortcut, SimdLevel};
@@ -19,7 +19,7 @@ fn random_values(count: usize) -> Vec<f32> {
     (0..count).map(|_| next()).collect()
 }
 
-/// Name, batch size, height and width of the image, convolution.
+/// The name, batch size, image height (equal to the width) and convolution of each layer.
 fn layers() -> Vec<(&'static str, usize, usize, Conv)> {
     let strided = |channels, kernel| Conv { stride: 2, ..Conv::same(channels, kernel) };
     vec![
@@ -71,7 +71,7 @@ fn convolutions(criterion: &mut Criterion) {
     }
 }
 
-/// The residual blocks of a CIFAR network, with batch norm.
+/// Benchmarks the residual blocks of a CIFAR network, with batch norm.
 fn blocks(criterion: &mut Criterion) {
     let level = SimdLevel::detect();
     for (channels, side) in [(16, 32), (32, 16), (64, 8)] {

@@ -1,1 +1,1 @@
-//! Benchmarks of the kernels: `cargo bench`.
+//! Benchmarks of the kernels. Run them with `cargo bench` in this directory.

@@ -1,10 +1,10 @@
 //! Uses a trained network as a feature extractor: prints the output shape of each stage, and classifies test images by
-//! the embedding before the head, without the head.
+//! their embeddings (the input of the head), without the head.
 //!
 //!     cargo run --release --example feature_extractor
 //!
-//! You should see the shapes of the stages, and that classification by the nearest class mean has a test error close to
-//! that of the head. The example takes about three seconds on two cores.
+//! You should see the output shapes of the stages, and that classification by the nearest class mean has a test error
+//! close to that of the head. The example takes about three seconds on two cores.
 
 #![allow(clippy::print_stdout)]
 
@@ -47,10 +47,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Embeddings and labels.
+/// The embedding and label of each image.
 type Embedded = Vec<(Vec<f32>, usize)>;
 
-/// Computes the embedding of every image and returns it with the label.
+/// Computes the embedding of every image, and returns the embeddings with the labels.
 fn embed(network: &Network, source: &Arc<dyn Source>, device: &Device) -> Result<Embedded, Box<dyn std::error::Error>> {
     let mut embedded = Vec::new();
     for batch in Loader::new(source.clone(), 128, device).batches() {

@@ -1,10 +1,10 @@
 //! Transfers weights to another task. A network learns the digits 0 to 4 and is saved as safetensors. It then gets a
-//! new head and learns the digits 5 to 9 from 40 images: first the head alone, then all layers.
+//! new head and is trained on 40 images of the digits 5 to 9: first only the head, then all layers.
 //!
 //!     cargo run --release --example finetune
 //!
-//! You should see that the fine-tuned network ends with a lower test error than a network trained on the 40 images
-//! alone. The example takes about five seconds on two cores.
+//! You should see that the fine-tuned network has a lower test error than a network trained only on the 40 images. The
+//! example takes about five seconds on two cores.
 
 #![allow(clippy::print_stdout)]
 
@@ -30,8 +30,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let scratch = Training::with_data(config.clone().with_epochs(40), new.clone(), device.clone())?.run()?;
     println!("digits 5 to 9 from 40 images, from scratch: test error {:.1} %", 100.0 * scratch.test.error);
 
-    // Phase 1: train a new head on the frozen pretrained layers. Features learned from five digits are not enough for
-    // the other five, but phase 2 then does not start from a random head.
+    // Phase 1: train only a new head, with the pretrained layers frozen. The features learned from five digits are not
+    // enough for the other five, but phase 2 then does not start with a random head.
     let mut network = config.init(&device.clone().autodiff());
     load(&mut network, &Checkpoint::read(&file)?, &LoadOptions::default())?;
     let mut first = config.clone().with_epochs(20);
@@ -39,7 +39,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let head = Training::with_data(first, new.clone(), device.clone())?.with_network(network.with_head(5, 1)).run()?;
     println!("digits 5 to 9 from the pretrained network, head only: test error {:.1} %", 100.0 * head.test.error);
 
-    // Phase 2: train all layers, the stem at a tenth of the learning rate, without weight decay on norms and biases.
+    // Phase 2: train all layers, with a tenth of the learning rate for the stem and no weight decay on norms and
+    // biases.
     let mut second = config.with_epochs(20);
     second.optimizer.rates = vec![(Part::Stem, 0.1)];
     second.optimizer.decay_all = false;
@@ -49,7 +50,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// The five digits from `first` as classes 0 to 4, with up to `samples` training images and all test images.
+/// The five digits starting at `first` as classes 0 to 4, with up to `samples` training images and all test images.
 fn task(first: usize, samples: usize) -> Result<Dataset, Box<dyn std::error::Error>> {
     let (train, test) = DataName::Digits.images()?;
     let pick = |images: &Images, samples: usize| {

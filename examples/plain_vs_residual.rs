@@ -1,10 +1,10 @@
-//! Runs a small depth sweep: plain and residual dense networks of 4, 20 and 56 layers, with two seeds each and
-//! otherwise the same settings.
+//! Runs a small depth sweep: plain and residual dense networks of 4, 20 and 56 layers, each with two seeds. All other
+//! settings are the same.
 //!
 //!     cargo run --release --example plain_vs_residual
 //!
-//! You should see a table in which the training error of the plain networks rises to tens of per cent at 56 layers,
-//! while that of the residual networks stays low, and the verdict "shown". The figure is in
+//! You should see the verdict "shown", and a table in which the training error of the plain networks rises to tens of
+//! per cent at 56 layers, while that of the residual networks stays low. The figure is in
 //! `runs/plain_vs_residual/index.html`. The example takes about 15 seconds on two cores. A second run finds the
 //! finished results and trains nothing.
 

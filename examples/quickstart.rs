@@ -2,14 +2,14 @@
 //!
 //!     cargo run --release --example quickstart
 //!
-//! You should see that both blocks have the same shapes and parameters, that with a zero last layer the residual block
-//! returns its input while the plain block returns zeros, and that resnet20 and plain20 have 269,722 parameters each.
-//! The example takes a second.
+//! You should see that both blocks have the same output shape and number of parameters. If the last layer is zero, the
+//! residual block returns its input, while the plain block returns zeros. resnet20 and plain20 have 269,722 parameters
+//! each. The example takes a second.
 
 #![allow(clippy::print_stdout)]
 
 use residual::{
-    burn::tensor::{Device, Distribution, Tensor},
+    burn::tensor::{Device, Int, Tensor},
     model::{
         DensePathConfig, NetworkConfig, PlainBlockConfig, ResidualBlockConfig,
         summary::{thousands, trainable_parameters},
@@ -18,7 +18,7 @@ use residual::{
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let device = Device::flex();
-    let a = Tensor::<2>::random([2, 64], Distribution::Uniform(0.0, 1.0), &device);
+    let a = Tensor::<1, Int>::arange(0..128, &device).float().div_scalar(127).reshape([2, 64]);
 
     let path = DensePathConfig::new(64, 64);
     let plain = PlainBlockConfig::new(path.clone()).init(&device);

@@ -1,10 +1,10 @@
-//! Runs the same network on every backend of this build: saves its weights on flex, loads them on the other backends
-//! and compares the class scores of the same images.
+//! Runs the same network on every backend of this build: saves its weights on flex, loads them on the other backends,
+//! and compares the class scores for the same images.
 //!
 //!     cargo run --release --example swap_backend
 //!
-//! You should see one line per backend with the largest difference between its class scores and those of flex, about
-//! 0.000001. Backends without hardware are skipped. The example takes a few seconds.
+//! You should see one line per backend with the largest difference between its class scores and those of flex, which is
+//! about 0.000001. Backends whose hardware is missing are skipped. The example takes a few seconds.
 
 #![allow(clippy::print_stdout)]
 
@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for backend in Backend::compiled().into_iter().filter(|&b| b != Backend::Flex) {
         match backend.probe() {
             Ok(hardware) => {
-                // With another seed, the scores agree only if the record was loaded.
+                // The seed differs, so the scores agree only if the record was loaded.
                 let other = config.clone().with_seed(1).init(&hardware.device);
                 let other = other.try_load_record(ModuleRecord::from_bytes(saved.clone())?)?;
                 let scores = scores(&other, &hardware.device)?;

@@ -3,6 +3,9 @@
 //!     cargo run --release -- data fetch cifar10
 //!     cargo run --release --example train_cifar10 [FOLDER] [SAMPLES]
 //!
+//! FOLDER contains the dataset's files; by default, the downloaded files are used. SAMPLES is the maximum number of
+//! training images and of test images.
+//!
 //! You should see one line per epoch, and a final test error of about 11 % after about 30 minutes on two cores. With
 //! 2000 samples, the test error is about 43 % after one or two minutes. To run the same training with checkpoints, use
 //! `residual train --net resnet20 --recipe quick-cifar`.

@@ -3,6 +3,9 @@
 //!     cargo run --release -- data fetch fashion-mnist        (or install Debian's package dataset-fashion-mnist)
 //!     cargo run --release --example train_fashion_mnist [FOLDER] [SAMPLES]
 //!
+//! FOLDER contains the dataset's files; by default, the downloaded or installed files are used. SAMPLES is the maximum
+//! number of training images and of test images.
+//!
 //! You should see one line per epoch, and a final test error of about 7 % after about 20 minutes on two cores. With
 //! 2000 samples, the test error is about 19 % after one or two minutes.
 

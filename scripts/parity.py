@@ -5,19 +5,19 @@ Needs:  pip install torch torchvision timm safetensors        (Python 3.9 or new
 
 usage:
   python scripts/parity.py [fixtures] [--out DIR] [--net NAME ...] [--batch N] [--side N] [--norm-bias C] [--dry]
-      runs every net of NETS in inference and in training mode and writes DIR/NAME.json
+      runs every net in NETS in inference mode and in training mode and writes DIR/NAME.json
       (default DIR: crates/residual-weights/tests/parity), then prints the noise floor of each net: the difference
       between the computation in 32-bit floats (the worse of two convolution kernels) and in 64-bit floats
   python scripts/parity.py load FILE.safetensors --net NAME [--classes N] [--width N]
-      loads a safetensors file into the net with strict=True and prints the logits of the formula's "input"
+      loads a safetensors file into the net with strict=True and prints its logits for the formula's tensor "input"
   python scripts/parity.py save FILE --net NAME [--classes N] [--width N] [--format pth|legacy|safetensors]
                                 [--prefix module.] [--nest state_dict] [--rename fc=linear ...]
-      writes a checkpoint whose values come from the formula
+      writes a checkpoint with the formula's values
   python scripts/parity.py files [--out DIR]
       writes the small checkpoints that the tests read (default DIR: crates/residual-weights/tests/files)
 
-The fixtures contain no weights: both sides compute every tensor by the same formula. For element i of the tensor named
-n, in row-major order of PyTorch's layout (NCHW images, OIHW convolutions, [out, in] linear layers):
+The fixtures contain no weights: both sides compute every tensor with the same formula. For element i of the tensor
+named n, in row-major order of PyTorch's layout (NCHW images, OIHW convolutions, [out, in] linear layers):
 
   h = FNV-1a (32 bits) of n;  x = i * 2654435761 + h;  x ^= x >> 16;  x *= 0x7feb352d;  x ^= x >> 15;
   x *= 0x846ca68b;  x ^= x >> 16   (all modulo 2^32);   u = (x >> 8) / 2^24
@@ -37,19 +37,20 @@ norm_bias is 0, except for the ImageNet nets in training mode; each fixture reco
 with biases near 0, a deep random net amplifies rounding errors so much that 32-bit floats do not determine the result
 (relative error of a feature: 6e-4 for resnet101, 8e-3 for plain50), for any batch size. The few ReLU inputs that change
 sign then change the gradient by several per cent. With norm_bias near 2.5, rounding errors stay small. The drawback is
-that few ReLU inputs are negative then, and almost none after an addition, so only the inference mode tests that every
-ReLU is in its place. In inference mode, a ReLU input that changes sign changes the gradient of its own image only.
+that few ReLU inputs are then negative, and almost none after an addition. Therefore only inference mode tests that
+every ReLU is in its place. In inference mode, a ReLU input that changes sign changes only the gradient of its own
+image.
 
 Canonical names are torchvision's: conv1, bn1, layer1.0.conv1, layer1.0.bn1, ..., layer2.0.downsample.0 (convolution)
 and .1 (norm), fc. CIFAR nets have three stages. Pre-activation nets have no bn1 in the stem, no norm in the shortcut,
 and a final norm named bn.
 
 For each mode, a fixture contains the logits, the output of each stage, the pooled embedding, and the gradient of
-sum(logits * cotangent) with respect to the input. Each of them is stored as its shape, its L2 norm and its values: all
-values of the logits, and at most 128 values of the others, at the flat indices floor(k * n / 128). In training mode,
-the fixture also contains the running statistics of the first and the last norm of the main path after that one forward
-pass (momentum 0.1), and the number of values per channel, because PyTorch normalises with the biased variance but
-averages the unbiased variance into running_var.
+sum(logits * cotangent) with respect to the input. Each tensor is stored as its shape, its L2 norm and its values: all
+values of the logits, and at most 128 values of the other tensors, at the flat indices floor(k * n / 128). In training
+mode, the fixture also contains the running statistics of the first and the last norm of the main path after that one
+forward pass (momentum 0.1), and the number of values per channel, because PyTorch normalises with the biased variance
+but averages the unbiased variance into running_var.
 
 The fixtures are reproducible byte for byte with the same versions, machine and --threads. The checkpoint
 tiny-legacy.pth differs from run to run, because that format identifies storages by their memory addresses.
@@ -123,7 +124,7 @@ def value_of(module, name, leaf, shape, norm_bias):
 
 @torch.no_grad()
 def fill(model, norm_bias=0.0):
-    """Fills every tensor of `model` by the formula, and sets num_batches_tracked to 0."""
+    """Fills every tensor of `model` with the formula's values, and sets num_batches_tracked to 0."""
     for path, module in model.named_modules():
         own = list(module.named_parameters(path, recurse=False)) + list(module.named_buffers(path, recurse=False))
         for name, tensor in own:
@@ -271,7 +272,7 @@ class PreactBlock(nn.Module):
 
 class PreactNet(nn.Module):
     """The pre-activation nets of He et al. 2016. The stem is a convolution without norm or ReLU. In ImageNet nets, a
-    max-pool follows."""
+    max-pooling layer follows it."""
 
     def __init__(self, layers, widths, stem, bottleneck, shortcut, classes, imagenet):
         super().__init__()
@@ -413,7 +414,7 @@ def clean(a, b):
 
 
 def floor(single, arguments):
-    """The larger of the differences of `single`, and of a 32-bit run without oneDNN, from a 64-bit run."""
+    """The larger of two differences from a 64-bit run: that of `single`, and that of a 32-bit run without oneDNN."""
     double = run(*arguments, torch.float64)
     with warnings.catch_warnings(), torch.backends.mkldnn.flags(enabled=False):
         warnings.simplefilter("ignore")
@@ -600,7 +601,7 @@ def save(args):
 
 
 class Evil:
-    """Pickles as a call of os.system. A reader that executes the pickle creates the file."""
+    """Pickles as a call to os.system. A reader that executes the pickle creates a file."""
 
     def __reduce__(self):
         return os.system, ("touch /tmp/residual-evil-ran",)

@@ -10,8 +10,8 @@ A training step consists of the forward pass, the loss, the backward pass, and a
 weight decay 1e-4, on one batch of random images. Inference is one forward pass in inference mode. Unlike
 `residual bench`, the script does not fold batch norms into the convolutions. Images are 32-bit floats in channels_last
 layout. Like `residual bench`, the script synchronises with the device after each step or pass. cuDNN benchmarks its
-convolution algorithms. On NVIDIA GPUs, convolutions and matrix products use TensorFloat-32 only with --tf32; PyTorch's
-default is to use it in convolutions.
+convolution algorithms. On NVIDIA GPUs, convolutions and matrix products use TensorFloat-32 only with --tf32; by
+default, PyTorch would use it in convolutions.
 
 Prints one line of JSON per net. Rates are in images per second: the median and the range over the steps after the
 warm-up.
@@ -46,7 +46,7 @@ def network(name):
 
 
 def rates(action, batch, steps, sync):
-    """Images per second: the median, and the slowest and the fastest step."""
+    """Images per second: the median over the steps, and the rates of the slowest and the fastest step."""
     seconds = []
     for _ in range(WARM_UP + steps):
         sync()

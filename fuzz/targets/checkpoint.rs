@@ -1,4 +1,5 @@
-//! Checkpoints of trainings. The target also appends the correct checksum, which a fuzzer cannot guess.
+//! Checkpoints of training runs. The target also tries each input with the correct checksum appended, which a fuzzer
+//! cannot guess.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,5 @@
-//! Training configurations. Every configuration that parses can be used without a panic and survives a round trip
-//! through JSON.
+//! Training configurations. A configuration that parses must not cause a panic when it is used, and must survive a
+//! round trip through JSON.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

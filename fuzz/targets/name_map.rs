@@ -1,4 +1,4 @@
-//! Maps that rename tensors, and the conversion of the renamed tensors.
+//! Name maps, and the conversion of the renamed tensors to torchvision's names.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -24,8 +24,8 @@ const CPU_BACKENDS: [Backend; 2] = [Backend::Flex, Backend::NdArray];
 /// The environment variable that names the backends to compare with flex, separated by commas.
 const VARIABLE: &str = "RESIDUAL_BACKENDS";
 
-/// The result of opening each backend: those named by [`VARIABLE`], or without it all backends of this build other than
-/// flex. Each result is printed once.
+/// The result of opening each backend to compare with flex: the backends named by [`VARIABLE`] or, if it is not set,
+/// all other backends of this build. Each result is printed once.
 static OPENED: LazyLock<Vec<(Backend, Result<Device, String>)>> = LazyLock::new(|| {
     let backends: Vec<Backend> = match env::var(VARIABLE) {
         Ok(names) => names.split(',').map(|name| name.parse().unwrap()).collect(),
@@ -180,7 +180,7 @@ fn every_backend_agrees_with_flex() {
     }
 }
 
-/// With autotuning, a backend runs other kernels for the shapes of real trainings than for the small shapes above.
+/// With autotuning, a backend may choose different kernels for full-size networks than for the small ones above.
 #[test]
 #[ignore = "takes minutes on a software adapter"]
 fn full_size_networks_agree_with_flex() {
@@ -201,7 +201,7 @@ fn full_size_networks_agree_with_flex() {
             let d = difference(&logits(&flex), &logits(&device));
             print(&format!("{name} on {backend}: logits differ by {d:.1e}"));
             assert!(d < 1e-4, "logits of {name} on {backend} differ by {d}");
-            // In deeper nets, batch norms amplify rounding errors without bound.
+            // In deeper nets, batch norms amplify rounding errors too much for gradients to agree.
             if name.ends_with("20") {
                 let gradients = |device: &Device| {
                     let device = device.clone().autodiff();
@@ -216,9 +216,9 @@ fn full_size_networks_agree_with_flex() {
 
 /// Nets of basic blocks: plain and residual, convolutional, dense and pre-activation.
 const GRADIENT_NETS: [&str; 5] = ["resnet8", "plain8", "dense-resnet6", "dense-plain6", "preact_resnet8"];
-/// Nets with bottlenecks, groups, projections or the ImageNet stem, of which only the logits are compared. Their last
-/// feature maps have so few pixels that batch norms average over few values, and a ReLU input whose sign depends on
-/// rounding changes all gradients. The parity tests of `residual-weights` compare their gradients with PyTorch's.
+/// Nets with bottlenecks, groups, projections or the ImageNet stem. Only their logits are compared: their last feature
+/// maps have few pixels, so batch norms average over few values, and a single ReLU input whose sign depends on rounding
+/// changes all gradients. The parity tests of `residual-weights` compare their gradients with PyTorch's.
 const LOGIT_NETS: [&str; 4] = ["resnet18", "resnet50", "resnext50_8x8d", "preact_resnet29"];
 
 #[test]
@@ -262,15 +262,15 @@ fn fused_kernels_support_frozen_stages() {
 
 #[test]
 fn inference_uses_changed_weights() {
-    let device = Backend::Flex.open().unwrap();
-    let mut network = network("resnet18", &device);
-    let before = network.forward(images(&device));
     struct Halve;
     impl ModuleMapper for Halve {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
             param.map(|tensor| tensor.mul_scalar(0.5))
         }
     }
+    let device = Backend::Flex.open().unwrap();
+    let mut network = network("resnet18", &device);
+    let before = network.forward(images(&device));
     network = network.map(&mut Halve);
     let after = network.forward(images(&device));
     let reference = Kernels::Reference.scope(|| network.forward(images(&device)));

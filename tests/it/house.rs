@@ -13,7 +13,7 @@ fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(root().join(path)).unwrap()
 }
 
-/// Every Rust file under a folder.
+/// Every Rust file under a directory.
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -54,7 +54,7 @@ fn code(text: &str) -> Vec<&str> {
 }
 
 #[test]
-fn the_scan_skips_tests_and_nothing_else() {
+fn the_scan_skips_only_comments_and_tests() {
     let text = "use a;\n#[cfg(test)]\nmod tests;\nfn b() {}\n#[cfg(test)]\nmod tests {\n    fn c() {\n    }\n}\n// d\nfn e() {}";
     assert_eq!(code(text), ["use a;", "fn b() {}", "fn e() {}"]);
 }
@@ -89,7 +89,7 @@ fn crates_depend_in_one_direction() {
 }
 
 #[test]
-fn the_report_knows_no_tensors() {
+fn the_report_does_not_use_tensors() {
     assert!(!read("crates/residual-report/Cargo.toml").contains("burn"));
     for path in sources(&root().join("crates/residual-report/src")) {
         let text = fs::read_to_string(&path).unwrap();
@@ -137,7 +137,7 @@ fn burn_train_traits_are_implemented_in_one_module() {
 }
 
 #[test]
-fn the_recorded_burn_version_is_the_locked_one() {
+fn the_recorded_burn_version_matches_the_lock_file() {
     let lock = read("Cargo.lock");
     let burn = lock.split("[[package]]").find(|package| package.contains("\nname = \"burn\"\n")).unwrap();
     let version = burn.lines().find_map(|line| line.strip_prefix("version = ")).unwrap();
@@ -174,7 +174,7 @@ fn documents_show_the_recorded_results() {
 }
 
 #[test]
-fn links_between_documents_lead_somewhere() {
+fn links_between_documents_are_not_broken() {
     for document in documents().into_iter().chain(["ARCHITECTURE.md", "CONTRIBUTING.md"].map(|name| root().join(name)))
     {
         let text = fs::read_to_string(&document).unwrap();

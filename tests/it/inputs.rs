@@ -65,7 +65,8 @@ fn the_configuration_parser_never_panics() {
     for text in texts("config") {
         if let Ok(config) = TrainConfig::parse(&text) {
             let written = serde_json::to_string(&config).unwrap();
-            assert!(TrainConfig::parse(&written).is_ok(), "{written}");
+            let again = TrainConfig::parse(&written).unwrap_or_else(|error| panic!("{error}: {written}"));
+            assert_eq!(serde_json::to_string(&again).unwrap(), written, "a configuration round-trips");
             if config.validate().is_ok() {
                 config.network.summary();
             }

@@ -1,5 +1,5 @@
-//! Tests that need several crates: comparison of backends, whole trainings, the depth sweep, reading of untrusted
-//! files, and the rules of ARCHITECTURE.md.
+//! Tests that need several crates: comparisons of backends, complete training runs, the depth sweep, parsers of
+//! untrusted files, the recorded results, and the invariants of ARCHITECTURE.md.
 
 mod backends;
 mod house;

@@ -1,4 +1,4 @@
-//! The files in `results/`: every table and figure is what this program draws from the data beside it.
+//! Checks that every table and figure in `results/` is exactly what this program draws from the data next to it.
 
 use residual::{
     report::{Drawn, comparison, draw},
@@ -13,7 +13,7 @@ fn results() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("results")
 }
 
-/// Every file with one of these endings under a folder, relative to it.
+/// Every file under a directory that has one of these extensions.
 fn files(folder: &Path, endings: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -51,7 +51,7 @@ fn recorded_sweeps_are_drawn_from_their_data() {
 }
 
 #[test]
-fn recorded_trainings_are_compared_from_their_data() {
+fn comparisons_of_recorded_runs_are_drawn_from_their_data() {
     for (data, nets) in [("cifar10", &["plain20", "resnet20"][..]), ("fashion-mnist", &["resnet20"])] {
         let runs: Vec<PathBuf> = nets.iter().map(|net| results().join(data).join(net)).collect();
         let svg = comparison::svg(&Comparison::read(&runs).unwrap());
@@ -62,7 +62,7 @@ fn recorded_trainings_are_compared_from_their_data() {
     assert_eq!(table, fs::read_to_string(results().join("training.md")).unwrap());
 }
 
-/// `results/backends/table.md`: the median over the epochs of the images trained on per second.
+/// A rate in `results/backends/table.md` is the median over the epochs of the training images per second.
 #[test]
 fn the_table_of_backends_is_computed_from_its_runs() {
     let rate = |backend: &str, kernels: &str| {

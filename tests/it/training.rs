@@ -1,4 +1,4 @@
-//! Complete trainings.
+//! Complete training runs.
 
 use residual::{
     backend::Backend,
@@ -28,7 +28,7 @@ fn train(path: &Path, config: &TrainConfig) -> RunDir {
 }
 
 #[test]
-fn training_learns_and_writes_a_complete_run_directory() {
+fn a_run_learns_and_writes_a_complete_directory() {
     let dir = tempfile::tempdir().unwrap();
     let run = train(dir.path(), &config("resnet8"));
     let names =
@@ -52,7 +52,7 @@ fn training_learns_and_writes_a_complete_run_directory() {
 }
 
 #[test]
-fn the_mean_loss_is_over_samples_not_batches() {
+fn the_mean_loss_is_over_samples_not_over_batches() {
     let dataset = DataName::Synthetic.load().unwrap();
     let network = config("dense-plain4").init(&Device::flex());
     let by = |batch| residual::train::evaluate(&network, &dataset.test, batch, &Device::flex()).unwrap();
@@ -62,7 +62,7 @@ fn the_mean_loss_is_over_samples_not_batches() {
 }
 
 #[test]
-fn a_stopped_training_resumes() {
+fn a_stopped_run_resumes_with_the_same_metrics() {
     let dir = tempfile::tempdir().unwrap();
     let config = config("dense-resnet4");
     let whole = train(&dir.path().join("whole"), &config);
@@ -97,9 +97,9 @@ fn a_stopped_training_resumes() {
 }
 
 #[test]
-fn training_stops_early_without_improvement() {
+fn a_run_stops_early_without_improvement() {
     let config = TrainConfig { patience: Some(2), ..config("dense-plain4").with_epochs(50) };
-    // At this learning rate and without norms, the weights do not change, so the first epoch stays the best.
+    // At this learning rate and without norms, the weights do not change, so the first epoch remains the best.
     let blocks = BlockOptions { norm: Norm::None, ..config.network.blocks };
     let network = config.network.clone().with_blocks(blocks);
     let config =
@@ -110,7 +110,7 @@ fn training_stops_early_without_improvement() {
 }
 
 #[test]
-fn a_training_killed_after_its_last_checkpoint_finishes_with_the_same_metrics() {
+fn a_run_killed_after_its_last_checkpoint_finishes_with_the_same_metrics() {
     let dir = tempfile::tempdir().unwrap();
     let config = config("dense-plain4");
     let run = train(&dir.path().join("run"), &config);
@@ -179,13 +179,13 @@ fn an_older_checkpoint_replaces_a_damaged_one_only_on_request() {
     train(&dir.path().join("b"), &self::config("dense-plain8"));
     fs::copy(dir.path().join("b/checkpoint/00000015.ckpt"), &newest).unwrap();
     let error = run.latest(&Device::flex(), false).unwrap_err().to_string();
-    assert!(error.contains("belongs to another network: a dense-plain8, not this dense-plain4"), "{error}");
+    assert!(error.contains("belongs to another network: dense-plain8, not dense-plain4"), "{error}");
     fs::remove_file(dir.path().join("a/checkpoint/00000010.ckpt")).unwrap();
     assert!(run.latest(&Device::flex(), true).unwrap_err().to_string().contains("another network"));
 }
 
 #[test]
-fn a_run_directory_is_locked_by_one_training() {
+fn only_one_process_can_lock_a_run_directory() {
     let dir = tempfile::tempdir().unwrap();
     let config = config("dense-plain4");
     let held = create(dir.path(), &config, false).unwrap();
@@ -200,7 +200,7 @@ fn a_run_directory_is_locked_by_one_training() {
     assert!(RunDir::open(dir.path()).unwrap().locked().is_ok());
 }
 
-/// A configuration that uses every kind of training state.
+/// A configuration that uses every kind of state that a checkpoint holds.
 fn all_features() -> TrainConfig {
     let mut config = config("resnet8").with_epochs(3);
     config.data.validation = 20;
@@ -230,7 +230,7 @@ fn repeated_resumes_are_bit_exact() {
         if let Some(checkpoint) = run.latest(&Device::flex(), false).unwrap() {
             training = training.from_checkpoint(checkpoint);
         }
-        // With a checkpoint after every step, the training can stop after any step.
+        // With a checkpoint after every step, the run can stop after any step.
         let mut steps = 0;
         let training = training.with_checkpoint_every(Some(Duration::ZERO)).with_observer(move |event| {
             steps += usize::from(matches!(event, Event::Step { .. }));
@@ -260,24 +260,24 @@ fn files(run: &RunDir) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-fn a_resumed_training_writes_the_same_bytes() {
+fn a_resumed_run_writes_the_same_bytes() {
     let mut config = config("resnet8");
     (config.ema, config.optimizer.decay_all) = (Some(0.9), false);
     config.optimizer.rates = vec![(Part::Stem, 0.5)];
     let dir = tempfile::tempdir().unwrap();
     let [first, second] = ["first", "second"].map(|name| files(&train(&dir.path().join(name), &config)));
     assert_eq!(first.len(), 4, "{:?}", first.keys());
-    assert!(first == second, "two trainings of one configuration differ");
+    assert!(first == second, "two runs with the same configuration differ");
     let run = create(&dir.path().join("resumed"), &config, false).unwrap();
     let stopped = Training::new(config.clone(), Device::flex()).unwrap().with_stop_after(7).in_dir(run.clone());
     assert_eq!(stopped.run().unwrap().status, Status::Interrupted);
     let checkpoint = run.latest(&Device::flex(), false).unwrap().unwrap();
     let resumed = Training::new(config, Device::flex()).unwrap().from_checkpoint(checkpoint).in_dir(run.clone());
     assert_eq!(resumed.run().unwrap().status, Status::Finished);
-    assert!(files(&run) == first, "a resumed training differs");
+    assert!(files(&run) == first, "the resumed run differs");
 }
 
-/// Two networks loaded from a run directory and one returned by a training share no parameter id, so that they can be
+/// Two networks loaded from a run directory and a network returned by a run share no parameter ids, so all three can be
 /// parts of one module.
 #[test]
 fn loaded_and_returned_networks_have_unique_parameter_ids() {
@@ -297,7 +297,7 @@ fn loaded_and_returned_networks_have_unique_parameter_ids() {
 }
 
 #[test]
-fn an_error_based_warmup_resumes_bit_exactly() {
+fn an_error_based_warm_up_resumes_bit_exactly() {
     let mut config = config("dense-resnet4").with_epochs(1);
     config.batch_size = 20;
     config.schedule.warmup = Warmup::UntilError { lr: 0.001, threshold: 1.0 };
@@ -307,7 +307,7 @@ fn an_error_based_warmup_resumes_bit_exactly() {
     let run = create(dir.path(), &config, false).unwrap();
     let stop = StopFlag::default();
     let flag = stop.clone();
-    // With a checkpoint after every step, the training can stop in the middle of a window of batches.
+    // With a checkpoint after every step, the run can stop in the middle of a window of batches.
     let first = Training::new(config.clone(), Device::flex()).unwrap().with_stop(stop).in_dir(run.clone());
     let first = first.with_checkpoint_every(Some(Duration::ZERO)).with_observer(move |event| {
         if matches!(event, Event::Step { batch: 6, .. }) {
@@ -338,7 +338,7 @@ fn accumulation_equals_one_large_batch() {
 }
 
 #[test]
-fn training_stops_after_its_iterations_and_saves_the_best_weights() {
+fn a_run_ends_after_its_iterations_and_saves_the_best_weights() {
     let dir = tempfile::tempdir().unwrap();
     let config = TrainConfig { iterations: Some(12), ..config("dense-resnet4") };
     let run = create(dir.path(), &config, false).unwrap();
@@ -349,7 +349,7 @@ fn training_stops_after_its_iterations_and_saves_the_best_weights() {
 }
 
 #[test]
-fn a_diverging_training_rewinds_with_half_the_learning_rate() {
+fn a_diverging_run_rewinds_and_halves_the_learning_rate() {
     let dir = tempfile::tempdir().unwrap();
     let schedule = Schedule { lr: 1e30, decay: Decay::Constant, warmup: Warmup::Constant { lr: 0.02, iterations: 7 } };
     let config = TrainConfig { on_nan: OnNan::Rewind, ..config("dense-resnet4").with_schedule(schedule) };
@@ -411,7 +411,7 @@ fn a_rewind_discards_the_diverged_state() {
 }
 
 #[test]
-fn a_diverged_training_leaves_a_readable_run_directory() {
+fn a_diverged_run_leaves_a_readable_directory() {
     let dir = tempfile::tempdir().unwrap();
     let config =
         config("dense-resnet4").with_schedule(Schedule { lr: 1e30, decay: Decay::Constant, warmup: Warmup::None });
@@ -437,10 +437,10 @@ fn too_few_classes_are_refused() {
     let mut config = config("resnet8");
     config.network = config.network.with_classes(5);
     let error = Training::new(config, Device::flex()).err().unwrap().to_string();
-    assert!(error.contains("the data have 10 classes, the network only 5"), "{error}");
+    assert!(error.contains("the dataset has 10 classes, but the network has only 5"), "{error}");
 }
 
-/// Every tensor of a network by torchvision's name.
+/// The values of every tensor of a network, by torchvision's name.
 fn values(network: &Network) -> BTreeMap<String, Vec<f32>> {
     tensors(network).into_iter().map(|(name, (_, values))| (name, values)).collect()
 }
@@ -450,7 +450,7 @@ fn start(config: &TrainConfig) -> Network {
 }
 
 #[test]
-fn frozen_parts_stay_and_train_in_a_later_phase() {
+fn frozen_parts_do_not_change_and_can_be_trained_later() {
     let mut phase = config("resnet8").with_epochs(1);
     phase.freeze = vec![Part::Stem, Part::Stage(1), Part::Stage(2)];
     let run = |config: &TrainConfig, network| {

@@ -1,11 +1,11 @@
 //! Selects a Burn backend, probes it and opens a [`Device`].
 //!
-//! In Burn, the value of a `Device` decides the backend at run time. This is the only crate that chooses a backend. The
+//! In Burn, the value of a `Device` selects the backend at run time. This is the only crate that chooses a backend. The
 //! rest of the workspace receives a `Device` and does not depend on its backend, except for `residual-kernels`, which
 //! runs on flex and ndarray.
 //!
-//! Burn's default device ([`Device::default`]) is on the first backend that is compiled in, and panics if its hardware
-//! is missing. [`Backend::choose`] and [`Backend::open`] return errors instead.
+//! Burn's default device ([`Device::default`]) uses the first backend that is compiled in. If the hardware for that
+//! backend is missing, Burn panics. [`Backend::choose`] and [`Backend::open`] return errors instead.
 //!
 //! ```
 //! use residual_backend::Backend;
@@ -17,10 +17,10 @@
 //!
 //! # Feature flags
 //!
-//! - `flex` (default), `ndarray`, `wgpu`: the backends of these names
+//! - `flex` (default), `ndarray`, `wgpu`: the backends with these names
 //! - `vulkan`, `metal`: wgpu, restricted to that graphics API
 //! - `cuda`, `rocm`: NVIDIA and AMD GPUs
-//! - `cpu`: the GPU kernels on a CPU, compiled just in time by CubeCL
+//! - `cpu`: Burn's GPU kernels, compiled for the CPU just in time by CubeCL
 //! - `autotune`, `fusion`: Burn's autotuning and kernel fusion, for the GPU backends and `cpu`. They are opt-in because
 //!   software Vulkan (Mesa's lavapipe) crashes when it compiles their kernels.
 
@@ -74,7 +74,7 @@ fn unknown_backend(name: &str) -> BackendError {
     BackendError::Unknown { name: name.into(), source_hint: "" }
 }
 
-/// The reason why a backend cannot be used.
+/// The reason that a backend cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BackendError {
     /// The name of the backend is unknown.
@@ -87,7 +87,7 @@ pub enum BackendError {
     },
     /// The backend's feature was not enabled when the program was built.
     #[error(
-        "backend `{0}` is not compiled in; enable the feature `{0}`, or use one of {compiled}",
+        "backend `{0}` is not compiled in (feature `{0}`); use one of {compiled}",
         compiled = names(&Backend::compiled())
     )]
     NotCompiled(Backend),
@@ -111,7 +111,7 @@ impl Backend {
     /// All backends, compiled in or not.
     pub const ALL: &[Self] = <Self as strum::VariantArray>::VARIANTS;
 
-    /// The name of the backend on the command line and in `BURN_DEVICE`, and of its feature.
+    /// The name of the backend, as used on the command line, in `BURN_DEVICE` and for the Cargo feature.
     pub fn name(self) -> &'static str {
         self.into()
     }
@@ -135,8 +135,8 @@ impl Backend {
         Self::ALL.iter().copied().filter(|b| b.is_compiled()).collect()
     }
 
-    /// Chooses a backend: `flag` if given, else `burn_device` if given and not empty, else flex. `burn_device` is the
-    /// value of the environment variable `BURN_DEVICE`.
+    /// Chooses a backend: `flag` if it is given, otherwise `burn_device` if it is given and not empty, otherwise flex.
+    /// `burn_device` is the value of the environment variable `BURN_DEVICE`.
     ///
     /// # Errors
     /// If the name is unknown, or the backend is not compiled in.
@@ -164,7 +164,7 @@ impl Backend {
     /// Opens the backend's best device, without autodiff, and describes it.
     ///
     /// # Errors
-    /// As [`Self::open`].
+    /// The same as for [`Self::open`].
     pub fn probe(self) -> Result<Hardware, BackendError> {
         if !self.is_compiled() {
             return Err(BackendError::NotCompiled(self));
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     #[cfg(feature = "ndarray")]
-    fn the_flag_overrides_the_environment_which_overrides_flex() {
+    fn the_flag_overrides_burn_device_and_flex_is_the_default() {
         assert_eq!(Backend::choose(Some("ndarray"), Some("nonsense")), Ok(Backend::NdArray));
         assert_eq!(Backend::choose(None, Some("NdArray")), Ok(Backend::NdArray));
         assert_eq!(Backend::choose(None, Some("")), Ok(Backend::Flex));
@@ -211,7 +211,7 @@ mod tests {
     fn the_error_for_a_backend_that_is_not_compiled_in_names_its_feature() {
         let error = Backend::choose(Some("rocm"), None).unwrap_err();
         assert_eq!(error, BackendError::NotCompiled(Backend::Rocm));
-        assert!(error.to_string().contains("enable the feature `rocm`"));
+        assert!(error.to_string().contains("(feature `rocm`)"));
         assert_eq!(Backend::Rocm.open(), Err(BackendError::NotCompiled(Backend::Rocm)));
     }
 

@@ -12,7 +12,7 @@ pub struct Hardware {
     pub software: bool,
 }
 
-/// Opens the backend's best device; the error is the reason why there is none.
+/// Opens the backend's best device. The error is the reason why there is none.
 pub(crate) fn open(backend: Backend) -> Result<Hardware, String> {
     match backend {
         #[cfg(feature = "flex")]
@@ -65,7 +65,7 @@ mod wgpu {
 
     type Opened = (Api, Result<Hardware, String>);
 
-    /// The results of earlier calls: Burn refuses to initialise a wgpu runtime twice.
+    /// The results of earlier calls. They are kept because Burn refuses to initialise a wgpu runtime twice.
     static OPENED: Mutex<Vec<Opened>> = Mutex::new(Vec::new());
 
     pub(super) fn open(api: Api) -> Result<Hardware, String> {

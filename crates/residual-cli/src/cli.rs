@@ -43,8 +43,8 @@ pub(crate) enum Command {
 impl Command {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         match self {
-            Self::Sweep(args) => sweep(args, &stop_on_ctrl_c()?),
-            Self::Train(args) => train(args, &stop_on_ctrl_c()?),
+            Self::Sweep(args) => sweep(&args, &stop_on_ctrl_c()?),
+            Self::Train(args) => train(&args, &stop_on_ctrl_c()?),
             Self::Report(args) => report(&args),
             Self::Compare(args) => compare(&args),
             Self::Inspect(args) => inspect(&args),
@@ -56,7 +56,7 @@ impl Command {
             Self::Convert(args) => convert(&args),
             Self::Data(args) => data(&args),
             Self::Recipes(args) => recipes(&args),
-            Self::Bench(args) => bench(args),
+            Self::Bench(args) => bench(&args),
             Self::Devices(args) => devices(&args),
         }
     }

@@ -89,6 +89,7 @@ fn tip(error: &anyhow::Error) -> Option<String> {
     );
     Some(match (lab, train, data, error.downcast_ref::<BackendError>()) {
         (Some(LabError::Occupied { .. }), ..) => " with --out, or replace it with --force".into(),
+        (Some(LabError::Folder { .. }), ..) => " with --out".into(),
         (Some(LabError::Untrained { network }), ..) => {
             format!("; train it with `residual train --net {network}` and give its run directory")
         }
@@ -97,7 +98,10 @@ fn tip(error: &anyhow::Error) -> Option<String> {
             ", resume it with --resume, or replace it with --force".into()
         }
         (_, _, Some(DataError::FolderRequired), _) => "; give it with --data-dir".into(),
-        (_, _, _, Some(BackendError::NotCompiled(backend))) => format!("; rebuild with `--features {backend}`"),
+        (_, _, Some(DataError::Missing { dataset, .. }), _) => {
+            format!(" (`residual data fetch {dataset}`, or --data-dir)")
+        }
+        (_, _, _, Some(BackendError::NotCompiled(backend))) => format!(", or rebuild with `--features {backend}`"),
         _ => return None,
     })
 }
@@ -124,18 +128,20 @@ mod tests {
         let occupied = |finished| TrainError::Occupied { path: "run".into(), finished };
         let tips = [
             tip(&LabError::Occupied { path: "sweep".into() }.into()),
+            tip(&LabError::Folder { path: "a".into(), reason: "b".into() }.into()),
             tip(&LabError::Untrained { network: "plain20".into() }.into()),
             tip(&LabError::Train(TrainError::Data(DataError::FolderRequired)).into()),
             tip(&occupied(true).into()),
             tip(&occupied(false).into()),
             tip(&DataError::FolderRequired.into()),
+            tip(&DataError::Missing { dataset: "cifar10", path: "a".into() }.into()),
             tip(&BackendError::NotCompiled(residual_backend::Backend::Rocm).into()),
         ];
         // A flag of cargo.
         let flags = [cli::tests::flags(), vec!["--features".into()]].concat();
         for tip in tips {
             let tip = tip.unwrap();
-            for flag in tip.split([' ', '`', ',', ';']).filter(|word| word.starts_with("--")) {
+            for flag in tip.split([' ', '`', ',', ';', '(', ')']).filter(|word| word.starts_with("--")) {
                 assert!(flags.iter().any(|known| known == flag), "{tip}");
             }
             for command in tip.split('`').filter(|words| words.starts_with("residual ")) {

@@ -31,7 +31,7 @@ impl Progress {
             return Self(None);
         }
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr()).with_position(done);
-        let template = "{bar:32} {percent:>3} %  {elapsed} elapsed, {eta} left  {msg}";
+        let template = "{bar:20} {percent:>3} %  {elapsed} elapsed, {eta} left  {wide_msg}";
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }

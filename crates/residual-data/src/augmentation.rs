@@ -4,8 +4,8 @@ use rand_distr::{Beta, Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};
 use std::fmt::Display;
 
-/// Random changes to training images. They apply after normalisation, so the fill value 0 is the mean. Test images are
-/// not augmented.
+/// The random augmentation of training images. It is applied after normalisation, so pixels filled with 0 have the mean
+/// value. Test images are not augmented.
 ///
 /// The random numbers for a sample depend only on (seed, epoch, sample). Mixup pairs the first image of a batch with
 /// the last, the second with the last but one, and so on.
@@ -20,13 +20,14 @@ pub struct Augmentation {
     /// Minimum area of the random resized crop, as a fraction of the image's area: a random rectangle with an aspect
     /// ratio of 3:4 to 4:3 is resized to the original size (Szegedy et al. 2015, section 6: 0.08).
     pub resized_crop: Option<f64>,
-    /// Side of the square that cutout sets to 0 around a random pixel (DeVries & Taylor 2017). 0 turns it off.
+    /// Side of the square around a random pixel that cutout sets to 0, in pixels (DeVries & Taylor 2017). 0 turns it
+    /// off.
     pub cutout: usize,
     /// Probability of random erasing, which fills a rectangle of 2 to 33 % of the area, with an aspect ratio of 3:10 to
     /// 10:3, with standard normal noise (Zhong et al. 2020).
     pub erase: f64,
-    /// α of mixup, which averages each image and its label with another of the batch, with a weight λ drawn from
-    /// Beta(α, α) (Zhang et al. 2018). 0 turns it off.
+    /// α of mixup, which averages each image and its label with another image and label of the batch. The weight λ is
+    /// drawn from Beta(α, α) (Zhang et al. 2018). 0 turns it off.
     pub mixup: f64,
     /// ε of label smoothing: the target is `(1 - ε) · one_hot(label) + ε / classes` (Szegedy et al. 2016, section 7).
     pub label_smoothing: f64,
@@ -36,7 +37,7 @@ impl Augmentation {
     /// Checks the settings for images of this height and width.
     ///
     /// # Errors
-    /// If a setting is out of its range; the error says which and gives the range.
+    /// If a setting is out of range. The error names the setting and its range.
     pub fn check(&self, [height, width]: [usize; 2]) -> Result<(), DataError> {
         let setting = |name: &'static str, expected: &str, value: &dyn Display| {
             Err(DataError::Setting { name, expected: expected.into(), value: value.to_string() })
@@ -51,7 +52,7 @@ impl Augmentation {
         } else if let Some(area) = self.resized_crop.filter(|area| !(is_fraction(*area) && *area > 0.0)) {
             setting("the minimum area of the resized crop", "above 0 and at most 1", &area)
         } else if !is_fraction(self.erase) {
-            setting("the erasing probability", "0 to 1", &self.erase)
+            setting("the erasing probability", "between 0 and 1", &self.erase)
         } else if !(self.mixup.is_finite() && self.mixup >= 0.0) {
             setting("the mixup alpha", "finite and at least 0", &self.mixup)
         } else if !(0.0..1.0).contains(&self.label_smoothing) {
@@ -75,7 +76,7 @@ impl Augmentation {
         self.apply_after_resizing(shape, pixels, rng);
     }
 
-    /// Augments an image, except for the resized crop.
+    /// Applies every augmentation except the resized crop to an image in place.
     pub(crate) fn apply_after_resizing(&self, shape: [usize; 3], pixels: &mut [f32], rng: &mut ChaCha8Rng) {
         let [_, height, width] = shape;
         if self.crop > 0 {
@@ -101,7 +102,7 @@ impl Augmentation {
         }
     }
 
-    /// Draws the weight λ of a sample in mixup.
+    /// Draws the mixup weight λ of a sample.
     pub(crate) fn mixup_weight(&self, rng: &mut ChaCha8Rng) -> f32 {
         match Beta::new(self.mixup, self.mixup) {
             Ok(beta) => beta.sample(rng) as f32,
@@ -119,8 +120,9 @@ pub(crate) struct Rect {
     pub(crate) width: usize,
 }
 
-/// A rectangle at a random position. Its area is at least the fraction `min_area` of the image's, and its aspect ratio
-/// is 3:4 to 4:3. If ten draws do not fit into the image, returns the largest centred rectangle with such a ratio.
+/// A random rectangle at a random position. Its area is at least the fraction `min_area` of the image's area, and its
+/// aspect ratio is between 3:4 and 4:3. If ten random rectangles do not fit into the image, returns the largest centred
+/// rectangle with an aspect ratio in this range.
 pub(crate) fn random_rect([height, width]: [usize; 2], min_area: f64, rng: &mut ChaCha8Rng) -> Rect {
     let area = (height * width) as f64;
     for _ in 0..10 {
@@ -133,14 +135,14 @@ pub(crate) fn random_rect([height, width]: [usize; 2], min_area: f64, rng: &mut 
     Rect { top: (height - rows) / 2, left: (width - columns) / 2, height: rows, width: columns }
 }
 
-/// Height and width of a rectangle of this area. Its aspect ratio is drawn log-uniformly from `min_aspect` to
-/// `1 / min_aspect`.
+/// The height and width of a random rectangle with this area. Its aspect ratio is drawn log-uniformly from `min_aspect`
+/// to `1 / min_aspect`.
 fn random_size(area: f64, min_aspect: f64, rng: &mut ChaCha8Rng) -> [usize; 2] {
     let aspect = rng.random_range(min_aspect.ln()..=-min_aspect.ln()).exp();
     [(area / aspect).sqrt().round() as usize, (area * aspect).sqrt().round() as usize]
 }
 
-/// A rectangle of `rows` by `columns` pixels at a random position, or none if it does not fit into the image.
+/// A rectangle of `rows` by `columns` pixels at a random position, or `None` if it does not fit into the image.
 fn random_position([height, width]: [usize; 2], [rows, columns]: [usize; 2], rng: &mut ChaCha8Rng) -> Option<Rect> {
     let fits = (1..=height).contains(&rows) && (1..=width).contains(&columns);
     fits.then(|| Rect {
@@ -151,7 +153,7 @@ fn random_position([height, width]: [usize; 2], [rows, columns]: [usize; 2], rng
     })
 }
 
-/// Moves the image and fills the uncovered pixels with 0.
+/// Shifts the image and fills the uncovered pixels with 0.
 fn shift([_, height, width]: [usize; 3], pixels: &mut [f32], down: isize, right: isize) {
     let inside = |at: isize, side: usize| usize::try_from(at).ok().filter(|&at| at < side);
     let mut moved = vec![0.0; height * width];
@@ -169,7 +171,8 @@ fn shift([_, height, width]: [usize; 3], pixels: &mut [f32], down: isize, right:
     }
 }
 
-/// Crops the image to a rectangle and resizes that to the original size, bilinearly with half-pixel centres.
+/// Crops the image to a rectangle and resizes the crop to the original size by bilinear interpolation with half-pixel
+/// centres.
 fn resize_crop([_, height, width]: [usize; 3], pixels: &mut [f32], rect: Rect) {
     let taps = |from: usize, count: usize, side: usize| -> Vec<(usize, usize, f32)> {
         let tap = |i: usize| {
@@ -191,7 +194,8 @@ fn resize_crop([_, height, width]: [usize; 3], pixels: &mut [f32], rect: Rect) {
     }
 }
 
-/// Fills a random rectangle with standard normal noise; leaves the image unchanged if ten draws do not fit into it.
+/// Fills a random rectangle with standard normal noise. If ten random rectangles do not fit into the image, leaves it
+/// unchanged.
 fn erase([_, height, width]: [usize; 3], pixels: &mut [f32], rng: &mut ChaCha8Rng) {
     let area = (height * width) as f64;
     for _ in 0..10 {
@@ -339,7 +343,10 @@ mod tests {
             error(Augmentation { crop: 9, ..none() }),
             "the crop padding must be at most the image's side, 8, not 9"
         );
-        assert_eq!(error(Augmentation { erase: 1.5, ..none() }), "the erasing probability must be 0 to 1, not 1.5");
+        assert_eq!(
+            error(Augmentation { erase: 1.5, ..none() }),
+            "the erasing probability must be between 0 and 1, not 1.5"
+        );
         assert_eq!(
             error(Augmentation { resized_crop: Some(0.0), ..none() }),
             "the minimum area of the resized crop must be above 0 and at most 1, not 0"

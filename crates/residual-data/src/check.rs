@@ -12,14 +12,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The content of a dataset's folder, as found by [`check()`].
+/// The content of a dataset's directory, as found by [`check()`].
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
     /// The dataset that the files belong to.
     pub dataset: DataName,
-    /// The names of the classes; empty if the files do not contain them.
+    /// The names of the classes. Empty if the files do not contain them.
     pub classes: Vec<String>,
-    /// The training and the test split.
+    /// The training split and the test split.
     pub splits: [SplitReport; 2],
     /// Files that cannot be used, each with the reason.
     pub unreadable: Vec<(PathBuf, String)>,
@@ -35,18 +35,18 @@ pub struct SplitReport {
     pub samples: usize,
     /// The number of readable samples of each class.
     pub counts: Vec<usize>,
-    /// The height and width of the smallest and of the largest image, by area.
+    /// The height and width of the smallest image, and of the largest image, by area.
     pub sizes: [[usize; 2]; 2],
-    /// The mean and standard deviation of each channel, with pixels in 0 to 1.
+    /// The mean and standard deviation of each channel, for pixel values from 0 to 1.
     pub statistics: Normalization,
 }
 
-/// Reads every sample of a dataset in `dir`: counts the classes, measures the images, and finds unreadable files and
-/// duplicates. Without a `name`, the files in `dir` decide which dataset it is.
+/// Reads every sample of the dataset in `dir`. Counts the samples of each class, measures the images, and finds
+/// unreadable files and duplicates. Without a `name`, the dataset is recognised by the files in `dir`.
 ///
 /// # Errors
-/// If `dir` is not a directory or contains no dataset, or a file that holds many samples is invalid. An unreadable file
-/// of a single image is not an error; the report lists it.
+/// If `dir` is not a directory or contains no dataset, or a file that holds many samples is invalid. An unreadable
+/// image file is not an error; the report lists it.
 pub fn check(dir: &Path, name: Option<DataName>) -> Result<Report, DataError> {
     let name = match name {
         Some(name) => name,
@@ -72,7 +72,7 @@ pub fn check(dir: &Path, name: Option<DataName>) -> Result<Report, DataError> {
     })
 }
 
-/// The dataset that the files in a folder belong to.
+/// The dataset that the files in a directory belong to.
 fn recognize(dir: &Path) -> Result<DataName, DataError> {
     if !dir.is_dir() {
         return Err(DataError::Folder { path: dir.into(), reason: "is not a directory".into() });
@@ -118,7 +118,7 @@ struct ImageStatistics {
     sha256: String,
 }
 
-/// Reads an image file; the error is the reason why it cannot be used.
+/// Reads an image file. The error is the reason why the file cannot be used.
 fn scan(path: &Path) -> Result<ImageStatistics, String> {
     let message = |error: DataError| match error {
         DataError::Image { reason, .. } => reason,
@@ -181,7 +181,8 @@ fn check_folder(dir: &Path) -> Result<Report, DataError> {
     })
 }
 
-/// The names of samples with equal keys, one group per key that occurs more than once, in order of first occurrence.
+/// Groups of names of samples with equal keys: one group per key that occurs more than once, in the order of its first
+/// occurrence.
 fn groups_of_equals<K: Hash + Eq>(samples: impl Iterator<Item = (K, String)>) -> Vec<Vec<String>> {
     let mut group_of: HashMap<K, usize> = HashMap::new();
     let mut groups: Vec<Vec<String>> = Vec::new();
@@ -231,8 +232,8 @@ mod tests {
         assert_eq!(report.unreadable.len(), 1);
         assert_eq!(report.unreadable[0].0, broken);
         assert_eq!(report.duplicates, [[black.display().to_string(), again.display().to_string()]]);
-        // Red: 12 pixels of 255 and 6 of 0 in `a`; 6 of 0 and 4 each of 30, 40 and 60 in `b`. The image of 50 is held
-        // out, because it is the fifth file of `b`, counting the unreadable one.
+        // Red: 12 pixels of 255 and 6 of 0 in `a`; 6 of 0 and 4 each of 30, 40 and 60 in `b`. The image with
+        // the value 50 is held out, because it is the fifth file of `b`, counting the unreadable one.
         let red = (12.0 * 255.0 + 4.0 * f32::from(30u8 + 40 + 60)) / (255.0 * (12.0 + 12.0 + 12.0));
         assert!((train.statistics.mean[0] - red).abs() < 1e-6, "{:?}", train.statistics);
     }

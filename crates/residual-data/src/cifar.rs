@@ -6,7 +6,7 @@ use std::{
 
 /// The files of a CIFAR dataset.
 pub(crate) struct Cifar {
-    /// The folder inside the published archive.
+    /// The directory inside the published archive.
     pub(crate) folder: &'static str,
     pub(crate) train: &'static [&'static str],
     test: &'static str,
@@ -27,7 +27,7 @@ pub(crate) const CIFAR100: Cifar =
     Cifar { folder: "cifar-100-binary", train: &["train.bin"], test: "test.bin", labels: 2, classes: 100 };
 
 impl Cifar {
-    /// Reads the training and test images from `dir`, or from the archive's folder inside it.
+    /// Reads the training and test images from `dir`, or from the archive's directory inside `dir`.
     pub(crate) fn read(&self, dataset: &'static str, dir: &Path) -> Result<(Images, Images), DataError> {
         let dir = self.folder_in(dir);
         let read = |names: &[&str]| {
@@ -46,7 +46,7 @@ impl Cifar {
         Ok((read(self.train)?, read(&[self.test])?))
     }
 
-    /// Whether all files exist and consist of whole records.
+    /// Whether all files exist and contain a whole number of records.
     pub(crate) fn is_complete_in(&self, dir: &Path) -> bool {
         let dir = self.folder_in(dir);
         let whole = |bytes: u64| bytes > 0 && bytes.is_multiple_of((self.labels + cifar::PIXELS) as u64);
@@ -54,7 +54,7 @@ impl Cifar {
         files.map(|file| fs::metadata(dir.join(file))).all(|file| file.is_ok_and(|file| whole(file.len())))
     }
 
-    /// The archive's folder inside `dir` if it exists, otherwise `dir`.
+    /// The archive's directory inside `dir` if it exists, otherwise `dir`.
     fn folder_in(&self, dir: &Path) -> PathBuf {
         let inner = dir.join(self.folder);
         if inner.is_dir() { inner } else { dir.into() }
@@ -65,9 +65,9 @@ impl Cifar {
 mod tests {
     use super::*;
 
-    /// Small files in the published layout.
+    /// Uses small files in the published layout.
     #[test]
-    fn files_are_found_in_the_folder_or_in_the_archives_folder() {
+    fn files_are_found_in_the_directory_or_in_the_archives_subdirectory() {
         let dir = tempfile::tempdir().unwrap();
         let record = |labels: &[u8], first: u8| [labels, &[first], &[0; cifar::PIXELS - 1]].concat();
         let inner = dir.path().join("cifar-10-batches-bin");

@@ -7,42 +7,45 @@ use serde::{Deserialize, Serialize};
 use std::{fmt, path::PathBuf, sync::Arc};
 
 impl DataName {
-    /// Loads the dataset from its default folder, normalised by the mean and standard deviation of its training pixels.
+    /// Loads the dataset from its default directory, normalised with the mean and standard deviation of its training
+    /// pixels.
     ///
     /// # Errors
-    /// If its files are missing or invalid.
+    /// The same as for [`DataConfig::load`].
     pub fn load(self) -> Result<Dataset, DataError> {
         DataConfig::from(self).load()
     }
 
-    /// The training and the test images, without normalisation. Pixels are in 0 to 1, except in [`Synthetic`] images.
+    /// The training images and the test images, without normalisation. Pixel values are between 0 and 1, except in
+    /// [`Synthetic`] images.
     ///
     /// # Errors
-    /// If its files are missing or invalid.
+    /// The same as for [`DataConfig::images`].
     pub fn images(self) -> Result<(Images, Images), DataError> {
         DataConfig::from(self).images()
     }
 }
 
-/// A dataset, the folder of its files, and the selection and normalisation of its samples.
+/// A dataset, the directory that contains its files, and the selection and normalisation of its samples.
 ///
-/// Serialises to the name alone if all other fields have their default values.
+/// It serialises to the name alone if all other fields have their default values.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Repr", into = "Repr")]
 pub struct DataConfig {
     /// The dataset.
     pub name: DataName,
-    /// The folder of its files; `None` for [`DataName::default_dir`].
+    /// The directory that contains its files. `None` stands for [`DataName::default_dir`].
     pub dir: Option<PathBuf>,
-    /// The side of the square that images of a [`Folder`] are cropped to, in pixels; 224 if `None`.
+    /// The side of the square to which the images of a [`Folder`] are cropped, in pixels. `None` stands for 224.
     pub side: Option<usize>,
-    /// Use only this many evenly spaced training samples, and at most this many evenly spaced test samples.
+    /// The maximum number of training samples and of test samples to use. The samples used are evenly spaced.
     pub samples: Option<usize>,
-    /// The number of training samples to hold out for validation; they replace the test samples. They are the last
-    /// training samples, or evenly spaced ones of a [`Folder`], whose images are sorted by class.
+    /// The number of training samples to hold out for validation. They replace the test samples. The last training
+    /// samples are held out, except in a [`Folder`]: its images are sorted by class, so evenly spaced samples are held
+    /// out.
     pub validation: usize,
-    /// The statistics that normalise the pixels, computed on all training samples. A [`Folder`] is always normalised by
-    /// ImageNet's mean and standard deviation.
+    /// The statistics with which the pixels are normalised. They are computed on all training samples. A [`Folder`] is
+    /// always normalised with ImageNet's mean and standard deviation.
     pub normalize: Normalize,
 }
 
@@ -102,7 +105,7 @@ impl fmt::Display for DataConfig {
     }
 }
 
-/// The properties of a dataset that a network and a training plan depend on.
+/// The properties of a dataset on which a network and a training schedule depend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Description {
     /// `[channels, height, width]` of every image.
@@ -113,14 +116,14 @@ pub struct Description {
     pub train: usize,
 }
 
-/// The default side of a folder's images, in pixels.
+/// The default side of the images in a [`Folder`], in pixels.
 const DEFAULT_SIDE: usize = 224;
 
 impl DataConfig {
-    /// Loads the dataset, normalised by the statistics of its training pixels.
+    /// Loads the dataset, normalised with the statistics of its training pixels.
     ///
     /// # Errors
-    /// If its files are missing or invalid, or a setting is out of its range.
+    /// If the dataset's files are missing or invalid, or a setting is out of range.
     pub fn load(&self) -> Result<Dataset, DataError> {
         if self.name == DataName::Folder {
             return self.select(self.open_folder(self.folder_preprocessing())?);
@@ -129,10 +132,10 @@ impl DataConfig {
         self.select(Dataset::normalized(train, test, self.normalize)?)
     }
 
-    /// Loads the dataset, normalised by the given means and standard deviations.
+    /// Loads the dataset, normalised with the given means and standard deviations.
     ///
     /// # Errors
-    /// As [`Self::load`] and [`Normalization::check`].
+    /// The same as for [`Self::load`] and [`Normalization::check`].
     pub fn load_normalized(&self, by: Normalization) -> Result<Dataset, DataError> {
         if self.name == DataName::Folder {
             let preprocessing = Preprocessing { mean: by.mean, std: by.std, ..self.folder_preprocessing() };
@@ -146,7 +149,7 @@ impl DataConfig {
     /// known in advance.
     ///
     /// # Errors
-    /// As [`Self::load`] if the dataset must be loaded.
+    /// The same as for [`Self::load`], if the dataset must be loaded.
     pub fn describe(&self) -> Result<Description, DataError> {
         let (shape, classes, train) = match self.name {
             DataName::Cifar10 => ([3, 32, 32], CIFAR10.classes, 50_000),
@@ -168,7 +171,7 @@ impl DataConfig {
     /// All training images and all test images, without normalisation.
     ///
     /// # Errors
-    /// If its files are missing or invalid, or it is a [`Folder`], whose images are not held in memory.
+    /// If the dataset's files are missing or invalid, or it is a [`Folder`], whose images are not held in memory.
     pub fn images(&self) -> Result<(Images, Images), DataError> {
         let dataset = self.name.into();
         match self.name {
@@ -185,10 +188,11 @@ impl DataConfig {
         }
     }
 
-    /// The folder of its files: the given one, or [`DataName::default_dir`].
+    /// The directory that contains the dataset's files: the field `dir` if it is set, otherwise
+    /// [`DataName::default_dir`].
     ///
     /// # Errors
-    /// If a [`Folder`] has no given one, or no cache folder is known.
+    /// If the dataset is a [`Folder`] and `dir` is not set, or if no cache directory can be determined.
     pub fn dir(&self) -> Result<PathBuf, DataError> {
         match &self.dir {
             Some(dir) => Ok(dir.clone()),
@@ -199,7 +203,7 @@ impl DataConfig {
 
     fn folder_preprocessing(&self) -> Preprocessing {
         let side = self.side.unwrap_or(DEFAULT_SIDE);
-        // The ratio of ImageNet's resize to its crop, 256 to 224.
+        // ImageNet's images are usually resized to 256 and cropped to 224 pixels, a ratio of 8 to 7.
         Preprocessing::imagenet(side * 8 / 7, side)
     }
 
@@ -213,7 +217,7 @@ impl DataConfig {
         let len = dataset.train.len();
         if self.validation > 0 {
             let Some(kept) = len.checked_sub(self.validation).filter(|kept| *kept > 0) else {
-                let expected = format!("less than the {len} training samples");
+                let expected = format!("less than {len} (the number of training samples)");
                 return Err(DataError::Setting {
                     name: "the number of validation samples",
                     expected,
@@ -221,7 +225,7 @@ impl DataConfig {
                 });
             };
             let (train, test): (Vec<_>, Vec<_>) = match self.name {
-                // Evenly spaced: an index is held out if `i * validation / len` increases after it.
+                // Index i is held out if `i * validation / len` increases from i to i + 1, so they are evenly spaced.
                 DataName::Folder => {
                     (0..len).partition(|i| i * self.validation / len == (i + 1) * self.validation / len)
                 }
@@ -275,7 +279,7 @@ mod tests {
         let error = DataConfig { validation: 1437, ..config.clone() }.load().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the number of validation samples must be less than the 1437 training samples, not 1437"
+            "the number of validation samples must be less than 1437 (the number of training samples), not 1437"
         );
         let few = DataConfig { samples: Some(100), ..config }.load().unwrap();
         assert_eq!((few.train.len(), few.test.len()), (100, 100));

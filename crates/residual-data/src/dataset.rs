@@ -29,7 +29,7 @@ pub trait Source: Send + Sync {
     /// If the sample cannot be read.
     fn read(&self, index: usize, pixels: &mut [f32]) -> Result<usize, DataError>;
 
-    /// Like [`Self::read`], and augments the image. The loader applies mixup and label smoothing, so this does not.
+    /// Like [`Self::read`], but also augments the image. Mixup and label smoothing are left to the loader.
     ///
     /// # Errors
     /// If the sample cannot be read.
@@ -58,7 +58,7 @@ pub struct Images {
 
 #[derive(Clone, Debug, PartialEq)]
 enum Pixels {
-    /// Bytes 0 to 255, which represent 0 to 1.
+    /// Bytes from 0 to 255, which represent pixel values from 0 to 1.
     Bytes(Vec<u8>),
     Floats(Vec<f32>),
 }
@@ -80,7 +80,8 @@ impl Pixels {
 }
 
 impl Images {
-    /// Images `[samples, channels, height, width]` with one label each. `shape` is `[channels, height, width]`.
+    /// Creates a set of images `[samples, channels, height, width]` with one label per image. The `shape` of an image
+    /// is `[channels, height, width]`.
     ///
     /// # Errors
     /// If a label is not below `classes`.
@@ -91,7 +92,7 @@ impl Images {
         Self::from_pixels(shape, classes, Pixels::Floats(pixels), labels)
     }
 
-    /// Like [`Self::new`], from bytes 0 to 255 that represent 0 to 1.
+    /// Like [`Self::new`], but from bytes. Bytes from 0 to 255 represent pixel values from 0 to 1.
     ///
     /// # Errors
     /// If a label is not below `classes`.
@@ -104,7 +105,7 @@ impl Images {
 
     fn from_pixels(shape: [usize; 3], classes: usize, pixels: Pixels, labels: Vec<u16>) -> Result<Self, DataError> {
         let values = shape.iter().product::<usize>();
-        assert_eq!(pixels.len(), labels.len() * values, "one label per image");
+        assert_eq!(pixels.len(), labels.len() * values, "the number of labels must equal the number of images");
         match labels.iter().position(|&label| usize::from(label) >= classes) {
             Some(index) => Err(DataError::Label { index, label: labels[index].into(), classes }),
             None => Ok(Self { shape, classes, pixels, labels, normalization: None }),
@@ -169,10 +170,10 @@ impl Images {
         }
     }
 
-    /// The same images, whose pixels are normalised when they are read.
+    /// The same images, to be normalised whenever they are read.
     ///
     /// # Errors
-    /// As [`Normalization::check`] for the shape of these images.
+    /// The same as for [`Normalization::check`] with the shape of these images.
     pub fn normalized(self, normalization: Normalization) -> Result<Self, DataError> {
         normalization.check(self.shape)?;
         Ok(Self { normalization: Some(normalization), ..self })
@@ -222,7 +223,7 @@ impl Source for Images {
     }
 }
 
-/// A selection of the samples of a source.
+/// A subset of the samples of a source.
 #[derive(Clone)]
 pub struct Subset {
     source: Arc<dyn Source>,
@@ -235,7 +236,7 @@ impl Subset {
     /// # Panics
     /// If an index is out of range.
     pub fn new(source: Arc<dyn Source>, indices: Vec<usize>) -> Self {
-        assert!(indices.iter().all(|&index| index < source.len()), "indices of samples in the source");
+        assert!(indices.iter().all(|&index| index < source.len()), "an index is out of range");
         Self { source, indices }
     }
 
@@ -279,39 +280,39 @@ impl Source for Subset {
     }
 }
 
-/// A training and a test split of the same shape and classes.
+/// A training split and a test split with the same image shape and the same classes.
 #[derive(Clone)]
 pub struct Dataset {
     /// The samples to train on.
     pub train: Arc<dyn Source>,
-    /// The samples held out.
+    /// The held-out samples.
     pub test: Arc<dyn Source>,
-    /// The preprocessing that turns an image file into an input like the images of the splits.
+    /// The preprocessing that turns an image file into an image like those in the splits.
     pub preprocessing: Preprocessing,
 }
 
 impl Dataset {
-    /// Both splits, normalised by the mean and standard deviation of all training pixels.
+    /// Normalises both splits with the mean and standard deviation of all training pixels.
     ///
     /// # Panics
     /// If all training pixels have the same value.
     pub fn standardized(train: Images, test: Images) -> Self {
-        Self::normalized(train, test, Normalize::All).expect("training pixels with a positive standard deviation")
+        Self::normalized(train, test, Normalize::All).expect("the training pixels must not all have the same value")
     }
 
-    /// Both splits, normalised by the statistics of the training pixels.
+    /// Normalises both splits with the statistics of the training pixels.
     ///
     /// # Errors
-    /// If a standard deviation is zero, because all its pixels have the same value.
+    /// If a standard deviation is zero, because all the pixels it is computed from have the same value.
     pub fn normalized(train: Images, test: Images, by: Normalize) -> Result<Self, DataError> {
         let statistics = train.statistics(by);
         Self::normalized_by(train, test, statistics)
     }
 
-    /// Both splits, normalised by the given means and standard deviations.
+    /// Normalises both splits with the given means and standard deviations.
     ///
     /// # Errors
-    /// As [`Normalization::check`] for the shape of the images.
+    /// The same as for [`Normalization::check`] with the shape of the images.
     pub fn normalized_by(train: Images, test: Images, by: Normalization) -> Result<Self, DataError> {
         let [channels, side, _] = train.shape();
         let spread = |values: &[f32]| match values {
@@ -351,11 +352,11 @@ mod tests {
     }
 
     #[test]
-    fn statistics_are_over_all_pixels_per_channel_or_per_pixel() {
+    fn statistics_are_computed_over_all_pixels_per_channel_or_per_pixel() {
         let images = Images::new([2, 1, 2], 1, vec![1.0, 2.0, 3.0, 6.0, 3.0, 2.0, 1.0, 6.0], vec![0, 0]).unwrap();
         let by = |kind| images.statistics(kind);
         let close = |a: &[f32], b: &[f32]| {
-            assert!(a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-6), "{a:?} {b:?}")
+            assert!(a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-6), "{a:?} {b:?}");
         };
         close(&by(Normalize::All).mean, &[3.0]);
         close(&by(Normalize::All).std, &[3.5f32.sqrt()]);

@@ -3,7 +3,7 @@ use crate::{DataError, Images, formats::idx};
 const TRAIN: usize = 1437;
 const CLASSES: usize = 10;
 
-/// The training and test images of the embedded digits: see [`crate::DataName::Digits`].
+/// The training and test images of the embedded dataset [`crate::DataName::Digits`].
 pub(crate) fn images() -> Result<(Images, Images), DataError> {
     let images = idx::read("digits/images", include_bytes!("../data/digits/images-idx3-ubyte.gz"))?;
     let labels = idx::read("digits/labels", include_bytes!("../data/digits/labels-idx1-ubyte.gz"))?;

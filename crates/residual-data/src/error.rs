@@ -1,7 +1,7 @@
 use residual_fetch::FetchError;
 use std::path::PathBuf;
 
-/// An error of this crate.
+/// An error while reading, checking or downloading a dataset.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// The name of the dataset is unknown.
@@ -22,7 +22,7 @@ pub enum DataError {
         /// The allowed values.
         expected: &'static str,
     },
-    /// A setting is out of its range.
+    /// A setting is out of range.
     #[error("{name} must be {expected}, not {value}")]
     Setting {
         /// The setting.
@@ -34,7 +34,7 @@ pub enum DataError {
     },
     /// A file of a dataset does not exist.
     #[error(
-        "dataset {dataset} not found: {} is missing; fetch the dataset, or give the folder that contains it",
+        "dataset {dataset} not found: {} is missing; fetch the dataset, or give the directory that contains it",
         path.display()
     )]
     Missing {
@@ -51,7 +51,7 @@ pub enum DataError {
     Folder {
         /// The folder.
         path: PathBuf,
-        /// The reason, as the predicate of a sentence whose subject is the path.
+        /// The problem, phrased to follow the path, such as `is not a directory`.
         reason: String,
     },
     /// The settings of the preprocessing are invalid.
@@ -62,7 +62,7 @@ pub enum DataError {
     NotPublished {
         /// The name of the dataset.
         dataset: &'static str,
-        /// The reason, as the predicate of a sentence whose subject is the dataset.
+        /// The reason, phrased to follow the name of the dataset: `is built in`.
         reason: &'static str,
     },
     /// A file cannot be read or written.
@@ -70,7 +70,7 @@ pub enum DataError {
     Io {
         /// The operation that failed, such as `read`.
         action: &'static str,
-        /// The file or folder.
+        /// The file or directory.
         path: PathBuf,
         /// The operating system's error.
         source: std::io::Error,
@@ -83,7 +83,7 @@ pub enum DataError {
     Corrupt {
         /// The file.
         file: String,
-        /// What is wrong with the content.
+        /// The problem with the content.
         reason: String,
     },
     /// An image file cannot be used.
@@ -91,11 +91,14 @@ pub enum DataError {
     Image {
         /// The file.
         path: PathBuf,
-        /// The reason, as the predicate of a sentence whose subject is the path.
+        /// The problem, phrased to follow the path, such as `is neither PNG nor JPEG`.
         reason: String,
     },
     /// The number of means or standard deviations does not match the images.
-    #[error("images of {channels} channel(s) cannot be normalised by {values} values; give one per channel")]
+    #[error(
+        "images with {channels} channel(s) cannot be normalised with {values} values; expected one value, one per \
+         channel, or one per pixel and channel"
+    )]
     Channels {
         /// The number of channels of the images.
         channels: usize,
@@ -105,7 +108,7 @@ pub enum DataError {
     /// A mean is not finite, or a standard deviation is not finite and positive.
     #[error("means must be finite and standard deviations positive")]
     InvalidStatistics,
-    /// A label is not below the number of classes.
+    /// A label is not less than the number of classes.
     #[error("sample {index} has label {label}, but there are {classes} classes")]
     Label {
         /// The index of the sample.
@@ -129,7 +132,7 @@ pub enum DataError {
 }
 
 impl DataError {
-    /// Whether the request was wrong, for example a setting or a path, rather than a file or the system.
+    /// Whether the request itself is invalid, such as a setting or a path. Otherwise a file or the system is at fault.
     pub fn is_usage(&self) -> bool {
         match self {
             Self::UnknownDataset { .. } | Self::UnknownWord { .. } | Self::Setting { .. } | Self::Missing { .. } => {

@@ -14,8 +14,8 @@ use std::{
 ///
 /// Classes are sorted by the names of the subfolders, and images by file name. Images are PNG and JPEG files with the
 /// extension `.png`, `.jpg` or `.jpeg`. If the folder contains `train` and `val` (or `valid`, `validation`, `test`),
-/// these are the two splits, and the class subfolders are inside them; the held-out split may lack some classes.
-/// Otherwise every fifth image of each class is held out.
+/// these are the two splits, and each contains its own class subfolders. The held-out split may lack some classes. If
+/// there is no `train`, every fifth image of each class is held out.
 #[derive(Clone, Debug)]
 pub struct Folder {
     files: Vec<(PathBuf, usize)>,
@@ -39,7 +39,7 @@ impl Folder {
         if test.files.is_empty() {
             return Err(DataError::Folder {
                 path: dir.into(),
-                reason: "has no images to hold out; it needs five images of a class, or subfolders train and val"
+                reason: "has no images to hold out; it needs five images of one class, or the subfolders train and val"
                     .into(),
             });
         }
@@ -146,7 +146,7 @@ impl Source for Folder {
         Ok(*label)
     }
 
-    /// Takes the resized crop from the image at its full resolution.
+    /// Takes the resized crop from the image at full resolution.
     fn read_augmented(
         &self,
         index: usize,
@@ -232,7 +232,9 @@ mod tests {
         fs::create_dir(dir.path().join("empty")).unwrap();
         assert!(error(&dir.path().join("empty")).contains("has no training images; expected one subfolder"));
         write(dir.path().join("few/a/1.png"), 1);
-        assert!(error(&dir.path().join("few")).contains("has no images to hold out; it needs five images of a class"));
+        assert!(
+            error(&dir.path().join("few")).contains("has no images to hold out; it needs five images of one class")
+        );
         fs::create_dir(dir.path().join("few/b")).unwrap();
         assert!(error(&dir.path().join("few")).ends_with("has no PNG or JPEG files in the subfolder b"));
     }

@@ -1,8 +1,8 @@
 //! Image classification datasets and a deterministic loader.
 //!
-//! [`DataName`] names a dataset. [`DataConfig`] adds where its files are and which samples to use. [`Dataset`] is the
-//! training and test split. [`Loader`] turns a split into batches on a device: their order depends only on (seed,
-//! epoch), and their [`Augmentation`] only on (seed, epoch, sample).
+//! [`DataName`] names a dataset. [`DataConfig`] adds the location of its files and the samples to use. [`Dataset`]
+//! holds the training and test splits. [`Loader`] turns a split into batches on a device. The order of the samples
+//! depends only on (seed, epoch), and the [`Augmentation`] of a sample only on (seed, epoch, sample).
 //!
 //! ```
 //! use burn::tensor::Device;

@@ -25,8 +25,8 @@ pub struct Batch {
     pub images: Tensor<4>,
     /// `[batch]`
     pub labels: Tensor<1, Int>,
-    /// The probability of each class, `[batch, classes]`; `None` without mixup and label smoothing, when `labels` are
-    /// the targets.
+    /// The probability of each class, `[batch, classes]`. `None` if neither mixup nor label smoothing is used: then
+    /// `labels` are the targets.
     pub targets: Option<Tensor<2>>,
     /// The index of this batch, counted from 0 at the start of epoch 0.
     pub number: u64,
@@ -44,11 +44,11 @@ pub enum Order {
     },
 }
 
-/// Batches of a [`Source`], in an order that depends only on (seed, epoch): not on the number of threads, nor on the
-/// batches read before.
+/// Loads the samples of a [`Source`] in batches. Their order depends only on (seed, epoch), not on the number of
+/// threads or on the batches read before.
 ///
-/// Implements Burn's [`DataLoader`]. Its `iter` reads the loader's current epoch and advances the loader to the next;
-/// [`Loader::seek`] sets the epoch.
+/// Implements Burn's [`DataLoader`]. Each call of `iter` reads the loader's current epoch and advances the loader to
+/// the next one. [`Loader::seek`] sets the epoch.
 #[derive(Clone)]
 pub struct Loader {
     source: Arc<dyn Source>,
@@ -71,7 +71,8 @@ struct Cursor {
 }
 
 impl Loader {
-    /// A loader of all samples in the source's order. It does not prefetch, and keeps a short last batch.
+    /// Creates a loader that reads all samples in the source's order. It does not prefetch, and it keeps a short last
+    /// batch.
     ///
     /// # Panics
     /// If the batch size is zero.
@@ -103,7 +104,7 @@ impl Loader {
         self
     }
 
-    /// Sets how many batches a background thread prefetches; with 0, the caller's thread reads them.
+    /// Sets the number of batches that a background thread prefetches. With 0, the caller's thread reads the batches.
     pub fn with_prefetch(mut self, batches: usize) -> Self {
         self.prefetch = batches;
         self
@@ -115,14 +116,14 @@ impl Loader {
         self
     }
 
-    /// Sets how many threads read and augment the samples of a batch. The batches do not depend on this number.
+    /// Sets the number of threads that read and augment the samples of a batch. The batches do not depend on it.
     ///
     /// # Panics
     /// If the threads cannot be started.
     pub fn with_workers(mut self, workers: usize) -> Self {
         self.workers = (workers > 1).then(|| {
             let pool = ThreadPoolBuilder::new().num_threads(workers).thread_name(|i| format!("loader-{i}")).build();
-            Arc::new(pool.expect("threads for the loader"))
+            Arc::new(pool.expect("the loader's threads could not be started"))
         });
         self
     }
@@ -151,7 +152,7 @@ impl Loader {
         indices
     }
 
-    /// The batches of the current epoch. Advances the loader to the next epoch.
+    /// Returns the batches of the current epoch and advances the loader to the next epoch.
     pub fn batches(&self) -> Batches {
         let epoch = self.cursor.epoch.fetch_add(1, Ordering::SeqCst);
         let first = self.cursor.batch.swap(0, Ordering::SeqCst);
@@ -277,7 +278,7 @@ impl HostBatch {
     }
 }
 
-/// Reads batch after batch from the source.
+/// Reads the batches from the source, one after another.
 struct Reader {
     source: Arc<dyn Source>,
     indices: Vec<usize>,
@@ -287,7 +288,7 @@ struct Reader {
     workers: Option<Arc<ThreadPool>>,
 }
 
-/// An augmentation, with the seed and the epoch that its random numbers depend on.
+/// An augmentation with the seed and the epoch on which its random numbers depend.
 struct SeededAugmentation {
     augmentation: Augmentation,
     seed: u64,
@@ -326,7 +327,7 @@ impl Reader {
         let shape = self.source.shape();
         let values = shape.iter().product::<usize>();
         let mut pixels = vec![0.0; indices.len() * values];
-        // A sample's label, and its weight λ in mixup.
+        // Returns the sample's label and its mixup weight λ.
         let read = |(&index, image): (&usize, &mut [f32])| -> Result<(usize, f32), DataError> {
             let Some(seeded) = &self.augmentation else { return Ok((self.source.read(index, image)?, 1.0)) };
             let mut rng = seeded.rng(index);
@@ -354,7 +355,8 @@ impl Reader {
     }
 }
 
-/// Mixup: image `i` of the `n` in the batch becomes `λᵢ xᵢ + (1 - λᵢ) xₙ₋₁₋ᵢ`. Each sample has its own weight `λᵢ`.
+/// Mixup: of the `n` images in the batch, image `i` becomes `λᵢ xᵢ + (1 - λᵢ) xₙ₋₁₋ᵢ`. Each sample has its own weight
+/// `λᵢ`.
 fn mix(pixels: &mut [f32], values: usize, samples: &[(usize, f32)]) {
     let n = samples.len();
     for i in 0..n / 2 {
@@ -366,8 +368,8 @@ fn mix(pixels: &mut [f32], values: usize, samples: &[(usize, f32)]) {
     }
 }
 
-/// The probability of each class: the labels of the two images that [`mix`] combines, weighted like the images and
-/// smoothed by ε.
+/// The target probability of each class: the one-hot labels of the two images that [`mix`] combines, weighted like the
+/// images and smoothed by ε.
 fn targets(samples: &[(usize, f32)], classes: usize, epsilon: f32) -> Vec<f32> {
     let mut targets = vec![epsilon / classes as f32; samples.len() * classes];
     for (i, row) in targets.chunks_exact_mut(classes).enumerate() {

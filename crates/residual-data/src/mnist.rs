@@ -11,18 +11,18 @@ pub(crate) const CLASSES: usize = 10;
 const TRAIN: [&str; 2] = ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"];
 const TEST: [&str; 2] = ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"];
 
-/// Reads the training and test images of a dataset in the format of MNIST: four files, uncompressed or gzipped.
+/// Reads the training and test images of a dataset in MNIST's format: four files, uncompressed or gzipped.
 pub(crate) fn read(dataset: &'static str, dir: &Path) -> Result<(Images, Images), DataError> {
     Ok((split(dataset, dir, TRAIN)?, split(dataset, dir, TEST)?))
 }
 
-/// Whether a folder contains the four files, uncompressed or gzipped.
+/// Whether a directory contains the four files, uncompressed or gzipped.
 pub(crate) fn is_complete_in(dir: &Path) -> bool {
     TRAIN.iter().chain(&TEST).all(|stem| dir.join(stem).is_file() || dir.join(format!("{stem}.gz")).is_file())
 }
 
-/// Whether the four files are Fashion-MNIST rather than MNIST. The first test labels of Fashion-MNIST are 9 (ankle
-/// boot), 2 (pullover) and 1 (trouser); those of MNIST are 7, 2 and 1.
+/// Whether the four files in `dir` are Fashion-MNIST rather than MNIST. The first test labels of Fashion-MNIST are 9
+/// (ankle boot), 2 (pullover) and 1 (trouser); those of MNIST are 7, 2 and 1.
 pub(crate) fn is_fashion_mnist(dir: &Path) -> Result<bool, DataError> {
     let (_, labels) = read_idx("mnist", dir, TEST[1])?;
     Ok(labels.bytes.starts_with(&[9, 2, 1]))

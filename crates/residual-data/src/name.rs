@@ -26,8 +26,8 @@ use std::path::{Path, PathBuf};
 #[serde(rename_all = "kebab-case")]
 #[strum(serialize_all = "kebab-case", parse_err_ty = DataError, parse_err_fn = unknown_dataset)]
 pub enum DataName {
-    /// 1,797 handwritten digits of 8x8 pixels, embedded in the program: the first 1,437 for training, the other 360 for
-    /// testing (Alpaydin & Kaynak 1998, CC BY 4.0).
+    /// 1,797 handwritten digits of 8x8 pixels, embedded in the program. The first 1,437 are for training, the other 360
+    /// for testing (Alpaydin & Kaynak 1998, CC BY 4.0).
     #[default]
     Digits,
     /// Noisy class prototypes, for tests: see [`Synthetic`](crate::Synthetic).
@@ -38,7 +38,7 @@ pub enum DataName {
     Cifar100,
     /// 70,000 handwritten digits of 28x28 pixels, 10,000 of them for testing (LeCun et al. 1998).
     Mnist,
-    /// 70,000 images of clothing in the format of MNIST (Xiao et al. 2017, MIT licence).
+    /// 70,000 images of clothing in MNIST's format (Xiao et al. 2017, MIT licence).
     FashionMnist,
     /// The user's image files, with one subfolder per class: see [`Folder`](crate::Folder).
     Folder,
@@ -58,20 +58,21 @@ impl DataName {
         !matches!(self, Self::Digits | Self::Synthetic)
     }
 
-    /// The folder that the dataset is downloaded to by default: `data/NAME` in the
-    /// [cache folder](residual_fetch::cache_dir).
+    /// The directory to which the dataset is downloaded by default: `data/NAME` in the
+    /// [cache directory](residual_fetch::cache_dir).
     ///
     /// # Errors
-    /// If no cache folder is known.
+    /// If no cache directory can be determined.
     pub fn cache_dir(self) -> Result<PathBuf, DataError> {
         Ok(residual_fetch::cache_dir()?.join("data").join(self.to_string()))
     }
 
-    /// The folder that the dataset is read from by default: [`Self::cache_dir`]. For Fashion-MNIST, the folder of
-    /// Debian's package `dataset-fashion-mnist` if the dataset is complete there but not in the cache folder.
+    /// The directory from which the dataset is read by default: [`Self::cache_dir`]. There is one exception: if
+    /// Fashion-MNIST is not complete there, but Debian's package `dataset-fashion-mnist` is installed, the package's
+    /// directory is used.
     ///
     /// # Errors
-    /// If no cache folder is known.
+    /// If no cache directory can be determined.
     pub fn default_dir(self) -> Result<PathBuf, DataError> {
         let own = self.cache_dir()?;
         let debian = Path::new("/usr/share/datasets/fashion-mnist");
@@ -81,8 +82,8 @@ impl DataName {
         }
     }
 
-    /// Whether `dir` contains all files of the dataset. For [`DataName::Folder`], whether `dir` is a directory; for
-    /// built-in datasets, always true.
+    /// Whether `dir` contains all files of the dataset. For [`DataName::Folder`], whether `dir` is a directory. Always
+    /// true for built-in datasets.
     pub fn is_in(self, dir: &Path) -> bool {
         match self {
             Self::Digits | Self::Synthetic => true,

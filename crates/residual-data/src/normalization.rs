@@ -1,7 +1,7 @@
 use crate::DataError;
 use serde::{Deserialize, Serialize};
 
-/// The statistics of the training pixels that images are normalised by.
+/// The statistics with which images are normalised, computed on the training pixels.
 #[derive(
     Clone,
     Copy,
@@ -24,8 +24,8 @@ pub enum Normalize {
     All,
     /// The mean and standard deviation of each channel.
     Channel,
-    /// The mean of each pixel over the images (Krizhevsky et al. 2012, section 2), and one standard deviation: that of
-    /// all differences from these means.
+    /// The mean of each pixel over the images (Krizhevsky et al. 2012, section 2), and one standard deviation over all
+    /// differences from these means.
     Pixel,
 }
 
@@ -45,7 +45,7 @@ pub struct Normalization {
 }
 
 impl Normalization {
-    /// Checks that this normalisation applies to images `[channels, height, width]`.
+    /// Checks that this normalisation can be applied to images `[channels, height, width]`.
     ///
     /// # Errors
     /// If the number of means or standard deviations is not 1, `channels` or `channels · height · width`, a mean is not

@@ -3,8 +3,9 @@ use image::{DynamicImage, ImageFormat, ImageReader, imageops::FilterType};
 use serde::{Deserialize, Serialize};
 use std::{fs, io::Cursor, path::Path};
 
-/// How an image file becomes a network's input: resize the shorter side, crop a square from the centre, and normalise
-/// each channel `c` of the pixels, which are in 0 to 1, to `(x - mean[c]) / std[c]`.
+/// The preprocessing that turns an image file into a network's input. It resizes the image's shorter side, crops a
+/// square from the centre, and normalises each pixel value x of channel c, which is between 0 and 1, to
+/// `(x - mean[c]) / std[c]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Preprocessing {
@@ -37,13 +38,13 @@ impl Preprocessing {
     /// Checks the settings.
     ///
     /// # Errors
-    /// If `resize` is not 1 to 8192, `crop` is not 1 to `resize`, the number of means or standard deviations is wrong,
-    /// a mean is not finite, or a standard deviation is not finite and positive.
+    /// If `resize` is not between 1 and 8192, `crop` is not between 1 and `resize`, the number of means or standard
+    /// deviations is wrong, a mean is not finite, or a standard deviation is not finite and positive.
     pub fn validate(&self) -> Result<(), String> {
         const MAX_RESIZE: usize = 8192;
         if !(1..=MAX_RESIZE).contains(&self.resize) || self.crop == 0 || self.crop > self.resize {
             return Err(format!(
-                "an image resized to {} cannot be cropped to {}; resize must be 1 to {MAX_RESIZE}, crop 1 to resize",
+                "an image resized to {} cannot be cropped to {}; expected 1 <= crop <= resize <= {MAX_RESIZE}",
                 self.resize, self.crop
             ));
         }
@@ -72,7 +73,7 @@ impl Preprocessing {
     /// Decodes a PNG or JPEG file.
     pub(crate) fn decode(path: &Path) -> Result<DynamicImage, DataError> {
         let bad = |reason: String| DataError::Image { path: path.into(), reason };
-        // The file name's extension may be wrong, so the content decides the format.
+        // The file extension may be wrong, so the format is detected from the content.
         let bytes = fs::read(path).map_err(|error| bad(format!("cannot be read: {error}")))?;
         let reader = ImageReader::new(Cursor::new(&bytes)).with_guessed_format();
         let mut reader = reader.map_err(|error| bad(format!("cannot be read: {error}")))?;
@@ -183,7 +184,7 @@ mod tests {
         for length in 0..jpeg.len() {
             assert!(is_truncated(&jpeg[..length]), "{length} of {}", jpeg.len());
         }
-        // Phones append a video to a photo.
+        // Some phones append a video to a photo.
         jpeg.extend([0x00, 0xff, 0xda, 0x12]);
         assert!(!is_truncated(&jpeg));
     }

@@ -23,7 +23,7 @@ const fn download(name: &'static str, bytes: u64, sha256: &'static str) -> Downl
     Download { name, bytes, sha256 }
 }
 
-/// The authors' page.
+/// The author's web page.
 const TORONTO: &str = "https://www.cs.toronto.edu/~kriz/";
 const CIFAR10_ARCHIVE: [Download; 1] = [download(
     "cifar-10-binary.tar.gz",
@@ -71,7 +71,7 @@ const FASHION: [Download; 4] = [
 ];
 
 impl DataName {
-    /// The server, the files on it, and, if the file is an archive, the folder in the archive.
+    /// The server, the files on it, and, if the file is an archive, the directory in the archive.
     fn published(self) -> Option<(&'static str, &'static [Download], Option<&'static str>)> {
         match self {
             Self::Cifar10 => Some((TORONTO, &CIFAR10_ARCHIVE, Some(CIFAR10.folder))),
@@ -82,20 +82,21 @@ impl DataName {
         }
     }
 
-    /// The size of the download in bytes; none if there is nothing to download.
+    /// The size of the download in bytes, or `None` if there is nothing to download.
     pub fn download_bytes(self) -> Option<u64> {
         self.published().map(|(_, files, _)| files.iter().map(|file| file.bytes).sum())
     }
 
-    /// Downloads the dataset into `dir` and verifies it; resumes an interrupted download. Calls `progress` with the
-    /// number of bytes downloaded so far, over all files. The URL `mirror` replaces the server's: it must have the
-    /// files in a folder with the name of the dataset.
+    /// Downloads the dataset into `dir` and verifies it. An interrupted download is resumed. `progress` is called with
+    /// the number of bytes downloaded so far, summed over all files. If `mirror` is set, the files are downloaded from
+    /// this URL, where they must be in a directory with the name of the dataset.
     ///
     /// # Errors
-    /// If the dataset is built in or is a [`Folder`](crate::Folder), or as [`residual_fetch::fetch`].
+    /// If the dataset is built in or is a [`Folder`](crate::Folder), if a file cannot be written, and as for
+    /// [`residual_fetch::fetch`].
     pub fn fetch(self, dir: &Path, mirror: Option<&str>, progress: &mut dyn FnMut(u64)) -> Result<(), DataError> {
         let Some((server, files, unpacked)) = self.published() else {
-            let reason = if self == Self::Folder { "is a folder of your own" } else { "is built in" };
+            let reason = if self == Self::Folder { "consists of your own images" } else { "is built in" };
             return Err(DataError::NotPublished { dataset: self.into(), reason });
         };
         let mirror = mirror.map(|mirror| format!("{}/{self}", mirror.trim_end_matches('/')));
@@ -141,8 +142,8 @@ fn fetch_archive(
     Ok(())
 }
 
-/// Unpacks an archive in `dir` to `folder`, which is replaced if it exists, and removes the archive. The folder appears
-/// by a rename, so it is never incomplete.
+/// Unpacks an archive in `dir` to the directory `folder`, which is replaced if it exists, and removes the archive. The
+/// directory is unpacked under a temporary name and then renamed, so it is never incomplete.
 fn unpack(dir: &Path, archive: &str, folder: &str) -> Result<(), DataError> {
     let at = |action, path: &Path| {
         let path = path.to_path_buf();
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn unpacking_replaces_the_folder_and_removes_the_archive() {
+    fn unpacking_replaces_the_directory_and_removes_the_archive() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("a.tar.gz"), archive()).unwrap();
         fs::create_dir(dir.path().join("some-folder.part")).unwrap();
@@ -199,7 +200,7 @@ mod tests {
         assert_eq!((files(dir.path()), files(&dir.path().join("some-folder"))), (1, 1));
     }
 
-    /// Serves the content; closes the first connection after half of it.
+    /// Serves the content. The first connection is closed after half of it.
     fn serve(content: Vec<u8>) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -235,7 +236,7 @@ mod tests {
         fetch_archive(&to, &server, &file, "some-folder", &complete, &mut |done| last = done).unwrap();
         assert_eq!((last, fs::read(to.join("some-folder/test.bin")).unwrap()), (content.len() as u64, b"abc".to_vec()));
         fetch_archive(&to, "http://127.0.0.1:1", &file, "some-folder", &complete, &mut |_| {}).unwrap();
-        // An incomplete folder is fetched again.
+        // An incomplete directory is fetched again.
         fs::remove_file(to.join("some-folder/test.bin")).unwrap();
         fetch_archive(&to, &server, &file, "some-folder", &complete, &mut |_| {}).unwrap();
         assert!(complete());

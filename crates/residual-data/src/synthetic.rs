@@ -2,10 +2,11 @@ use crate::{DataError, Dataset, Images};
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 use rand_distr::{Distribution, StandardNormal};
 
-/// A seeded synthetic dataset: one random prototype per class, and samples that add Gaussian noise to the prototype.
+/// A seeded synthetic dataset. Each class has a random prototype, and each sample is the prototype of its class plus
+/// Gaussian noise.
 ///
-/// Sample `i` has label `i mod classes`. With the default noise, a linear classifier separates the classes, so a test
-/// can tell learning from guessing within a few steps.
+/// Sample `i` has label `i mod classes`. With the default noise, a linear classifier can separate the classes, so a
+/// test can tell learning from guessing within a few steps.
 #[derive(Clone, Debug)]
 pub struct Synthetic {
     /// `[channels, height, width]`.
@@ -16,7 +17,7 @@ pub struct Synthetic {
     pub train: usize,
     /// The number of test samples.
     pub test: usize,
-    /// The standard deviation of the noise. That of the prototypes is 1.
+    /// The standard deviation of the noise. The prototypes have a standard deviation of 1.
     pub noise: f32,
     /// The seed of all random numbers.
     pub seed: u64,
@@ -29,7 +30,7 @@ impl Default for Synthetic {
 }
 
 impl Synthetic {
-    /// Draws the dataset, normalised by the mean and standard deviation of its training pixels.
+    /// Draws the dataset and normalises it with the mean and standard deviation of its training pixels.
     ///
     /// # Errors
     /// If there are no classes, or more classes than training samples.
@@ -38,7 +39,7 @@ impl Synthetic {
         Ok(Dataset::standardized(train, test))
     }
 
-    /// Draws the training and the test images.
+    /// Draws the training images and the test images.
     ///
     /// # Errors
     /// If there are no classes, or more classes than training samples.

@@ -4,8 +4,8 @@ use std::{
     path::Path,
 };
 
-/// Writes a file atomically: writes a temporary file in the same folder, syncs it to disk and renames it to `path`. A
-/// reader sees either the old or the new content, even after a power failure.
+/// Writes a file atomically: writes a temporary file in the same directory, syncs it to disk and renames it to `path`.
+/// A reader sees either the old or the new content, even after a power failure.
 ///
 /// # Errors
 /// If the file cannot be written. The old content is then unchanged.
@@ -21,22 +21,22 @@ pub fn write_atomic(path: &Path, content: &[u8]) -> io::Result<()> {
     }
     #[cfg(unix)]
     if let (Ok(()), Some(folder)) = (&renamed, path.parent()) {
-        // Makes the rename survive a power failure. Some file systems cannot sync a folder, so errors are ignored.
+        // Makes the rename survive a power failure. Some file systems cannot sync a directory, so errors are ignored.
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         let _ = File::open(folder).and_then(|folder| folder.sync_all());
     }
     renamed
 }
 
-/// Whether `path` has the name of a temporary file of [`write_atomic`], `NAME.PROCESS.tmp`.
+/// Whether `path` is named like a temporary file of [`write_atomic`]: `NAME.PROCESS.tmp`, with a process id.
 pub fn is_unfinished(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let process = name.strip_suffix(".tmp").and_then(|name| Some(name.rsplit_once('.')?.1));
     process.is_some_and(|process| !process.is_empty() && process.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// Removes the temporary files that an interrupted [`write_atomic`] left in a folder. Call this only while no other
-/// process writes to the folder.
+/// Removes the temporary files that an interrupted [`write_atomic`] left in a directory. Call this only while no other
+/// process writes to the directory.
 pub fn remove_unfinished(folder: &Path) {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     for path in entries.map(|entry| entry.path()) {
@@ -58,7 +58,7 @@ mod tests {
         write_atomic(&path, b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert!(write_atomic(&dir.path().join("missing/b"), b"x").is_err());
-        // The rename fails if `path` is a folder.
+        // The rename fails if `path` is a directory.
         fs::create_dir(dir.path().join("c")).unwrap();
         assert!(write_atomic(&dir.path().join("c"), b"x").is_err());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);

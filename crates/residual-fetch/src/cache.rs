@@ -5,9 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The folder for downloads: `$RESIDUAL_CACHE` if set, else `$XDG_CACHE_HOME/residual`, else `residual` in the system's
-/// cache folder: `~/.cache/residual`, `~/Library/Caches/residual` (macOS) or `%LOCALAPPDATA%\residual` (Windows). The
-/// folder need not exist.
+/// The directory for downloads: `$RESIDUAL_CACHE` if it is set, otherwise `$XDG_CACHE_HOME/residual`, otherwise
+/// `residual` in the system's cache directory: `~/.cache/residual`, `~/Library/Caches/residual` (macOS) or
+/// `%LOCALAPPDATA%\residual` (Windows). The directory need not exist.
 ///
 /// # Errors
 /// If none of these can be determined.
@@ -20,8 +20,8 @@ pub fn cache_dir() -> Result<PathBuf, FetchError> {
     choose(env::var_os, system).ok_or(FetchError::NoCacheDir)
 }
 
-/// The mirror given by the environment variable `RESIDUAL_MIRROR`: a URL under which the published files have their
-/// original names. Returns it with a trailing slash, or `None` if the variable is unset or empty.
+/// The URL in the environment variable `RESIDUAL_MIRROR`, with a trailing slash, or `None` if the variable is unset or
+/// empty. The mirror at this URL must have the published files under their original names.
 ///
 /// # Errors
 /// If the value does not begin with `http://` or `https://`.
@@ -36,7 +36,7 @@ pub fn mirror() -> Result<Option<String>, FetchError> {
     }
 }
 
-/// Picks the cache folder from the environment variables and the system's cache folder.
+/// Chooses the cache directory from the environment variables and the system's cache directory.
 fn choose(variable: impl Fn(&'static str) -> Option<OsString>, system: Option<PathBuf>) -> Option<PathBuf> {
     if let Some(own) = variable("RESIDUAL_CACHE").filter(|folder| !folder.is_empty()) {
         return Some(own.into());
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn environment_variables_override_the_system_folder() {
+    fn environment_variables_override_the_system_directory() {
         let root = env::temp_dir();
         let system = || Some(root.join("system"));
         let xdg = root.join("xdg");

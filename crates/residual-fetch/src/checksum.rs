@@ -27,7 +27,7 @@ impl Checksum {
         }
     }
 
-    /// Checks that these are hexadecimal digits and neither too few nor too many.
+    /// Checks that all digits are hexadecimal and that their number is allowed.
     pub(crate) fn check(&self) -> Result<(), FetchError> {
         let (lengths, expected) = match self {
             Self::Full(_) => (64..=64, "64"),
@@ -40,7 +40,7 @@ impl Checksum {
         Err(FetchError::InvalidChecksum { digits: digits.into(), expected })
     }
 
-    /// The digits of the file's checksum if they differ from the expected ones.
+    /// Returns the digits of the file's checksum if they differ from the expected digits.
     pub(crate) fn mismatch(&self, path: &Path) -> Result<Option<String>, FetchError> {
         self.check()?;
         let mut found = sha256_file(path).map_err(FetchError::io("read", path))?;

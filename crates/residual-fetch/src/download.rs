@@ -11,11 +11,11 @@ use ureq::{
     http::{Response, Uri, header},
 };
 
-/// How many times one call resumes an interrupted transfer.
+/// The number of times that one call resumes an interrupted transfer.
 const RETRIES: usize = 3;
-/// How long to wait before each retry.
+/// The time to wait before each retry.
 const PAUSE: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 1000 });
-/// How long to wait for a response from the server.
+/// The time to wait for a response from the server.
 const TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 30 });
 
 /// A published file.
@@ -27,7 +27,7 @@ pub struct Source {
     pub sha256: Checksum,
 }
 
-/// The progress of a download. It falls back to 0 if the server cannot resume in the middle of a file.
+/// The progress of a download. It goes back to 0 if the server cannot resume in the middle of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// The number of bytes received, including those of earlier attempts.
@@ -86,7 +86,7 @@ impl Download<'_> {
             200 => (0, length),
             206 | 416 if have > 0 => match range(&response) {
                 Some((start, total)) if start == have => (start, total.or(length.map(|length| start + length))),
-                // The server cannot resume here: the part is either complete already or useless.
+                // The server cannot resume at this byte: the partial file is either complete or unusable.
                 _ if self.source.sha256.mismatch(&self.part)?.is_none() => return Ok(None),
                 _ => {
                     self.remove_part()?;
@@ -101,7 +101,7 @@ impl Download<'_> {
         self.transfer(response, start, total, progress)
     }
 
-    /// Writes the body of a response to the part, from byte `start` on.
+    /// Writes the body of a response to the partial file, starting at byte `start`.
     fn transfer(
         &self,
         response: Response<Body>,
@@ -131,7 +131,7 @@ impl Download<'_> {
         Ok(failure.or(short).map(|reason| Interruption { received: done - start, done, total, reason }))
     }
 
-    /// Verifies the part and renames it to the target.
+    /// Verifies the partial file and renames it to `to`.
     fn finish(&self) -> Result<(), FetchError> {
         if let Some(found) = self.source.sha256.mismatch(&self.part)? {
             self.remove_part()?;
@@ -155,7 +155,7 @@ fn agent(url: &str) -> Agent {
     let local = url.parse::<Uri>().is_ok_and(|url| matches!(url.host(), Some("localhost" | "127.0.0.1" | "[::1]")));
     Agent::config_builder()
         .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
-        // The checksum is of the published bytes, so the server must not compress them.
+        // The checksum is computed from the file as published, so the server must not compress it.
         .accept_encoding("identity")
         .proxy(if local { None } else { Proxy::try_from_env() })
         .http_status_as_error(false)
@@ -174,7 +174,7 @@ fn range(response: &Response<Body>) -> Option<(u64, Option<u64>)> {
     Some((range.split_once('-')?.0.trim().parse().ok()?, total.trim().parse().ok()))
 }
 
-/// The cause of an error, for a message.
+/// Describes the cause of an error for an error message.
 fn reason(error: &ureq::Error) -> String {
     match error {
         ureq::Error::Timeout(_) => format!("no response for {} seconds", TIMEOUT.as_secs()),

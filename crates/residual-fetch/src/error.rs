@@ -3,10 +3,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// An error of a download, a checksum or the cache.
+/// An error while downloading a file, verifying a checksum or finding the cache directory.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// The expected checksum does not have the form of a checksum.
+    /// The expected checksum is malformed.
     #[error("`{digits}` is not a SHA-256 checksum; expected {expected} hexadecimal digits")]
     InvalidChecksum {
         /// The given digits.
@@ -58,7 +58,7 @@ pub enum FetchError {
         /// The cause.
         reason: String,
     },
-    /// The downloaded file has another checksum. It was removed.
+    /// The downloaded file has the wrong checksum. It was removed.
     #[error(
         "{url} is not the expected file: its SHA-256 checksum is {found}, not {expected}; the download was removed"
     )]
@@ -67,10 +67,10 @@ pub enum FetchError {
         url: String,
         /// The expected digits.
         expected: String,
-        /// The digits of the downloaded file, truncated to the length of the expected ones.
+        /// The digits for the downloaded file, truncated to the length of the expected digits.
         found: String,
     },
-    /// An existing file has another checksum.
+    /// An existing file has the wrong checksum.
     #[error(
         "{} is damaged: its SHA-256 checksum is {found}, not {expected}; remove it to download it again",
         path.display()
@@ -80,7 +80,7 @@ pub enum FetchError {
         path: PathBuf,
         /// The expected digits.
         expected: String,
-        /// The digits of the file, truncated to the length of the expected ones.
+        /// The digits for the file, truncated to the length of the expected digits.
         found: String,
     },
     /// Another process is downloading the same file.
@@ -94,18 +94,18 @@ pub enum FetchError {
     Io {
         /// The operation that failed, such as `read`.
         action: &'static str,
-        /// The file or folder.
+        /// The file or directory.
         path: PathBuf,
         /// The operating system's error.
         source: io::Error,
     },
-    /// No cache folder can be determined.
-    #[error("no cache folder found; set RESIDUAL_CACHE to a folder for downloads")]
+    /// No cache directory can be determined.
+    #[error("no cache directory found; set RESIDUAL_CACHE to a directory for downloads")]
     NoCacheDir,
 }
 
 impl FetchError {
-    /// Whether the request was wrong, rather than the network, a file or the system.
+    /// Whether the request itself is invalid. Otherwise the network, a file or the system is at fault.
     pub fn is_usage(&self) -> bool {
         matches!(self, Self::InvalidMirror(_))
     }

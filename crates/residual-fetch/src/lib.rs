@@ -1,5 +1,5 @@
-//! Downloads of published files, such as weights and datasets, which resume and are verified by checksum; and atomic
-//! writes of files. Either way, a file appears only once it is complete.
+//! Downloads published files, such as weights and datasets, and writes files atomically. Interrupted downloads resume,
+//! and finished downloads are verified by checksum. Either way, a file appears under its name only once it is complete.
 //!
 //! ```
 //! use residual_fetch::write_atomic;
@@ -49,17 +49,18 @@ pub enum Outcome {
     Downloaded,
 }
 
-/// Downloads a published file to `to`, unless it already exists. Creates the folder of `to` if necessary.
+/// Downloads a published file to `to`, unless it already exists. Creates the parent directory if necessary.
 ///
-/// The download is written beside `to` with the added extension `.part`, and renamed to `to` once it is complete and
-/// its checksum matches. An interrupted transfer is resumed up to three times within one call, and again by the next
-/// call. The environment variables `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` are respected, except for
-/// servers on this machine.
+/// The download is written to a file next to `to`, with the additional extension `.part`. The file is renamed to `to`
+/// once it is complete and its checksum matches. An interrupted transfer is resumed up to three times within one call,
+/// and again by the next call. The environment variables `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` are
+/// respected, except for servers on this machine.
 ///
 /// # Errors
-/// If the file cannot be downloaded or has another checksum, if `to` exists but has another checksum (it is kept), if
-/// another process is downloading the file (it holds the lock file, with the added extension `.lock`), or if the file
-/// cannot be written.
+/// - The file cannot be downloaded, or the download has the wrong checksum.
+/// - `to` already exists and has the wrong checksum. It is kept.
+/// - Another process is downloading the file. It holds the lock file, which has the additional extension `.lock`.
+/// - A file cannot be read or written.
 pub fn fetch(source: &Source, to: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Outcome, FetchError> {
     source.sha256.check()?;
     if present(to, &source.sha256)? {

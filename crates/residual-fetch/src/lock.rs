@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The lock on a file or folder that only one process at a time may create. It is held until this is dropped.
+/// A lock that allows only one process at a time to create a file or directory. It is held until this value is dropped.
 #[derive(Debug)]
 pub struct Lock {
     path: PathBuf,
@@ -13,15 +13,15 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Removes the lock file. Call this once the locked file or folder exists, so that a process which still acquires
-    /// this lock finds it.
+    /// Removes the lock file. Call this only once the locked file or directory exists, so that the next process to
+    /// acquire the lock finds it.
     pub fn remove(self) {
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// Acquires the lock for creating a file or folder. The lock is a file beside it with the added extension `.lock`. On a
-/// file system without locks, every process acquires it.
+/// Acquires the lock for creating a file or directory. The lock is a file next to it with the additional extension
+/// `.lock`. On a file system without support for locks, every process acquires the lock.
 ///
 /// # Errors
 /// If another process holds the lock, or the lock file cannot be written.

@@ -1,4 +1,4 @@
-//! Downloads from a local server that gives prescribed answers.
+//! Downloads from a local server with scripted answers.
 
 use super::*;
 use std::{
@@ -39,7 +39,7 @@ enum Answer {
 
 struct Server {
     address: String,
-    /// The path and the start of the requested range, per connection.
+    /// The path and the start of the requested range for each connection.
     requests: Arc<Mutex<Vec<(String, u64)>>>,
 }
 
@@ -148,7 +148,7 @@ fn content(bytes: usize) -> Vec<u8> {
     (0..bytes).map(|_| next(&mut state) as u8).collect()
 }
 
-/// A temporary folder, the content and checksum of a published file, and the path to download it to.
+/// A temporary directory, the content and checksum of a published file, and the path to which it is downloaded.
 struct Case {
     dir: TempDir,
     content: Vec<u8>,
@@ -189,7 +189,7 @@ impl Case {
         error
     }
 
-    /// The names of the files in the folder.
+    /// The names of the files in the directory.
     fn names(&self) -> Vec<String> {
         let names = fs::read_dir(self.dir.path()).unwrap();
         let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -197,7 +197,7 @@ impl Case {
         names
     }
 
-    /// Asserts that the folder contains the complete file and nothing else.
+    /// Asserts that the directory contains the complete file and nothing else.
     fn assert_complete(&self) {
         assert_eq!(self.names(), ["weights.pth"]);
         assert!(fs::read(&self.to).unwrap() == self.content);
@@ -300,11 +300,11 @@ fn a_server_without_ranges_restarts_the_download() {
 }
 
 #[test]
-fn a_part_that_cannot_be_resumed_is_verified_or_removed() {
+fn a_partial_file_that_cannot_be_resumed_is_verified_or_removed() {
     let case = Case::new(9_000);
     let part = case.dir.path().join("weights.pth.part");
     let wrong = content(9_500);
-    // The existing part, the server's answers, and the starts of the requested ranges.
+    // The existing partial file, the server's answers, and the starts of the requested ranges.
     let cases: [(&[u8], &[Answer], &[u64]); 4] = [
         (&case.content, &[Answer::Rest], &[9_000]),
         (&case.content, &[Answer::WrongRange], &[9_000]),
@@ -339,7 +339,7 @@ fn the_length_may_be_unknown() {
 }
 
 #[test]
-fn a_download_with_another_checksum_is_removed() {
+fn a_download_with_the_wrong_checksum_is_removed() {
     let digits = "0123456789abcdef".repeat(4);
     for sha256 in [Checksum::Full(digits.clone()), Checksum::Prefix(digits[..8].into())] {
         let case = Case::new(5_000);
@@ -355,7 +355,7 @@ fn a_download_with_another_checksum_is_removed() {
 }
 
 #[test]
-fn a_part_of_another_file_is_detected() {
+fn a_partial_download_of_another_file_is_detected() {
     let case = Case::new(5_000);
     let (server, source) = case.server(&[Answer::Rest, Answer::Rest]);
     fs::write(case.dir.path().join("weights.pth.part"), [0; 100]).unwrap();
@@ -377,7 +377,7 @@ fn an_existing_file_is_not_downloaded_again() {
     ];
     for sha256 in forms {
         source.sha256 = sha256;
-        let outcome = fetch(&source, &case.to, &mut |_| panic!("a download")).unwrap();
+        let outcome = fetch(&source, &case.to, &mut |_| panic!("the file was downloaded again")).unwrap();
         assert_eq!(outcome, Outcome::Present);
     }
     assert_eq!(server.starts(), [0; 0]);
@@ -427,7 +427,7 @@ fn an_error_status_is_reported_with_url_and_path() {
 fn an_unreachable_server_is_reported_with_its_url() {
     let case = Case::new(5_000);
     let (_server, closing) = case.server(&[Answer::Nothing]);
-    // A port without a server, a server that closes the connection, and two invalid URLs.
+    // A port without a server, a server that closes the connection, and two unusable URLs.
     let urls = ["http://127.0.0.1:1/weights.pth", &closing.url, "not a URL", "ftp://127.0.0.1/weights.pth"];
     for url in urls {
         let source = Source { url: url.into(), sha256: closing.sha256.clone() };
@@ -527,7 +527,7 @@ fn a_path_that_cannot_be_written_is_reported() {
     case.to = file.join("sub/weights.pth");
     let error = case.error(&source);
     assert!(error.starts_with("cannot ") && error.contains(&*file.to_string_lossy()), "{error}");
-    // A folder with the name of the part.
+    // A directory with the name of the partial file.
     case.to = case.dir.path().join("weights.pth");
     let part = case.dir.path().join("weights.pth.part");
     fs::create_dir(&part).unwrap();

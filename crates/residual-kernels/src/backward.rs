@@ -1,4 +1,4 @@
-//! The backward pass of a path.
+//! The backward pass of a main path.
 
 use crate::{
     Buffer, ConvNorm, ConvNormGradients, Gradients, NeedsGradient, Norm, Path, PreparedWeight, SavedForBackward,
@@ -11,16 +11,17 @@ use crate::{
 };
 use std::sync::Arc;
 
-/// The weight gradient is summed separately over groups of images, then over the groups. This is the maximum number of
+/// The maximum number of groups of images. The weight gradient is summed over the images of each group, then over the
 /// groups.
 const MAX_GROUPS: usize = 32;
 
-/// The memory of the groups' weight gradients, in bytes. Larger weights have fewer groups, but at least one.
+/// The maximum memory of the groups' weight gradients, in bytes. If weights are large, there are fewer groups, but at
+/// least one.
 const MAX_GROUP_BYTES: usize = 16 << 20;
 
 impl Path<'_> {
-    /// The gradients, from the results of [`Self::train`] and the output gradient `dy`. The gradients of an empty batch
-    /// are zero.
+    /// Computes the gradients from the results of [`Self::train`] and the output gradient `dy`. The gradients of an
+    /// empty batch are zero.
     ///
     /// # Panics
     /// If shapes do not match, or `saved` comes from a different path.
@@ -48,8 +49,8 @@ impl Path<'_> {
         self.check(plans);
         let batch = self.batch();
         let last = plans.len() - 1;
-        assert_eq!(dy.len(), batch * plans[last].output_len(), "length of the output's gradient");
-        assert_eq!(output.len(), dy.len(), "length of the output");
+        assert_eq!(dy.len(), batch * plans[last].output_len(), "the output gradient has the wrong length");
+        assert_eq!(output.len(), dy.len(), "the output has the wrong length");
         if batch == 0 {
             return self.zero_gradients(needs);
         }
@@ -67,7 +68,7 @@ impl Path<'_> {
             shortcut
         });
 
-        // Σ g and Σ g · (z - mean) of each image and channel, where g is the gradient of the last norm's output.
+        // `Σ g` and `Σ g · (z - mean)` of each image and channel, where g is the gradient of the last norm's output.
         let means = |i: usize| self.layers[i].affine(statistics[i].as_ref()).mean;
         let mut sums = self.last_sums(level, &plans[last], &outputs[last], &means(last), dy, y);
         let mut g: Option<Buffer> = None;
@@ -127,7 +128,7 @@ impl Path<'_> {
         }
     }
 
-    /// The sums of [`norm_gradient`] for the last layer, of each image.
+    /// The sums that [`norm_gradient`] needs for the last layer, for each image.
     fn last_sums(
         &self,
         level: SimdLevel,
@@ -162,9 +163,9 @@ impl ConvNorm<'_> {
     }
 }
 
-/// The gradient through a norm (Ioffe & Szegedy 2015, section 3), and the totals over the batch: `Σ g` of each channel,
-/// then `Σ g · (z - mean)`. `images` holds the same sums for each image, and `count` is the number of pixels of the
-/// batch.
+/// The totals over the batch, `Σ g` of each channel followed by `Σ g · (z - mean)` of each channel, and the gradient
+/// through the norm (Ioffe & Szegedy 2015, section 3). `images` holds the same sums for each image, and `count` is the
+/// number of pixels of the batch.
 pub(crate) fn norm_gradient(
     layer: &ConvNorm,
     statistics: Option<&Statistics>,
@@ -193,7 +194,7 @@ pub(crate) fn norm_gradient(
 enum TransposedWeight {
     /// Packed for the classes of [`Plan::backward`].
     Direct(Buffer),
-    /// The weight and the plan of the convolution that computes the input gradient.
+    /// The plan and the weight of the convolution that computes the input gradient.
     Winograd(Arc<Plan>, PreparedWeight),
 }
 
@@ -228,21 +229,21 @@ struct BackwardLayer<'a> {
     level: SimdLevel,
     input: LayerInput<'a>,
     norm: &'a NormGradient,
-    /// `(g, y, scale)`: the gradient of the norm's output is `scale · g`, or `scale · relu_gradient(g, y)` if `y` is given.
+    /// `(g, y, scale)`: the gradient of the norm's output is `scale · g`, or `scale · relu_gradient(g, y)` if `y` is
+    /// given.
     gradient: (&'a [f32], Option<&'a [f32]>, f32),
-    /// Whether to compute the weight's gradient.
     needs_weight: bool,
-    /// Whether to compute the input's gradient.
     needs_input: bool,
-    /// For the first layer: the path's output gradient, which also reaches the input through the shortcut, and the
+    /// For the first layer: the path's output gradient, which also flows to the input through the shortcut, and the
     /// output of the last ReLU.
     shortcut: Option<(&'a [f32], Option<&'a [f32]>)>,
     zero_pad: Option<ZeroPad>,
 }
 
 impl BackwardLayer<'_> {
-    /// The weight's gradient; the gradient of the previous layer's norm output, or for the first layer of the path's
-    /// input; and the sums of [`norm_gradient`] of each image for the previous layer.
+    /// Computes three results: the weight's gradient; the gradient of the output of the previous layer's norm (for the
+    /// first layer, of the path's input); and, for each image, the sums that [`norm_gradient`] needs for the previous
+    /// layer.
     fn run(&self, weight: &[f32], z: Buffer) -> (Vec<f32>, Option<Buffer>, Vec<f32>) {
         let Self { path, plan, .. } = *self;
         let batch = path.batch();
@@ -255,7 +256,7 @@ impl BackwardLayer<'_> {
         let groups = batch.div_ceil(size);
         let mut weights = Buffer::zeros(if self.needs_weight { groups * packed_len } else { 0 });
         let mut sums = vec![0.0f32; batch * 2 * inputs];
-        // The convolution's output `z` is not needed again, so the input gradient overwrites it if it has the same
+        // The convolution's output `z` is not needed again, so the input gradient overwrites it if both have the same
         // size.
         let in_place = self.needs_input && in_len == out_len;
         let mut z = z;
@@ -291,8 +292,8 @@ impl BackwardLayer<'_> {
         (gradient, self.needs_input.then_some(if in_place { z } else { dx }), sums)
     }
 
-    /// The backward pass of image `n`: adds to `weights`, and writes `dx` and `sums`. If `dx` is `None`, the input
-    /// gradient overwrites `z`.
+    /// Computes the backward pass of image `n`: adds to `weights`, and writes `dx` and `sums`. If `dx` is `None`, the
+    /// input gradient overwrites `z`.
     #[expect(clippy::too_many_arguments, reason = "the buffers of `run` for one image")]
     fn image(
         &self,

@@ -1,8 +1,8 @@
 //! The kernels as operations on Burn's tensors, for the backends flex and ndarray, whose tensors are in host memory.
 //!
-//! The outputs and gradients of a block have Burn's usual shape, `[batch, channels, height, width]`, with strides that
-//! make their memory channels-last. All of Burn's operations work on such tensors, and the next block reads them
-//! without a copy.
+//! The outputs and gradients of a block have Burn's usual shape, `[batch, channels, height, width]`, but their memory
+//! is channels-last. All of Burn's operations work on these strided tensors, and the next block reads them without a
+//! copy.
 
 #![cfg_attr(feature = "ndarray", allow(deprecated, reason = "Burn's ndarray backend is deprecated"))]
 
@@ -35,7 +35,8 @@ use burn::backend::Flex;
 #[cfg(feature = "ndarray")]
 use burn::backend::NdArray;
 
-/// Whether the kernels run on this device: true for the CPU backends flex and ndarray, if their feature is enabled.
+/// Whether the kernels run on this device: true for the CPU backends flex and ndarray, if the backend's feature is
+/// enabled.
 pub fn runs_on(device: &Device) -> bool {
     match device.clone().inner().as_dispatch() {
         #[cfg(feature = "flex")]
@@ -56,7 +57,8 @@ pub struct TensorLayer {
 }
 
 impl TensorLayer {
-    /// A convolution with this weight, `[out, in / groups, kernel height, kernel width]`, and this norm or bias.
+    /// Creates a convolution with this weight, `[out, in / groups, kernel height, kernel width]`, and this norm or
+    /// bias.
     ///
     /// # Panics
     /// If `conv` is invalid (see [`Conv::output`]), or the weight has the wrong shape.
@@ -64,11 +66,11 @@ impl TensorLayer {
         conv.check();
         let [inputs, outputs] = conv.group_channels();
         let shape = [outputs * conv.groups, inputs, conv.kernel[0], conv.kernel[1]];
-        assert_eq!(weight.dims(), shape, "the shape of the weight of {conv:?}");
+        assert_eq!(weight.dims(), shape, "the weight has the wrong shape for {conv:?}");
         Self { conv, weight: weight.into_dispatch(), norm }
     }
 
-    /// A linear layer with this weight, `[in, out]` as in Burn, and this norm or bias.
+    /// Creates a linear layer with this weight, `[in, out]` as in Burn, and this norm or bias.
     ///
     /// # Panics
     /// If a size is 0.
@@ -79,7 +81,7 @@ impl TensorLayer {
     }
 }
 
-/// A norm or bias on Burn's tensors, which have one value per channel; see [`Norm`](crate::Norm).
+/// A norm or bias on Burn's tensors. Each tensor has one value per channel. See [`Norm`](crate::Norm).
 #[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "a block has at most five")]
 pub enum TensorNorm {
@@ -113,7 +115,7 @@ pub enum TensorNorm {
 #[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "a block has one")]
 pub enum TensorShortcut<const D: usize> {
-    /// Nothing.
+    /// No shortcut.
     None,
     /// α times the input. Where shapes differ, the input is subsampled and padded with channels of zeros.
     Input(f64, ChannelPadding),
@@ -123,11 +125,12 @@ pub enum TensorShortcut<const D: usize> {
     Tensor(Tensor<D>, f64),
 }
 
-/// A block on Burn's tensors: `y = g(s · F(p) + α · shortcut)`. Here `p` is the input, or `relu(norm(input))` in a
-/// pre-activation block. `D` is 4 for images `[batch, channels, height, width]` and 2 for features `[batch, channels]`.
+/// A block on Burn's tensors: `y = g(s · F(p) + α · shortcut)`, where `p` is the input, or `relu(norm(input))` in a
+/// pre-activation block. `D` is 4 for images, `[batch, channels, height, width]`, and 2 for features,
+/// `[batch, channels]`.
 ///
-/// A projection reads `p`. [`TensorShortcut::Input`] adds the input itself if input and output have the same shape, and
-/// otherwise subsamples and pads `p`.
+/// A projection shortcut reads `p`. [`TensorShortcut::Input`] adds the input itself if input and output have the same
+/// shape. Otherwise, it subsamples and pads `p`.
 #[derive(Clone, Debug)]
 pub struct TensorBlock<const D: usize> {
     /// The input.
@@ -136,13 +139,13 @@ pub struct TensorBlock<const D: usize> {
     pub preactivation: Option<TensorNorm>,
     /// `F`: one to three layers, with ReLUs between them.
     pub layers: Vec<TensorLayer>,
-    /// s.
+    /// The factor s of the main path.
     pub scale: f64,
-    /// The shortcut, with α.
+    /// The shortcut and its factor α.
     pub shortcut: TensorShortcut<D>,
-    /// `g` is the ReLU if true, the identity if false.
+    /// Whether `g` is the ReLU. Otherwise, it is the identity.
     pub relu: bool,
-    /// Whether the backward pass recomputes the outputs of the convolutions. Otherwise the forward pass stores them.
+    /// Whether the backward pass recomputes the outputs of the convolutions. Otherwise, the forward pass stores them.
     pub recompute: bool,
 }
 
@@ -158,8 +161,8 @@ pub struct BlockStatistics {
 }
 
 impl<const D: usize> TensorBlock<D> {
-    /// The output, and the batch's statistics. For an empty batch, the output is empty, there are no statistics, and no
-    /// gradient flows.
+    /// Computes the output and the batch's statistics. For an empty batch, the output is empty, there are no
+    /// statistics, and inputs and parameters get no gradients.
     ///
     /// # Panics
     /// If the kernels do not run on the device ([`runs_on`]), the data type is not `f32`, `D` is not 2 or 4, there are
@@ -171,7 +174,7 @@ impl<const D: usize> TensorBlock<D> {
             "a block must have one to three layers, not {}",
             self.layers.len()
         );
-        assert_eq!(self.input.dtype(), DType::F32, "the kernels support only f32");
+        assert_eq!(self.input.dtype(), DType::F32, "the kernels support only f32 tensors");
         let (dims, channels) = (self.input.dims(), self.layers[0].conv.channels[0]);
         assert_eq!(
             dims[1], channels,
@@ -268,13 +271,13 @@ impl TensorNorm {
     }
 }
 
-/// `relu(norm(input))` of an input `[batch, channels, height, width]`, and the batch's statistics; see
+/// Computes `relu(norm(input))` of an input `[batch, channels, height, width]`, and the batch's statistics; see
 /// [`Normalize`](crate::Normalize).
 ///
 /// # Panics
 /// If the kernels do not run on the device ([`runs_on`]), the data type is not `f32`, or shapes do not match.
 pub fn normalize(input: Tensor<4>, norm: TensorNorm) -> (Tensor<4>, Option<Statistics>) {
-    assert_eq!(input.dtype(), DType::F32, "the kernels support only f32");
+    assert_eq!(input.dtype(), DType::F32, "the kernels support only f32 tensors");
     let (kind, norm) = norm.split();
     let output = <Dispatch as Kernels>::normalize(NormalizeTensors { input: input.into_dispatch(), norm }, kind);
     (Tensor::from_dispatch(output.output), output.statistics.preactivation)
@@ -283,33 +286,33 @@ pub fn normalize(input: Tensor<4>, norm: TensorNorm) -> (Tensor<4>, Option<Stati
 /// Max-pooling of `[batch, channels, height, width]`; see [`MaxPool`].
 ///
 /// # Panics
-/// If the kernels do not run on the device ([`runs_on`]), the data type is not `f32`, or in the cases of
-/// [`MaxPool::output`].
+/// If the kernels do not run on the device ([`runs_on`]), the data type is not `f32`, or [`MaxPool::output`] panics.
 pub fn max_pool(input: Tensor<4>, pool: MaxPool) -> Tensor<4> {
-    assert_eq!(input.dtype(), DType::F32, "the kernels support only f32");
+    assert_eq!(input.dtype(), DType::F32, "the kernels support only f32 tensors");
     Tensor::from_dispatch(<Dispatch as Kernels>::max_pool(input.into_dispatch(), pool))
 }
 
-/// Global average pooling: the mean over the pixels of `[batch, channels, height, width]`, with shape
-/// `[batch, channels]`.
+/// Global average pooling: the mean over the pixels of an input `[batch, channels, height, width]`. The output has the
+/// shape `[batch, channels]`.
 ///
 /// # Panics
-/// If the kernels do not run on the device ([`runs_on`]), the data type is not `f32`, or an image has no pixels.
+/// If the kernels do not run on the device ([`runs_on`]), the data type is not `f32`, or an image has no values.
 pub fn mean_pool(input: Tensor<4>) -> Tensor<2> {
-    assert_eq!(input.dtype(), DType::F32, "the kernels support only f32");
+    assert_eq!(input.dtype(), DType::F32, "the kernels support only f32 tensors");
     Tensor::from_dispatch(<Dispatch as Kernels>::mean_pool(input.into_dispatch()))
 }
 
-/// The weighted average `(1 - weight) · tensor + weight · other`. Autodiff does not track it.
+/// Computes the weighted average `(1 - weight) · tensor + weight · other`. Autodiff does not track it.
 ///
 /// # Panics
 /// If the kernels do not run on the device ([`runs_on`]), the data type is not `f32`, or lengths differ.
 pub fn average<const D: usize>(tensor: Tensor<D>, other: Vec<f32>, weight: f64) -> Tensor<D> {
-    assert_eq!(tensor.dtype(), DType::F32, "the kernels support only f32");
+    assert_eq!(tensor.dtype(), DType::F32, "the kernels support only f32 tensors");
     Tensor::from_dispatch(<Dispatch as Kernels>::average(tensor.into_dispatch(), other, weight))
 }
 
-/// A step of [`Sgd`]: the new weight and velocity. The first step has no velocity. Autodiff does not track the step.
+/// Performs a step of [`Sgd`] and returns the new weight and velocity. In the first step, `velocity` is `None`.
+/// Autodiff does not track the step.
 ///
 /// # Panics
 /// If the kernels do not run on the device ([`runs_on`]), the data type is not `f32`, or shapes differ.
@@ -319,14 +322,14 @@ pub fn sgd<const D: usize>(
     gradient: Tensor<D>,
     velocity: Option<Tensor<D>>,
 ) -> (Tensor<D>, Tensor<D>) {
-    assert_eq!(weight.dtype(), DType::F32, "the kernels support only f32");
+    assert_eq!(weight.dtype(), DType::F32, "the kernels support only f32 tensors");
     let velocity = velocity.map_or(OptionalTensor::None, |velocity| OptionalTensor::Some(velocity.into_dispatch()));
     let tensors = SgdTensors { weight: weight.into_dispatch(), gradient: gradient.into_dispatch(), velocity };
     let UpdatedTensors { weight, velocity } = <Dispatch as Kernels>::sgd(tensors, sgd);
     (Tensor::from_dispatch(weight), Tensor::from_dispatch(velocity))
 }
 
-/// An optional tensor. `Option` does not implement `ExtensionType`.
+/// An optional tensor, because `Option` does not implement `ExtensionType`.
 #[derive(ExtensionType)]
 #[doc(hidden)]
 pub enum OptionalTensor<B: Backend> {
@@ -526,7 +529,7 @@ kernels_on!(NdArray);
 
 impl<B: HostBackend, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
     fn block(tensors: BlockTensors<Self>, spec: BlockSpec) -> BlockOutput<Self> {
-        // Absent tensors share the graph node of an unused constant.
+        // All absent tensors use the graph node of one unused constant.
         let absent = <FloatTensor<Self>>::new(B::small_tensor(vec![0.0], &[1]));
         let node = |tensor: &OptionalTensor<Self>| tensor.as_ref().unwrap_or(&absent).node();
         let layer = |layer: Option<&LayerTensors<Self>>| match layer {

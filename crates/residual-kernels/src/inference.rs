@@ -10,7 +10,7 @@ use crate::{
 };
 use std::{ops::Range, sync::Arc};
 
-/// A weight in the layout that the kernels read: packed in blocks, or transformed for Winograd's algorithm.
+/// A weight in the layout that the kernels read: packed into blocks, or transformed for Winograd's algorithm.
 #[derive(Debug)]
 pub struct PreparedWeight {
     conv: Conv,
@@ -25,7 +25,7 @@ impl PreparedWeight {
     /// If `conv` is invalid (see [`Conv::output`]), or the weight has the wrong length.
     pub fn new(conv: &Conv, weight: &[f32]) -> Self {
         conv.check();
-        assert_eq!(weight.len(), conv.weights(), "number of values of the weight");
+        assert_eq!(weight.len(), conv.weights(), "the weight has the wrong length");
         if conv.suits_winograd() {
             return Self { conv: *conv, winograd: true, packed: winograd::transform_weight(conv, weight) };
         }
@@ -34,8 +34,8 @@ impl PreparedWeight {
         Self { conv: *conv, winograd: false, packed }
     }
 
-    /// Computes some output rows for a padded image `x`, the first of them even. `pixels` has output offsets in an
-    /// image with the layout `target`, and `out` begins at the first of these rows.
+    /// Computes some output rows of a padded image `x`. The first row must have an even index. `pixels` has output
+    /// offsets in an image with the layout `target`, and `out` begins at the first of the rows.
     #[expect(clippy::too_many_arguments, reason = "the operands of a convolution")]
     fn rows(
         &self,
@@ -63,7 +63,7 @@ impl PreparedWeight {
     }
 }
 
-/// Computes a layer's output from its padded input.
+/// A function that computes a layer's output from its padded input.
 type RunLayer<'a> = dyn Fn(&PreparedLayer, &[f32], &mut [f32]) + 'a;
 
 /// A layer with its norm folded into the epilogue.
@@ -75,14 +75,15 @@ struct PreparedLayer<'a> {
     relu: bool,
     /// The shortcut's tensor and α, for the last layer.
     addend: Option<(&'a [f32], f32)>,
-    /// The layout of the output: the next layer's padded input, or the unpadded output of the path.
+    /// The layout of the output: the next layer's padded input, or the path's output, which is not padded.
     target: PaddedImage,
     /// The pixels of [`Plan::forward`], with output offsets in the layout `target`.
     pixels: Vec<Pixel>,
 }
 
 impl PreparedLayer<'_> {
-    /// Computes some output rows of an image, the first of them even. `out` begins at the first of these rows.
+    /// Computes some output rows of an image. The first row must have an even index. `out` begins at the first of the
+    /// rows.
     fn rows(&self, level: SimdLevel, x: &[f32], image: usize, rows: Range<usize>, out: &mut [f32]) {
         let len = self.plan.output_len();
         let add = self.addend.map(|(values, strength)| Addend { values: &values[image * len..][..len], strength });
@@ -90,7 +91,7 @@ impl PreparedLayer<'_> {
         self.weight.rows(level, &self.plan, x, epilogue, rows, (&self.target, &self.pixels), out);
     }
 
-    /// The part of an image with the layout `target` from its first pixel on.
+    /// The part of a padded image with the layout `target` that starts at its first pixel.
     fn skip_margin<'b>(&self, target: &'b mut [f32]) -> &'b mut [f32] {
         &mut target[self.target.at(0, 0) as usize..]
     }
@@ -102,8 +103,9 @@ impl Path<'_> {
         self.layers.iter().map(|layer| Arc::new(PreparedWeight::new(&layer.conv, layer.weight))).collect()
     }
 
-    /// The output, `[batch, height, width, channels]`, without batch statistics. Norm, shortcut and ReLU are applied to
-    /// every sum before it is written.
+    /// Computes the output, `[batch, height, width, channels]`, without batch statistics. Norm, shortcut and ReLU are
+    /// applied to every sum before it is written. Only a zero-padding shortcut and the ReLU after it are applied to the
+    /// written output.
     ///
     /// # Panics
     /// If shapes do not match, a norm is [`Norm::Batch`](crate::Norm::Batch), or the weights were prepared for
@@ -121,7 +123,7 @@ impl Path<'_> {
         serial: bool,
     ) -> Buffer {
         self.check(plans);
-        assert_eq!(weights.len(), plans.len(), "number of prepared weights");
+        assert_eq!(weights.len(), plans.len(), "there must be one prepared weight per layer");
         for (weight, layer) in weights.iter().zip(&self.layers) {
             assert_eq!(weight.conv, layer.conv, "the weight was prepared for a different convolution");
         }
@@ -151,7 +153,7 @@ impl Path<'_> {
         };
         let layers: Vec<PreparedLayer> = (0..plans.len()).map(prepared_layer).collect();
         let workspaces = || plans.iter().map(|plan| plan.input.workspace()).collect::<Vec<_>>();
-        // Computes all layers for one image. `run` writes a layer's output between the margins of the next workspace.
+        // Computes all layers for one image. `run` writes a layer's output inside the margin of the next workspace.
         let infer = |image, workspaces: &mut [Buffer], output: &mut [f32], run: &RunLayer| {
             let direct = LayerInput::PathInput(self.input).image(level, &plans[0], image, &mut workspaces[0]);
             for (i, layer) in layers.iter().enumerate() {
@@ -165,8 +167,8 @@ impl Path<'_> {
         let (batch, threads) = (self.batch(), rayon::current_num_threads());
         let len = plans[last].output_len();
         let mut output = Buffer::new_loose(batch * len);
-        // With enough images for all threads, each thread computes whole images, so that the outputs of inner layers
-        // stay in cache.
+        // If there are enough images for all threads, each thread computes whole images, so that the outputs of all
+        // layers but the last stay in cache.
         if serial || batch >= 2 * threads {
             let size = batch.div_ceil(4 * threads).max(1);
             for_each(output.chunks_mut(len * size).enumerate(), serial, |(group, outputs)| {
@@ -180,7 +182,7 @@ impl Path<'_> {
             });
             return output;
         }
-        // Otherwise the threads share each image, in strips of an even number of rows.
+        // Otherwise, the threads share each image, in strips of an even number of rows.
         let mut workspaces = workspaces();
         for (image, output) in output.chunks_mut(len).enumerate() {
             infer(image, &mut workspaces, output, &|layer, x, out| {

@@ -1,35 +1,35 @@
 //! Fused CPU kernels for residual blocks.
 //!
 //! A [`Path`] is the main path of a block: convolutions, each with its norm, and ReLUs between them. It computes
-//! `y = g(s · F(x) + α · shortcut)`, either for inference ([`Path::infer`]) or for training ([`Path::train`]), and its
-//! gradients ([`Path::gradients`]). Images are plain `f32` slices in channels-last (NHWC) order. A fully-connected
-//! layer is a 1x1 convolution of an image with one row.
+//! `y = g(s · F(x) + α · shortcut)` for inference ([`Path::infer`]) or for training ([`Path::train`]), and the
+//! gradients of the backward pass ([`Path::gradients`]). Images are plain `f32` slices in channels-last (NHWC) order. A
+//! fully-connected layer is a 1x1 convolution of an image with one row.
 //!
-//! The core does not depend on Burn. The feature `burn` adds the module `bridge`, which makes a whole block a single
-//! operation of Burn's backends flex and ndarray, with its own backward pass. The operation includes the shortcut's
-//! projection and, in pre-activation blocks, the first norm and ReLU.
+//! Without features, the crate does not depend on Burn. The feature `burn` adds the module `bridge`, which makes a
+//! whole block a single operation of Burn's backends flex and ndarray, with its own backward pass. The operation
+//! includes the shortcut's projection and, in pre-activation blocks, the first norm and ReLU.
 //!
 //! | file | contents |
 //! |---|---|
 //! | `tile.rs` | the two inner loops: register-tiled matrix products over gathered rows |
-//! | `conv.rs` | every convolution and its input gradient, as such matrix products |
-//! | `winograd.rs` | Winograd convolution: wide 3x3 convolutions with 2.25 times fewer multiplications |
+//! | `conv.rs` | direct convolutions and their gradients, as matrix products of `tile.rs` |
+//! | `winograd.rs` | Winograd's algorithm: 3x3 convolutions of many channels with 2.25 times fewer multiplications |
 //! | `elementwise.rs` | norms, ReLUs and shortcuts, forward and backward |
 //! | `path.rs`, `backward.rs`, `inference.rs` | a main path: forward pass for training, backward pass, inference |
-//! | `normalize.rs` | a norm with its ReLU on its own, as in pre-activation blocks |
+//! | `normalize.rs` | a norm and a ReLU without a convolution, as in pre-activation blocks |
 //! | `pool.rs` | max-pooling and global average pooling |
 //! | `update.rs` | running averages and the SGD step |
-//! | `strided.rs` | copies strided tensors into contiguous memory |
+//! | `strided.rs` | contiguous copies of strided tensors |
 //! | `buffer.rs` | reusable memory |
 //! | `simd.rs` | SIMD instruction sets, selected at run time |
 //! | `bridge.rs` | the interface to Burn |
 //!
-//! Results do not depend on the number of threads: a sum over the batch adds partial sums over single images, or over
-//! fixed groups of images, in a fixed order. Results on different [`SimdLevel`]s differ by rounding.
+//! Results do not depend on the number of threads: a sum over the batch adds the sums over single images, or over fixed
+//! groups of images, in a fixed order. Results on different [`SimdLevel`]s differ by rounding errors.
 //!
 //! # Feature flags
 //!
-//! No feature is on by default, and without features the crate does not depend on Burn.
+//! No feature is enabled by default.
 //!
 //! - `burn`: the module `bridge`, which works on Burn's tensors
 //! - `flex`, `ndarray`: the bridge for that backend

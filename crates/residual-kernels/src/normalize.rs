@@ -1,4 +1,4 @@
-//! A norm with its ReLU on its own, as before the convolutions of a pre-activation block.
+//! A norm and a ReLU without a convolution, as at the start of a pre-activation block.
 
 use crate::{
     Buffer, Conv, ConvNorm, ConvNormGradients, Norm, SimdLevel, Statistics,
@@ -8,15 +8,15 @@ use crate::{
     path::{combine_moments, for_each},
 };
 
-/// A norm and ReLU of images: `y = g(γ · (x - mean) / √(variance + ε) + β)` for each channel, or `y = g(x + b)` without
-/// a norm.
+/// A norm and a ReLU of images: `y = g(γ · (x - mean) / √(variance + ε) + β)` for each channel, or `y = g(x + b)`
+/// without a norm.
 #[derive(Clone, Copy, Debug)]
 pub struct Normalize<'a> {
-    /// `[batch, pixels, channels]`
+    /// The input x, `[batch, pixels, channels]`.
     pub input: &'a [f32],
-    /// Pixels per image.
+    /// The number of pixels per image.
     pub pixels: usize,
-    /// Channels per pixel.
+    /// The number of channels.
     pub channels: usize,
     /// γ; `None` means 1.
     pub gain: Option<&'a [f32]>,
@@ -24,11 +24,11 @@ pub struct Normalize<'a> {
     pub bias: Option<&'a [f32]>,
     /// The norm.
     pub norm: Norm<'a>,
-    /// `g` is the ReLU if true, the identity if false.
+    /// Whether `g` is the ReLU. Otherwise, it is the identity.
     pub relu: bool,
 }
 
-/// Fewer values than this are processed by the calling thread, since waking another thread takes longer.
+/// Inputs with fewer values than this are processed on the calling thread, because waking another thread takes longer.
 const MIN_PARALLEL_VALUES: usize = 1 << 16;
 
 impl<'a> Normalize<'a> {
@@ -40,16 +40,16 @@ impl<'a> Normalize<'a> {
         self.input.len() < MIN_PARALLEL_VALUES
     }
 
-    /// The norm as part of a [`ConvNorm`]. Its convolution is never computed.
+    /// The norm as part of a [`ConvNorm`], whose convolution is never computed.
     fn layer(&self) -> ConvNorm<'a> {
         let conv = Conv::same([self.channels; 2], 1);
         ConvNorm { conv, weight: &[], gain: self.gain, bias: self.bias, norm: self.norm }
     }
 
-    /// The output, and for [`Norm::Batch`] the batch's statistics. The statistics of an empty batch are NaN.
+    /// Computes the output and, for [`Norm::Batch`], the batch's statistics. The statistics of an empty batch are NaN.
     ///
     /// # Panics
-    /// If the length of the input is not a multiple of `pixels · channels`.
+    /// If `pixels` or `channels` is 0, or the length of the input is not a multiple of `pixels · channels`.
     pub fn forward(&self, level: SimdLevel) -> (Buffer, Option<Statistics>) {
         let (len, channels) = (self.len(), self.channels);
         assert!(
@@ -74,11 +74,11 @@ impl<'a> Normalize<'a> {
         (y, statistics)
     }
 
-    /// The gradients of the input, γ and β, from the output and statistics of [`Self::forward`] and the output gradient
-    /// `dy`.
+    /// Computes the gradients of the input, γ and β from the output and statistics of [`Self::forward`] and the output
+    /// gradient `dy`.
     ///
     /// # Panics
-    /// If shapes do not match, or [`Norm::Batch`] has no statistics.
+    /// If shapes do not match, or the norm is [`Norm::Batch`] and `statistics` is `None`.
     pub fn gradients(
         &self,
         level: SimdLevel,
@@ -87,7 +87,11 @@ impl<'a> Normalize<'a> {
         dy: &[f32],
     ) -> (Buffer, ConvNormGradients) {
         let (len, channels) = (self.len(), self.channels);
-        assert_eq!([output.len(), dy.len()], [self.input.len(); 2], "lengths of the output and its gradient");
+        assert_eq!(
+            [output.len(), dy.len()],
+            [self.input.len(); 2],
+            "the output and its gradient must have the length of the input"
+        );
         let batch = self.input.len() / len;
         let mut dx = Buffer::new(self.input.len());
         if batch == 0 {

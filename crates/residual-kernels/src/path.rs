@@ -1,14 +1,14 @@
 //! A main path with its shortcut as one operation: convolutions with their norms, the ReLUs between them, the
 //! addition of the shortcut, and the last ReLU.
 //!
-//! Memory traffic limits the speed, so each image is read and written as few times as possible. In training, the raw
-//! output of a convolution is written once. Its norm and ReLU are applied when the next layer copies the image into
-//! its padded workspace, in the forward pass and again in the backward pass. The backward pass of a layer reads the
-//! gradient of an image, writes the gradient through the norm to the workspace, and computes both the input gradient
-//! and the weight gradient from it, all while the image is in cache.
+//! Norms, ReLUs and shortcuts are limited by memory bandwidth, so each image is read and written as few times as
+//! possible. In training, the raw output of a convolution is written once. The norm and ReLU are applied when the next
+//! layer copies the image into its padded workspace, in the forward pass and again in the backward pass. In the
+//! backward pass, a layer reads the output gradient of an image, writes the gradient before the norm to its workspace,
+//! and computes the input gradient and the weight gradient from it, all while the image is in cache.
 //!
 //! A sum over the batch adds the sums of single images in order (for weights, the sums of fixed groups of images), so
-//! the number of threads does not change the result.
+//! the result does not depend on the number of threads.
 
 use crate::{
     Buffer, Conv, PreparedWeight, SimdLevel,
@@ -18,7 +18,7 @@ use crate::{
 use rayon::prelude::*;
 use std::sync::Arc;
 
-/// How the output of a convolution is normalised.
+/// The norm of a convolution's output.
 #[derive(Clone, Copy, Debug)]
 pub enum Norm<'a> {
     /// No norm.
@@ -44,7 +44,7 @@ pub enum Norm<'a> {
 pub struct ConvNorm<'a> {
     /// The convolution.
     pub conv: Conv,
-    /// `[out, in / groups, kernel height, kernel width]`. [`Path::infer`] ignores it and takes the prepared weight.
+    /// `[out, in / groups, kernel height, kernel width]`. [`Path::infer`] ignores it and uses the prepared weight.
     pub weight: &'a [f32],
     /// γ; `None` means 1.
     pub gain: Option<&'a [f32]>,
@@ -54,18 +54,18 @@ pub struct ConvNorm<'a> {
     pub norm: Norm<'a>,
 }
 
-/// Where a zero-padding shortcut inserts the channels of zeros.
+/// The position of the channels of zeros that a zero-padding shortcut inserts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ChannelPadding {
-    /// Half of them (rounded down) before the input's channels, and the rest after.
+    /// Half of them (rounded down) come before the input's channels, and the rest come after.
     #[default]
     BothSides,
-    /// All of them after the input's channels.
+    /// All of them come after the input's channels.
     After,
 }
 
 impl ChannelPadding {
-    /// How many of `zeros` channels of zeros come before the input's channels.
+    /// The number of channels of zeros before the input's channels, if there are `zeros` in all.
     pub fn before(self, zeros: usize) -> usize {
         match self {
             Self::BothSides => zeros / 2,
@@ -77,13 +77,13 @@ impl ChannelPadding {
 /// The term that is added before the last ReLU.
 #[derive(Clone, Copy, Debug)]
 pub enum Shortcut<'a> {
-    /// Nothing.
+    /// No shortcut.
     None,
     /// α times the path's input. Where shapes differ, the input is subsampled and padded with channels of zeros.
     Input {
         /// α.
         strength: f32,
-        /// Where the channels of zeros go.
+        /// The position of the channels of zeros.
         padding: ChannelPadding,
     },
     /// α times a tensor with the output's shape.
@@ -104,24 +104,25 @@ impl Shortcut<'_> {
     }
 }
 
-/// `y = g(s · F(x) + α · shortcut)`, where `F` is a sequence of layers with ReLUs between them.
+/// A main path with its shortcut: `y = g(s · F(x) + α · shortcut)`. `F` is a sequence of layers with ReLUs between
+/// them.
 #[derive(Clone, Debug)]
 pub struct Path<'a> {
-    /// The layers, at least one.
+    /// The layers. There must be at least one.
     pub layers: Vec<ConvNorm<'a>>,
-    /// `[batch, height, width, channels]`
+    /// The input x, `[batch, height, width, channels]`.
     pub input: &'a [f32],
-    /// Height and width of an input image.
+    /// The height and width of an input image.
     pub image: [usize; 2],
-    /// s.
+    /// The factor s of the main path.
     pub scale: f32,
     /// The term `α · shortcut`.
     pub shortcut: Shortcut<'a>,
-    /// `g` is the ReLU if true, the identity if false.
+    /// Whether `g` is the ReLU. Otherwise, it is the identity.
     pub relu: bool,
 }
 
-/// Mean and biased variance of each channel of a convolution's output `z`, over the `m` pixels of a batch.
+/// The mean and biased variance of each channel of a norm's input `z`, over the `m` pixels of a batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Statistics {
     /// `Σ z / m`
@@ -130,7 +131,7 @@ pub struct Statistics {
     pub variance: Vec<f32>,
 }
 
-/// Results of the forward pass that the backward pass reads.
+/// The results of the forward pass that the backward pass reads.
 #[derive(Clone, Debug)]
 pub struct SavedForBackward {
     /// The batch's statistics for each layer with [`Norm::Batch`]; `None` for other norms.
@@ -139,7 +140,7 @@ pub struct SavedForBackward {
     pub(crate) outputs: Option<Vec<Buffer>>,
 }
 
-/// Which gradients [`Path::gradients`] computes.
+/// The gradients that [`Path::gradients`] computes.
 #[derive(Clone, Copy, Debug)]
 pub struct NeedsGradient {
     /// The gradient of the input, including the part that flows through the shortcut.
@@ -161,7 +162,7 @@ pub struct Gradients {
     pub layers: Vec<ConvNormGradients>,
 }
 
-/// The gradients of a [`ConvNorm`]; empty if they were not requested.
+/// The gradients of a [`ConvNorm`]. They are empty if they were not requested.
 #[derive(Clone, Debug, Default)]
 pub struct ConvNormGradients {
     /// The gradient of the weight, `[out, in / groups, kernel height, kernel width]`.
@@ -172,11 +173,11 @@ pub struct ConvNormGradients {
     pub bias: Vec<f32>,
 }
 
-/// An output that takes at most this many multiply-adds is recomputed in the backward pass, since storing it costs
-/// more.
+/// If every output value of a path takes at most this many multiply-adds, the backward pass recomputes the outputs,
+/// because storing them costs more.
 const MAX_RECOMPUTED_MULTIPLY_ADDS: usize = 32;
 
-/// Work of fewer multiply-adds than this runs on the calling thread, since waking another thread takes longer.
+/// Layers with fewer multiply-adds than this run on the calling thread, because waking another thread takes longer.
 const MIN_PARALLEL_MULTIPLY_ADDS: usize = 1 << 20;
 
 /// Whether the convolution of a batch of `images` is too small to run in parallel.
@@ -184,7 +185,7 @@ pub(crate) fn is_small(images: usize, plan: &Plan) -> bool {
     images * plan.output_len() * plan.conv.weights() / plan.conv.channels[1] < MIN_PARALLEL_MULTIPLY_ADDS
 }
 
-/// Calls `f` for each item, on the calling thread if `serial`, else on the thread pool.
+/// Calls `f` for each item, on the calling thread if `serial` is true, otherwise on the thread pool.
 pub(crate) fn for_each<T: Send>(items: impl Iterator<Item = T>, serial: bool, f: impl Fn(T) + Sync + Send) {
     if serial {
         return items.for_each(f);
@@ -240,7 +241,7 @@ pub(crate) fn combine_moments(images: &[f32], channels: usize, pixels: usize) ->
     Statistics { mean, variance }
 }
 
-/// How the shortcut is added to the output. At most one field is set.
+/// The way the shortcut is added to the output. At most one field is `Some`.
 pub(crate) struct ShortcutAdd<'a> {
     /// A tensor with the output's shape, and α.
     pub(crate) tensor: Option<(&'a [f32], f32)>,
@@ -270,8 +271,8 @@ pub(crate) enum LayerInput<'a> {
 }
 
 impl<'a> LayerInput<'a> {
-    /// Returns one image if the layer can read it in place. Otherwise writes the image to the workspace, padded and,
-    /// for a convolution's output, after norm and ReLU, and returns `None`.
+    /// Returns one image if the layer can read it in place. Otherwise, writes the padded image to the workspace and
+    /// returns `None`. If the image is a convolution's output, the norm and ReLU are applied to it first.
     pub(crate) fn image(self, level: SimdLevel, plan: &Plan, index: usize, workspace: &mut [f32]) -> Option<&'a [f32]> {
         let len = plan.input_len();
         let image = index * len..(index + 1) * len;
@@ -303,29 +304,29 @@ impl Path<'_> {
         self.input.len() / (self.image[0] * self.image[1] * channels)
     }
 
-    /// Height and width of an output image.
+    /// The height and width of an output image.
     ///
     /// # Panics
-    /// If a kernel is larger than its padded image.
+    /// If a kernel is larger than the padded image, or a convolution is invalid (see [`Conv::output`]).
     pub fn output_image(&self) -> [usize; 2] {
         let output =
             |image, layer: &ConvNorm| layer.conv.output(image).expect("the kernel is larger than the padded image");
         self.layers.iter().fold(self.image, output)
     }
 
-    /// Whether this layer is too small to run in parallel.
+    /// Whether the layer with this plan is too small to run in parallel.
     pub(crate) fn is_serial(&self, plan: &Plan) -> bool {
         is_small(self.batch(), plan)
     }
 
-    /// Runs `f(false)` on a thread of the pool, or `f(true)` on the calling thread if every layer is too small to run
-    /// in parallel. On a pool thread the parallel loops of `f` exchange work directly; from outside the pool, each loop
-    /// would put the calling thread to sleep and wake it again.
+    /// Runs `f(true)` on the calling thread if every layer is too small to run in parallel, and `f(false)` on a thread
+    /// of the pool otherwise. On a pool thread, the parallel loops of `f` exchange work directly. Outside the pool,
+    /// each loop would put the calling thread to sleep and wake it again.
     pub(crate) fn run_in_pool<R: Send>(&self, plans: &[Arc<Plan>], f: impl FnOnce(bool) -> R + Send) -> R {
         if plans.iter().all(|plan| self.is_serial(plan)) { f(true) } else { rayon::scope(|_| f(false)) }
     }
 
-    /// How the shortcut is added to the output.
+    /// The way the shortcut is added to the output.
     ///
     /// # Panics
     /// If zero-padding cannot turn the input's shape into the output's.
@@ -353,7 +354,7 @@ impl Path<'_> {
         ShortcutAdd { tensor: None, zero_pad: Some(zero_pad) }
     }
 
-    /// Checks shapes.
+    /// Checks that shapes match.
     ///
     /// # Panics
     /// If shapes do not match.
@@ -366,21 +367,21 @@ impl Path<'_> {
         for (layer, next) in self.layers.iter().zip(&self.layers[1..]) {
             assert_eq!(
                 layer.conv.channels[1], next.conv.channels[0],
-                "output channels of a layer, input channels of the next"
+                "the output channels of a layer must match the input channels of the next layer"
             );
         }
         if let Shortcut::Tensor { values, .. } = self.shortcut {
             assert_eq!(
                 values.len(),
                 self.batch() * plans[plans.len() - 1].output_len(),
-                "number of values of the shortcut's tensor"
+                "the shortcut's tensor must have the length of the output"
             );
         }
     }
 
-    /// The output, and the results that [`Self::gradients`] reads: the batch statistics, and with `keep` the output of
-    /// every convolution. Without `keep` the backward pass recomputes these outputs. An empty batch has an empty output
-    /// and NaN statistics.
+    /// Computes the output and the results that [`Self::gradients`] reads: the batch statistics and, with `keep`, the
+    /// output of every convolution. Without `keep`, the backward pass recomputes these outputs. An empty batch has an
+    /// empty output and NaN statistics.
     ///
     /// # Panics
     /// If shapes do not match.
@@ -410,14 +411,14 @@ impl Path<'_> {
         (y, SavedForBackward { statistics, outputs: keep.then_some(outputs) })
     }
 
-    /// Whether recomputing the outputs of the convolutions is cheaper than storing them, as in the stem of an image
-    /// network.
+    /// Whether it is cheaper to recompute the outputs of the convolutions than to store them, as in the stem of a
+    /// network for small images.
     fn is_cheap_to_recompute(&self) -> bool {
         self.layers.iter().all(|layer| layer.conv.weights() <= MAX_RECOMPUTED_MULTIPLY_ADDS * layer.channels())
     }
 
-    /// For each layer: the output of its convolution, the batch's statistics, and the norm as an affine map. Reads the
-    /// statistics from `known` if given, otherwise computes them.
+    /// For each layer, computes the output of its convolution, the batch's statistics, and the norm as an affine map.
+    /// If `known` is given, the statistics are taken from it.
     pub(crate) fn convolve(
         &self,
         level: SimdLevel,

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 /// Tensors with at least this many values are copied in parallel.
 const MIN_PARALLEL: usize = 1 << 16;
 
-/// A row-major copy of a strided tensor, whose first value is `storage[offset]`.
+/// A row-major copy of a strided tensor. The tensor's first value is `storage[offset]`.
 pub(crate) fn to_contiguous(storage: &[f32], offset: usize, shape: &[usize], strides: &[isize]) -> Buffer {
     let mut out = Buffer::new(shape.iter().product());
     let Some((&first, inner)) = shape.split_first().filter(|_| !out.is_empty()) else {
@@ -36,7 +36,7 @@ fn copy(storage: &[f32], at: isize, shape: &[usize], strides: &[isize], out: &mu
                 *out = storage[(at + i as isize * stride) as usize];
             }
         }
-        // A transposed matrix, such as channels-first pixels: copying one column at a time reads contiguous memory.
+        // A transposed matrix, such as a channels-first image. Copying one column at a time reads contiguous memory.
         ([_, columns], [1, stride]) if *columns > 1 => {
             for c in 0..*columns {
                 let from = &storage[(at + c as isize * stride) as usize..];

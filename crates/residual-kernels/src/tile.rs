@@ -1,47 +1,47 @@
-//! The two inner loops, where most of the time is spent: matrix products over gathered rows, in register tiles of a few
+//! The two inner loops, which take most of the time: matrix products over gathered rows, in register tiles of a few
 //! pixels (or weight rows) by [`BLOCK`] channels.
 
 #![allow(clippy::needless_range_loop, reason = "the indices match the formulas, and the loops unroll")]
 
 use crate::simd::{Instructions, PortableVector, SimdLevel, SimdVector};
 
-/// Output channels of a tile.
+/// The number of output channels of a tile.
 pub(crate) const BLOCK: usize = 16;
 
-/// The offsets of a pixel in the input and in the output of a matrix product.
+/// A pixel's offsets in the input and in the output of a matrix product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pixel {
     pub(crate) input: u32,
     pub(crate) output: u32,
 }
 
-/// Contiguous input values that a pixel's sum runs over. `offset` is relative to the pixel's `input`.
+/// A contiguous range of input values in a pixel's sum. `offset` is relative to the pixel's `input`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Run {
     pub(crate) offset: u32,
     pub(crate) length: u32,
 }
 
-/// Input values per chunk. The weights of a chunk and block stay in the L1 cache while they are applied to all pixels of
-/// a band.
+/// The maximum number of input values per chunk. The weights of one chunk and block stay in the L1 cache while they are
+/// applied to all pixels of a band.
 const MAX_CHUNK: usize = 256;
 
-/// Pixels per band. The band's input values stay in the L2 cache while all weights are applied.
+/// The number of pixels per band. A band's input values stay in the L2 cache while all weights are applied to them.
 const BAND: usize = 192;
 
-/// Unrolled iterations of the innermost loop.
+/// The unroll factor of the innermost loop.
 const UNROLL: usize = 4;
 
 /// The runs of a sum, split into chunks of at most [`MAX_CHUNK`] values.
 #[derive(Clone, Debug)]
 pub(crate) struct Runs {
     runs: Vec<Run>,
-    /// For each chunk, the end of its runs in `runs`, and the number of values up to there.
+    /// For each chunk, the end of its runs in `runs`, and the number of values up to the end of the chunk.
     ends: Vec<(usize, usize)>,
 }
 
 impl Runs {
-    /// Merges adjacent runs, and splits runs at the ends of chunks.
+    /// Merges adjacent runs, and splits runs at the chunk boundaries.
     pub(crate) fn new(runs: impl Iterator<Item = Run>) -> Self {
         let mut merged: Vec<Run> = Vec::new();
         for run in runs {
@@ -70,7 +70,7 @@ impl Runs {
         Self { runs, ends }
     }
 
-    /// The number of values of all runs.
+    /// The total number of values of the runs.
     pub(crate) fn depth(&self) -> usize {
         self.ends.last().map_or(0, |(_, depth)| *depth)
     }
@@ -81,7 +81,7 @@ impl Runs {
         starts.zip(&self.ends).map(|((from, depth), (to, _))| (&self.runs[from..*to], depth))
     }
 
-    /// The end of the last value that a sum reads, relative to the pixel's `input`.
+    /// The end of the range that a sum reads, relative to the pixel's `input`.
     fn reach(&self) -> usize {
         self.runs.iter().map(|run| (run.offset + run.length) as usize).max().unwrap_or(0)
     }
@@ -97,8 +97,8 @@ pub(crate) struct Epilogue<'a> {
 }
 
 impl Epilogue<'_> {
-    /// Applies the epilogue to the sums of consecutive channels. `channel` is the first of them, and `offset` its place
-    /// in the addend.
+    /// Applies the epilogue to the sums of consecutive channels. `channel` is the first channel, and `offset` is its
+    /// offset in the addend.
     #[inline(always)]
     pub(crate) fn apply(&self, sums: &mut [f32], channel: usize, offset: usize) {
         let count = sums.len();
@@ -115,7 +115,7 @@ impl Epilogue<'_> {
         }
     }
 
-    /// The epilogue of the channels from `first` on.
+    /// The epilogue for the channels from `first` on.
     pub(crate) fn skip_channels(self, first: usize) -> Self {
         Self {
             affine: self.affine.map(|(gain, bias)| (&gain[first..], &bias[first..])),
@@ -142,7 +142,7 @@ pub(crate) struct ImplicitGemm<'a> {
     pub(crate) runs: &'a Runs,
     /// `[block of channels][value of the runs][BLOCK]`
     pub(crate) weights: &'a [f32],
-    /// Output channels.
+    /// The number of output channels.
     pub(crate) channels: usize,
     pub(crate) epilogue: Epilogue<'a>,
 }
@@ -155,7 +155,7 @@ impl ImplicitGemm<'_> {
     pub(crate) fn compute(&self, level: SimdLevel, y: &mut [f32], start: usize) {
         self.check(y.len(), start);
         match level.0 {
-            // SAFETY: the processor has the instructions of its level, and `check` checked all offsets.
+            // SAFETY: the processor supports the level, and `check` checked all offsets.
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx2 => unsafe { gemm_avx2(self, y, start) },
             // SAFETY: as above.
@@ -199,18 +199,18 @@ impl ImplicitGemm<'_> {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn gemm_avx2(product: &ImplicitGemm, y: &mut [f32], start: usize) {
-    // SAFETY: as the caller guarantees.
+    // SAFETY: the caller upholds the conditions of `gemm`.
     unsafe { gemm::<std::arch::x86_64::__m256, 2, 6>(product, y, start) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,avx512f")]
 unsafe fn gemm_avx512(product: &ImplicitGemm, y: &mut [f32], start: usize) {
-    // SAFETY: as the caller guarantees.
+    // SAFETY: the caller upholds the conditions of `gemm`.
     unsafe { gemm::<std::arch::x86_64::__m512, 1, 12>(product, y, start) }
 }
 
-/// Calls a function with `$number`, which is from 1 to `$max`, as its last const generic argument.
+/// Calls a function with `$number` as its last const generic argument. `$number` is between 1 and `$max`.
 macro_rules! with_constant {
     ($number:expr, $max:expr, $call:ident $(, $generic:ty)* ; $lanes:expr ; $($argument:expr),*) => {
         match $number {
@@ -231,14 +231,14 @@ macro_rules! with_constant {
     };
 }
 
-/// Splits `count` into as few parts of at most `max` as possible, whose sizes differ by at most one.
+/// Splits `count` into the fewest parts of at most `max`. Their sizes differ by at most one.
 #[inline(always)]
 fn balanced(count: usize, max: usize) -> impl Iterator<Item = usize> {
     let parts = count.div_ceil(max);
     (0..parts).map(move |i| (i + 1) * count / parts - i * count / parts)
 }
 
-/// A chunk of the sums of one block of channels.
+/// One chunk of the sums for one block of channels.
 #[derive(Clone, Copy)]
 struct Chunk<'a> {
     block: usize,
@@ -252,7 +252,7 @@ struct Chunk<'a> {
 }
 
 /// # Safety
-/// The processor has the vector's instructions, and [`ImplicitGemm::check`] passed.
+/// The processor must have the vector's instructions, and [`ImplicitGemm::check`] must have passed.
 #[inline(always)]
 unsafe fn gemm<V: SimdVector, const N: usize, const MAX: usize>(product: &ImplicitGemm, y: &mut [f32], start: usize) {
     let depth = product.runs.depth();
@@ -265,23 +265,23 @@ unsafe fn gemm<V: SimdVector, const N: usize, const MAX: usize>(product: &Implic
             let (first, last) = (done == 0, done + length == depth);
             for block in 0..whole {
                 let chunk = Chunk { block, runs, weights: weights(block, done), first, last };
-                // SAFETY: as the caller guarantees. The weights of these runs begin at `chunk.weights`.
+                // SAFETY: the caller upholds the conditions of `gemm`. The weights of these runs begin at `chunk.weights`.
                 unsafe { band::<V, N, MAX>(product, pixels, chunk, y, start) };
             }
         }
-        // A block with fewer channels runs as a single chunk, since partial sums are stored as whole blocks.
+        // A block with fewer than `BLOCK` channels is a single chunk, because partial sums are stored in whole blocks.
         for block in whole..blocks {
             let chunk = Chunk { block, runs: &product.runs.runs, weights: weights(block, 0), first: true, last: true };
-            // SAFETY: as the caller guarantees.
+            // SAFETY: the caller upholds the conditions of `gemm`.
             unsafe { band::<V, N, MAX>(product, pixels, chunk, y, start) };
         }
     }
 }
 
-/// One chunk of the sums of some pixels, in tiles of at most `MAX` pixels.
+/// Computes one chunk of the sums of some pixels, in tiles of at most `MAX` pixels.
 ///
 /// # Safety
-/// As for [`tile`], except that any number of pixels is allowed.
+/// The same as for [`tile`], for any number of pixels.
 #[inline(always)]
 unsafe fn band<V: SimdVector, const N: usize, const MAX: usize>(
     product: &ImplicitGemm,
@@ -293,7 +293,7 @@ unsafe fn band<V: SimdVector, const N: usize, const MAX: usize>(
     for count in balanced(pixels.len(), MAX) {
         let tile_pixels;
         (tile_pixels, pixels) = pixels.split_at(count);
-        // SAFETY: as the caller guarantees. `tile_pixels` has `count` pixels.
+        // SAFETY: the caller upholds the conditions of `band`. `tile_pixels` has `count` pixels.
         unsafe { with_constant!(count, MAX, tile, V ; N ; product, tile_pixels, chunk, y, start) }
     }
 }
@@ -301,10 +301,10 @@ unsafe fn band<V: SimdVector, const N: usize, const MAX: usize>(
 /// Loads [`BLOCK`] values.
 ///
 /// # Safety
-/// The processor has the vector's instructions, and `from` points to [`BLOCK`] values.
+/// The processor must have the vector's instructions, and `from` must point to [`BLOCK`] values.
 #[inline(always)]
 unsafe fn load<V: SimdVector, const N: usize>(from: *const f32) -> [V; N] {
-    // SAFETY: as the caller guarantees.
+    // SAFETY: the caller upholds the conditions of this function.
     unsafe {
         let mut block = [V::splat(0.0); N];
         for j in 0..N {
@@ -314,10 +314,11 @@ unsafe fn load<V: SimdVector, const N: usize>(from: *const f32) -> [V; N] {
     }
 }
 
-/// Adds one input value of each pixel times a block of weights.
+/// Adds the product of one input value of each pixel and a block of weights.
 ///
 /// # Safety
-/// As for [`gemm`]. Also, each base has a value at `k`, and `weights` points to [`BLOCK`] values.
+/// The same as for [`gemm`]. In addition, each base must have a value at `k`, and `weights` must point to [`BLOCK`]
+/// values.
 #[inline(always)]
 unsafe fn step<V: SimdVector, const N: usize, const P: usize>(
     acc: &mut [[V; N]; P],
@@ -325,7 +326,7 @@ unsafe fn step<V: SimdVector, const N: usize, const P: usize>(
     k: usize,
     weights: *const f32,
 ) {
-    // SAFETY: as the caller guarantees.
+    // SAFETY: the caller upholds the conditions of this function.
     unsafe {
         let w: [V; N] = load(weights);
         for p in 0..P {
@@ -337,11 +338,11 @@ unsafe fn step<V: SimdVector, const N: usize, const P: usize>(
     }
 }
 
-/// One chunk of the sums of a tile of `P` pixels.
+/// Computes one chunk of the sums of a tile of `P` pixels.
 ///
 /// # Safety
-/// As for [`gemm`]. Also, there are `P` pixels, `chunk.weights` points to the weights of the chunk, and the block has
-/// [`BLOCK`] channels unless the chunk is both the first and the last.
+/// The same as for [`gemm`]. In addition, there must be `P` pixels, `chunk.weights` must point to the weights of the
+/// chunk, and the block must have [`BLOCK`] channels unless the chunk is both the first and the last.
 #[inline(always)]
 unsafe fn tile<V: SimdVector, const N: usize, const P: usize>(
     product: &ImplicitGemm,
@@ -353,7 +354,7 @@ unsafe fn tile<V: SimdVector, const N: usize, const P: usize>(
     let x = product.x.as_ptr();
     let mut weights = chunk.weights;
     let first = chunk.block * BLOCK;
-    // SAFETY: as the caller guarantees; `check` checked every offset.
+    // SAFETY: the caller upholds the conditions above, and `check` checked every offset.
     unsafe {
         let pixels: &[Pixel; P] = &*pixels.as_ptr().cast();
         let mut acc = [[V::splat(0.0); N]; P];
@@ -369,7 +370,7 @@ unsafe fn tile<V: SimdVector, const N: usize, const P: usize>(
                 base[p] = x.add((pixels[p].input + run.offset) as usize);
             }
             let length = run.length as usize;
-            // Unrolling leaves few iterations, and branch predictors predict the end of a short loop.
+            // Unrolling leaves few iterations, and branch predictors can predict where a short loop ends.
             let mut k = 0;
             while k + UNROLL <= length {
                 for i in 0..UNROLL {
@@ -440,15 +441,16 @@ unsafe fn tile<V: SimdVector, const N: usize, const P: usize>(
 #[derive(Clone, Copy)]
 pub(crate) struct WeightGradientGemm<'a> {
     pub(crate) x: &'a [f32],
-    /// The output gradient. Its channels are read in whole blocks, so it extends past the last pixel.
+    /// The output gradient. Channels are read in whole blocks, so the slice must extend past the last pixel.
     pub(crate) d: &'a [f32],
     pub(crate) pixels: &'a [Pixel],
     pub(crate) runs: &'a Runs,
-    /// Output channels.
+    /// The number of output channels.
     pub(crate) channels: usize,
 }
 
-/// Pixels per band of the weight gradient. The band's values stay in the L1 cache while all weights are updated.
+/// The number of pixels per band of the weight gradient. A band's values stay in the L1 cache while all weights are
+/// updated.
 const GRADIENT_BAND: usize = 128;
 
 impl WeightGradientGemm<'_> {
@@ -459,7 +461,7 @@ impl WeightGradientGemm<'_> {
     pub(crate) fn add_to(&self, level: SimdLevel, weights: &mut [f32]) {
         self.check(weights.len());
         match level.0 {
-            // SAFETY: the processor has the instructions of its level, and `check` checked all offsets.
+            // SAFETY: the processor supports the level, and `check` checked all offsets.
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx2 => unsafe { weight_gradient_avx2(self, weights) },
             // SAFETY: as above.
@@ -489,19 +491,19 @@ impl WeightGradientGemm<'_> {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn weight_gradient_avx2(product: &WeightGradientGemm, weights: &mut [f32]) {
-    // SAFETY: as the caller guarantees.
+    // SAFETY: the caller upholds the conditions of `weight_gradient`.
     unsafe { weight_gradient::<std::arch::x86_64::__m256, 2, 6>(product, weights) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,avx512f")]
 unsafe fn weight_gradient_avx512(product: &WeightGradientGemm, weights: &mut [f32]) {
-    // SAFETY: as the caller guarantees.
+    // SAFETY: the caller upholds the conditions of `weight_gradient`.
     unsafe { weight_gradient::<std::arch::x86_64::__m512, 1, 12>(product, weights) }
 }
 
 /// # Safety
-/// The processor has the vector's instructions, and [`WeightGradientGemm::check`] passed.
+/// The processor must have the vector's instructions, and [`WeightGradientGemm::check`] must have passed.
 #[inline(always)]
 unsafe fn weight_gradient<V: SimdVector, const N: usize, const MAX: usize>(
     product: &WeightGradientGemm,
@@ -526,11 +528,11 @@ unsafe fn weight_gradient<V: SimdVector, const N: usize, const MAX: usize>(
     }
 }
 
-/// The weight gradient of a tile of `K` rows of weights.
+/// Computes the weight gradient of a tile of `K` rows of weights.
 ///
 /// # Safety
-/// As for [`weight_gradient`]. Also, at the offsets of every pixel `x` has `K` values and `d` has [`BLOCK`] values, and
-/// `weights` has `K` rows of [`BLOCK`] values.
+/// The same as for [`weight_gradient`]. In addition, at the offsets of every pixel, `x` must have `K` values and `d`
+/// must have [`BLOCK`] values. `weights` must have `K` rows of [`BLOCK`] values.
 #[inline(always)]
 unsafe fn weight_gradient_tile<V: SimdVector, const N: usize, const K: usize>(
     x: *const f32,
@@ -538,7 +540,7 @@ unsafe fn weight_gradient_tile<V: SimdVector, const N: usize, const K: usize>(
     pixels: &[Pixel],
     weights: *mut f32,
 ) {
-    // SAFETY: as the caller guarantees.
+    // SAFETY: the caller upholds the conditions of this function.
     unsafe {
         let mut acc = [[V::splat(0.0); N]; K];
         for k in 0..K {

@@ -1,4 +1,4 @@
-//! The updates of a training step outside the network: running averages and the SGD step.
+//! The updates after the forward and backward passes of a training step: running averages and the SGD step.
 
 use rayon::prelude::*;
 
@@ -16,12 +16,12 @@ pub struct Sgd {
     pub weight_decay: f32,
 }
 
-/// Values per parallel task.
+/// The number of values per parallel task.
 const CHUNK: usize = 1 << 15;
 
 impl Sgd {
-    /// One step. Writes the new weight to `out` and updates `velocity` in place. The `first` step does not read the
-    /// velocity.
+    /// Performs one step: writes the new weight to `out` and updates `velocity` in place. If `first` is true, the old
+    /// velocity is not read.
     ///
     /// # Panics
     /// If lengths differ.
@@ -30,7 +30,7 @@ impl Sgd {
         assert_eq!(
             [gradient.len(), velocity.len(), out.len()],
             [len; 3],
-            "lengths of the gradient, the velocity and the output"
+            "the gradient, the velocity and the output must have the length of the weight"
         );
         if len <= CHUNK {
             return self.step_chunk(weight, gradient, velocity, first, out);
@@ -64,7 +64,7 @@ pub(crate) fn add_to(to: &mut [f32], from: &[f32]) {
 /// # Panics
 /// If lengths differ.
 pub fn average(a: &[f32], b: &[f32], weight: f64) -> Vec<f32> {
-    assert_eq!(a.len(), b.len(), "lengths of the averaged slices");
+    assert_eq!(a.len(), b.len(), "the averaged slices must have the same length");
     let (old, new) = ((1.0 - weight) as f32, weight as f32);
     a.iter().zip(b).map(|(a, b)| a * old + b * new).collect()
 }

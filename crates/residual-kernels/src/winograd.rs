@@ -1,11 +1,11 @@
 //! 3x3 convolutions by Winograd's minimal filtering algorithm F(2x2, 3x3): `Y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A`. It
-//! computes four outputs with 16 multiplications instead of the 36 of the direct sums (Lavin & Gray 2016, "Fast
-//! Algorithms for Convolutional Neural Networks", section 4.1). The entries of its matrices are 0, ±1 and ±½, so its
-//! rounding errors are of the same order as with direct sums.
+//! computes four outputs with 16 multiplications, where the direct sums take 36 (Lavin & Gray 2016, "Fast Algorithms
+//! for Convolutional Neural Networks", section 4.1). The entries of the matrices A, B and G are 0, ±1 and ±½, so the
+//! rounding errors are of the same order as those of the direct sums.
 //!
-//! It is used for convolutions with enough channels that the saved products outweigh the transforms
-//! ([`Conv::suits_winograd`]). The input gradient of such a convolution is a convolution of the same kind: of the
-//! output gradient, with kernels rotated by 180 degrees.
+//! The algorithm is used if there are enough channels that it saves more time in products than the transforms take
+//! ([`Conv::suits_winograd`]). The input gradient of such a convolution is a convolution of the same kind: the output
+//! gradient is convolved with the kernels rotated by 180 degrees.
 
 #![allow(clippy::needless_range_loop, reason = "the compiler vectorises loops over lane indices")]
 
@@ -18,14 +18,14 @@ use crate::{
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Points of a transformed 4x4 tile. Each point takes one product per input and output channel.
+/// The number of points of a transformed 4x4 tile. Each point takes one multiplication per input and output channel.
 const POINTS: usize = 16;
 
-/// Channels that a transform holds in registers at a time.
+/// The number of channels that a transform holds in registers at a time.
 const LANES: usize = 8;
 
-/// Tiles are transformed in bands. A band has as many tiles as fit into this many values, but at least
-/// [`MIN_BAND_TILES`].
+/// Tiles are transformed in bands. The transformed tiles of a band take at most this many values, but a band has at
+/// least [`MIN_BAND_TILES`] tiles unless there are fewer in all.
 const MAX_BAND_VALUES: usize = 1 << 17;
 const MIN_BAND_TILES: usize = 48;
 
@@ -33,7 +33,7 @@ const MIN_BAND_TILES: usize = 48;
 pub(crate) fn transform_weight(conv: &Conv, weight: &[f32]) -> Buffer {
     let [inputs, outputs] = conv.channels;
     let mut packed = Buffer::new(POINTS * inputs * outputs);
-    // Row `k` of G times a column of the kernel.
+    // The product of row `k` of G and a column (a, b, c) of the kernel.
     let row = |k: usize, a: f32, b: f32, c: f32| match k {
         0 => a,
         1 => 0.5 * (a + b + c),
@@ -68,8 +68,8 @@ pub(crate) fn transposed_weight(conv: &Conv, weight: &[f32]) -> Buffer {
     transposed
 }
 
-/// Computes some output rows of a convolution, with its epilogue. The first row must be even. `out` begins at the first
-/// of these rows in an image with the layout `target`.
+/// Computes some output rows of a convolution with its epilogue. The first row must have an even index. `out` begins at
+/// the first of these rows in an image with the layout `target`.
 #[expect(clippy::too_many_arguments, reason = "the operands of a convolution")]
 pub(crate) fn convolve_rows(
     level: SimdLevel,
@@ -110,7 +110,7 @@ pub(crate) fn convolve_rows(
 }
 
 for_every_level! {
-    /// `v = Bᵀ d B` of some tiles, `[point][tile][channel]`.
+    /// Computes `v = Bᵀ d B` of some tiles, `[point][tile][channel]`.
     pub(crate) fn transform_input_tiles(plan: &Plan, x: &[f32], tiles: Range<usize>, v: &mut [f32]) {
         let inputs = plan.conv.channels[0];
         let (across, row) = (plan.output[1].div_ceil(2), plan.input.row());
@@ -123,7 +123,8 @@ for_every_level! {
         }
     }
 
-    /// `Aᵀ m A` of some tiles, with the epilogue. `out` begins at offset `start` of an image with the layout `target`.
+    /// Computes `Aᵀ m A` of some tiles and applies the epilogue. `out` begins at offset `start` of an image with the
+    /// layout `target`.
     pub(crate) fn transform_output_tiles(
         plan: &Plan,
         m: &[f32],
@@ -157,7 +158,7 @@ for_every_level! {
     }
 }
 
-/// One value of [`LANES`] channels.
+/// One value for each of [`LANES`] channels.
 type Lanes = [f32; LANES];
 
 #[inline(always)]

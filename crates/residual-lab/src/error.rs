@@ -5,16 +5,16 @@ use std::path::PathBuf;
 /// Why an experiment failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LabError {
-    /// The settings of a training are wrong, or it failed.
+    /// A training has wrong settings, or it failed.
     #[error(transparent)]
     Train(#[from] TrainError),
-    /// A network's description is wrong.
+    /// A network configuration is wrong.
     #[error(transparent)]
     Model(#[from] ModelError),
     /// A setting is wrong.
     #[error("{0}")]
     Setting(String),
-    /// The folder holds something else.
+    /// The folder cannot be used for a sweep, for example because it holds other files.
     #[error("{} {reason}", path.display())]
     Folder {
         /// The folder.
@@ -22,13 +22,13 @@ pub enum LabError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The folder for a sweep holds another sweep.
+    /// The folder holds another sweep.
     #[error("{} holds another sweep; choose another directory", path.display())]
     Occupied {
         /// The folder.
         path: PathBuf,
     },
-    /// A measurement of trained networks was asked of an untrained one.
+    /// The measurement needs a trained network, but this network is untrained.
     #[error("lesion needs a trained network, but {network} is at its initial weights")]
     Untrained {
         /// The network's name.
@@ -37,23 +37,23 @@ pub enum LabError {
     /// A training panicked.
     #[error("the training of {run} panicked: {message}")]
     Panic {
-        /// The training.
+        /// The name of the training.
         run: String,
-        /// The panic's message.
+        /// The panic message.
         message: String,
     },
     /// The sweep was stopped.
     #[error("stopped after {done} of {total} trainings")]
     Stopped {
-        /// Trainings finished.
+        /// The number of finished trainings.
         done: usize,
-        /// Trainings planned.
+        /// The number of planned trainings.
         total: usize,
     },
 }
 
 impl LabError {
-    /// Whether the request is wrong, as opposed to a failure while it ran.
+    /// Whether the request itself is wrong, as opposed to a failure while carrying it out.
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Train(error) => error.is_usage(),

@@ -1,7 +1,7 @@
 //! Experiments on plain and residual networks. They return plain data; `residual-report` draws it.
 //!
-//! [`Sweep`] trains both kinds at growing depth and judges by a stated rule whether the training error rises with depth:
-//! the figure of the lecture on residual networks.
+//! [`Sweep`] trains plain and residual networks of increasing depth and decides by a fixed rule whether the training
+//! error rises with depth. It reproduces the figure of the lecture on residual networks.
 //!
 //! ```no_run
 //! use residual_backend::Backend;
@@ -16,7 +16,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`Inspection`] measures inside networks why shortcuts help:
+//! [`Inspection`] measures gradients, activations and more inside networks, to show why shortcuts help:
 //!
 //! ```
 //! use residual_backend::Backend;
@@ -42,7 +42,7 @@
 //!
 //! # Feature flags
 //!
-//! Those of `residual-backend`; `flex` is on by default.
+//! The same as in `residual-backend`; `flex` is enabled by default.
 
 mod error;
 mod inspect;

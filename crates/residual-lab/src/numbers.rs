@@ -1,6 +1,6 @@
 //! Serialisation of numbers that may be NaN or infinite, for `#[serde(with = "numbers")]`.
 //!
-//! JSON has no such numbers, so they are written as the strings `"NaN"`, `"inf"` and `"-inf"`.
+//! JSON cannot represent these values, so they are written as the strings `"NaN"`, `"inf"` and `"-inf"`.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use serde_json::Value;
@@ -36,7 +36,8 @@ pub(crate) fn serialize<T: Numbers, S: Serializer>(numbers: &T, serializer: S) -
 }
 
 pub(crate) fn deserialize<'de, T: Numbers, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
-    T::from_json(&Value::deserialize(deserializer)?).ok_or_else(|| D::Error::custom("expected numbers"))
+    T::from_json(&Value::deserialize(deserializer)?)
+        .ok_or_else(|| D::Error::custom("expected a number or nested lists of numbers"))
 }
 
 #[cfg(test)]

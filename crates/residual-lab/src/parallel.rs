@@ -8,12 +8,13 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-/// Burn's helpers recurse over the graph of a network: networks of a thousand layers need a large stack.
+/// The stack of each thread, in bytes. Burn walks the graph of a network recursively, so networks with a thousand
+/// layers need a large stack.
 const STACK: usize = 64 << 20;
 
-/// Calls `f` with each number below `count` and returns the results in order. `jobs` calls run at a time, each on a thread
-/// pool of one thread, so that results do not depend on `jobs`. After an error no call is started, and the first error is
-/// returned.
+/// Calls `f` with each number below `count` and returns the results in order. Up to `jobs` calls run at the same time,
+/// each on a thread pool with one thread, so the results do not depend on `jobs`. After an error, no further call
+/// starts, and the first error is returned.
 pub(crate) fn each<R: Send>(
     count: usize,
     jobs: usize,
@@ -60,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_are_in_order_and_an_error_stops_it() {
+    fn results_are_in_order_and_an_error_stops_the_calls() {
         for jobs in [1, 3, 100] {
             assert_eq!(each(50, jobs, |i| Ok(i * i)).unwrap(), (0..50).map(|i| i * i).collect::<Vec<_>>());
         }

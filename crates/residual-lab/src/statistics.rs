@@ -10,7 +10,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Computes both from values.
+    /// The mean and the standard deviation of values.
     pub fn of(values: &[f64]) -> Self {
         let n = values.len() as f64;
         let mean = values.iter().sum::<f64>() / n.max(1.0);
@@ -20,7 +20,7 @@ impl Spread {
 
     /// Half the width of the 95 % confidence interval of the mean, by Student's t distribution; 0 for a single value.
     pub fn half_width(values: &[f64]) -> f64 {
-        // The 97.5 % quantiles for 1 to 30 degrees of freedom.
+        // The 97.5 % quantiles of Student's t distribution with 1 to 30 degrees of freedom.
         const STUDENT: [f64; 30] = [
             12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
             2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,

@@ -9,7 +9,7 @@ use residual_train::{Optimizer, TrainError, cross_entropy, soft_cross_entropy};
 use serde::Serialize;
 use std::{sync::Arc, time::Instant};
 
-/// The time a network takes for training and inference on random images.
+/// Times of training steps and inference passes.
 #[derive(Clone, Debug, Serialize)]
 pub struct Throughput {
     /// Seconds per training step: forward pass, backward pass and optimizer step.
@@ -18,27 +18,26 @@ pub struct Throughput {
     pub loaded_seconds: Vec<f64>,
     /// Seconds per forward pass in inference mode, with batch norms folded into the convolutions.
     pub infer_seconds: Vec<f64>,
-    /// The peak resident memory of the process by the end of training, in bytes, if the system reports it.
+    /// The peak resident memory of the process up to the end of training, in bytes, if the operating system reports it.
     pub train_peak_bytes: Option<u64>,
-    /// The device memory that is reserved at the end of training, in bytes, if the backend reports it, as GPU backends
-    /// do.
+    /// The device memory reserved at the end of training, in bytes, if the backend reports it. GPU backends do.
     pub train_device_bytes: Option<u64>,
 }
 
-/// Steps before the timed ones.
+/// Untimed steps at the start of each kind.
 const WARM_UP: usize = 2;
 
-/// Consecutive steps of the same kind.
+/// The number of consecutive steps of one kind before a switch to the other kind.
 const TURN: usize = 12;
 
-/// The source of training batches that are loaded, as opposed to the one batch of random images.
+/// A dataset for timing training steps on loaded batches.
 #[derive(Clone)]
 pub struct DataFeed {
     /// The samples.
     pub source: Arc<dyn Source>,
     /// The augmentation of the samples.
     pub augmentation: Augmentation,
-    /// The number of threads that read the samples.
+    /// The number of threads that load samples.
     pub workers: usize,
 }
 
@@ -53,10 +52,12 @@ impl DataFeed {
     }
 }
 
-/// Times training steps and inference passes on one batch of random images, using SGD with momentum 0.9 and weight
-/// decay 1e-4. Without `training`, no training steps are timed. With a `feed`, the same number of training steps is
-/// also timed on batches from a loader; the two kinds alternate in groups of about ten steps. Calls `on_step` after each
-/// step and pass with the number done and the total. Both include two warm-up steps of each kind.
+/// Times training steps and inference passes on one batch of random images. Training uses SGD with momentum 0.9 and
+/// weight decay 1e-4. If `training` is false, only inference is timed. With a `feed`, the same number of training steps
+/// is also timed on batches from a loader; the two kinds of training steps alternate in groups of at most twelve.
+///
+/// Calls `on_step` after each step and pass with the number done so far and the total. Both numbers include two untimed
+/// warm-up steps of each kind.
 ///
 /// # Errors
 /// If the network cannot be built, a sample cannot be read or the device fails.
@@ -114,6 +115,7 @@ pub fn throughput(
             let loader = feed.loader(batch, &device);
             let mut batches = std::iter::repeat_with(|| loader.batches()).flatten();
             let mut next = || batches.next().expect("the epochs repeat endlessly");
+            // Not timed: it includes the start of the loader.
             next()?;
             for _ in 0..turn {
                 let start = Instant::now();
@@ -149,7 +151,8 @@ pub fn throughput(
     })
 }
 
-/// The floating-point operations per second of a product of two 2048x2048 matrices, the best of eight measurements.
+/// The rate of multiplying two 2048x2048 matrices, in floating-point operations per second: the best of eight
+/// measurements.
 ///
 /// # Errors
 /// If the device fails.

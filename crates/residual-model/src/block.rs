@@ -1,8 +1,9 @@
 //! The plain block and the residual block.
 //!
-//! A block wraps a **main path** `F`, a few layers that map its input `a` to `F(a)`. A [`PlainBlock`] computes
-//! `g(F(a))`. A [`ResidualBlock`] adds a **shortcut** around the main path and computes `g(F(a) + shortcut(a))`. In
-//! both, `g` is the ReLU. Any module that implements [`Layer`] can be a main path or a shortcut.
+//! The **main path** `F` of a block consists of a few layers, which map the input `a` to `F(a)`. A [`PlainBlock`]
+//! computes `g(F(a))`. A [`ResidualBlock`] adds a **shortcut** around the main path and computes
+//! `g(F(a) + shortcut(a))`. In both, `g` is the ReLU. Any module that implements [`Layer`] can be a main path or a
+//! shortcut.
 
 use crate::{
     ConvPath, ConvShortcut, DensePath, DenseShortcut, Layer, MainPath, MainPathConfig, ShortcutOption,
@@ -28,14 +29,14 @@ pub struct PlainBlockConfig<C> {
     /// The seed of the initial weights, which are then a pure function of (seed, parameter path). Without a seed, the
     /// device's random generator draws the weights.
     pub seed: Option<u64>,
-    /// Whether the last layer of the main path starts at zero, see [`InitConfig`](crate::InitConfig).
+    /// Whether the last layer of the main path starts at zero; see [`InitConfig`](crate::InitConfig).
     pub zero_init: bool,
 }
 
 /// A block without a shortcut: `g(F(a))`.
 ///
-/// `z1 = W1 a + b1; a1 = g(z1); z2 = W2 a1 + b2; a_out = g(z2)`, where `z2 = F(a)` is the output of the main path and
-/// `g` is the ReLU (He et al. 2015, section 3.3, "plain network").
+/// Without norms, a block with two layers is `z1 = W1 a + b1; a1 = g(z1); z2 = W2 a1 + b2; a_out = g(z2)`, where
+/// `z2 = F(a)` is the output of the main path and `g` is the ReLU (He et al. 2015, section 3.3, "plain network").
 ///
 /// Should be created using [`PlainBlockConfig`].
 #[derive(Module, Debug)]
@@ -89,7 +90,7 @@ impl<F: Module + ModuleDisplay> PlainBlock<F> {
     where
         F: Layer<D>,
     {
-        // On Burn's CPU backends, one kernel computes the whole block.
+        // On Burn's CPU backends, a single kernel computes the whole block.
         if let Some(output) = forward_fused(&self.main_path, &a, Epilogue::relu) {
             return output;
         }
@@ -114,20 +115,21 @@ pub struct ResidualBlockConfig<C> {
     /// The seed of the initial weights, which are then a pure function of (seed, parameter path). Without a seed, the
     /// device's random generator draws the weights.
     pub seed: Option<u64>,
-    /// Whether the last layer of the main path starts at zero, see [`InitConfig`](crate::InitConfig).
+    /// Whether the last layer of the main path starts at zero; see [`InitConfig`](crate::InitConfig).
     pub zero_init: bool,
 }
 
 /// A block with a shortcut around its main path: `g(F(a) + shortcut(a))`.
 ///
+/// Without norms, a block with two layers is
 /// `z1 = W1 a + b1; a1 = g(z1); z2 = W2 a1 + b2; a_out = g(s · z2 + α · shortcut(a))`
 /// (He et al. 2015, eqs. 1 and 2), where
-/// - `shortcut` is the identity where input and output shapes agree, and given by [`ShortcutOption`] where they differ;
-/// - α is the skip strength (He et al. 2016, table 1): 1 in a residual block; 0 makes the block plain;
-/// - s is the branch scale, 1 by default, see [`BranchScale`].
+/// - `shortcut` is the identity where input and output shapes agree; where they differ, [`ShortcutOption`] chooses it;
+/// - α is the skip strength (He et al. 2016, table 1): 1 by default, and 0 makes the block plain;
+/// - s is the branch scale, 1 by default; see [`BranchScale`](crate::BranchScale).
 ///
-/// With stochastic depth (Huang et al. 2016), the main path takes part in a training step with probability p, and its
-/// output is multiplied by p at test time, see [`Self::forward_sampled`].
+/// With stochastic depth (Huang et al. 2016), the main path takes part in a training step with probability p (see
+/// [`Self::forward_sampled`]), and its output is multiplied by p in inference.
 ///
 /// Should be created using [`ResidualBlockConfig`].
 #[derive(Module, Debug)]
@@ -279,7 +281,7 @@ impl<F: Module + ModuleDisplay, S: Module + ModuleDisplay> ResidualBlock<F, S> {
         F: Layer<D>,
         S: Layer<D>,
     {
-        // On Burn's CPU backends, one kernel computes the whole block.
+        // On Burn's CPU backends, a single kernel computes the whole block.
         let epilogue = || Epilogue {
             scale: main_path_scale,
             shortcut: addend(&self.shortcut, &a, self.skip_strength),
@@ -405,7 +407,6 @@ impl<F: Fold + ModuleDisplay, S: Fold + ModuleDisplay> Block<F, S> {
     }
 }
 
-/// Multiplies a tensor by a factor.
 pub(crate) fn scale<const D: usize>(tensor: Tensor<D>, factor: f64) -> Tensor<D> {
     if factor == 1.0 { tensor } else { tensor.mul_scalar(factor) }
 }

@@ -22,8 +22,8 @@ pub enum BranchScale {
     /// `s = 1`, as published with batch norm.
     #[default]
     One,
-    /// `s = 1/√L` in a network of `L` blocks, written `depth`. Without a norm, it keeps the variance of the forward
-    /// pass bounded at any depth (Hayou et al. 2021, "Stable ResNet", section 3).
+    /// `s = 1/√L` in a network of `L` blocks, displayed and parsed as `depth`. Without a norm, it keeps the variance of
+    /// the activations bounded at any depth (Hayou et al. 2021, "Stable ResNet", section 3).
     #[strum(serialize = "depth")]
     InverseSqrtDepth,
 }

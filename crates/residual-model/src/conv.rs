@@ -19,7 +19,7 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-/// A plain or residual block of convolutions.
+/// A plain or residual block with a convolutional main path.
 pub type ConvBlock = Block<ConvPath, ConvShortcut>;
 
 /// Configuration to create a [`ConvPath`].
@@ -38,7 +38,7 @@ pub struct ConvPathConfig {
     /// The norm after each convolution.
     #[config(default = "Norm::Batch")]
     pub norm: Norm,
-    /// The bottleneck. `None` gives a basic path of two 3x3 convolutions.
+    /// The bottleneck. `None` means a basic path of two 3x3 convolutions.
     pub bottleneck: Option<Bottleneck>,
 }
 
@@ -94,11 +94,11 @@ pub struct ConvPath {
     pub bn1: Option<BatchNorm>,
     /// `W2`.
     pub conv2: Conv2d,
-    /// The norm of `W2 * a1`.
+    /// The norm of `W2 * a1`, where `a1` is the output of the first ReLU.
     pub bn2: Option<BatchNorm>,
     /// `W3`, in a bottleneck.
     pub conv3: Option<Conv2d>,
-    /// The norm of `W3 * a2`.
+    /// The norm of `W3 * a2`, where `a2` is the output of the second ReLU.
     pub bn3: Option<BatchNorm>,
 }
 
@@ -164,8 +164,8 @@ impl ConvPathConfig {
         ]
     }
 
-    /// The convolutions with their norms. `norm_channels` gives the number of channels of each norm. Only a bottleneck
-    /// has a third convolution.
+    /// The convolutions with their norms. `norm_channels` returns the number of channels of a convolution's norm. Only
+    /// a bottleneck has a third convolution.
     pub(crate) fn layers(
         &self,
         norm_channels: impl Fn(ConvShape) -> usize,
@@ -215,7 +215,7 @@ impl MainPathConfig for ConvPathConfig {
     }
 }
 
-/// Builds a convolution. It has a bias, initially zero, if there is no norm.
+/// Builds a convolution. Without a norm, it has a bias, which is initially zero.
 pub(crate) fn conv(shape: ConvShape, norm: Norm, device: &Device) -> Conv2d {
     let ConvShape { channels, kernel, stride, dilation, groups } = shape;
     assert!(channels.iter().all(|&c| c > 0), "channels must be at least 1");

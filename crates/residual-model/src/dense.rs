@@ -14,7 +14,7 @@ use burn::{
     tensor::{Device, Tensor},
 };
 
-/// A plain or residual block of two linear layers.
+/// A plain or residual block with a fully-connected main path.
 pub type DenseBlock = Block<DensePath, DenseShortcut>;
 
 /// Configuration to create a [`DensePath`].
@@ -36,11 +36,11 @@ pub struct DensePathConfig {
 pub struct DensePath {
     /// `W1` and `b1`.
     pub linear1: Linear,
-    /// The norm of `z1`.
+    /// The norm of `W1 a + b1`.
     pub bn1: Option<BatchNorm>,
     /// `W2` and `b2`.
     pub linear2: Linear,
-    /// The norm of `z2`.
+    /// The norm of `W2 a1 + b2`, where `a1` is the output of the first layer's ReLU.
     pub bn2: Option<BatchNorm>,
 }
 
@@ -98,7 +98,7 @@ impl MainPathConfig for DensePathConfig {
     }
 }
 
-/// Builds a linear layer. It has a bias, initially zero, if there is no norm.
+/// Builds a linear layer. Without a norm, it has a bias, which is initially zero.
 pub(crate) fn linear(features: [usize; 2], norm: Norm, device: &Device) -> Linear {
     assert!(features.iter().all(|&f| f > 0), "features must be at least 1");
     let linear = LinearConfig::new(features[0], features[1])

@@ -1,10 +1,10 @@
 use crate::Part;
 use alloc::string::String;
 
-/// An error in the description of a network.
+/// An error in the configuration or the name of a network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ModelError {
-    /// The name is not a network's name.
+    /// No network has this name.
     #[error(
         "unknown network `{0}`; expected a name such as resnet20, plain20, resnet50, preact_resnet164, \
          resnext50_32x4d, wide_resnet50_2 or dense-resnet20"
@@ -35,7 +35,7 @@ pub enum ModelError {
         /// The given value.
         value: String,
     },
-    /// The network's stem and stages cannot have this output stride.
+    /// A network with this stem and these stages cannot have this output stride.
     #[error("the output stride must be {expected}, not {stride}")]
     OutputStride {
         /// The valid strides.
@@ -54,7 +54,7 @@ pub enum ModelError {
         /// The parts of the network.
         parts: String,
     },
-    /// The word is not one of the choices.
+    /// The word is not a value of the setting.
     #[error("unknown {what} `{word}`; expected {expected}")]
     UnknownWord {
         /// The name of the setting, such as `norm`.

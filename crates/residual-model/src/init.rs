@@ -1,10 +1,11 @@
 //! Initial weights.
 //!
 //! With a seed, initial weights are drawn on the host and are a pure function of (seed, parameter path). They are the
-//! same on every backend, in any thread and in any order of creation. They are also the same for a plain network and
-//! its residual twin, because both have the same parameter paths. Without a seed, the device's random generator draws
-//! the weights of a block or a stage, as it does for the layers of `burn::nn`, so every module gets different weights.
-//! In both cases the weights follow He's normal distribution.
+//! same on every backend, in any thread and in any order of creation. A plain network and its residual twin start with
+//! the same weights, because they have the same parameter paths.
+//!
+//! Without a seed, the device's random generator draws the weights of a block or a stage, as it does for the layers of
+//! `burn::nn`, so every module gets different weights. In both cases, the weights follow He's normal distribution.
 
 use alloc::{
     string::{String, ToString},
@@ -64,7 +65,7 @@ pub fn he_normal<M: Module>(module: M, seed: u64) -> M {
     module.map(&mut HeNormal { seed, path: Vec::new() })
 }
 
-/// Draws the weights from this seed, if there is one.
+/// Draws the weights with this seed, if there is one.
 pub(crate) fn seeded<M: Module>(module: M, seed: Option<u64>) -> M {
     match seed {
         Some(seed) => he_normal(module, seed),
@@ -120,7 +121,8 @@ fn normal<const D: usize>(mut rng: ChaCha8Rng, shape: [usize; D], std: f64) -> T
     TensorData::new(values, shape)
 }
 
-/// Replaces the value of a parameter without drawing its lazy initial value first. `value` gets the parameter's device.
+/// Replaces the value of a parameter without drawing its lazy initial value first. `value` is called with the
+/// parameter's device.
 fn fill<const D: usize>(
     param: Param<Tensor<D>>,
     value: impl FnOnce(&burn::tensor::Device) -> Tensor<D>,

@@ -1,8 +1,8 @@
 //! The choice between Burn's separate operations and one fused CPU kernel per block.
 //!
-//! Every layer with a weight is a [`Unit`]: a linear layer with its norm. Blocks are written in Burn's operations, and
-//! first call [`fused`], which computes the same result in one operation if the kernels support the block. Nothing else
-//! decides whether a block uses the kernels.
+//! Every layer with a weight is a `Unit`: a linear layer with its norm. The forward pass of a block first calls
+//! `fused`, which computes the block in one operation if the kernels are selected and support it. Otherwise, the block
+//! computes the same result with Burn's operations.
 
 use crate::{ModelError, ShortcutOption, norm::normalize};
 use burn::{
@@ -35,9 +35,9 @@ pub enum Kernels {
     /// One fused operation per block, from the crate `residual-kernels`.
     #[default]
     Fused,
-    /// Like [`Self::Fused`], but stores only the input of each block for the backward pass, which recomputes the rest:
-    /// identical gradients in a third of the memory, for a third more arithmetic (Chen et al. 2016, "Training Deep Nets
-    /// with Sublinear Memory Cost").
+    /// Like [`Self::Fused`], but the forward pass stores only the input of each block, and the backward pass recomputes
+    /// the rest. The gradients are identical. This takes a third of the memory and a third more arithmetic (Chen et al.
+    /// 2016, "Training Deep Nets with Sublinear Memory Cost").
     Recompute,
     /// Burn's separate operations.
     Reference,
@@ -47,7 +47,7 @@ fn unknown_kernels(word: &str) -> ModelError {
     ModelError::UnknownWord { what: "kernels", word: word.into(), expected: "fused, recompute or reference" }
 }
 
-/// A linear layer, over channels (rank 4) or features (rank 2).
+/// A convolution (rank 4) or a fully-connected layer (rank 2), without its norm.
 pub(crate) trait LinearLayer<const D: usize>: Module {
     fn apply(&self, a: Tensor<D>) -> Tensor<D>;
 }
@@ -83,7 +83,7 @@ pub(crate) fn unit<'a, L>(layer: &'a L, norm: &'a Option<BatchNorm>) -> Unit<'a,
 }
 
 impl<L> Unit<'_, L> {
-    /// `norm(W a)`
+    /// Computes `norm(W a)`.
     pub(crate) fn forward<const D: usize>(self, a: Tensor<D>) -> Tensor<D>
     where
         L: LinearLayer<D> + FusedLayer,
@@ -91,7 +91,7 @@ impl<L> Unit<'_, L> {
         fused(None, &[self], &a, Epilogue::identity).unwrap_or_else(|| normalize(self.norm, self.layer.apply(a)))
     }
 
-    /// `relu(norm(W a))`
+    /// Computes `relu(norm(W a))`.
     pub(crate) fn forward_relu<const D: usize>(self, a: Tensor<D>) -> Tensor<D>
     where
         L: LinearLayer<D> + FusedLayer,
@@ -106,30 +106,30 @@ impl<L> Unit<'_, L> {
 pub(crate) struct Epilogue<'a, const D: usize> {
     /// The factor of `z`.
     pub(crate) scale: f64,
-    /// The term that is added.
+    /// The shortcut term.
     pub(crate) shortcut: Addend<'a, D>,
     /// `g` is the ReLU if true, the identity if false.
     pub(crate) relu: bool,
 }
 
 impl<const D: usize> Epilogue<'_, D> {
-    /// `z`
+    /// Returns `z` unchanged.
     pub(crate) fn identity() -> Self {
         Self { scale: 1.0, shortcut: Addend::None, relu: false }
     }
 
-    /// `relu(z)`
+    /// Computes `relu(z)`.
     pub(crate) fn relu() -> Self {
         Self { relu: true, ..Self::identity() }
     }
 }
 
-/// The shortcut term of a block. Each variant holds the factor of the term.
+/// The shortcut term of a block. The `f64` of a variant is the factor of the term.
 #[derive(Clone)]
 #[expect(clippy::large_enum_variant, reason = "one exists at a time, on the stack")]
 #[cfg_attr(not(feature = "std"), allow(dead_code, reason = "only the kernels read it"))]
 pub(crate) enum Addend<'a, const D: usize> {
-    /// Nothing.
+    /// No shortcut.
     None,
     /// The input. Where shapes differ, it is subsampled and zero-padded according to the option.
     Input(f64, ShortcutOption),
@@ -199,7 +199,7 @@ mod choice {
         static SCOPED: Cell<Option<Kernels>> = const { Cell::new(None) };
     }
 
-    /// Restores the thread's previous selection when dropped, also on a panic.
+    /// Restores the thread's previous selection when dropped, even after a panic.
     struct Restore(Option<Kernels>);
 
     impl Drop for Restore {
@@ -209,18 +209,18 @@ mod choice {
     }
 
     impl Kernels {
-        /// Selects the kernels of all forward passes of this process from now on, except inside [`Self::scope`].
+        /// Selects these kernels for all later forward passes of this process, except inside [`Self::scope`].
         pub fn select(self) {
             *process_wide() = self;
         }
 
-        /// Selects the kernels of forward passes of this thread while `f` runs.
+        /// Selects these kernels for the forward passes of this thread while `f` runs.
         pub fn scope<R>(self, f: impl FnOnce() -> R) -> R {
             let _restore = Restore(SCOPED.replace(Some(self)));
             f()
         }
 
-        /// The current selection for forward passes of this thread.
+        /// The kernels currently selected for forward passes of this thread.
         pub fn selected() -> Self {
             SCOPED.get().unwrap_or_else(|| *process_wide())
         }
@@ -252,7 +252,7 @@ mod choice {
         bridge::mean_pool(a)
     }
 
-    /// `relu(norm(a))`
+    /// Computes `relu(norm(a))`.
     pub(crate) fn preactivate(norm: &Option<BatchNorm>, a: Tensor<4>) -> Tensor<4> {
         if !has_kernels(&a) {
             return relu(normalize(norm, a));
@@ -263,7 +263,7 @@ mod choice {
         output
     }
 
-    /// The kernels that are selected for this tensor, or `None` for Burn's operations.
+    /// The kernels selected for this tensor, or `None` for Burn's operations.
     fn kernels_for<const D: usize>(a: &Tensor<D>) -> Option<Kernels> {
         let kernels = Kernels::on(&a.device());
         (kernels != Kernels::Reference && a.dtype() == DType::F32).then_some(kernels)
@@ -337,8 +337,8 @@ mod choice {
         average(&norm.running_var, batch.variance);
     }
 
-    /// Computes a block in one operation: the norm and ReLU of a pre-activation, if `before` is given; the units with
-    /// ReLUs between them; and the epilogue. Returns `None` if the kernels are not selected or do not support the
+    /// Computes a block in one operation: the norm and ReLU of the pre-activation, if `before` is given; the units,
+    /// with ReLUs between them; and the epilogue. Returns `None` if the kernels are not selected or do not support the
     /// block.
     pub(crate) fn fused<'a, const D: usize, L: FusedLayer>(
         before: Option<&Option<BatchNorm>>,

@@ -2,7 +2,7 @@
 //!
 //! A block has a **main path** `F` of two or three linear layers, each with its norm. [`PlainBlock`] computes
 //! `g(F(a))`, and [`ResidualBlock`] computes `g(F(a) + shortcut(a))`, where `g` is the ReLU. Both are built from the
-//! same main path with the same initial weights. They differ only in the addition.
+//! same main path, with the same initial weights for the same seed. They differ only in the addition.
 //!
 //! | module | contents |
 //! |---|---|
@@ -16,16 +16,17 @@
 //! | [`stochastic_depth`] | the choice of blocks that take part in a training step |
 //! | [`kernels`] | the choice between fused CPU kernels and Burn's operations |
 //! | [`init`] | initial weights: a pure function of (seed, parameter path), or drawn by Burn |
-//! | [`parameters`] | a module's tensors by path, and their file format |
+//! | [`parameters`] | a module's tensors by path, and their serialisation |
 //! | [`summary`] | layers, output shapes, parameters and multiply-adds of a network |
 //!
 //! # Training without batch norm
 //!
-//! A residual network trains at any depth only if the scale of `F` is under control. Batch norm ([`Norm::Batch`], the
+//! A residual network trains at any depth only if the scale of `F` is controlled. Batch norm ([`Norm::Batch`], the
 //! default, He et al. 2015) controls it. Without a norm ([`Norm::None`]), He's initialisation doubles the variance with
-//! each residual block, so deep networks overflow. Use [`BranchScale::InverseSqrtDepth`], or [`InitConfig::zero_init`],
-//! which starts every block as the identity (Zhang et al. 2019, "Fixup"; De & Smith 2020). Zero initialisation is for
-//! residual networks only: a plain block whose last layer is zero outputs zero and passes no gradient back.
+//! each residual block, so deep networks overflow. To train without a norm, use [`BranchScale::InverseSqrtDepth`] or
+//! [`InitConfig::zero_init`]. Zero initialisation makes every residual block start as its shortcut (Zhang et al. 2019,
+//! "Fixup"; De & Smith 2020). It is for residual networks only: a plain block whose last layer is zero outputs zero and
+//! passes no gradient back.
 //!
 //! # Example
 //!
@@ -53,14 +54,14 @@
 //!
 //! # Feature flags
 //!
-//! - `std` (default): uses the standard library. Without it, the crate needs only `alloc`: networks run, but batch
+//! - `std` (default): uses the standard library. Without it, the crate needs only `alloc`. Networks then run, but batch
 //!   norms do not train, and there are no fused kernels and no `to_burnpack`.
-//! - `flex` (default): Burn's CPU backend, `Device::flex()`, with fused kernels. [`Kernels::on`] tells whether a device
-//!   uses them.
+//! - `flex` (default): Burn's CPU backend, `Device::flex()`, with fused kernels. [`Kernels::on`] returns the kernels
+//!   that a device uses.
 //! - `ndarray`: Burn's older CPU backend, also with fused kernels.
 //!
 //! Other backends are features of `burn`. To run on a GPU, depend on `burn = { version = "0.22", features = ["wgpu"] }`
-//! in addition to this crate. On a GPU, Burn's operations compute the blocks.
+//! in addition to this crate. On a GPU, blocks are computed with Burn's operations.
 
 #![cfg_attr(not(feature = "std"), no_std)]
 

@@ -8,8 +8,8 @@ use burn::{
 use core::fmt;
 use serde::{Serialize, de::DeserializeOwned};
 
-/// A module that maps a tensor of rank `D` to a tensor of the same rank. Implement it to use a module of your own as a
-/// main path or a shortcut.
+/// A module that maps a tensor of rank `D` to a tensor of the same rank. Implement this trait to use a module of your
+/// own as a main path or a shortcut.
 ///
 /// ```
 /// use burn::{module::Module, nn::{Linear, LinearConfig}, tensor::{Device, Tensor}};
@@ -33,7 +33,7 @@ pub trait Layer<const D: usize>: Module + 'static {
     fn forward(&self, a: Tensor<D>) -> Tensor<D>;
 }
 
-/// A main path whose last layer can start at zero.
+/// A main path whose last layer can be set to zero.
 pub trait MainPath: Module + ModuleDisplay {
     /// Sets the γ of the last norm to zero, or the weight of the last layer if the path has no norm.
     fn zero_last_layer(self) -> Self;

@@ -1,32 +1,32 @@
-//! Names of networks. The API and the command line use the same names.
+//! Names of networks, the same in the API and on the command line.
 
 use crate::{BlockKind, ModelError, StrideAt};
 use alloc::{collections::BTreeSet, format, string::ToString};
 use core::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
-/// A family of networks: everything in a name except the depth and whether the network is plain or residual.
+/// A family of networks: everything that a name says except the depth and whether the network is plain or residual.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Family {
-    /// Fully-connected networks of any even depth: an input layer, blocks of two layers, an output layer.
+    /// Fully-connected networks of any even depth: an input layer, blocks of two layers, and an output layer.
     Dense,
     /// Convolutional networks of depth 6n+2 for small images (He et al. 2015, section 4.2).
     Conv,
-    /// Pre-activation networks for small images (He et al. 2016): bottlenecks at depth 164 and at depths 9n+2 that are
-    /// not 6n+2, basic blocks at the other depths 6n+2.
+    /// Pre-activation networks for small images (He et al. 2016). They have bottlenecks at depth 164 and at depths that
+    /// are 9n+2 but not 6n+2, and basic blocks at all other depths 6n+2.
     Preact,
-    /// ImageNet networks of depth 18 and 34 (basic blocks), 50, 101 and 152 (bottlenecks with the stride in this
-    /// convolution; He et al. 2015, table 1).
+    /// ImageNet networks (He et al. 2015, table 1): depths 18 and 34 with basic blocks, and depths 50, 101 and 152 with
+    /// bottlenecks that have their stride in this convolution.
     ImageNet(StrideAt),
     /// ImageNet networks of the same depths with pre-activation blocks.
     PreactImageNet,
-    /// ImageNet networks with grouped 3x3 convolutions: the number of groups, and the number of channels per group (Xie
-    /// et al. 2017).
+    /// ImageNet networks with grouped 3x3 convolutions (Xie et al. 2017): the number of groups, and the number of
+    /// channels per group in the first stage.
     Grouped(usize, usize),
     /// ImageNet networks whose 3x3 convolutions are wider by this factor (Zagoruyko & Komodakis 2016).
     Wide(usize),
-    /// Any other arrangement of blocks. Its name cannot be parsed.
+    /// Any other convolutional network. Its name cannot be parsed.
     Custom,
 }
 
@@ -114,10 +114,10 @@ impl fmt::Display for Family {
 /// |---|---|
 /// | `dense-resnet20`, `dense-plain20` | fully connected, any even depth |
 /// | `resnet20` … `resnet1202`, `plain20` … | small images, depth 6n+2 |
-/// | `cifar-resnet50`, `cifar-resnet152` | small images, if the name without `cifar-` is an ImageNet network |
+/// | `cifar-resnet50`, `cifar-resnet152` | small images, where the name without `cifar-` means an ImageNet network |
 /// | `preact_resnet110`, `preact_resnet164`, `preact_resnet1001` | small images, pre-activation |
-/// | `resnet18`, `34`, `50`, `101`, `152`, `plain18` … | ImageNet, the stride of bottlenecks in the 3x3 convolution |
-/// | `resnet50_v1`, `101_v1`, `152_v1` | ImageNet, the stride in the first 1x1 convolution |
+/// | `resnet18`, `34`, `50`, `101`, `152`, `plain18` … | ImageNet, bottlenecks with the stride in the 3x3 convolution |
+/// | `resnet50_v1`, `101_v1`, `152_v1` | ImageNet, bottlenecks with the stride in the first 1x1 convolution |
 /// | `preact_resnet18`, `34`, `50`, `101`, `152` | ImageNet, pre-activation |
 /// | `resnext50_32x4d`, `resnext101_32x8d`, any groups and widths | ImageNet, grouped |
 /// | `wide_resnet50_2`, `wide_resnet101_2`, any factor | ImageNet, wide |
@@ -249,7 +249,7 @@ fn parse(name: &str) -> Option<NetName> {
     Some(NetName { family, kind, depth })
 }
 
-/// Parses a number of at most six digits. Signs and leading zeros are rejected, so that each name has one spelling.
+/// Parses a number of at most six digits. Rejects signs and leading zeros, so that each number has one spelling.
 fn number(digits: &str) -> Option<usize> {
     let plain = digits.bytes().all(|b| b.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
     if plain && digits.len() <= 6 { digits.parse().ok() } else { None }

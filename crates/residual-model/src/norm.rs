@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 /// The normalisation after each linear layer.
 ///
-/// With [`Norm::Batch`] the layers have no bias, because the norm's β takes its place. With [`Norm::None`] they have
-/// one.
+/// With [`Norm::Batch`], the layers have no bias, because the norm's β replaces it. With [`Norm::None`], they have a
+/// bias.
 #[derive(
     Clone,
     Copy,
@@ -66,9 +66,9 @@ pub(crate) trait Fold: Module {
     fn folded(self) -> Self;
 }
 
-/// Folds a batch norm into the convolution before it, so that the convolution computes `norm(conv(a))` in inference
-/// mode: `W' = W · γ/√(v + ε)` and `b' = β + (b - m) · γ/√(v + ε)` for each output channel, with the running mean m and
-/// the running variance v.
+/// Folds a batch norm into the convolution before it, so that in inference the convolution alone computes
+/// `norm(conv(a))`: `W' = W · γ/√(v + ε)` and `b' = β + (b - m) · γ/√(v + ε)` for each output channel, where m is the
+/// running mean and v the running variance.
 pub(crate) fn fold_conv(conv: Conv2d, norm: Option<BatchNorm>) -> Conv2d {
     let Some(norm) = norm else { return conv };
     let (factor, bias) = folded_factor_and_bias(&norm, conv.bias.as_ref());

@@ -1,4 +1,4 @@
-//! The tensors of a module by path, and their file format.
+//! The tensors of a module by path, and their serialisation.
 
 use alloc::{
     string::{String, ToString},
@@ -27,7 +27,7 @@ impl Parameter<'_> {
     }
 }
 
-/// Calls a function with every floating-point tensor of a module, in the order in which the module visits them.
+/// Calls a function with every floating-point tensor of a module, in the order of `Module::visit`.
 pub fn for_each_parameter<M: Module>(module: &M, f: impl FnMut(Parameter<'_>)) {
     module.visit(&mut Visitor { path: Vec::new(), f });
 }
@@ -54,11 +54,11 @@ impl<F: FnMut(Parameter<'_>)> ModuleVisitor for Visitor<F> {
 
 /// Serialises the floating-point tensors of a module in Burn's file format (`.bpk`), which `ModuleRecord::load` reads.
 ///
-/// Unlike Burn's own records, the bytes contain no parameter ids. Equal modules therefore give equal bytes, and each
-/// module that loads them gets new ids, so that one module can contain two copies.
+/// Unlike Burn's own records, the bytes contain no parameter ids. Modules with the same tensors therefore give the same
+/// bytes. A module that loads them gets new ids, so that a larger module can contain two loaded copies.
 ///
 /// # Errors
-/// If the names, shapes and types of the tensors take more than 4 GB.
+/// If the tensors' names, shapes and types together take more than 4 GiB.
 #[cfg(feature = "std")]
 pub fn to_burnpack<M: Module>(module: &M) -> Result<Vec<u8>, burn_pack::Error> {
     let mut tensors = Vec::new();

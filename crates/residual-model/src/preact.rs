@@ -33,7 +33,7 @@ type ConvUnit<'a> = Unit<'a, Conv2d>;
 /// ```
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PreactPathConfig {
-    /// The convolutions. Each follows its norm and ReLU.
+    /// The convolutions. A norm and a ReLU come before each of them.
     pub convolutions: ConvPathConfig,
 }
 
@@ -69,7 +69,7 @@ pub struct PreactPlainBlock {
 /// A pre-activation block with a shortcut: `a_out = s · F(p) + α · shortcut(a)`, with `p = g(norm(a))`.
 ///
 /// Where input and output shapes agree, the shortcut is the identity on `a`, so that the signal passes through the
-/// whole network unchanged. Where they differ, the shortcut starts from `p`, like the main path.
+/// block unchanged. Where they differ, the input of the shortcut is `p`, the same as that of the main path.
 ///
 /// Should be created using [`ResidualBlockConfig`] with a [`PreactPathConfig`].
 #[derive(Module, Debug)]
@@ -82,7 +82,7 @@ pub struct PreactResidualBlock {
     pub skip_strength: f64,
     /// The branch scale s.
     pub branch_scale: f64,
-    /// The probability that the main path takes part in a training step.
+    /// The survival probability q: the probability that the main path takes part in a training step.
     pub survival: f64,
 }
 
@@ -194,9 +194,10 @@ impl PreactPath {
         (unit(&self.conv1, &self.bn2), unit(&self.conv2, &self.bn3), third)
     }
 
-    /// Computes the main path and the epilogue in one kernel. Returns `None` if no kernel supports it.
+    /// Computes the main path and the epilogue in one kernel. Returns `None` if no kernel supports them.
     ///
-    /// With `preactivation`, the input is `a`, which this norm and a ReLU pre-activate first. Without, it is `p`.
+    /// If `preactivation` is given, the input is `a`, and the kernel applies this norm and a ReLU to it first.
+    /// Otherwise, the input is `p`.
     fn forward_fused<'a>(
         &self,
         preactivation: Option<&Option<BatchNorm>>,
@@ -217,7 +218,7 @@ impl PreactPath {
 }
 
 impl Fold for PreactPath {
-    /// Keeps the norm before the first convolution, because it follows an addition.
+    /// Keeps the norm before the first convolution, because its input also goes to the shortcut.
     fn folded(mut self) -> Self {
         self.conv1 = fold_conv(self.conv1, self.bn2.take());
         if self.conv3.is_some() {

@@ -4,8 +4,8 @@
 use alloc::vec::Vec;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 
-/// The survival probability of a block by the linear decay rule: `p_l = 1 - l/L · (1 - p_L)` for block l of L, counted
-/// from 1 (eq. 4).
+/// The survival probability of a block under the linear decay rule (eq. 4): `p_l = 1 - l/L · (1 - p_L)` for block l of
+/// L, counted from 1. `last` is `p_L`.
 ///
 /// ```
 /// use residual_model::stochastic_depth::survival;
@@ -17,8 +17,8 @@ pub fn survival(block: usize, blocks: usize, last: f64) -> f64 {
     1.0 - block as f64 / blocks as f64 * (1.0 - last)
 }
 
-/// Draws the blocks whose main paths take part in a training step: `true` for each block that survives. The result is a
-/// pure function of the seed, the step and the probabilities.
+/// Draws the blocks whose main paths take part in a training step, and returns `true` for each block that survives. The
+/// result is a pure function of the seed, the step and the probabilities.
 pub fn survivors(seed: u64, step: u64, probabilities: &[f64]) -> Vec<bool> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(step);

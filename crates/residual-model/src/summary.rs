@@ -48,7 +48,8 @@ impl Summary {
         Self { rows: Vec::new(), norm }
     }
 
-    /// Adds a convolution with this output size, and the norm that belongs to it, if it has one, with `norm` channels.
+    /// Adds a convolution with the output height and width `size`. `norm` is the number of channels of its norm, if it
+    /// has one.
     pub(crate) fn conv(&mut self, layer: &str, shape: ConvShape, norm: Option<usize>, size: [usize; 2]) {
         let ConvShape { channels, kernel, groups, .. } = shape;
         let weights = (channels[0] / groups).saturating_mul(channels[1]).saturating_mul(kernel * kernel);
@@ -66,7 +67,7 @@ impl Summary {
         );
     }
 
-    /// Adds a norm that belongs to no convolution.
+    /// Adds a norm that does not belong to a convolution.
     pub(crate) fn norm(&mut self, layer: &str, channels: usize, size: [usize; 2]) {
         if self.norm == Norm::Batch {
             self.push(layer, "batch norm".into(), vec![channels, size[0], size[1]], 2 * channels, 0);
@@ -79,7 +80,7 @@ impl Summary {
         self.product(layer, features, parameters);
     }
 
-    /// Adds the last linear layer.
+    /// Adds the head, a linear layer with a bias and without a norm.
     pub(crate) fn head(&mut self, features: usize, classes: usize) {
         self.product("fc", [features, classes], (features + 1) * classes);
     }
@@ -89,7 +90,7 @@ impl Summary {
         self.push(layer, operation, vec![output], parameters, (input * output) as u64);
     }
 
-    /// The number of parameters γ and β of a norm, or of the bias that replaces it.
+    /// The number of parameters of a norm (γ and β), or of the bias that replaces it.
     fn affine(&self, channels: usize) -> usize {
         if self.norm.needs_bias() { channels } else { 2 * channels }
     }

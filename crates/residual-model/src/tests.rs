@@ -1,4 +1,4 @@
-//! Properties of blocks, shortcuts and initial weights, and the published numbers of parameters.
+//! Tests of blocks, shortcuts, initial weights and the published numbers of parameters.
 
 mod family;
 mod foreign;
@@ -184,7 +184,8 @@ fn weights_have_he_variance() {
     let mean = weights.iter().sum::<f64>() / n;
     let variance = weights.iter().map(|w| (w - mean).powi(2)).sum::<f64>() / n;
     let expected = 2.0 / (64.0 * 9.0);
-    // With n = 36,864 draws, the standard error of the variance is √(2/n) = 0.7 %, and that of the mean is std/√n.
+    // With n = 36,864 draws, the relative standard error of the variance is √(2/n) = 0.7 %. The standard error of the
+    // mean is std/√n.
     assert!((variance / expected - 1.0).abs() < 0.03, "{variance} is not {expected}");
     assert!(mean.abs() < 4.0 * (expected / n).sqrt());
 }
@@ -252,7 +253,7 @@ fn gradients<M: Module>(module: &M, grads: &burn::tensor::Gradients) -> BTreeMap
     collect.2
 }
 
-/// Compares the gradient from autodiff with central differences of `loss`, at a few values of every parameter.
+/// Compares the gradient from autodiff with central differences of `loss`, at three values of every parameter.
 fn check_gradients<M: Module>(build: impl Fn() -> M, loss: impl Fn(&M) -> Tensor<1>) {
     let module = build();
     let analytic = gradients(&module, &loss(&module).backward());
@@ -271,7 +272,7 @@ fn check_gradients<M: Module>(build: impl Fn() -> M, loss: impl Fn(&M) -> Tensor
     }
 }
 
-/// A deterministic tensor of type f64 with values between -1 and 1.
+/// A deterministic `f64` tensor with values between -1 and 1.
 fn double<const D: usize>(shape: [usize; D], offset: usize) -> Tensor<D> {
     let n = shape.iter().product::<usize>();
     let values: Vec<f64> = (0..n).map(|i| (((i + offset) * 7919) % 997) as f64 / 499.0 - 1.0).collect();

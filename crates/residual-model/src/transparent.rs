@@ -1,6 +1,6 @@
-/// Implements `Module` and its display for an enum of modules, without the variant's name in parameter paths. The
-/// variant then changes what a network computes, but not the names of its parameters. (`#[derive(Module)]` on an enum
-/// adds the variant's name.)
+/// Implements `Module` and `ModuleDisplay` for an enum of modules, without the variant's name in parameter paths: the
+/// parameters of the variant's module appear as the enum's own. (`#[derive(Module)]` on an enum adds the variant's
+/// name.)
 macro_rules! transparent_enum {
     ($name:ident $(<$($generic:ident),+>)? { $($variant:ident),+ }) => {
         impl$(<$($generic: burn::module::Module + burn::module::ModuleDisplay),+>)?
@@ -71,9 +71,9 @@ macro_rules! transparent_enum {
 
 pub(crate) use transparent_enum;
 
-/// Implements `Module` and its display for a struct of modules, without the first field's name in parameter paths: the
-/// parameters of the first field appear as the struct's own. Other fields keep their names. (`#[derive(Module)]` adds
-/// the names of all fields.)
+/// Implements `Module` and `ModuleDisplay` for a struct of modules, without the first field's name in parameter paths:
+/// the parameters of the first field appear as the struct's own. Other fields keep their names. (`#[derive(Module)]`
+/// adds the names of all fields.)
 macro_rules! transparent_struct {
     ($name:ident { $inner:ident } $(and { $($field:ident),+ })?) => {
         impl burn::module::Module for $name {

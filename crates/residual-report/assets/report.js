@@ -8,7 +8,7 @@
   };
   const short = (value) => String(Number(value.toPrecision(4))).replace(/^-/, "−");
 
-  /** Where an axis puts a number: `data-x` and `data-y` have its scale and its range. */
+  /** A function from numbers to positions on an axis. `text` is `data-x` or `data-y`: the scale and the range. */
   const axis = (text, from, to) => {
     const [scale, ...range] = text.split(" ");
     const along = scale === "log" ? Math.log10 : (value) => value;
@@ -16,7 +16,7 @@
     return (value) => from + Math.min(1, Math.max(0, (along(value) - low) / (high - low))) * (to - from);
   };
 
-  /** The points of a series: where they are, and what is said of them. */
+  /** A series with the positions of its points and the rows of their tooltips. */
   const read = (group, x, y, names) => {
     const tips = group.dataset.tips ? JSON.parse(group.dataset.tips) : [];
     const points = group.dataset.points.split(" ").filter(Boolean).map((text, i) => {
@@ -28,20 +28,21 @@
     return { group, label: group.dataset.label, color: group.dataset.color, points, shown: true };
   };
 
-  /** The points of a field, row by row. */
+  /** A field with its points, row by row. */
   const grid = (group, x, y, names) => {
     const numbers = (text) => text.split(" ").map((word) => (word === "-" ? NaN : Number(word)));
     const [xs, ys] = [numbers(group.dataset.xs), numbers(group.dataset.ys)];
     const points = numbers(group.dataset.values).map((value, i) => {
       const [across, up] = [xs[i % xs.length], ys[Math.floor(i / xs.length)]];
       const rows = [[names[0], short(across)], [names[1], short(up)]];
-      const label = `${group.dataset.label} ${Number.isNaN(value) ? "unknown" : short(value)}`;
+      const label = `${group.dataset.label} ${Number.isNaN(value) ? "NaN or infinite" : short(value)}`;
       return { x: x(across), y: y(up), rows, label };
     });
     return { group, label: group.dataset.label, color: "", points, shown: true, width: xs.length };
   };
 
-  const enliven = (panel) => {
+  /** Adds tooltips, keyboard control and a legend that shows and hides series to a panel. */
+  const makeInteractive = (panel) => {
     const box = panel.querySelector(".plot-box");
     const svg = box.querySelector("svg");
     const plot = svg.querySelector(".plot");
@@ -109,7 +110,7 @@
       const place = svg.getBoundingClientRect();
       const scale = svg.viewBox.baseVal.width / place.width;
       const [px, py] = [(event.clientX - place.left) * scale, (event.clientY - place.top) * scale];
-      // A line drawn over a field is meant only from close by.
+      // Over a field, a line is selected only if the pointer is within 12 units of a point.
       let best = nearest(px, py, lines);
       if (fields.length > 0 && (!best || best.distance > 144)) best = nearest(px, py, fields);
       if (best) show(best.one, best.i);
@@ -128,7 +129,7 @@
     box.tabIndex = 0;
     box.setAttribute("role", "group");
     const title = panel.querySelector(".panel-title").textContent;
-    box.setAttribute("aria-label", `${title}: chart; arrow keys go from point to point`);
+    box.setAttribute("aria-label", `${title}: chart; arrow keys move between points`);
     const start = () => {
       const one = series.find((one) => one.shown);
       if (one) show(one, 0);
@@ -156,7 +157,7 @@
         const to = i + (up ? one.width : -one.width);
         return to < 0 || to > last ? undefined : go(to);
       }
-      // To the next series, at the same place.
+      // Move to the next series, to the point with the nearest x.
       const shown = series.filter((one) => one.shown);
       const next = shown[(shown.indexOf(one) + (up ? shown.length - 1 : 1)) % shown.length];
       const here = one.points[i].x;
@@ -166,7 +167,7 @@
 
     const entries = panel.querySelectorAll(".legend li");
     if (entries.length < 2) return;
-    panel.querySelector(".legend").setAttribute("aria-label", "Series, to show or hide");
+    panel.querySelector(".legend").setAttribute("aria-label", "Show or hide series");
     for (const entry of entries) {
       const one = lines[Number(entry.dataset.series)];
       const button = make("button");
@@ -184,5 +185,5 @@
     }
   };
 
-  document.querySelectorAll("figure.chart .panel").forEach(enliven);
+  document.querySelectorAll("figure.chart .panel").forEach(makeInteractive);
 })();

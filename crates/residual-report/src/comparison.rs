@@ -1,4 +1,4 @@
-//! Trainings side by side, as a table and as a figure.
+//! A table and a figure that compare trainings.
 
 use crate::{
     chart::{Axis, Figure, Line, Panel},
@@ -8,7 +8,7 @@ use residual_model::summary::thousands;
 use residual_train::{ComparedRun, Comparison, Split};
 use std::fmt::Write;
 
-/// Errors in per cent, parameters and time as a Markdown table, with the machines below it.
+/// A Markdown table of errors in per cent, parameters and training times, followed by the machines.
 pub fn markdown(comparison: &Comparison) -> String {
     let mut text = String::from(
         "| network | data | parameters | epochs | training error, % | test error, % | lowest test error, % | minutes |\n\
@@ -35,12 +35,12 @@ pub fn markdown(comparison: &Comparison) -> String {
     text
 }
 
-/// Running training error and test error against the epoch, as SVG.
+/// The running training error and the test error against the epoch, as SVG.
 pub fn svg(comparison: &Comparison) -> String {
+    let colors = palette::colors_of_kinds(&comparison.runs.iter().map(|run| run.kind).collect::<Vec<_>>());
     let panel = |title: &str, split: Split| {
-        let before = |i: usize| comparison.runs[..i].iter().filter(|run| run.kind == comparison.runs[i].kind).count();
         let lines: Vec<Line> =
-            (0..comparison.runs.len()).map(|i| line(&comparison.runs[i], before(i), split)).collect();
+            comparison.runs.iter().zip(&colors).map(|(run, color)| line(run, color, split)).collect();
         let points = || lines.iter().flat_map(|line| &line.points);
         let last = points().map(|point| point.0).fold(1.0, f64::max);
         let highest = points().map(|point| point.1).fold(0.0, f64::max);
@@ -55,7 +55,6 @@ pub fn svg(comparison: &Comparison) -> String {
         title: "Error against epoch".into(),
         subtitle: data.join(", "),
         description: format!("Error against epoch. {}", sentences.collect::<Vec<_>>().join(" ")),
-        columns: 2,
         panels: vec![panel("Training batches during the epoch", Split::Running), panel("Test set", Split::Test)],
     }
     .to_svg()
@@ -64,23 +63,17 @@ pub fn svg(comparison: &Comparison) -> String {
 /// Each word once, in the order of its first occurrence.
 fn distinct(words: impl Iterator<Item = String>) -> Vec<String> {
     let mut distinct: Vec<String> = Vec::new();
-    words.for_each(|word| {
+    for word in words {
         if !distinct.contains(&word) {
-            distinct.push(word)
+            distinct.push(word);
         }
-    });
+    }
     distinct
 }
 
-/// The line of a run, the index-th of its kind.
-fn line(run: &ComparedRun, index: usize, split: Split) -> Line {
+fn line(run: &ComparedRun, color: &str, split: Split) -> Line {
     let rows = run.rows.iter().filter(|row| row.split == split);
-    Line {
-        label: run.label.clone(),
-        color: palette::color(run.kind, index),
-        points: rows.map(|row| (row.epoch as f64, 100.0 * row.error)).collect(),
-        ..Line::default()
-    }
+    Line { points: rows.map(|row| (row.epoch as f64, 100.0 * row.error)).collect(), ..Line::new(&run.label, color) }
 }
 
 #[cfg(test)]
@@ -122,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_and_the_figure_have_every_run() {
+    fn the_table_and_the_figure_include_every_run() {
         let runs = vec![
             run("plain8", BlockKind::Plain, [0.25, 0.5]),
             run("resnet8", BlockKind::Residual, [0.25, 0.125]),

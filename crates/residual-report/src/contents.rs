@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 /// The data in a folder of a sweep or of inspections.
 pub(crate) struct Contents {
     pub(crate) sweep: Option<SweepResults>,
-    /// Inspections by folder, relative to this one.
+    /// The inspections in each folder, with the path of the folder relative to this one.
     pub(crate) inspections: Vec<(PathBuf, Vec<Inspection>)>,
 }
 
 impl Contents {
-    /// Reads a folder: a sweep with the inspections in its `inspect/`, or inspections in the folder itself and in its
-    /// subfolders.
+    /// Reads a folder. It holds either a sweep, with inspections in its `inspect/`, or inspections in the folder itself
+    /// and in its subfolders.
     pub(crate) fn read(folder: &Path) -> Result<Self, ReportError> {
         let wrong = |reason| Err(ReportError::Folder { path: folder.into(), reason });
         if !folder.is_dir() {

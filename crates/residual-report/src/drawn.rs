@@ -1,23 +1,24 @@
 use crate::{InspectionView, Report, ReportError, contents::Contents, figures, table};
+use residual_lab::{Inspection, Measurement};
 use residual_train::files;
 use std::path::{Path, PathBuf};
 
-/// A table, figure or page that is drawn from the data of a folder.
+/// A table, figure or page drawn from the data in a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drawn {
-    /// Its path, relative to the folder.
+    /// The path of the file, relative to the folder.
     pub path: PathBuf,
     /// The content of the file.
     pub content: Vec<u8>,
 }
 
-/// Draws everything that belongs beside the data of a sweep or of inspections. Nothing is written.
+/// Draws the tables, figures and pages that belong next to the data of a sweep or of inspections. Nothing is written.
 ///
 /// - for a sweep: `results.csv`, `table.md`, `depth.svg`, `depth.png`, `curves.svg` and the page `index.html`
 /// - for each inspection: `MEASUREMENT.csv` and `MEASUREMENT.svg`, and `findings.md` for each folder of inspections
 ///
 /// # Errors
-/// If the folder holds neither, or its files are damaged.
+/// If the folder holds neither a sweep nor inspections, or if a file is damaged.
 pub fn draw(folder: &Path) -> Result<Vec<Drawn>, ReportError> {
     let Contents { sweep, inspections } = Contents::read(folder)?;
     let mut drawn = Vec::new();
@@ -26,9 +27,9 @@ pub fn draw(folder: &Path) -> Result<Vec<Drawn>, ReportError> {
         let mut findings = String::new();
         for inspection in inspections {
             let view = InspectionView::of(inspection);
-            let name = inspection.measurement();
-            put(place.join(format!("{name}.csv")), view.csv());
-            put(place.join(format!("{name}.svg")), view.svg().into());
+            for Drawn { path, content } in draw_view(inspection.measurement(), &view) {
+                put(place.join(path), content);
+            }
             findings += &format!("- {}\n", view.finding);
         }
         put(place.join("findings.md"), findings.into());
@@ -46,10 +47,22 @@ pub fn draw(folder: &Path) -> Result<Vec<Drawn>, ReportError> {
     Ok(drawn)
 }
 
+/// Draws the table and the figure of one inspection: `MEASUREMENT.csv` and `MEASUREMENT.svg`. Nothing is written.
+pub fn draw_inspection(inspection: &Inspection) -> [Drawn; 2] {
+    draw_view(inspection.measurement(), &InspectionView::of(inspection))
+}
+
+fn draw_view(name: Measurement, view: &InspectionView) -> [Drawn; 2] {
+    [
+        Drawn { path: format!("{name}.csv").into(), content: view.csv() },
+        Drawn { path: format!("{name}.svg").into(), content: view.svg().into() },
+    ]
+}
+
 /// Writes everything that [`draw`] draws into the folder.
 ///
 /// # Errors
-/// As [`draw`], and if a file cannot be written.
+/// As for [`draw`], or if a file cannot be written.
 pub fn redraw(folder: &Path) -> Result<(), ReportError> {
     for Drawn { path, content } in draw(folder)? {
         files::write(&folder.join(path), &content)?;

@@ -2,7 +2,7 @@ use residual_lab::LabError;
 use residual_train::TrainError;
 use std::path::PathBuf;
 
-/// Why a report failed.
+/// Why a report cannot be drawn.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
     /// The data cannot be read.
@@ -11,7 +11,7 @@ pub enum ReportError {
     /// A file cannot be read or written.
     #[error(transparent)]
     Train(#[from] TrainError),
-    /// The folder holds nothing that a report shows.
+    /// The folder holds no results.
     #[error("{} {reason}", path.display())]
     Folder {
         /// The folder.
@@ -19,7 +19,7 @@ pub enum ReportError {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// A figure could not be drawn as PNG.
-    #[error("cannot draw {0}")]
+    /// A figure cannot be drawn as a PNG.
+    #[error("cannot draw the figure {0}")]
     Picture(String),
 }

@@ -9,13 +9,12 @@ use crate::{
 use residual_lab::{LossCurve, Point, Series, SweepResults};
 use residual_model::{BlockKind, Family};
 
-/// Training error against the number of layers, the final values of He et al. 2015, Fig. 1 and 6.
+/// Training error after the last epoch against the number of layers (He et al. 2015, Fig. 1 and 6).
 pub(crate) fn depth(results: &SweepResults) -> Figure {
     let config = &results.config;
     let panel = |&family: &Family| {
         let series: Vec<&Series> = results.series.iter().filter(|s| s.family == family).collect();
-        let depths: Vec<f64> = series.iter().flat_map(|s| &s.points).map(|p| p.depth as f64).collect();
-        let mut ticks = depths.clone();
+        let mut ticks: Vec<f64> = series.iter().flat_map(|s| &s.points).map(|p| p.depth as f64).collect();
         ticks.sort_by(f64::total_cmp);
         ticks.dedup();
         let deepest = ticks.last().copied().unwrap_or(1.0);
@@ -29,7 +28,6 @@ pub(crate) fn depth(results: &SweepResults) -> Figure {
             field: None,
         }
     };
-    let families: Vec<Family> = results.config.families.clone();
     Figure {
         title: "Training error against depth".into(),
         subtitle: match config.seeds {
@@ -37,8 +35,7 @@ pub(crate) fn depth(results: &SweepResults) -> Figure {
             n => format!("{}, {n} seeds; mean ± standard deviation, small dots: single seeds", config.data),
         },
         description: description(results),
-        columns: 2,
-        panels: families.iter().map(panel).collect(),
+        panels: config.families.iter().map(panel).collect(),
     }
 }
 
@@ -59,7 +56,7 @@ fn error_line(series: &Series, index: usize, first_seed: u64) -> Line {
     }
 }
 
-/// The mean error and the error of each seed.
+/// The tooltip of a point: the mean error and the error of each seed.
 fn error_tip(point: &Point, first_seed: u64) -> String {
     let seeds = point.train_errors.iter().zip(first_seed..);
     let seeds: Vec<String> = seeds.map(|(error, seed)| format!("seed {seed}: {:.2} %", 100.0 * error)).collect();
@@ -67,14 +64,14 @@ fn error_tip(point: &Point, first_seed: u64) -> String {
     format!("{} layers\n{}{unit}\n{}", point.depth, cell(point, point.train), seeds.join("\n"))
 }
 
-/// Training loss against the iteration, one panel per family and kind: He et al. 2015, Fig. 6.
+/// Training loss against the iteration, with one panel per family and kind (He et al. 2015, Fig. 6).
 pub(crate) fn curves(results: &SweepResults) -> Figure {
     let losses = results.series.iter().flat_map(|s| curve_lines(results, s)).flat_map(|line| line.points);
     let highest = losses.map(|(_, loss)| loss).fold(0.0, f64::max);
     let shown = highest.min(HIGHEST_LOSS);
     let panel = |series: &Series| {
         let lines = curve_lines(results, series);
-        let last = lines.iter().flat_map(|l| l.points.last()).map(|p| p.0).fold(1.0, f64::max);
+        let last = lines.iter().filter_map(|l| l.points.last()).map(|p| p.0).fold(1.0, f64::max);
         let title = format!("{} blocks, {}", word(series.family), series.label());
         Panel::new(title, Axis::until("iteration", last), Axis::from_zero("training loss", shown), lines)
     };
@@ -91,12 +88,11 @@ pub(crate) fn curves(results: &SweepResults) -> Figure {
             }
         ),
         description: "Training loss against the iteration for plain and residual nets of each depth.".into(),
-        columns: 2,
         panels: results.series.iter().map(panel).collect(),
     }
 }
 
-/// Above the loss of guessing among ten classes, `ln 10 = 2.30`.
+/// Larger losses are drawn at this value, which is above the loss of guessing among ten classes, `ln 10 = 2.30`.
 const HIGHEST_LOSS: f64 = 3.0;
 
 fn curve_lines(results: &SweepResults, series: &Series) -> Vec<Line> {
@@ -130,5 +126,5 @@ fn description(results: &SweepResults) -> String {
         format!("{} blocks, {}: {}.", word(s.family), s.label(), points.join(", "))
     };
     let sentences: Vec<String> = results.series.iter().map(sentence).collect();
-    format!("Training error against number of layers. {}", sentences.join(" "))
+    format!("Training error against the number of layers. {}", sentences.join(" "))
 }

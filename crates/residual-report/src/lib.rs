@@ -1,10 +1,10 @@
-//! Figures, tables, findings in words and pages, drawn from the data that `residual-lab` returns.
+//! Draws the data that `residual-lab` returns as figures, tables, findings in words and web pages.
 //!
-//! - [`draw`] and [`redraw`]: everything beside the data of a sweep or of inspections
-//! - [`Report`]: one HTML page of several folders
-//! - [`InspectionView`]: a measurement as sentences, figure and table
-//! - [`sweep_markdown`], [`markdown_table`], [`verdict()`]: a sweep in words
-//! - [`comparison`]: trainings side by side
+//! - [`draw`], [`draw_inspection`] and [`redraw`]: the files that belong next to the data of a sweep or of inspections
+//! - [`Report`]: a single HTML page for several folders
+//! - [`InspectionView`]: the findings, the figure and the table of one measurement
+//! - [`sweep_markdown`], [`markdown_table`] and [`verdict()`]: the tables and verdicts of a sweep as text
+//! - [`comparison`]: a table and a figure that compare trainings
 //!
 //! ```no_run
 //! for drawn in residual_report::draw("results/digits".as_ref())? {
@@ -28,7 +28,7 @@ mod tests;
 mod verdict;
 mod words;
 
-pub use drawn::{Drawn, draw, redraw};
+pub use drawn::{Drawn, draw, draw_inspection, redraw};
 pub use error::ReportError;
 pub use inspect::InspectionView;
 pub use page::Report;

@@ -1,4 +1,4 @@
-//! An HTML page of sweeps and of measurements inside networks.
+//! An HTML page of sweeps and measurements inside networks.
 
 use crate::{
     InspectionView, ReportError,
@@ -16,20 +16,20 @@ use std::{fmt::Write, path::Path};
 const STYLE: &str = include_str!("../assets/report.css");
 const SCRIPT: &str = include_str!("../assets/report.js");
 
-/// Sweeps and inspections for one page.
+/// The sweeps and inspections shown on one page.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     sweeps: Vec<SweepResults>,
     inspections: Vec<Inspection>,
-    /// Whether the page lies in the sweep's folder, beside its other files.
-    beside: bool,
+    /// Whether the page is written into the sweep's folder, next to its other files.
+    in_sweep_folder: bool,
 }
 
 impl Report {
-    /// Reads folders of sweeps, with the inspections in them, and folders of inspections. Nothing is written.
+    /// Reads folders, each with a sweep and its inspections or with inspections alone. Nothing is written.
     ///
     /// # Errors
-    /// If a folder holds neither, or its files are damaged.
+    /// If a folder holds neither a sweep nor inspections, or if a file is damaged.
     pub fn read<P: AsRef<Path>>(folders: &[P]) -> Result<Self, ReportError> {
         let mut report = Self::default();
         for folder in folders {
@@ -40,12 +40,12 @@ impl Report {
         Ok(report)
     }
 
-    /// The page of one sweep, to lie in its folder.
+    /// The page of one sweep, to be written into its folder.
     pub(crate) fn in_folder(sweep: SweepResults, inspections: Vec<Inspection>) -> Self {
-        Self { sweeps: vec![sweep], inspections, beside: true }
+        Self { sweeps: vec![sweep], inspections, in_sweep_folder: true }
     }
 
-    /// The page as HTML. It needs no other file and no network.
+    /// The page as HTML. It needs no other files and no network access.
     pub fn html(&self) -> String {
         let mut page = Page::default();
         self.write_head(&mut page);
@@ -59,9 +59,10 @@ impl Report {
 
     fn write_head(&self, page: &mut Page) {
         let runs: usize = self.sweeps.iter().map(|results| results.runs.len()).sum();
-        let (title, question) = match self.sweeps.is_empty() {
-            false => ("Plain and residual nets by depth", "Does a deeper net train better?"),
-            true => ("Measurements inside plain and residual nets", "Why do shortcuts help?"),
+        let (title, question) = if self.sweeps.is_empty() {
+            ("Measurements inside plain and residual nets", "Why do shortcuts help?")
+        } else {
+            ("Plain and residual nets by depth", "Does a deeper net train better?")
         };
         let paper = "<a href=\"https://arxiv.org/abs/1512.03385\">He et al. 2015</a>";
         let claim = format!(
@@ -72,7 +73,7 @@ impl Report {
             (0, n) => format!("This page shows {} inside networks.", counted(n, "measurement")),
             (runs, 0) => format!("This page shows the results of {}.", counted(runs, "training")),
             (runs, n) => format!(
-                "This page shows the results of {}, and {} inside the networks that explain them.",
+                "This page shows the results of {}, and {} inside the networks to explain them.",
                 counted(runs, "training"),
                 counted(n, "measurement")
             ),
@@ -93,7 +94,7 @@ impl Report {
 <p class="lede">{claim} {answer}</p>
 "#
         ));
-        let found: Vec<Measurement> = self.measurements();
+        let found = self.measurements();
         if self.sweeps.len() + found.len() > 1 {
             page.put(format_args!("<nav aria-label=\"Contents\">\n<ul>\n"));
             for (i, results) in self.sweeps.iter().enumerate() {
@@ -108,7 +109,7 @@ impl Report {
         page.put(format_args!("</header>\n<main>\n"));
     }
 
-    /// The measurements on the page, in their order.
+    /// The measurements on the page, in the order in which it shows them.
     fn measurements(&self) -> Vec<Measurement> {
         let found = |measurement: &&Measurement| self.inspections.iter().any(|i| i.measurement() == **measurement);
         Measurement::ALL.iter().filter(found).copied().collect()
@@ -131,7 +132,6 @@ impl Report {
         page.put(format_args!("<h3>Verdict</h3>\n"));
         for verdict in &results.verdicts {
             let (answer, reason) = verdict::finding(verdict.finding);
-            let reason = if reason.is_empty() { String::new() } else { format!(" {}.", capital(reason)) };
             page.put(format_args!(
                 "<div class=\"finding\">\n<p><b>{} nets: {answer}.</b>{reason}</p>\n<p class=\"detail\">{}</p>\n</div>\n",
                 capital(&verdict.family.to_string()),
@@ -204,11 +204,11 @@ impl Report {
         for machine in machines {
             write_machine(page, machine);
         }
-        if self.beside {
+        if self.in_sweep_folder {
             page.put(format_args!(
-                "<p><a href=\"results.csv\">results.csv</a> has one row per training, <a href=\"curves.csv\">curves.csv</a> the \
-                 loss curves; <a href=\"results.json\">results.json</a> holds everything, with the settings and the \
-                 machine.</p>\n"
+                "<p><a href=\"results.csv\">results.csv</a> has one row per training, and <a \
+                 href=\"curves.csv\">curves.csv</a> has the loss curves. <a href=\"results.json\">results.json</a> also has \
+                 the settings, the verdicts and the machine.</p>\n"
             ));
         }
         page.put(format_args!(
@@ -218,7 +218,7 @@ impl Report {
     }
 }
 
-/// HTML with its numbers of sweeps and figures so far.
+/// The HTML written so far, and the numbers of its sweeps and figures.
 #[derive(Default)]
 struct Page {
     text: String,
@@ -265,6 +265,9 @@ impl Page {
     }
 
     fn command(&mut self, command: &str) {
+        if command.is_empty() {
+            return;
+        }
         self.put(format_args!("<p class=\"again\">To reproduce:</p>\n<pre><code>{}</code></pre>\n", escape(command)));
     }
 }
@@ -313,28 +316,32 @@ fn write_machine(page: &mut Page, environment: &Environment) {
     page.put(format_args!("</dl>\n"));
 }
 
-/// The networks and the data of a sweep.
+/// The networks and the data of a sweep: `dense and conv nets on digits`.
 fn subject(config: &SweepConfig) -> String {
     let families: Vec<String> = config.families.iter().map(Family::to_string).collect();
     format!("{} nets on {}", families.join(" and "), config.data)
 }
 
+/// The settings of a sweep, in sentences.
 fn settings(config: &SweepConfig) -> String {
     let family = |&f: &Family| {
         let clip = config.clip(f).map(|norm| format!(" and gradients clipped to a norm of {norm}")).unwrap_or_default();
         format!("{} epochs with learning rate {}{clip} for {f} nets", config.epochs(f), config.lr(f))
     };
     let families: Vec<String> = config.families.iter().map(family).collect();
+    let first = config.first_seed;
+    let seeds = match config.seeds {
+        0 | 1 => format!("seed {first}"),
+        n => format!("seeds {first} to {}", first + n - 1),
+    };
     format!(
-        "Data: {}. Training: {}; batches of {}, SGD with momentum 0.9 and weight decay 1e-4, cosine decay of the learning \
-         rate, norm {}, branch scale {}, seeds {} to {}. Plain and residual nets have the same settings, the same \
-         parameters and the same initial weights; shortcuts have no parameters (option A).",
+        "Data: {}. Training: {}; batches of {}; SGD with momentum 0.9 and weight decay 1e-4; cosine decay of the learning \
+         rate; norm: {}; branch scale: {}; {seeds}. Plain and residual nets have the same settings, the same parameters \
+         and the same initial weights; shortcuts have no parameters (option A).",
         config.data,
         families.join(", "),
         config.batch_size,
         config.norm,
-        config.branch_scale(),
-        config.first_seed,
-        config.first_seed + config.seeds.saturating_sub(1)
+        config.branch_scale()
     )
 }

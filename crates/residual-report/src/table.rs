@@ -5,7 +5,7 @@ use residual_lab::{Point, RunSpec, Series, Spread, SweepResults};
 use residual_model::Family;
 use std::fmt::Write;
 
-/// Tables, verdicts and machine of a sweep, as Markdown.
+/// The tables of errors, the verdicts and the machine of a sweep, as Markdown.
 pub fn sweep_markdown(results: &SweepResults) -> String {
     let mut text = format!("Error in per cent, mean ± standard deviation:\n\n{}\n", markdown_table(&results.series));
     for v in &results.verdicts {
@@ -17,8 +17,8 @@ pub fn sweep_markdown(results: &SweepResults) -> String {
     text + &format!("{} trainings on {}.\n", results.runs.len(), results.environment)
 }
 
-/// Mean ± standard deviation of the training error and of the test error, in per cent: one table per family, one row per
-/// depth.
+/// Mean ± standard deviation of the training error and of the test error, in per cent: one table per family, one row
+/// per depth.
 pub fn markdown_table(series: &[Series]) -> String {
     let mut text = String::new();
     for family in [Family::Dense, Family::Conv] {
@@ -46,7 +46,7 @@ pub fn markdown_table(series: &[Series]) -> String {
     text
 }
 
-/// An error in per cent, or how many seeds diverged.
+/// An error in per cent, or the number of seeds that diverged.
 pub(crate) fn cell(point: &Point, error: Spread) -> String {
     let seeds = point.train_errors.len();
     let (mean, std) = (100.0 * error.mean, 100.0 * error.std);
@@ -57,7 +57,7 @@ pub(crate) fn cell(point: &Point, error: Spread) -> String {
     }
 }
 
-/// One row per training.
+/// A header, followed by one row per training.
 pub(crate) fn sweep_rows(results: &SweepResults) -> Vec<Vec<String>> {
     let header = [
         "family",
@@ -101,7 +101,7 @@ pub(crate) fn sweep_rows(results: &SweepResults) -> Vec<Vec<String>> {
 pub(crate) fn csv(rows: &[Vec<String>]) -> Vec<u8> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     for row in rows {
-        writer.write_record(row).expect("rows of one length, written to memory");
+        writer.write_record(row).expect("all rows have the same length, and writing to memory does not fail");
     }
-    writer.into_inner().expect("written to memory")
+    writer.into_inner().expect("writing to memory does not fail")
 }

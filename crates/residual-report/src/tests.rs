@@ -1,6 +1,6 @@
-//! Pages, folders and sentences from made-up data.
+//! Tests of pages, folders and sentences, on made-up data.
 
-use crate::{Drawn, InspectionView, Report, draw, redraw};
+use crate::{Drawn, InspectionView, Report, draw, draw_inspection, redraw};
 use residual_lab::{
     ActivationState, Activations, BlockError, BlockScale, Finding, GradientState, Gradients, Inspection, Landscape,
     LayerGradients, Lesion, LesionErrors, Measured, PathGradients, Paths, RunResult, RunSpec, RunStatus, Shattered,
@@ -82,7 +82,7 @@ fn landscape() -> Inspection {
     inspection(Measured::Landscape(Landscape { images: 64, offsets: vec![-1.0, 0.0, 1.0], losses }))
 }
 
-/// Checks that a page loads nothing, escapes every text and closes every element.
+/// Checks that a page loads nothing, escapes all text and closes every element.
 fn check(page: &str) {
     for word in [" src=", "<link", "@import", "url(", "<digits>", "& simple", "<1>"] {
         assert!(!page.contains(word), "{word}");
@@ -154,6 +154,7 @@ fn everything_is_drawn_from_the_data_alone() {
             "index.html",
         ]
     );
+    assert_eq!(draw_inspection(&gradients()).map(|drawn| drawn.content), [0, 1].map(|i| drawn[i].content.clone()));
     redraw(dir.path()).unwrap();
     assert_eq!(draw(dir.path()).unwrap(), drawn);
     for Drawn { path, content } in drawn {
@@ -196,24 +197,24 @@ fn words(inspection: &Inspection) -> Vec<String> {
 }
 
 #[test]
-fn findings_are_sentences_with_the_numbers() {
+fn findings_state_the_results_in_sentences() {
     assert_eq!(
         words(&gradients()),
         [
             "At initialisation with batch norm, the gradient norm of the blocks' first layer is 30 times that of the last in \
              plain & simple and 1.5 times in resnet8.",
             "plain & simple: towards the input, the gradient grows by a factor of 30.000 per layer with batch norm \
-             (covariance: 900.000; theory for wide layers: π/(π-1) = 1.467) and by a factor of 0.500 per layer without a \
-             norm.",
+             (covariance: 900.000; theory for wide layers: π/(π-1) = 1.467) and by a factor of 0.500 per layer without \
+             batch norm.",
             "resnet8: towards the input, the gradient grows by a factor of 1.500 per layer with batch norm and by a factor \
-             that is NaN or infinite per layer without a norm.",
+             that is NaN or infinite per layer without batch norm.",
         ]
     );
     assert_eq!(
         words(&landscape()),
         [
-            "Share of the square around the weights where the loss is below that of random guessing: 11 % in plain & simple \
-             and 100 % in resnet8.",
+            "The loss is below that of random guessing on 11 % of the square around the weights in plain & simple and 100 % \
+             in resnet8.",
             "plain & simple: the loss is 0.250 at the weights and at most 9.0 in the square (NaN or infinite at 1 point); \
              random guessing has a loss of 2.30.",
             "resnet8: the loss is 1.000 at the weights and at most 1.0 in the square; random guessing has a loss of 2.30.",
@@ -224,8 +225,8 @@ fn findings_are_sentences_with_the_numbers() {
     let states = vec![state(0, false, 1.0), state(1, false, 0.5), state(1, true, 0.25)];
     assert_eq!(
         words(&inspection(Measured::Activations(Activations { images: 64, states })))[0],
-        "Median ratio of a block's main-path norm to its input norm: 1.00 in plain & simple at initialisation and 0.25 in \
-         resnet8."
+        "The median ratio of a block's main-path norm to its input norm is 1.00 in plain & simple at initialisation and \
+         0.25 in resnet8."
     );
     let errors = |intact| LesionErrors {
         intact,
@@ -243,12 +244,12 @@ fn findings_are_sentences_with_the_numbers() {
             networks: vec![errors(0.0), errors(0.125)]
         }))),
         [
-            "Removing one block changes the error on 64 test images on average from 0.0 to 50.0 % in plain & simple and from \
-             12.5 to 50.0 % in resnet8.",
-            "plain & simple: test error 0.0 % intact; without one block 50.0 % on average and 75.0 % at most (blocks.1); \
-             without 2 of 2 blocks 90.0 %; with two blocks swapped 25.0 %.",
-            "resnet8: test error 12.5 % intact; without one block 50.0 % on average and 75.0 % at most (blocks.1); without 2 \
-             of 2 blocks 90.0 %; with two blocks swapped 25.0 %.",
+            "On average, removing one block changes the error on 64 test images from 0.0 to 50.0 % in plain & simple and \
+             from 12.5 to 50.0 % in resnet8.",
+            "plain & simple: the test error is 0.0 % intact, 50.0 % on average without one block (at most 75.0 %, without \
+             blocks.1), 90.0 % without 2 of 2 blocks and 25.0 % with two blocks swapped.",
+            "resnet8: the test error is 12.5 % intact, 50.0 % on average without one block (at most 75.0 %, without \
+             blocks.1), 90.0 % without 2 of 2 blocks and 25.0 % with two blocks swapped.",
         ]
     );
     let run = |alpha, train_error| SkipStrengthRun {
@@ -286,21 +287,22 @@ fn findings_are_sentences_with_the_numbers() {
         words(&paths([0.0; 4]))[..2],
         ["No gradient reaches the input.", "resnet8: no gradient reaches the input."]
     );
-    // A square wave of half period 64 has the autocorrelation 1 - 7k/256 at a lag k up to 64: below 1/2 from k = 19.
-    let wave = |period: usize| (0..Shattered::POINTS).map(|i| if i / period % 2 == 0 { 1.0 } else { -1.0 }).collect();
+    // At lags k up to 64, the autocorrelation of a square wave with half-period 64 is 1 - 7k/256, below 1/2 from k = 19.
+    let wave = |half_period: usize| {
+        (0..Shattered::POINTS).map(|i| if (i / half_period).is_multiple_of(2) { 1.0 } else { -1.0 }).collect()
+    };
     let derivatives = vec![vec![wave(1)], vec![wave(64)]];
     assert_eq!(
         words(&inspection(Measured::Shattered(Shattered { lines: 1, derivatives }))),
         [
-            "Correlation of the gradients at neighbouring inputs, 0.016 apart: -1.00 in plain & simple and 0.97 in resnet8.",
-            "plain & simple: the correlation of neighbours is -1.00 ± 0.00 (95 % confidence interval); it falls below 1/2 at \
-             a distance of 0.02.",
-            "resnet8: the correlation of neighbours is 0.97 ± 0.00 (95 % confidence interval); it falls below 1/2 at a \
-             distance of 0.30.",
+            "The correlation of the gradients at neighbouring inputs, 0.016 apart, is -1.00 in plain & simple and 0.97 in \
+             resnet8.",
+            "plain & simple: the correlation of neighbours is -1.00; it falls below 1/2 at a distance of 0.02.",
+            "resnet8: the correlation of neighbours is 0.97; it falls below 1/2 at a distance of 0.30.",
         ]
     );
     let constant = Shattered { lines: 1, derivatives: vec![vec![vec![0.0; Shattered::POINTS]]; 2] };
     let view = InspectionView::of(&inspection(Measured::Shattered(constant)));
-    assert_eq!(view.finding, "The gradient is constant along every line, or NaN or infinite.");
+    assert_eq!(view.finding, "Along every line, the gradient is constant, NaN or infinite.");
     assert!(!view.svg().replace(&view.finding, "").contains("NaN"));
 }

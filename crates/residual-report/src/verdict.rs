@@ -3,28 +3,27 @@
 use crate::words::percent;
 use residual_lab::{Finding, Rise, Verdict};
 
-/// The text where no verdict is possible.
-pub(crate) const NO_VERDICT: &str = "No verdict: it needs plain and residual nets at two or more depths.";
+/// The text that replaces the verdicts if there are none.
+pub(crate) const NO_VERDICT: &str = "No verdict: a verdict needs plain and residual nets at two or more depths.";
 
-/// The verdict as one paragraph: `dense nets: shown: plain nets get worse with depth, … Plain: … Residual: …`
+/// The verdict as one paragraph: `dense nets: shown. Plain nets get worse with depth; … Plain: … Residual: …`
 pub fn verdict(verdict: &Verdict) -> String {
     let (answer, reason) = finding(verdict.finding);
-    let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
-    format!("{} nets: {answer}{reason}. {}", verdict.family, detail(verdict))
+    format!("{} nets: {answer}.{reason} {}", verdict.family, detail(verdict))
 }
 
-/// The answer, and the reason if there is one.
+/// The answer, and a sentence with the reason, which begins with a space, or is empty if there is no reason.
 pub(crate) fn finding(finding: Finding) -> (&'static str, &'static str) {
     match finding {
-        Finding::Shown => ("shown", "plain nets get worse with depth, residual nets do not"),
+        Finding::Shown => ("shown", " Plain nets get worse with depth; residual nets do not."),
         Finding::ShownInPart => {
-            ("shown in part", "plain nets get worse with depth, residual nets by less than half as much")
+            ("shown in part", " Plain nets get worse with depth; residual nets get worse by less than half as much.")
         }
         Finding::NotShown => ("not shown by these data", ""),
     }
 }
 
-/// How both kinds' errors rise with depth.
+/// The rise of the error with depth, for plain and for residual nets.
 pub(crate) fn detail(verdict: &Verdict) -> String {
     let seeds = if verdict.seeds == 1 { " With one seed, the spread is unknown." } else { "" };
     format!("Plain: {}. Residual: {}.{seeds}", rise(&verdict.plain), rise(&verdict.residual))
@@ -50,15 +49,15 @@ mod tests {
     use residual_model::Family;
 
     #[test]
-    fn the_sentence_has_the_numbers() {
+    fn a_verdict_states_the_errors() {
         let plain = Rise { best_depth: 20, best: 0.01, deepest_depth: 56, deepest: 0.5, std: 0.1, significant: true };
         let residual = Rise { best_depth: 56, best: 0.002, deepest: 0.002, std: 0.0, significant: false, ..plain };
         let shown = Verdict { family: Family::Conv, finding: Finding::Shown, plain, residual, seeds: 1 };
         assert_eq!(
             verdict(&shown),
-            "conv nets: shown: plain nets get worse with depth, residual nets do not. Plain: 1.0 % at 20 layers, 50.0 % \
-             at 56 (difference 49.0 ± 10.0 points). Residual: lowest at the greatest depth, 56 layers (0.2 %). With one \
-             seed, the spread is unknown."
+            "conv nets: shown. Plain nets get worse with depth; residual nets do not. Plain: 1.0 % at 20 layers, 50.0 % at \
+             56 (difference 49.0 ± 10.0 points). Residual: lowest at the greatest depth, 56 layers (0.2 %). With one seed, \
+             the spread is unknown."
         );
     }
 }

@@ -22,7 +22,7 @@ pub(crate) fn percent(fraction: f64) -> String {
     format!("{:.1} %", 100.0 * fraction)
 }
 
-/// With a capital first letter, unless the text begins with a name such as `resnet20`.
+/// Capitalises the first letter, unless the text begins with a name such as `resnet20`.
 pub(crate) fn capital(text: &str) -> String {
     if text.split([' ', ',']).next().is_some_and(|word| word.contains(|c: char| c.is_ascii_digit() || c == '_')) {
         return text.into();
@@ -31,7 +31,7 @@ pub(crate) fn capital(text: &str) -> String {
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
-/// Names, each followed by its position where two are equal.
+/// Names, each followed by its position if it occurs more than once: `resnet20 (1)`.
 pub(crate) fn numbered(names: &[String]) -> Vec<String> {
     let label = |(i, name): (usize, &String)| match names.iter().filter(|other| *other == name).count() {
         1 => name.clone(),
@@ -40,12 +40,13 @@ pub(crate) fn numbered(names: &[String]) -> Vec<String> {
     names.iter().enumerate().map(label).collect()
 }
 
-/// The names of networks, numbered where two are equal.
+/// The names of networks, numbered as by [`numbered`].
 pub(crate) fn labels(subjects: &[SubjectInfo]) -> Vec<String> {
     numbered(&subjects.iter().map(|subject| subject.name.clone()).collect::<Vec<_>>())
 }
 
-/// `plain56 and resnet56 on digits, seed 0, trained for 10 epochs`; each with its own state where states differ.
+/// `plain56 and resnet56 on digits, seed 0, trained for 10 epochs`. If the states differ, each network is followed by
+/// its own.
 pub(crate) fn described(subjects: &[SubjectInfo]) -> String {
     let same = subjects.windows(2).all(|pair| pair[0].state() == pair[1].state());
     match subjects.first() {
@@ -62,7 +63,7 @@ mod tests {
 
     #[test]
     fn lists_and_labels_read_as_english() {
-        let words = |words: &[&str]| words.iter().map(|word| word.to_string()).collect::<Vec<_>>();
+        let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(listed(words(&["a", "b", "c"])), "a, b and c");
         assert_eq!(listed(words(&["a"])), "a");
         assert_eq!(numbered(&words(&["a", "b", "a"])), ["a (1)", "b", "a (3)"]);

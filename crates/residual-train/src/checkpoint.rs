@@ -3,13 +3,13 @@
 //! | bytes | content |
 //! |---|---|
 //! | 8 | `RESIDUAL` |
-//! | 4 | the version of the format |
+//! | 4 | the format version |
 //! | 8 | the length of the header |
-//! | | the header in CBOR: network, progress, metrics, and the length of each record |
+//! | | the header in CBOR: the network, the progress, the metrics, and the length of each record |
 //! | | Burn's records of the weights, the optimizer, the scheduler, the moving average and the best weights |
-//! | 32 | SHA-256 of everything before |
+//! | 32 | the SHA-256 checksum of all preceding bytes |
 //!
-//! Numbers are little-endian. Measured times are stored in a CSV file beside the checkpoint, so that two runs of the
+//! Numbers are little-endian. Measured times are stored in a CSV file next to the checkpoint, so that two runs with the
 //! same configuration write identical checkpoints.
 
 use crate::{Row, TrainError, progress::Progress};
@@ -32,14 +32,14 @@ pub struct Checkpoint {
     pub(crate) records: Records,
 }
 
-/// The measured times of the running epoch, or of one row of the metrics.
+/// The measured times of the current epoch, or of one row of the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Time {
     seconds: f64,
     images_per_second: f64,
 }
 
-/// Burn's records, each encoded as a file of its own.
+/// Burn's records, each encoded as a separate file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Records {
     pub(crate) model: Vec<u8>,
@@ -55,12 +55,12 @@ struct Header {
     progress: Progress,
     warm: bool,
     rows: Vec<Row>,
-    /// The length of each record, `None` where there is no record.
+    /// The length of each record in bytes, or `None` if there is no such record.
     lengths: [Option<u64>; 5],
 }
 
 impl Checkpoint {
-    /// The version of the format that this crate writes and reads.
+    /// The format version that this crate writes and reads.
     pub const VERSION: u32 = 1;
 
     /// The number of finished epochs.
@@ -73,7 +73,7 @@ impl Checkpoint {
         self.progress.iteration
     }
 
-    /// Encodes the checkpoint as a file. The times in the metrics are left out.
+    /// Encodes the checkpoint as the content of a file, without the measured times.
     ///
     /// # Errors
     /// If the header cannot be encoded.
@@ -97,14 +97,15 @@ impl Checkpoint {
         Ok(Self::seal(bytes))
     }
 
-    /// The times that [`Self::to_bytes`] leaves out: of the running epoch, then of each row.
+    /// The times that [`Self::to_bytes`] leaves out: first those of the current epoch, then those of each row.
     pub(crate) fn times(&self) -> Vec<Time> {
         let epoch = Time { seconds: self.progress.seconds, images_per_second: 0.0 };
         let row = |row: &Row| Time { seconds: row.seconds, images_per_second: row.images_per_second };
         [epoch].into_iter().chain(self.rows.iter().map(row)).collect()
     }
 
-    /// Restores the times that [`Self::times`] returned. If their number does not match the rows, all times stay 0.
+    /// Restores the times that [`Self::times`] returned. If their number does not match the number of rows, all times
+    /// stay 0.
     pub(crate) fn set_times(&mut self, times: &[Time]) {
         let Some((epoch, rows)) = times.split_first().filter(|(_, rows)| rows.len() == self.rows.len()) else { return };
         self.progress.seconds = epoch.seconds;
@@ -113,17 +114,17 @@ impl Checkpoint {
         }
     }
 
-    /// Appends the checksum to the content of a file.
+    /// Appends the checksum to the content of a checkpoint file.
     pub fn seal(mut content: Vec<u8>) -> Vec<u8> {
         let checksum = Sha256::digest(&content);
         content.extend(checksum);
         content
     }
 
-    /// Decodes what [`Self::to_bytes`] encoded.
+    /// Decodes the bytes that [`Self::to_bytes`] returned.
     ///
     /// # Errors
-    /// The problem, worded as the rest of a sentence that starts with the file's name.
+    /// If the bytes are not a valid checkpoint. The error is phrased to follow the file's name: `is not a checkpoint`.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
         let damaged = |problem: &str| format!("is damaged: {problem}");
         let mut rest = bytes.strip_prefix(MAGIC).ok_or("is not a checkpoint")?;
@@ -174,7 +175,7 @@ pub(crate) fn encode_network(network: &Network) -> Result<Vec<u8>, TrainError> {
     to_burnpack(network).map_err(|error| TrainError::Learner(error.to_string()))
 }
 
-/// Copies an encoded record into the type from which Burn decodes.
+/// Copies an encoded record into Burn's byte type, from which Burn can decode it.
 pub(crate) fn burn_bytes(bytes: &[u8]) -> Bytes {
     Bytes::from_bytes_vec(bytes.to_vec())
 }

@@ -3,7 +3,7 @@ use residual_model::BlockKind;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// Training runs side by side, finished or not.
+/// Several training runs side by side, finished or not.
 #[derive(Clone, Debug, Serialize)]
 pub struct Comparison {
     /// The runs, in the order of their directories.
@@ -15,15 +15,15 @@ pub struct Comparison {
 pub struct ComparedRun {
     /// The run directory.
     pub path: PathBuf,
-    /// The network's name, with the seed or the directory where the name does not identify the run.
+    /// The network's name. The seed or the directory is appended if the name alone does not identify the run.
     pub label: String,
     /// The dataset.
     pub data: String,
-    /// The number of the network's parameters.
+    /// The number of parameters of the network.
     pub parameters: u64,
-    /// The number of epochs measured.
+    /// The number of epochs in the metrics.
     pub epochs: usize,
-    /// The last training error of a clean pass, as a fraction.
+    /// The last training error measured by a clean pass, as a fraction.
     pub train_error: Option<f64>,
     /// The last test error, as a fraction.
     pub test_error: Option<f64>,
@@ -45,7 +45,7 @@ impl Comparison {
     /// Reads run directories.
     ///
     /// # Errors
-    /// If a directory holds no run, or its files are invalid.
+    /// If a directory does not hold a run, or its files are invalid.
     pub fn read<P: AsRef<Path>>(directories: &[P]) -> Result<Self, TrainError> {
         let mut runs = Vec::new();
         let mut configs = Vec::new();
@@ -73,7 +73,7 @@ impl Comparison {
 }
 
 impl ComparedRun {
-    /// Reads a run. Its label is the network's name.
+    /// Reads a run and labels it with the network's name.
     fn read(path: &Path, run: &RunDir, config: &TrainConfig) -> Result<Self, TrainError> {
         let rows = run.metrics()?;
         let of = |split| rows.iter().filter(move |row| row.split == split);

@@ -12,40 +12,41 @@ pub struct TrainConfig {
     pub version: u32,
     /// The network and its initialisation.
     pub network: NetworkConfig,
-    /// The weights to start from instead of initial weights. The caller loads them and passes the network to
+    /// The weights to start from, instead of newly initialised ones. The caller loads them and passes the network to
     /// [`Training::with_network`](crate::Training::with_network).
     pub start: Option<Start>,
-    /// Parts that are not trained. Their batch norms keep their running statistics.
+    /// The parts of the network that are not trained. Their batch norms do not update their running statistics.
     pub freeze: Vec<Part>,
     /// The dataset.
     pub data: DataConfig,
-    /// Random changes to the training images.
+    /// The random augmentation of the training images.
     #[serde(default)]
     pub augmentation: Augmentation,
-    /// Passes over the training set.
+    /// The number of passes over the training set.
     pub epochs: usize,
-    /// The number of optimizer steps after which the run ends, if that is before the end of its last epoch.
+    /// The maximum number of optimizer steps. The run ends after this many steps even if epochs are left.
     #[serde(default)]
     pub iterations: Option<usize>,
-    /// Samples per batch; the last batch of an epoch may be smaller.
+    /// The number of samples per batch. The last batch of an epoch may be smaller.
     pub batch_size: usize,
-    /// Batches per optimizer step. Their gradients are averaged over all their samples.
+    /// The number of batches per optimizer step. The gradient of a step is the mean over all samples in its batches.
     #[serde(default = "one")]
     pub accumulate: usize,
-    /// The seed of the order of samples and of their augmentation.
+    /// The seed for the order of the samples, their augmentation, and stochastic depth.
     pub seed: u64,
     /// The optimizer.
     pub optimizer: Optimizer,
-    /// The learning rate.
+    /// The learning-rate schedule.
     pub schedule: Schedule,
-    /// When training and test error are measured.
+    /// When the training error and the test error are measured.
     pub evaluate: Evaluate,
     /// What to do when the loss becomes NaN or infinite.
     #[serde(default)]
     pub on_nan: OnNan,
-    /// Stops when the test loss has not improved for this many epochs.
+    /// Ends the run early once the test loss has not improved for this many epochs.
     pub patience: Option<usize>,
-    /// The decay of an exponential moving average of the weights. If set, the averaged weights are evaluated and saved.
+    /// The decay of an exponential moving average of the weights. If it is set, the averaged weights are evaluated and
+    /// saved.
     #[serde(default)]
     pub ema: Option<f64>,
 }
@@ -54,8 +55,8 @@ fn one() -> usize {
     1
 }
 
-/// Stochastic gradient descent: `v ← momentum · v + (g + weight_decay · w)`, `w ← w - lr · v`, or with Nesterov
-/// momentum `w ← w - lr · (g + weight_decay · w + momentum · v)`. Momentum is not dampened, as in the paper's Caffe and
+/// Stochastic gradient descent: `v ← momentum · v + (g + weight_decay · w)`, then `w ← w - lr · v`, or with Nesterov
+/// momentum `w ← w - lr · (g + weight_decay · w + momentum · v)`. There is no dampening, as in Caffe and, by default,
 /// in PyTorch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -65,16 +66,16 @@ pub struct Optimizer {
     /// Whether to use Nesterov momentum (Sutskever et al. 2013).
     #[serde(default)]
     pub nesterov: bool,
-    /// The maximum norm of the gradient of all parameters together; a larger gradient is scaled down to it (Pascanu et
-    /// al. 2013).
+    /// The maximum norm of the gradient over all parameters. A gradient with a larger norm is scaled down to this norm
+    /// (Pascanu et al. 2013).
     #[serde(default)]
     pub clip: Option<f64>,
     /// The weight decay.
     pub weight_decay: f64,
-    /// Whether weight decay also applies to norms and biases, as in the paper.
+    /// Whether weight decay also applies to the parameters of norms and to biases, as in He et al. 2015.
     pub decay_all: bool,
-    /// Parts with their own learning rates, as factors of the schedule's rate. If a part occurs more than once, its
-    /// last factor applies.
+    /// Parts with their own learning rates. Each factor multiplies the schedule's rate. If a part occurs more than
+    /// once, its last factor applies.
     pub rates: Vec<(Part, f64)>,
 }
 
@@ -85,7 +86,7 @@ impl Default for Optimizer {
     }
 }
 
-/// When the training and the test set are evaluated by a clean pass.
+/// When the training set and the test set are evaluated with a clean pass.
 #[derive(
     Clone,
     Copy,
@@ -145,26 +146,29 @@ fn unknown_on_nan(name: &str) -> TrainError {
     TrainError::unknown::<OnNan>("action on NaN", name)
 }
 
-/// The weights to start from, to be loaded by the caller.
+/// The weights to start from. The caller loads them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Start {
-    /// A file of weights, or the directory of a finished run.
+    /// A weights file, or the directory of a finished run.
     pub weights: Option<PathBuf>,
     /// The name of published weights, if `weights` is not set.
     pub pretrained: Option<String>,
-    /// Whether the network keeps the head it was initialised with.
+    /// Whether the network keeps its initial head instead of loading the head from the weights.
     pub ignore_head: bool,
-    /// A file with rules that rename the tensors of the weights.
+    /// A file with rules for renaming the tensors in the weights file.
     pub name_map: Option<PathBuf>,
 }
 
 impl TrainConfig {
-    /// The version of the format that this crate writes and reads.
+    /// The format version that this crate writes and reads.
     pub const VERSION: u32 = 2;
 
-    /// Ten epochs in batches of 64, SGD with cosine decay from 0.05, seed 0. The network has its default settings,
-    /// except that convolutional networks on 8x8 images have a width of 8.
+    /// Ten epochs in batches of 64, SGD with a cosine decay of the learning rate from 0.05, and seed 0.
+    ///
+    /// The network has its default settings, with one exception: networks for small images have a width of 8 if the
+    /// images are at most 8 pixels high. For these networks, the images of a dataset folder are cropped to 32x32 pixels
+    /// by default.
     ///
     /// # Errors
     /// If there is no such network, or the dataset's directory cannot be used.
@@ -219,12 +223,13 @@ impl TrainConfig {
     /// Parses a configuration from JSON without validating its settings.
     ///
     /// # Errors
-    /// The problem, worded as the rest of a sentence that starts with the file's name.
+    /// If `json` is not a configuration of this version. The error is phrased to follow the file's name: `is not
+    /// usable`.
     pub fn parse(json: &str) -> Result<Self, String> {
         let unusable = |error: serde_json::Error| format!("is not usable: {error}");
         let value: serde_json::Value = serde_json::from_str(json).map_err(unusable)?;
         match value.get("version").and_then(serde_json::Value::as_u64) {
-            // Parsed again from the text, so that errors name a line and column.
+            // The text is parsed again, because errors from `value` would not name a line and a column.
             Some(version) if version == u64::from(Self::VERSION) => serde_json::from_str(json).map_err(unusable),
             Some(version) => {
                 Err(format!("is a configuration of version {version}; this program reads version {}", Self::VERSION))
@@ -239,7 +244,7 @@ impl TrainConfig {
         self
     }
 
-    /// Sets the seed of the initial weights and of the order of samples.
+    /// Sets the seed of the initial weights and [`Self::seed`].
     pub fn with_seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         let init = InitConfig { seed, ..self.network.init };
@@ -253,7 +258,7 @@ impl TrainConfig {
         self
     }
 
-    /// Sets the learning rate.
+    /// Sets the learning-rate schedule.
     pub fn with_schedule(mut self, schedule: Schedule) -> Self {
         self.schedule = schedule;
         self
@@ -262,7 +267,7 @@ impl TrainConfig {
     /// Checks that a run with these settings can start.
     ///
     /// # Errors
-    /// The first invalid setting, with its allowed values.
+    /// If a setting is invalid. The error names the first invalid setting and its allowed values.
     pub fn validate(&self) -> Result<(), TrainError> {
         self.network.validate()?;
         at_least_one("epochs", self.epochs)?;
@@ -283,7 +288,7 @@ impl TrainConfig {
         if let Some(patience) = self.patience {
             at_least_one("patience", patience)?;
             if self.evaluate == Evaluate::AtEnd {
-                return Err(TrainError::Conflict("patience needs an evaluation after every epoch".into()));
+                return Err(TrainError::Conflict("patience requires an evaluation after every epoch".into()));
             }
         }
         within("the learning rate", self.schedule.lr, "a positive number", |x| x > 0.0)?;
@@ -327,7 +332,7 @@ impl TrainConfig {
         self.iterations.map_or(all, |iterations| iterations.min(all))
     }
 
-    /// Builds the network on a device. It can be trained if the device has autodiff.
+    /// Builds the network on a device. The network can be trained if autodiff is enabled on the device.
     ///
     /// # Panics
     /// If [`Self::validate`] fails.
@@ -390,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_the_words_of_the_json() {
+    fn names_match_their_json() {
         for &evaluate in <Evaluate as strum::VariantArray>::VARIANTS {
             assert_eq!(serde_json::to_string(&evaluate).unwrap(), format!("\"{evaluate}\""));
             assert_eq!(evaluate.to_string().parse::<Evaluate>().unwrap(), evaluate);

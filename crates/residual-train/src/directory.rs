@@ -33,10 +33,11 @@ use std::{
 /// | `preprocessing.json` | the preprocessing that turns an image file into an input of the network |
 /// | `classes.json` | the names of the classes, if the dataset has them |
 /// | `checkpoint/` | the two newest [`Checkpoint`]s, each with a file of measured times |
-/// | `.lock` | locked by the process that trains |
+/// | `.lock` | a lock file, locked by the process that is training |
 ///
-/// Files appear by rename, so each is either complete or missing. On a given instruction set, the bytes of weights and
-/// checkpoints depend only on the configuration; measured times are in separate files.
+/// Each file is written under a temporary name and then renamed, so it is either complete or missing. On a given
+/// instruction set, the bytes of weights and checkpoints depend only on the configuration. Measured times are in
+/// separate files.
 #[derive(Clone, Debug)]
 pub struct RunDir {
     path: PathBuf,
@@ -74,13 +75,13 @@ const LOCK: &str = ".lock";
 /// The extension of the file with a checkpoint's measured times.
 const TIMES: &str = "times.csv";
 
-/// The number of checkpoints to keep.
+/// The number of checkpoints that are kept.
 const KEPT: usize = 2;
 
 impl RunDir {
     /// Creates the directory of a new run and writes its configuration and environment.
     ///
-    /// With `force`, a run that is already in the directory is removed, finished or not.
+    /// With `force`, a run that is already in the directory is removed first, whether it is finished or not.
     ///
     /// # Errors
     /// If the directory holds a run and `force` is not set, if it holds anything else, or if it cannot be written.
@@ -98,18 +99,18 @@ impl RunDir {
         let run = run.locked()?;
         // Another process may have created a run before this one held the lock.
         run.check_vacant(force)?;
-        // The environment is removed last: a directory with nothing else counts as empty.
+        // The environment is removed last, because a directory that contains nothing else counts as empty.
         let names =
             [SUMMARY, MODEL, BEST, METRICS, CHECKPOINT, PREPROCESSING, CLASSES, "train", "valid", CONFIG, ENVIRONMENT];
         names.iter().try_for_each(|name| files::remove(&run.file(name)))?;
-        // The configuration is written last: with it, the directory counts as a run.
+        // The configuration is written last, because a directory that contains it counts as a run.
         files::write_json(&run.file(ENVIRONMENT), environment)?;
         files::write_json(&run.file(CONFIG), config)?;
         Ok(run)
     }
 
-    /// Locks the directory against other processes that would train in it. The lock is released when the last clone of
-    /// the result is dropped. On a file system without locks, nothing is locked.
+    /// Locks the directory, so that no other process can train in it. The lock is released when the last clone of the
+    /// returned value is dropped. On a file system without support for locks, this does nothing.
     ///
     /// # Errors
     /// If another process holds the lock, or the lock file cannot be created.
@@ -134,11 +135,11 @@ impl RunDir {
         Ok(self)
     }
 
-    /// Fails unless the directory is empty, or holds a run that may be removed.
+    /// Fails unless the directory is empty, or holds a run and `force` is set.
     fn check_vacant(&self, force: bool) -> Result<(), TrainError> {
         let io = |source| TrainError::Io { action: "read", path: self.path.clone(), source };
         let entries = fs::read_dir(&self.path).map_err(io)?;
-        // A process that is killed while it creates a run leaves only such files.
+        // If a process is killed while it creates a run, only these files are left.
         let is_leftover =
             |path: PathBuf| is_unfinished(&path) || [LOCK, ENVIRONMENT].iter().any(|name| path.ends_with(name));
         if entries.flatten().all(|entry| is_leftover(entry.path())) {
@@ -154,7 +155,7 @@ impl RunDir {
         Err(TrainError::Occupied { path: self.path.clone(), finished: self.is_finished() })
     }
 
-    /// Whether the directory was created by [`RunDir::create`], so that `force` may empty it.
+    /// Whether the directory was created by [`RunDir::create`]. Only such a directory may be emptied with `force`.
     fn is_run(&self) -> bool {
         let config: Result<serde_json::Value, TrainError> = files::read_json(&self.file(CONFIG));
         config.is_ok_and(|config| config["version"].is_u64() && config["network"].is_object())
@@ -164,7 +165,7 @@ impl RunDir {
     /// Opens the directory of a run.
     ///
     /// # Errors
-    /// If it holds no run.
+    /// If the directory does not hold a run.
     pub fn open(path: &Path) -> Result<Self, TrainError> {
         let run = Self { path: path.into(), lock: None };
         if !run.file(CONFIG).is_file() {
@@ -194,12 +195,12 @@ impl RunDir {
         files::read_json(&self.file(ENVIRONMENT))
     }
 
-    /// How the run ended the last time. `None` if it has not ended, or was killed.
+    /// How the run last ended. `None` if it is still running or was killed.
     pub fn status(&self) -> Option<Status> {
         self.summary().ok().map(|summary| summary.status)
     }
 
-    /// Whether the run has reached its end.
+    /// Whether the run is finished: it has reached its last epoch or has stopped early.
     pub fn is_finished(&self) -> bool {
         matches!(self.status(), Some(Status::Finished | Status::StoppedEarly))
     }
@@ -216,7 +217,7 @@ impl RunDir {
     /// The path of the final weights.
     ///
     /// # Errors
-    /// If the run has not reached its end.
+    /// If the run is not finished.
     pub fn model(&self) -> Result<PathBuf, TrainError> {
         let path = self.file(MODEL);
         if path.is_file() {
@@ -229,9 +230,9 @@ impl RunDir {
     /// The network with its final weights, in inference mode.
     ///
     /// # Errors
-    /// If the weights are missing, damaged or those of another network.
+    /// If the weights are missing or damaged, or belong to another network.
     pub fn network(&self, device: &Device) -> Result<Network, TrainError> {
-        // Files of earlier versions contain parameter ids, which are the same for every run of a network.
+        // Files written by earlier versions contain parameter ids that are the same in every run of a network.
         load(self.config()?.init(&device.clone().inner()), &self.file(MODEL)).map(ids::assign_unique)
     }
 
@@ -260,15 +261,16 @@ impl RunDir {
     }
 
     /// Reads the newest checkpoint. Returns `None` if there is none yet. With `older`, checkpoints that cannot be used
-    /// are skipped for older ones.
+    /// are skipped, and the newest usable one is read.
     ///
     /// # Errors
-    /// If the checkpoint is damaged or belongs to another network. The error names the file.
+    /// If the newest checkpoint is damaged or belongs to another network; with `older`, if this holds for all
+    /// checkpoints. The error names the file.
     pub fn latest(&self, device: &Device, older: bool) -> Result<Option<Checkpoint>, TrainError> {
         self.newest(usize::MAX, device, older)
     }
 
-    /// Reads the newest usable checkpoint with fewer iterations.
+    /// Reads the newest usable checkpoint with fewer than `iteration` iterations.
     pub(crate) fn before(&self, iteration: usize, device: &Device) -> Result<Option<Checkpoint>, TrainError> {
         self.newest(iteration, device, true).or(Ok(None))
     }
@@ -299,9 +301,9 @@ impl RunDir {
         let config = self.config()?;
         if checkpoint.network != config.network {
             let (name, own) = (checkpoint.network.name(), config.network.name());
-            return Err(TrainError::bad_file(path, format!("belongs to another network: a {name}, not this {own}")));
+            return Err(TrainError::bad_file(path, format!("belongs to another network: {name}, not {own}")));
         }
-        // All records are decoded here, so that the training loop can rely on them.
+        // All records are decoded here, so that the training loop can decode them without errors.
         let records = &checkpoint.records;
         let network = config.init(&device.clone().autodiff());
         let read = |bytes: &[u8]| ModuleRecord::from_bytes(burn_bytes(bytes));
@@ -340,7 +342,7 @@ impl RunDir {
     pub(crate) fn write_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
         let directory = self.file(CHECKPOINT);
         files::create_dir(&directory)?;
-        // The best weights are written first: a run resumed from this checkpoint may not evaluate again.
+        // The best weights are written first, because a run resumed from this checkpoint may not evaluate again.
         if let Some(best) = &checkpoint.records.best {
             files::write(&self.file(BEST), best)?;
         }
@@ -353,7 +355,7 @@ impl RunDir {
             return Err(error);
         }
         self.write_metrics(&checkpoint.rows)?;
-        // Checkpoints of later iterations were written before a rewind.
+        // Checkpoints with more iterations were written before a rewind and are obsolete.
         let (later, earlier): (Vec<_>, Vec<_>) = self.checkpoints().into_iter().partition(|(i, _)| *i > own);
         for (_, path) in later.iter().chain(earlier.iter().skip(KEPT)) {
             let _ = fs::remove_file(path);
@@ -366,7 +368,7 @@ impl RunDir {
         metrics::write(&self.file(METRICS), rows)
     }
 
-    /// Writes the metrics and the summary, and the weights if the run has reached its end.
+    /// Writes the metrics and the summary and, if the run is finished, the weights.
     pub(crate) fn finish(
         &self,
         outcome: &Outcome,
@@ -415,7 +417,7 @@ fn load<M: Module>(module: M, path: &Path) -> Result<M, TrainError> {
 }
 
 fn unusable(path: &Path, error: &dyn std::error::Error) -> TrainError {
-    TrainError::bad_file(path, format!("is damaged or not a checkpoint: {}", one_line(&error.to_string())))
+    TrainError::bad_file(path, format!("is damaged or has the wrong format: {}", one_line(&error.to_string())))
 }
 
 fn one_line(text: &str) -> String {

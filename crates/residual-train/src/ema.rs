@@ -7,7 +7,8 @@ use burn::{
 use residual_model::Network;
 
 /// An exponential moving average of a network's weights and running statistics: `e ← d · e + (1 - d) · w` after every
-/// step, with `d = min(decay, (1 + t) / (10 + t))` at step t, so that the initial weights are forgotten quickly.
+/// step, with `d = min(decay, (1 + t) / (10 + t))` at step t. Early steps have a small d, so the average quickly
+/// forgets the initial weights.
 pub(crate) struct Ema {
     network: Network,
     decay: f64,
@@ -15,7 +16,7 @@ pub(crate) struct Ema {
 }
 
 impl Ema {
-    /// Starts with the weights of the network.
+    /// Starts the average at the weights of the network.
     pub(crate) fn new(config: &TrainConfig, network: &Network, decay: f64) -> Self {
         let average = config.init(&network.devices()[0].clone().inner());
         let mut ema = Self { network: average, decay, step: 0 };
@@ -23,14 +24,14 @@ impl Ema {
         ema
     }
 
-    /// Adds the weights after a step to the average.
+    /// Updates the average with the weights after a step.
     pub(crate) fn update(&mut self, network: &Network) {
         let t = self.step as f64;
         self.step += 1;
         self.lerp(network, self.decay.min((1.0 + t) / (10.0 + t)));
     }
 
-    /// `e ← d · e + (1 - d) · w`, for one decay d.
+    /// `e ← d · e + (1 - d) · w`, with the decay d.
     fn lerp(&mut self, network: &Network, decay: f64) {
         let mut tensors = TensorCollector(Vec::new());
         network.visit(&mut tensors);
@@ -47,7 +48,7 @@ impl Ema {
         self.network
     }
 
-    /// Resumes from a record of the average after `step` steps.
+    /// Restores the average from the record written after `step` steps.
     pub(crate) fn restore(&mut self, record: ModuleRecord, step: usize) {
         self.network = self.network.clone().load_record(record);
         self.step = step;
@@ -63,7 +64,7 @@ impl ModuleVisitor for TensorCollector {
     }
 }
 
-/// Interpolates between the tensors of a module and those of another.
+/// Interpolates between the tensors of two modules.
 struct Lerp {
     other: std::vec::IntoIter<Tensor<1>>,
     decay: f64,
@@ -71,7 +72,7 @@ struct Lerp {
 
 impl ModuleMapper for Lerp {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let other = self.other.next().expect("networks of one configuration");
+        let other = self.other.next().expect("both networks have the same parameters");
         param.map(|value| {
             let other = other.reshape(value.dims());
             value.mul_scalar(self.decay) + other.mul_scalar(1.0 - self.decay)

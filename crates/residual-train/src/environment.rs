@@ -26,7 +26,7 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// This machine, with the device of a backend.
+    /// Describes this machine and a device of a backend.
     pub fn here(backend: Backend, hardware: &Hardware) -> Self {
         Self {
             residual: env!("CARGO_PKG_VERSION").into(),
@@ -42,7 +42,7 @@ impl Environment {
 }
 
 impl fmt::Display for Environment {
-    /// Such as `flex (AMD EPYC 7763, 2 cores, linux x86_64)`. On a GPU backend, the GPU's name replaces the
+    /// For example, `flex (AMD EPYC 7763, 2 cores, linux x86_64)`. On a GPU backend, the GPU's name replaces the
     /// processor's.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { backend, device, processor, cores, system, .. } = self;
@@ -54,12 +54,12 @@ impl fmt::Display for Environment {
     }
 }
 
-/// The kernels of runs that were recorded before this field existed.
+/// The kernels used by runs that were recorded before the field `kernels` existed.
 fn reference() -> Kernels {
     Kernels::Reference
 }
 
-/// The model name of the first processor. Only Linux reports it.
+/// The model name of the first processor. `None` except on Linux.
 fn processor() -> Option<String> {
     let info = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = info.lines().find(|line| line.starts_with("model name"))?;

@@ -21,27 +21,27 @@ pub enum TrainError {
         /// The given value.
         value: String,
     },
-    /// A name that is not in the list of known names.
+    /// A name is unknown.
     #[error("unknown {kind} `{name}`; expected {expected}")]
     Unknown {
-        /// What the name stands for, such as a recipe.
+        /// The kind of name, such as `recipe`.
         kind: &'static str,
         /// The given name.
         name: String,
         /// The known names.
         expected: String,
     },
-    /// Settings that contradict each other or the network.
+    /// Settings contradict each other or the network.
     #[error("{0}")]
     Conflict(String),
     /// The network's scores for a sample are NaN or infinite.
-    #[error("the network's scores for sample {sample} are not finite; are the weights and the normalisation right?")]
+    #[error("the network's scores for sample {sample} are NaN or infinite; check the weights and the normalisation")]
     Scores {
         /// The index of the sample, from 0.
         sample: usize,
     },
-    /// The network does not match the data.
-    #[error("the network does not match the data: {0}")]
+    /// The network does not match the dataset.
+    #[error("the network does not match the dataset: {0}")]
     Mismatch(String),
     /// The loss is NaN or infinite.
     #[error(
@@ -62,7 +62,7 @@ pub enum TrainError {
     /// An error from Burn.
     #[error("{0}")]
     Learner(String),
-    /// A file or directory that cannot be read or written.
+    /// A file or directory cannot be read or written.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
         /// The operation that failed, as a verb.
@@ -72,7 +72,7 @@ pub enum TrainError {
         /// The error from the operating system.
         source: std::io::Error,
     },
-    /// A directory for a new run that already holds one.
+    /// The directory for a new run already holds a run.
     #[error("{} holds {} training run; choose another directory", path.display(), if *.finished { "a finished" } else { "an unfinished" })]
     Occupied {
         /// The directory.
@@ -80,12 +80,12 @@ pub enum TrainError {
         /// Whether the run in it is finished.
         finished: bool,
     },
-    /// A file or directory with unexpected content.
+    /// A file or directory has unexpected content.
     #[error("{} {reason}", path.display())]
     BadFile {
         /// The file or directory.
         path: PathBuf,
-        /// The problem, worded as the rest of a sentence that starts with the path.
+        /// The problem, phrased to follow the path, such as `is missing`.
         reason: String,
     },
 }
@@ -112,10 +112,10 @@ impl TrainError {
         Self::Unknown { kind, name: name.into(), expected }
     }
 
-    /// Fails if the data have more classes than the network.
+    /// Fails if the dataset has more classes than the network.
     pub(crate) fn check_classes(data: usize, network: usize) -> Result<(), Self> {
         if data > network {
-            return Err(Self::Mismatch(format!("the data have {data} classes, the network only {network}")));
+            return Err(Self::Mismatch(format!("the dataset has {data} classes, but the network has only {network}")));
         }
         Ok(())
     }

@@ -19,8 +19,8 @@ pub struct Evaluation {
     pub samples: usize,
 }
 
-/// Evaluates a network by a clean pass over all samples in inference mode: batch norms use their running statistics
-/// and do not update them.
+/// Evaluates a network with a clean pass: it reads all samples in inference mode, where batch norms use their running
+/// statistics and do not update them.
 ///
 /// # Errors
 /// If a sample cannot be read.
@@ -37,13 +37,13 @@ pub fn evaluate(
     }
 }
 
-/// A loader that reads the samples in order, on all cores and ahead of time.
+/// A loader that prefetches the samples in order, using all cores.
 fn prefetching_loader(source: &Arc<dyn Source>, batch_size: usize, device: &Device) -> Loader {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Loader::new(source.clone(), batch_size, device).with_workers(cores).with_prefetch(2)
 }
 
-/// The metrics of each batch of a loader, in inference mode.
+/// Measures each batch of a loader in inference mode.
 pub(crate) fn measure_batches(
     network: &Network,
     loader: &Loader,
@@ -51,7 +51,7 @@ pub(crate) fn measure_batches(
     loader.batches().map(move |batch| Ok(measure_batch(network, batch?)))
 }
 
-/// The metrics of a batch, in inference mode.
+/// Measures a batch in inference mode.
 pub(crate) fn measure_batch(network: &Network, batch: Batch) -> PendingMetrics {
     let logits = network.forward(batch.images);
     PendingMetrics::new(cross_entropy(&logits, &batch.labels), logits, batch.labels)
@@ -60,7 +60,7 @@ pub(crate) fn measure_batch(network: &Network, batch: Batch) -> PendingMetrics {
 /// The number of batches whose metrics are read from the device at once. On a GPU, a read waits for all queued work.
 pub(crate) const READ_EVERY: usize = 10;
 
-/// Sums up the metrics of all batches. Fails with [`TrainError::Stopped`] once the flag is set.
+/// Combines the metrics of all batches. Fails with [`TrainError::Stopped`] once the flag is set.
 pub(crate) fn measure_all(
     batches: impl Iterator<Item = Result<PendingMetrics, TrainError>>,
     stop: &StopFlag,
@@ -86,19 +86,20 @@ pub(crate) fn measure_all(
 pub struct Predictions {
     /// Mean cross-entropy, in nats.
     pub loss: f64,
-    /// For each sample, the class with the highest score; of equal scores, the lower class.
+    /// For each sample, the class with the highest score. Ties go to the lowest class.
     pub predicted: Vec<usize>,
     /// For each sample, the true class.
     pub labels: Vec<usize>,
-    /// For each sample, the number of classes ranked above the true class. Of equal scores, the lower class ranks
-    /// first.
+    /// For each sample, the number of classes ranked above the true class. Classes with equal scores are ranked in
+    /// ascending order of their numbers.
     pub rank: Vec<usize>,
     /// The number of classes of the network.
     pub classes: usize,
 }
 
 impl Predictions {
-    /// The fraction of samples whose true class is not among the k highest scores. `top_k_error(1)` is the error.
+    /// The fraction of samples whose true class is not among the k classes with the highest scores. `top_k_error(1)` is
+    /// the error.
     pub fn top_k_error(&self, k: usize) -> f64 {
         let wrong = self.rank.iter().filter(|&&rank| rank >= k).count();
         wrong as f64 / self.rank.len().max(1) as f64
@@ -209,7 +210,7 @@ pub(crate) fn read_pending(pending: &mut Vec<PendingMetrics>) -> Vec<BatchMetric
     samples.into_iter().map(|samples| BatchMetrics { loss: value(), errors: value(), samples }).collect()
 }
 
-/// Loss and errors, summed over samples.
+/// The loss and the number of errors, summed over samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct MetricSums {
     pub(crate) loss: f64,

@@ -1,9 +1,9 @@
 use crate::Row;
 
-/// Progress of a training run, reported to the observer.
+/// The progress of a training run, as reported to its observer.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
-    /// Some batches of an epoch are done.
+    /// More batches of the current epoch are done.
     Step {
         /// The epoch, from 1.
         epoch: usize,
@@ -14,7 +14,7 @@ pub enum Event<'a> {
         /// The loss of the last batch.
         loss: f32,
     },
-    /// An epoch is done. Holds all rows of metrics so far.
+    /// An epoch is done. The slice holds all rows of metrics so far.
     Epoch(&'a [Row]),
     /// The run diverged and was rewound to a checkpoint.
     Rewind {

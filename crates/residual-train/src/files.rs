@@ -1,4 +1,4 @@
-//! Reading and writing files. A file appears under its name only once it is complete.
+//! Reads and writes files. A new file appears under its name only once it is complete.
 
 use crate::TrainError;
 use residual_fetch::write_atomic;
@@ -14,7 +14,7 @@ pub fn write(path: &Path, content: &[u8]) -> Result<(), TrainError> {
     write_atomic(path, content).map_err(|source| TrainError::Io { action: "write", path: path.into(), source })
 }
 
-/// Writes a value as indented JSON, like [`write()`].
+/// Writes a value as indented JSON. The file is replaced atomically, as by [`write()`].
 ///
 /// # Errors
 /// If the value cannot be encoded, or the file cannot be written.
@@ -28,7 +28,7 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), TrainError
 /// Reads a value from a JSON file.
 ///
 /// # Errors
-/// If the file cannot be read, or does not contain such a value.
+/// If the file cannot be read, or is not the JSON of a `T`.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, TrainError> {
     let text =
         fs::read_to_string(path).map_err(|source| TrainError::Io { action: "read", path: path.into(), source })?;

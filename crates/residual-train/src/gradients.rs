@@ -23,7 +23,7 @@ impl GradientAccumulator {
     }
 
     /// Adds the mean gradient of a batch of `samples` samples. After `count` batches, or after the `last` batch of an
-    /// epoch, returns the mean over all samples and starts again.
+    /// epoch, returns the mean over all samples added and resets the accumulator.
     pub(crate) fn add(
         &mut self,
         network: &Network,
@@ -51,8 +51,8 @@ impl GradientAccumulator {
     }
 }
 
-/// Scales the gradient g of all parameters together down to a norm of at most `max_norm`:
-/// `g · min(1, max_norm / (‖g‖ + 1e-6))`, as in PyTorch. Does not wait for the device.
+/// Scales the gradient g down to a norm of at most `max_norm`: `g · min(1, max_norm / (‖g‖ + 1e-6))`, as in PyTorch.
+/// The norm is taken over all parameters. The function does not wait for the device.
 pub(crate) fn clip(network: &Network, gradients: GradientsParams, max_norm: f64) -> GradientsParams {
     let mut squares = Vec::new();
     let gradients = map(network, gradients, |gradient| {
@@ -74,7 +74,7 @@ fn map(network: &Network, gradients: GradientsParams, f: impl FnMut(Tensor<1>) -
     mapper.gradients
 }
 
-/// Applies a function to the two gradients of each parameter, flattened.
+/// Combines two sets of gradients: applies a function to the two gradients of each parameter, flattened.
 fn zip(
     network: &Network,
     gradients: GradientsParams,
@@ -87,7 +87,9 @@ fn zip(
         gradient
     });
     let mut others = others.into_iter();
-    map(network, gradients, |gradient| f(gradient, others.next().expect("gradients of the same parameters")))
+    map(network, gradients, |gradient| {
+        f(gradient, others.next().expect("both sets have gradients of the same parameters"))
+    })
 }
 
 struct GradientMapper<F> {

@@ -1,9 +1,9 @@
 //! Parameter ids during a training run.
 //!
 //! Burn gives every parameter a random id and uses it as the key of the parameter's optimizer state. A training run
-//! replaces the ids by hashes of the parameters' paths. The bytes of a checkpoint are then a function of the
-//! configuration, and any process can match the optimizer state in it to the parameters. When the network leaves the
-//! run, its parameters get new unique ids, so that it can be used in a module together with other networks.
+//! replaces each id with a hash of the parameter's path. The bytes of a checkpoint then depend only on the
+//! configuration, and any process can match the optimizer state in it to the parameters. At the end of the run, the
+//! parameters get new unique ids, so that the network can be used in one module together with other networks.
 
 use burn::{
     module::{Module, ModuleMapper, Param, ParamGroup, ParamId},
@@ -61,13 +61,13 @@ impl ModuleMapper for IdAssigner {
     }
 }
 
-/// Rewrites the record of a module whose field `network` has path ids: running statistics, whose ids the module does
-/// not expose, get path ids too.
+/// Rewrites the record of a module whose field `network` was passed to [`assign_by_path`]. That function cannot set the
+/// ids of running statistics, because the module does not expose them. Here they get the hashes of their paths, too.
 pub(crate) fn canonical_module(record: Bytes) -> Result<Vec<u8>, Error> {
     canonical(record, |name, _| Some(hash(name.strip_prefix("network.").unwrap_or(name)).val()))
 }
 
-/// Rewrites the record of an optimizer with its tensors in the order of their names.
+/// Rewrites the record of an optimizer with its tensors sorted by name.
 pub(crate) fn canonical_optimizer(record: Bytes) -> Result<Vec<u8>, Error> {
     canonical(record, |_, id| id)
 }

@@ -1,4 +1,4 @@
-//! Every implementation of a burn-train trait, and the only use of its types. They change between versions of Burn.
+//! The only module that implements burn-train's traits and uses its types, which change between versions of Burn.
 
 use crate::{
     TrainError,
@@ -23,7 +23,7 @@ use residual_data::{Batch, Loader};
 use residual_model::Network;
 use std::{cell::RefCell, path::PathBuf, rc::Rc, sync::Arc};
 
-/// Burn's learner: the network with its optimizer and its schedulers.
+/// Burn's learner: the network, its optimizer and its learning-rate schedulers.
 pub(crate) type Learner = burn::train::Learner<Classifier>;
 
 /// The parts of a run that Burn passes to a training strategy, such as the checkpointers.
@@ -31,7 +31,7 @@ pub(crate) type Components = TrainingComponents<Classifier>;
 
 type Processor = SupervisedTrainingEventProcessor<Classifier>;
 
-/// A training loop, which Burn's `SupervisedTraining` calls once.
+/// A training loop. Burn's `SupervisedTraining` calls it once.
 pub(crate) trait RunLoop {
     /// Trains to the end of the run.
     fn run(
@@ -43,8 +43,8 @@ pub(crate) trait RunLoop {
     );
 }
 
-/// Runs a training loop in Burn's `SupervisedTraining`. Returns the network in inference mode, and Burn's error if there
-/// is one.
+/// Runs a training loop in Burn's `SupervisedTraining`. Returns the network in inference mode and the error from Burn,
+/// if any.
 pub(crate) fn launch<L: RunLoop + 'static>(
     training_loop: Rc<RefCell<L>>,
     learner: Learner,
@@ -52,7 +52,6 @@ pub(crate) fn launch<L: RunLoop + 'static>(
     senders: SinkSenders,
 ) -> (Network, Option<TrainError>) {
     let SinkSenders { model, optimizer, scheduler } = senders;
-    #[expect(clippy::arc_with_non_send_sync, reason = "Burn takes a strategy in an Arc, and calls it on this thread")]
     let strategy = Arc::new(Strategy(training_loop));
     let training = SupervisedTraining::<Classifier>::new(PathBuf::new(), Arc::new(train), Arc::new(valid))
         .with_training_strategy(TrainingStrategy::Custom(strategy))
@@ -69,7 +68,7 @@ pub(crate) fn launch<L: RunLoop + 'static>(
 #[derive(Module, Debug)]
 pub(crate) struct Classifier {
     pub(crate) network: Network,
-    /// The seed of stochastic depth.
+    /// The seed for stochastic depth.
     pub(crate) seed: u64,
 }
 
@@ -99,7 +98,7 @@ impl InferenceStep for Classifier {
     }
 }
 
-/// The forward and the backward pass on a batch.
+/// Runs the forward and the backward pass on a batch.
 pub(crate) fn forward_backward(learner: &Learner, batch: Batch) -> (GradientsParams, PendingMetrics) {
     let TrainOutput { grads, item } = learner.train_step(batch);
     let ClassificationOutput { loss, output: logits, targets: labels } = item;
@@ -107,7 +106,7 @@ pub(crate) fn forward_backward(learner: &Learner, batch: Batch) -> (GradientsPar
     (grads, metrics)
 }
 
-/// Makes Burn's checkpointers send the learner's records to the [`Sinks`].
+/// Makes Burn's checkpointers send the learner's records to the [`Sinks`](crate::sinks::Sinks).
 pub(crate) fn send_records(components: &mut Components, learner: &Learner) -> Result<(), TrainError> {
     let Some(checkpointer) = components.checkpointer.as_mut() else {
         return Err(TrainError::Learner("Burn's checkpointers are missing".into()));
@@ -116,7 +115,7 @@ pub(crate) fn send_records(components: &mut Components, learner: &Learner) -> Re
     Ok(())
 }
 
-/// A training loop as a training strategy of Burn.
+/// Adapts a training loop to Burn's interface for training strategies.
 struct Strategy<L>(Rc<RefCell<L>>);
 
 impl<L: RunLoop> SupervisedLearningStrategy<Classifier> for Strategy<L> {
@@ -147,7 +146,7 @@ impl<R: burn::train::checkpoint::Checkpoint> Checkpointer<R> for SinkSender<R> {
     }
 }
 
-/// A checkpointing strategy that saves whenever it is asked.
+/// A checkpointing strategy that always saves.
 struct SaveAlways;
 
 impl CheckpointingStrategy for SaveAlways {
@@ -156,7 +155,7 @@ impl CheckpointingStrategy for SaveAlways {
     }
 }
 
-/// A renderer that shows nothing: progress goes to the observer of the training.
+/// A renderer that shows nothing. The run reports its progress to the observer instead.
 struct Quiet;
 
 impl MetricsRendererTraining for Quiet {

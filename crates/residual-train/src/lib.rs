@@ -1,9 +1,9 @@
 //! Training on Burn's `Learner`: configuration, schedules, run directories, checkpoints.
 //!
-//! [`Training`] takes a [`TrainConfig`] and a device. It runs Burn's `SupervisedTraining` with its own training loop,
-//! which measures the training error by a clean pass, fails if the loss becomes NaN or infinite, and resumes
-//! bit-exactly. With a [`RunDir`], configuration, metrics, checkpoints and weights are written to files. [`Comparison`]
-//! reads several run directories side by side.
+//! [`Training`] takes a [`TrainConfig`] and a device. It runs Burn's `SupervisedTraining` with its own training loop.
+//! The loop measures the training error with a clean pass over the training set, fails if the loss becomes NaN or
+//! infinite, and resumes bit-exactly. With a [`RunDir`], it writes the configuration, metrics, checkpoints and weights
+//! to files. [`Comparison`] reads several run directories and puts their results side by side.
 //!
 //! ```
 //! use residual_train::{DataName, Device, TrainConfig, Training};
@@ -16,7 +16,7 @@
 //!
 //! # Feature flags
 //!
-//! The same as those of `residual-backend`; `flex` is on by default.
+//! The same flags as in `residual-backend`. `flex` is on by default.
 
 mod checkpoint;
 mod comparison;

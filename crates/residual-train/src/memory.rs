@@ -5,15 +5,19 @@ use serde::Serialize;
 
 /// The expected peak memory of a training run on a CPU, in bytes.
 ///
-/// Activations are the results of the forward pass that the backward pass reads: with fused kernels, the output of
-/// every convolution and of every block; with recomputation, the outputs of the blocks and of one block's convolutions;
-/// with Burn's operations, the result of every operation. On CIFAR-10, with networks of 20, 56 and 110 layers and
-/// batches of 32 and 128, the measured peak is within 7 % of the total for each of these kernels.
+/// Activations are the results of the forward pass that the backward pass reads. Their size depends on the kernels:
+///
+/// - fused: the output of every convolution and every block
+/// - recompute: the output of every block, and the outputs of the convolutions in one block
+/// - reference, Burn's operations: the result of every operation
+///
+/// On CIFAR-10, with networks of 20, 56 and 110 layers and batches of 32 and 128, the measured peak is within 7 % of
+/// the total for each of these kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Memory {
-    /// The program with its libraries and threads.
+    /// The program itself, with its libraries and threads.
     pub program: u64,
-    /// The samples, if the dataset is held in memory, and the prefetched batches.
+    /// The dataset's samples, if they are held in memory, and the prefetched batches.
     pub data: u64,
     /// The weights, their moving average, the best weights so far, and the copies made while a checkpoint is written.
     pub weights: u64,
@@ -25,10 +29,10 @@ pub struct Memory {
     pub workspace: u64,
 }
 
-/// The memory of a run with a small network and little data.
+/// The peak memory of a run with a tiny network and a tiny dataset.
 const PROGRAM: u64 = 50 << 20;
 
-/// The minimum memory that kernels and allocators keep for reuse.
+/// The minimum memory that the kernels and the allocator keep for reuse.
 const MIN_WORKSPACE: u64 = 64 << 20;
 
 /// The number of results per layer that Burn's operations keep, each as large as the layer's output.
@@ -37,10 +41,10 @@ const REFERENCE_COPIES: u64 = 3;
 const FLOAT: u64 = size_of::<f32>() as u64;
 
 impl Memory {
-    /// The expected memory of a run with these kernels.
+    /// The expected peak memory of a run with these kernels.
     ///
     /// # Errors
-    /// If the directory or the settings of the dataset cannot be used.
+    /// If the dataset cannot be described, because its directory or its settings are invalid.
     pub fn expected(config: &TrainConfig, kernels: Kernels) -> Result<Self, DataError> {
         let summary = config.network.summary();
         let batch = config.batch_size.min(config.data.describe()?.train) as u64;
@@ -54,7 +58,8 @@ impl Memory {
         Ok(Self {
             program: PROGRAM,
             data: data(config, batch)?,
-            // A checkpoint has weights, velocity and best weights, once as records and once in the file's bytes.
+            // 2: the weights and the best weights. 6: a checkpoint holds the weights, the velocity and the best
+            // weights, each as a record and as bytes of the file. 3: the moving average needs three copies.
             weights: weights * (2 + 6 + 3 * u64::from(config.ema.is_some())),
             optimizer: 2 * weights,
             activations: kept,
@@ -68,7 +73,7 @@ impl Memory {
         program + data + weights + optimizer + activations + workspace
     }
 
-    /// The memory of this machine in bytes, or the part of it that the process may use.
+    /// The memory of this machine, in bytes, or the process's cgroup limit if that is lower.
     pub fn available() -> u64 {
         let mut system = sysinfo::System::new();
         system.refresh_memory();
@@ -92,9 +97,9 @@ fn data(config: &TrainConfig, batch: u64) -> Result<u64, DataError> {
 
 /// The sizes of a network's layer outputs, in bytes per batch.
 struct Activations {
-    /// All weighted layers, except those whose outputs the kernels recompute instead of keeping them.
+    /// All weighted layers, except those whose outputs the kernels recompute.
     layers: u64,
-    /// All blocks, and the stem.
+    /// All blocks and the stem.
     blocks: u64,
     /// The largest layer.
     largest: u64,

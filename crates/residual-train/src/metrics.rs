@@ -2,7 +2,7 @@ use crate::{TrainError, files};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::path::Path;
 
-/// The source of a row of metrics.
+/// The kind of a row of metrics.
 #[derive(
     Clone,
     Copy,
@@ -26,8 +26,8 @@ pub enum Split {
     Train,
     /// A clean pass over the test set.
     Test,
-    /// Not a measurement: the loss was NaN or infinite, and the run went back to a checkpoint and continued with the
-    /// learning rate of this row.
+    /// Not a measurement: the loss became NaN or infinite, so the run went back to a checkpoint. It continued with the
+    /// learning rate in this row.
     Rewind,
 }
 
@@ -40,13 +40,13 @@ fn unknown_split(name: &str) -> TrainError {
 pub struct Row {
     /// The epoch, from 1.
     pub epoch: usize,
-    /// The source of the row.
+    /// The kind of the row.
     pub split: Split,
     /// The mean cross-entropy over the samples, in nats.
     pub loss: f64,
     /// The fraction of samples that are misclassified.
     pub error: f64,
-    /// The learning rate of the epoch's last iteration.
+    /// The learning rate in the last iteration of the epoch.
     pub lr: f64,
     /// The time taken, in seconds.
     pub seconds: f64,
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_stale_when_patience_epochs_have_passed_since_the_best() {
+    fn a_run_is_stale_after_patience_epochs_without_improvement() {
         let rows = [row(1, 1.0), row(2, 0.5), row(3, 0.6), row(4, 0.7)];
         assert!(!is_stale(&rows[..2], 1) && is_stale(&rows[..3], 1));
         assert!(!is_stale(&rows, 3) && is_stale(&rows, 2));
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn split_names_are_the_words_of_the_csv() {
+    fn split_names_match_the_csv() {
         for &split in <Split as strum::VariantArray>::VARIANTS {
             assert_eq!(serde_json::to_string(&split).unwrap(), format!("\"{split}\""));
             assert_eq!(split.to_string().parse::<Split>().unwrap(), split);

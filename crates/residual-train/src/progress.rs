@@ -6,19 +6,19 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Progress {
     /// Finished epochs.
     pub(crate) epoch: usize,
-    /// Finished batches of the running epoch.
+    /// Finished batches of the current epoch.
     pub(crate) batch: usize,
     /// Optimizer steps taken.
     pub(crate) iteration: usize,
-    /// The metrics of the running epoch's batches.
+    /// The metrics of the current epoch's batches.
     pub(crate) running: MetricSums,
-    /// The metrics of the batches since the last full window.
+    /// The metrics of the batches since the end of the last window (see [`crate::evaluate::READ_EVERY`]).
     pub(crate) window: MetricSums,
-    /// The training time of the running epoch, in seconds.
+    /// The training time of the current epoch, in seconds.
     pub(crate) seconds: f64,
-    /// The epoch with the lowest test error, and the error.
+    /// The epoch with the lowest test error, and that error.
     pub(crate) best: Option<(usize, f64)>,
-    /// How often the run was rewound to a checkpoint because it had diverged.
+    /// The number of times the run diverged and was rewound to a checkpoint.
     pub(crate) rewinds: usize,
     /// Whether the run was rewound to this point and has not taken a step since.
     #[serde(default)]
@@ -31,7 +31,7 @@ impl Progress {
         *self = Self { epoch: epoch + 1, iteration, best, rewinds, ..Self::default() };
     }
 
-    /// Records a test error. Returns whether it is the lowest so far.
+    /// Records a test error and returns whether it is the lowest so far.
     pub(crate) fn improves(&mut self, epoch: usize, error: f64) -> bool {
         let improves = self.best.is_none_or(|(_, lowest)| error < lowest);
         if improves {

@@ -21,22 +21,24 @@ pub enum Recipe {
     /// [`TrainConfig::new`]: ten epochs with cosine decay, for small datasets such as the digits.
     #[default]
     Digits,
-    /// He et al. 2015, section 4.2: batches of 128, learning rate 0.1, divided by 10 at 32k and 48k of 64k iterations,
-    /// weight decay 1e-4, flips and crops with a padding of 4 pixels, per-pixel mean. Networks of 110 or more layers
-    /// start at 0.01 until the training error is below 80 %. Trains on all 50,000 images, or on 45,000 with
-    /// `validation` set to 5,000.
+    /// He et al. 2015, section 4.2: batches of 128, 64k iterations, a learning rate of 0.1 that is divided by 10 after
+    /// 32k and 48k iterations, weight decay 1e-4, flips, crops with a padding of 4 pixels, and per-pixel mean
+    /// subtraction. Networks of 110 or more layers train at a learning rate of 0.01 until the training error falls
+    /// below 80 %. The recipe trains on all 50,000 images, or on 45,000 if `validation` is set to 5,000.
     #[strum(serialize = "he2015-cifar")]
     He2015Cifar,
-    /// He et al. 2016, appendix: the same, with a learning rate of 0.01 for the first 400 iterations.
+    /// He et al. 2016, appendix: as [`Self::He2015Cifar`], but with a learning rate of 0.01 for the first 400
+    /// iterations.
     #[strum(serialize = "he2016-preact")]
     He2016Preact,
-    /// ImageNet as in torchvision's reference training: 90 epochs in batches of 256, learning rate 0.1, divided by 10
-    /// every 30 epochs, weight decay 1e-4, random resized crops and flips.
+    /// ImageNet, as in torchvision's reference training: 90 epochs in batches of 256, a learning rate of 0.1 that is
+    /// divided by 10 every 30 epochs, weight decay 1e-4, random resized crops and flips.
     #[strum(serialize = "imagenet-90")]
     Imagenet90,
     /// This project's recipe for CPUs: fifteen epochs in batches of 128, one cycle of the learning rate up to 0.2 and
     /// down to 0 (Smith & Topin 2018), Nesterov momentum, weight decay 5e-4, flips and crops. In 30 minutes on two
-    /// cores, ResNet-20 reached a test error of 11.0 % and its plain twin 13.5 % (one seed each; `results/cifar10`).
+    /// cores, ResNet-20 reached a test error of 11.0 %, and its plain twin reached 13.5 % (one seed each;
+    /// `results/cifar10`).
     QuickCifar,
 }
 
@@ -44,14 +46,15 @@ fn unknown_recipe(name: &str) -> TrainError {
     TrainError::unknown::<Recipe>("recipe", name)
 }
 
-/// Settings that replace those of a recipe. The recipe derives its warm-up, milestones and epochs from them.
+/// Settings that replace those of a recipe. The recipe derives its warm-up, its milestones and its number of epochs
+/// from them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RecipeOverrides {
-    /// Passes over the training set.
+    /// The number of passes over the training set.
     pub epochs: Option<usize>,
-    /// Samples per batch.
+    /// The number of samples per batch.
     pub batch_size: Option<usize>,
-    /// Batches per optimizer step.
+    /// The number of batches per optimizer step.
     pub accumulate: Option<usize>,
 }
 
@@ -59,24 +62,24 @@ impl Recipe {
     /// All recipes.
     pub const ALL: &[Self] = <Self as strum::VariantArray>::VARIANTS;
 
-    /// A description in one line.
+    /// A one-line description.
     pub fn summary(self) -> &'static str {
         match self {
-            Self::Digits => "10 epochs in batches of 64, cosine decay from 0.05; for small datasets",
+            Self::Digits => "10 epochs in batches of 64, cosine decay from lr 0.05; for small datasets",
             Self::He2015Cifar => {
-                "He et al. 2015: 64k iterations in batches of 128, 0.1 divided by 10 at 32k and 48k, flip and crop"
+                "He et al. 2015: 64k iterations in batches of 128, lr 0.1 divided by 10 at 32k and 48k, flips and crops"
             }
-            Self::He2016Preact => "He et al. 2016: as he2015-cifar, after 400 iterations at 0.01",
+            Self::He2016Preact => "He et al. 2016: as he2015-cifar, but lr 0.01 for the first 400 iterations",
             Self::Imagenet90 => {
-                "90 epochs in batches of 256, 0.1 divided by 10 every 30 epochs, random resized crops and flips"
+                "90 epochs in batches of 256, lr 0.1 divided by 10 every 30 epochs, random resized crops and flips"
             }
             Self::QuickCifar => {
-                "15 epochs in batches of 128, one cycle up to 0.2; resnet20 reaches 11 % in half an hour on 2 cores"
+                "15 epochs in batches of 128, one-cycle lr up to 0.2; resnet20: 11 % error in half an hour on 2 cores"
             }
         }
     }
 
-    /// The dataset that the recipe is made for.
+    /// The dataset for which the recipe is designed.
     pub fn data(self) -> DataConfig {
         match self {
             Self::Digits => DataName::Digits.into(),
@@ -96,11 +99,12 @@ impl Recipe {
         self.config_with(net, data, RecipeOverrides::default())
     }
 
-    /// The configuration for a network and a dataset, with some of the recipe's settings replaced. Iterations that come
-    /// from a paper stay the same. Iterations that are a fraction of the run or a number of epochs are scaled.
+    /// The configuration for a network and a dataset, with some of the recipe's settings replaced. Numbers of
+    /// iterations that a paper states stay the same. Numbers of iterations that the recipe defines in epochs, or as a
+    /// fraction of the run, are scaled.
     ///
     /// # Errors
-    /// As [`Self::config`].
+    /// The same as [`Self::config`].
     pub fn config_with(
         self,
         net: NetName,
@@ -191,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn deep_nets_start_at_a_low_rate() {
+    fn deep_nets_start_at_a_low_learning_rate() {
         let deep = config(Recipe::He2015Cifar, "resnet110").schedule;
         assert_eq!((deep.rate(999, 64_000, false), deep.rate(999, 64_000, true)), (0.01, 0.1));
         let preact = config(Recipe::He2016Preact, "preact_resnet164").schedule;
@@ -199,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn quick_cifar_is_one_cycle() {
+    fn quick_cifar_uses_one_learning_rate_cycle() {
         let config = config(Recipe::QuickCifar, "resnet20");
         let total = 15 * 391;
         let rates: Vec<f64> = (0..total).map(|t| config.schedule.rate(t, total, true)).collect();

@@ -25,7 +25,7 @@ impl Default for RunOptions {
     }
 }
 
-/// A flag that stops a training run. Clones share the flag.
+/// A flag that stops a training run. All clones share one flag.
 #[derive(Clone, Debug, Default)]
 pub struct StopFlag(Arc<AtomicBool>);
 

@@ -22,17 +22,17 @@ use std::{
     strum(serialize_all = "kebab-case", parse_err_ty = TrainError, parse_err_fn = unknown_decay)
 )]
 pub enum Decay {
-    /// `lr`
+    /// `lr` at every iteration.
     Constant,
     /// `lr · (1 + cos(π t / T)) / 2` at iteration t of T (Loshchilov & Hutter 2017, eq. 5, without restarts).
     Cosine,
     /// `lr · (T - t) / (T - n)` at iteration t of T, after a linear warm-up of n iterations.
     Linear,
-    /// `lr · factor^k`, k the number of milestones reached (He et al. 2015, section 4.2: 0.1 at 32k and 48k).
+    /// `lr · factor^k` after k milestones (He et al. 2015, section 4.2: factor 0.1 at 32k and 48k iterations).
     Step {
-        /// The iterations at which the rate falls.
+        /// The iterations at which the learning rate falls.
         milestones: Vec<usize>,
-        /// The factor by which the rate is multiplied.
+        /// The factor by which the learning rate is multiplied at each milestone.
         factor: f64,
     },
 }
@@ -45,22 +45,22 @@ fn unknown_decay(name: &str) -> TrainError {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind", deny_unknown_fields)]
 pub enum Warmup {
-    /// Directly at the peak.
+    /// Directly at its peak.
     None,
     /// `lr · (t + 1) / n` for the first n iterations (Goyal et al. 2017, section 2.2).
     Linear {
         /// The number of iterations n.
         iterations: usize,
     },
-    /// With another rate for the first iterations (He et al. 2016, appendix: 0.01 for 400).
+    /// At a different constant rate for the first iterations (He et al. 2016, appendix: 0.01 for 400 iterations).
     Constant {
         /// The rate during the warm-up.
         lr: f64,
         /// The number of iterations.
         iterations: usize,
     },
-    /// With a lower rate until the running training error falls below a threshold (He et al. 2015,
-    /// section 4.2, for 110 layers: 0.01 until below 80 %).
+    /// At a lower rate until the running training error falls below a threshold (He et al. 2015, section 4.2, for 110
+    /// layers: 0.01 until the error is below 80 %).
     UntilError {
         /// The rate during the warm-up.
         lr: f64,
@@ -75,7 +75,7 @@ pub enum Warmup {
 pub struct Schedule {
     /// The peak rate.
     pub lr: f64,
-    /// How the rate falls.
+    /// How the rate falls from its peak.
     pub decay: Decay,
     /// How the rate starts.
     pub warmup: Warmup,
@@ -121,8 +121,8 @@ impl Schedule {
     }
 }
 
-/// State that the training loop shares with the schedulers: whether the warm-up has ended, and how often the run was
-/// rewound.
+/// State that the training loop shares with the schedulers: whether the warm-up has ended, and how many times the run
+/// was rewound.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WarmupState {
     warm: Arc<AtomicBool>,
@@ -142,20 +142,20 @@ impl WarmupState {
         self.rewinds.store(rewinds, Ordering::SeqCst);
     }
 
-    /// The factor of all learning rates: 1/2 for each rewind.
+    /// The factor that multiplies all learning rates: `0.5^rewinds`.
     pub(crate) fn factor(&self) -> f64 {
         0.5f64.powi(self.rewinds.load(Ordering::SeqCst) as i32)
     }
 }
 
-/// A [`Schedule`] as a scheduler of Burn, with one step per iteration.
+/// Adapts a [`Schedule`] to Burn's interface for schedulers, with one step per iteration.
 #[derive(Clone, Debug)]
 pub(crate) struct Scheduler {
     pub(crate) schedule: Schedule,
     pub(crate) total: usize,
     pub(crate) warmup: WarmupState,
     pub(crate) iteration: usize,
-    /// The factor of the schedule's rate.
+    /// The factor that multiplies the schedule's rate.
     pub(crate) factor: f64,
 }
 
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn warm_up_until_error_ends_when_warm_and_rewinds_halve_the_rate() {
+    fn a_warm_up_until_error_ends_when_warm_and_rewinds_halve_the_rate() {
         let warmup = Warmup::UntilError { lr: 0.01, threshold: 0.8 };
         let schedule = Schedule { lr: 0.1, decay: Decay::Constant, warmup };
         let state = WarmupState::default();

@@ -17,10 +17,10 @@ pub enum Status {
     Failed,
 }
 
-/// The state of a training run: where it starts, and what it has measured so far.
+/// The state of a training run: its starting point, its progress and its measurements so far.
 #[derive(Default)]
 pub(crate) struct Session {
-    /// The network to start from, if not from initial weights.
+    /// The network to start from, if not a newly initialised one.
     pub(crate) network: Option<Network>,
     /// The checkpoint to resume from.
     pub(crate) checkpoint: Option<Checkpoint>,

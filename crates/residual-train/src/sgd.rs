@@ -9,8 +9,8 @@ use residual_kernels::bridge;
 use residual_model::Network;
 
 impl Optimizer {
-    /// Builds the optimizer for a network. The learning rates of parts, [`Optimizer::rates`], and gradient clipping,
-    /// [`Optimizer::clip`], are left to the caller.
+    /// Builds the optimizer for a network. The caller has to apply the learning rates of parts ([`Optimizer::rates`])
+    /// and gradient clipping ([`Optimizer::clip`]).
     pub fn init(&self, network: &Network) -> ModuleOptimizer {
         let optimizer = ModuleOptimizer::from(Sgd::new(self, self.weight_decay));
         if self.decay_all {
@@ -22,8 +22,8 @@ impl Optimizer {
     }
 }
 
-/// Stochastic gradient descent with the same results and the same state as Burn's `Sgd`. On a CPU, the step of a
-/// parameter is one operation, where Burn's takes seven. On other devices, it uses Burn's operations.
+/// Stochastic gradient descent with the same results and the same state as Burn's `Sgd`. On a CPU, it updates a
+/// parameter in one operation; Burn needs seven. On other devices, it uses Burn's operations.
 #[derive(Clone, Debug)]
 pub(crate) struct Sgd {
     momentum: f64,
@@ -36,7 +36,7 @@ pub(crate) struct SgdState<const D: usize> {
     velocity: Tensor<D>,
 }
 
-/// Uses the names of Burn's `Sgd`.
+/// The tensor names are those of Burn's `Sgd`.
 impl<const D: usize> RecordState for SgdState<D> {
     fn state_flatten(&self, prefix: &str, out: &mut StateSink) {
         out.push_tensor(prefix, "momentum.velocity", self.velocity.clone().into_data());
@@ -143,7 +143,7 @@ mod tests {
                 (a, b) = (train(a, &mut own), train(b, &mut theirs));
                 assert_eq!(values(&a), values(&b), "step {step}, nesterov {nesterov}");
                 if step == 2 {
-                    // The state of Burn's optimizer fits this one.
+                    // This optimizer must be able to load the state of Burn's.
                     own = own.load_record(theirs.to_record());
                 }
             }

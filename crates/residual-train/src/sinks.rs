@@ -1,4 +1,4 @@
-//! Channels through which Burn's checkpointers hand over their records, instead of writing files.
+//! Channels that receive the records from Burn's checkpointers, which would otherwise write them to files.
 
 use crate::{TrainError, checkpoint::Records, ids};
 use burn::{
@@ -50,7 +50,8 @@ impl Sinks {
         (Self { model, optimizer, scheduler }, senders)
     }
 
-    /// Receives the records of weights, optimizer and scheduler. The moving average and the best weights are left out.
+    /// Receives the records of the weights, the optimizer and the scheduler. The caller adds the moving average and the
+    /// best weights.
     pub(crate) fn receive(&self) -> Result<Records, TrainError> {
         let stopped = |_: RecvError| TrainError::Learner("Burn's checkpointer has stopped".into());
         let failed = |error: &dyn Display| TrainError::Learner(error.to_string());

@@ -25,16 +25,16 @@ pub struct Outcome {
     pub status: Status,
     /// All measurements.
     pub rows: Vec<Row>,
-    /// The loss of every training batch since the run was started or resumed. Batches that were repeated after a rewind
-    /// occur again.
+    /// The loss of every training batch since the run was started or resumed. A batch that was repeated after a rewind
+    /// appears more than once.
     pub curve: Vec<f32>,
-    /// The last clean pass over the training set; NaN and 0 samples if there was none.
+    /// The last clean pass over the training set. If there was none, its metrics are NaN and its `samples` are 0.
     pub train: Evaluation,
-    /// The last pass over the test set; NaN and 0 samples if there was none.
+    /// The last pass over the test set. If there was none, its metrics are NaN and its `samples` are 0.
     pub test: Evaluation,
-    /// Finished epochs.
+    /// The number of finished epochs.
     pub epochs: usize,
-    /// Optimizer steps taken.
+    /// The number of optimizer steps taken.
     pub iterations: usize,
     /// The time spent on training and evaluation, in seconds.
     pub seconds: f64,
@@ -51,7 +51,7 @@ impl Training {
     /// Validates the configuration and loads the dataset.
     ///
     /// # Errors
-    /// If a setting is invalid, the dataset cannot be loaded, or the network does not match it.
+    /// If a setting is invalid, the dataset cannot be loaded, or the network does not match the dataset.
     pub fn new(config: TrainConfig, device: Device) -> Result<Self, TrainError> {
         let dataset = config.data.load()?;
         Self::with_data(config, dataset, device)
@@ -67,12 +67,14 @@ impl Training {
             && network.image != dataset.shape()
         {
             let (image, data) = (network.image, dataset.shape());
-            return Err(TrainError::Mismatch(format!("an image has the shape {data:?}, the network takes {image:?}")));
+            return Err(TrainError::Mismatch(format!(
+                "the images have shape {data:?}, but the network takes {image:?}"
+            )));
         }
         let features = dataset.shape().iter().product::<usize>();
         if config.network.features() != features {
             return Err(TrainError::Mismatch(format!(
-                "an image has {features} values, the network takes {}",
+                "the images have {features} values, but the network takes {}",
                 config.network.features()
             )));
         }
@@ -94,7 +96,7 @@ impl Training {
         self
     }
 
-    /// Interrupts the run after this optimizer step. The schedule remains that of the whole run.
+    /// Interrupts the run after this optimizer step. The learning-rate schedule still covers the whole run.
     pub fn with_stop_after(mut self, step: usize) -> Self {
         self.options.stop_after = Some(step);
         self
@@ -106,14 +108,14 @@ impl Training {
         self
     }
 
-    /// Writes metrics, checkpoints and results to this run directory, and trains with the configuration in its
-    /// `config.json`.
+    /// Writes metrics, checkpoints and results to this run directory. The run then uses the configuration in the
+    /// directory's `config.json`.
     pub fn in_dir(mut self, directory: RunDir) -> Self {
         self.options.directory = Some(directory);
         self
     }
 
-    /// Also writes a checkpoint within an epoch, when the last one is this old.
+    /// Also writes checkpoints within an epoch, whenever the last one is at least this old.
     pub fn with_checkpoint_every(mut self, every: Option<Duration>) -> Self {
         self.options.checkpoint_every = every;
         self
@@ -125,8 +127,8 @@ impl Training {
         self
     }
 
-    /// Starts from this network, for example with loaded weights, instead of initial weights. It must have the
-    /// configuration's architecture. Frozen parts are those of the configuration.
+    /// Starts from this network, for example one with loaded weights, instead of a newly initialised one. It must have
+    /// the architecture given in the configuration. The configuration also decides which parts are frozen.
     pub fn with_network(mut self, network: Network) -> Self {
         self.session.network = Some(network);
         self
@@ -135,7 +137,7 @@ impl Training {
     /// Resumes from a checkpoint of the run directory.
     ///
     /// Burn restores the optimizer's state on `Device::default()` before it moves the state to the device of this run.
-    /// If the program is built with a GPU backend and the machine has no GPU, set the environment variable
+    /// If the program is built with a GPU backend but the machine has no GPU, set the environment variable
     /// `BURN_DEVICE` to an available backend.
     pub fn from_checkpoint(mut self, checkpoint: Checkpoint) -> Self {
         self.session.checkpoint = Some(checkpoint);
@@ -145,8 +147,8 @@ impl Training {
     /// Trains to the end of the run, or until it is stopped.
     ///
     /// # Errors
-    /// If the loss becomes NaN or infinite, a sample cannot be read or a file cannot be written. A run directory then
-    /// has the error in its summary and keeps its last checkpoint.
+    /// If the loss becomes NaN or infinite, a sample cannot be read, or a file cannot be written. The run directory, if
+    /// there is one, then has the error in its summary and keeps its last checkpoint.
     pub fn run(mut self) -> Result<Outcome, TrainError> {
         let parameters = self.config.network.summary().parameters();
         if let Some(directory) = &self.options.directory {

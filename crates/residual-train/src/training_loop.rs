@@ -27,7 +27,7 @@ use residual_data::{Batch, Dataset, Loader, Order};
 use residual_model::Network;
 use std::{cell::RefCell, rc::Rc, time::Instant};
 
-/// The maximum number of rewinds before a diverging run fails.
+/// The maximum number of rewinds. A run that diverges once more fails.
 const MAX_REWINDS: usize = 8;
 
 /// Trains from the session's progress to the end of the run. Returns the network in inference mode, the session, and
@@ -81,7 +81,7 @@ pub(crate) fn train(
     (ids::assign_unique(network), session, error)
 }
 
-/// Builds the network, unless it is given, with its optimizer and its schedulers.
+/// Builds the learner: the given network or a new one, its optimizer and its learning-rate schedulers.
 fn init(
     config: &TrainConfig,
     device: &Device,
@@ -109,9 +109,13 @@ fn init(
 
 /// The training loop that Burn's `SupervisedTraining` runs.
 ///
-/// Unlike Burn's own loop, it measures the training error by a clean pass, ends the schedule's warm-up by the error of
-/// the training batches, stops after any optimizer step, fails if the loss is NaN or infinite, and resumes bit-exactly
-/// within an epoch.
+/// It differs from Burn's own loop in these points:
+///
+/// - It measures the training error with a clean pass.
+/// - It can end the warm-up when the error of the training batches falls below a threshold.
+/// - It can stop after any optimizer step.
+/// - It fails if the loss is NaN or infinite.
+/// - It resumes bit-exactly, even within an epoch.
 struct TrainingLoop {
     config: TrainConfig,
     dataset: Dataset,
@@ -131,8 +135,8 @@ struct TrainingLoop {
 }
 
 impl RunLoop for TrainingLoop {
-    /// Trains from the session's progress to the end of the run. Leaves the status in the session, and the error if the
-    /// run failed.
+    /// Trains from the session's progress to the end of the run. Stores the status in the session and, if the run
+    /// failed, the error in `self`.
     fn run(
         &mut self,
         components: &mut Components,
@@ -168,7 +172,7 @@ impl TrainingLoop {
             let rows = self.session.rows.len();
             match self.epoch(components, learner, train, valid) {
                 Err(TrainError::Stopped) => {
-                    // A resumed run evaluates the epoch again.
+                    // The resumed run evaluates the epoch again and writes these rows again.
                     self.session.rows.truncate(rows);
                     self.session.status = Status::Interrupted;
                     return self.checkpoint(components, learner);
@@ -192,7 +196,7 @@ impl TrainingLoop {
         }
     }
 
-    /// Trains and evaluates one epoch, or the rest of it.
+    /// Trains for one epoch, or for the rest of an interrupted one, and evaluates.
     fn epoch(
         &mut self,
         components: &mut Components,
@@ -229,7 +233,7 @@ impl TrainingLoop {
         let mut start = Instant::now();
         let mut iterator = train.iter();
         while self.session.progress.iteration < total {
-            // A stop waits until the accumulated gradients have made a step.
+            // If gradients have accumulated, the run stops only after the step that uses them.
             if accumulator.is_empty() && self.options.stop.is_set() {
                 break;
             }
@@ -259,7 +263,7 @@ impl TrainingLoop {
                 ema.update(&learner.model().valid().network);
             }
             let due = self.options.checkpoint_every.is_some_and(|every| self.last_checkpoint.elapsed() >= every);
-            // The end of the warm-up depends on whole windows of batches, so each is read as soon as it is full.
+            // The end of the warm-up depends on whole windows of batches, so each window is read as soon as it is full.
             let full = batch / READ_EVERY > (batch - pending.len()) / READ_EVERY;
             if full || last || due || self.options.stop.is_set() {
                 self.read_metrics(&mut pending)?;
@@ -300,7 +304,8 @@ impl TrainingLoop {
                 let iteration = progress.iteration - (count - 1 - i) / self.config.accumulate;
                 return Err(TrainError::Diverged { epoch: progress.epoch + 1, iteration, loss });
             }
-            // Windows are counted from the start of the epoch, wherever the run was interrupted and resumed.
+            // Windows are counted from the start of the epoch, so that they do not depend on where a run was
+            // interrupted.
             let batch = first + i + 1;
             if batch.is_multiple_of(READ_EVERY) || batch == self.loader.batches_per_epoch() {
                 let window = std::mem::take(&mut progress.window);
@@ -322,7 +327,7 @@ impl TrainingLoop {
         self.warmup.factor() * self.config.schedule.rate(iteration, self.total_steps(), self.warmup.is_warm())
     }
 
-    /// The network to evaluate and to save: with the averaged weights, if there are any.
+    /// The network to evaluate and save. It has the averaged weights if the run averages weights.
     fn network(&self, learner: &Learner) -> Network {
         self.ema.as_ref().map_or_else(|| learner.model().valid().network, |ema| ema.network().clone())
     }
@@ -392,14 +397,15 @@ impl TrainingLoop {
         Ok(())
     }
 
-    /// Replaces the state of the run by that of a checkpoint.
+    /// Replaces the state of the run with the state in a checkpoint.
     ///
     /// # Panics
     /// If a record cannot be decoded. [`RunDir`](crate::RunDir) decodes all records when it reads a checkpoint.
     fn restore(&mut self, learner: &mut Learner, checkpoint: Checkpoint) {
         const CHECKED: &str = "records are decoded when the checkpoint is read";
         let Checkpoint { progress, warm, rows, records, .. } = checkpoint;
-        // Folds in the running statistics of the last step, which would otherwise overwrite those of the checkpoint.
+        // `valid` folds in the running statistics of the last step. Otherwise they would later overwrite the
+        // checkpoint's.
         drop(learner.model().valid());
         learner.load_model(ModuleRecord::from_bytes(burn_bytes(&records.model)).expect(CHECKED));
         learner.load_optim(OptimizerRecord::from_bytes(burn_bytes(&records.optimizer)).expect(CHECKED));
@@ -419,9 +425,9 @@ impl TrainingLoop {
         (self.session.progress, self.session.rows) = (progress, rows);
     }
 
-    /// Goes back to the last checkpoint, halves the learning rate, and writes the result as a checkpoint. If the run
-    /// was already rewound to that checkpoint and has not written another one since, it goes back to the one before, if
-    /// any.
+    /// Goes back to the last checkpoint, halves the learning rate, and writes the resulting state as a checkpoint. If
+    /// the run was already rewound to that checkpoint and has not written another one since, it goes back to the
+    /// checkpoint before it, if there is one.
     fn rewind(&mut self, components: &mut Components, learner: &mut Learner, loss: f32) -> Result<(), TrainError> {
         let (epoch, iteration) = (self.session.progress.epoch + 1, self.session.progress.iteration);
         let diverged = TrainError::Diverged { epoch, iteration, loss };
@@ -433,7 +439,7 @@ impl TrainingLoop {
             checkpoint = older;
         }
         let rewinds = self.session.progress.rewinds + 1;
-        // The checkpoint may be older than some rewinds. Their rows are kept.
+        // The checkpoint may be older than some rewinds. Keep the rows of those rewinds.
         let earlier: Vec<Row> = self.session.rows.iter().filter(|row| row.split == Split::Rewind).cloned().collect();
         self.restore(learner, checkpoint);
         self.session.rows.extend(earlier.into_iter().skip(self.session.progress.rewinds));

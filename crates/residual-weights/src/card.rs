@@ -7,8 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Metadata that a weights file lacks, stored as JSON in a file next to it: the card of `resnet20.safetensors` is
-/// `resnet20.safetensors.json`.
+/// Metadata that a weights file does not contain, stored as JSON in a file next to it. The card of
+/// `resnet20.safetensors` is `resnet20.safetensors.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Card {
@@ -33,8 +33,8 @@ impl Card {
     /// Reads the card of a weights file, or returns `None` if there is no card.
     ///
     /// # Errors
-    /// If the card cannot be read, is not valid JSON for a card, describes an invalid network or preprocessing, or has
-    /// a number of labels other than the number of classes.
+    /// If the card cannot be read or is not the JSON of a card, if its network or its preprocessing is invalid, or if
+    /// the number of labels differs from the number of classes.
     pub fn of(weights: &Path) -> Result<Option<Self>, WeightsError> {
         let path = Self::path(weights);
         let text = match fs::read_to_string(&path) {
@@ -43,7 +43,7 @@ impl Card {
             Err(error) => return Err(WeightsError::io("read", &path)(error)),
         };
         let card: Self = serde_json::from_str(&text)
-            .map_err(|error| WeightsError::bad_file(&path, format!("is not a card of a weights file: {error}")))?;
+            .map_err(|error| WeightsError::bad_file(&path, format!("is not a valid card: {error}")))?;
         let valid = card
             .network
             .validate()

@@ -13,7 +13,7 @@ use std::{
     sync::Arc,
 };
 
-/// The tensors of a weights file, under the names they have in the file.
+/// The tensors of a weights file, with the names that they have in the file.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     path: PathBuf,
@@ -33,7 +33,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// The format in which a file of this name is written, chosen by its extension: safetensors or burnpack.
+    /// The format in which a file with this name is written. The extension selects safetensors or burnpack.
     ///
     /// # Errors
     /// If the name does not end in `.safetensors` or `.bpk`.
@@ -79,7 +79,7 @@ impl Checkpoint {
     /// `state_dict`, `model` or a similar key, that prefix is removed from their names.
     ///
     /// # Errors
-    /// If the file cannot be read, has none of the known formats, is damaged, or contains no tensors.
+    /// If the file cannot be read, is not in a known format, is damaged, or contains no tensors.
     pub fn read(path: &Path) -> Result<Self, WeightsError> {
         let mut start = [0; 9];
         let mut file = File::open(path).map_err(WeightsError::io("read", path))?;
@@ -173,7 +173,7 @@ impl Entry {
         if values.len() == elements {
             Ok(values)
         } else {
-            Err(format!("it has {} values; its shape needs {elements}", values.len()))
+            Err(format!("it has {} values, but its shape requires {elements}", values.len()))
         }
     }
 }

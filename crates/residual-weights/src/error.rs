@@ -22,7 +22,7 @@ pub enum WeightsError {
     BadFile {
         /// The file.
         path: PathBuf,
-        /// The problem, worded as the rest of a sentence that starts with the path.
+        /// The problem, phrased to follow the path, such as `is empty`.
         reason: String,
     },
     /// A checkpoint belongs to a different network.
@@ -34,7 +34,7 @@ pub enum WeightsError {
         differences: Differences,
     },
     /// A name map contains an invalid regular expression.
-    #[error("{}: `{pattern}` is not a regular expression: {reason}", path.display())]
+    #[error("{}: `{pattern}` is not a valid regular expression: {reason}", path.display())]
     Pattern {
         /// The file.
         path: PathBuf,
@@ -71,7 +71,8 @@ impl WeightsError {
         Self::BadFile { path: path.into(), reason: reason.into() }
     }
 
-    /// Whether the error is in the request itself, such as an unknown name, and not a failure while serving it.
+    /// Whether the request itself is invalid, such as an unknown name. Otherwise a file, a download or the system is at
+    /// fault.
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Fetch(error) => error.is_usage(),
@@ -80,14 +81,14 @@ impl WeightsError {
     }
 }
 
-/// The differences between a checkpoint and a network. Names are torchvision's.
+/// The differences between a checkpoint and a network. All names are torchvision's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Differences {
     /// Tensors of the network that are not in the file.
     pub missing: Vec<String>,
     /// Tensors of the file that are not in the network.
     pub unknown: Vec<String>,
-    /// Tensors whose shapes differ: name, shape in the network, shape in the file.
+    /// Tensors whose shapes differ: the name, the shape in the network and the shape in the file.
     pub shapes: Vec<(String, Vec<usize>, Vec<usize>)>,
 }
 

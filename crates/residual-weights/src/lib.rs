@@ -2,12 +2,12 @@
 //!
 //! | item | purpose |
 //! |---|---|
-//! | [`Checkpoint`] | the tensors of a file in any of the formats |
+//! | [`Checkpoint`] | reads the tensors of a file in any of these formats |
 //! | [`load`] | copies a checkpoint into a network, either completely or not at all |
 //! | [`save`] | writes a network as safetensors with torchvision's names, or as burnpack |
-//! | [`names`] | parameter names here, in torchvision, in timm and in older checkpoints |
+//! | [`names`] | converts the parameter names of this project, timm and public CIFAR checkpoints to torchvision's |
 //! | [`published`] | torchvision's pretrained weights, by name |
-//! | [`Card`] | metadata that a weights file lacks: the network, the preprocessing, the labels |
+//! | [`Card`] | metadata that a weights file does not contain: the network, the preprocessing, the labels |
 //!
 //! ```
 //! use burn::tensor::Device;

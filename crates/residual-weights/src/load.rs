@@ -13,9 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Options for [`load`].
 #[derive(Clone, Debug, Default)]
 pub struct LoadOptions {
-    /// Leaves the network's head unchanged and ignores the checkpoint's head.
+    /// Whether to leave the network's head unchanged and ignore the checkpoint's head.
     pub ignore_head: bool,
-    /// Renames the checkpoint's tensors before they are matched with the network's.
+    /// The rules by which the checkpoint's tensors are renamed before they are matched with the network's.
     pub names: NameMap,
 }
 
@@ -87,7 +87,8 @@ pub fn load<M: Module>(
     Ok(Loaded { tensors })
 }
 
-/// Whether two shapes are equal. `[out, in, 1, 1]` equals `[out, in]`: some checkpoints have a 1x1 convolution as head.
+/// Whether two shapes are equal. `[out, in, 1, 1]` counts as `[out, in]`, because the head of some checkpoints is a 1x1
+/// convolution.
 fn same_shape(ours: &[usize], theirs: &[usize]) -> bool {
     ours == theirs || (ours.len() == 2 && theirs.len() == 4 && theirs[..2] == *ours && theirs[2..] == [1, 1])
 }
@@ -106,7 +107,7 @@ fn shapes<M: Module>(network: &M) -> BTreeMap<String, Vec<usize>> {
     shapes
 }
 
-/// Replaces every tensor that has an entry in `values`.
+/// Replaces every tensor of a module that has an entry in `values`.
 struct Fill {
     path: Vec<String>,
     values: BTreeMap<String, Vec<f32>>,

@@ -107,11 +107,11 @@ fn strip<T>(entries: BTreeMap<String, T>, prefix: &str) -> BTreeMap<String, T> {
     entries.into_iter().map(|(name, entry)| (name[prefix.len()..].to_string(), entry)).collect()
 }
 
-/// Renames tensors by regular expressions, for checkpoints with any other naming scheme.
+/// Renames tensors by regular expressions, for checkpoints with other naming schemes.
 ///
 /// The map is a JSON object of patterns and replacements, which are applied one after another in the order of the file.
-/// Prefixes such as `state_dict.` and `module.` have been removed from the names before. In a replacement, `$1` stands
-/// for the text matched by the first group:
+/// They are applied after prefixes such as `state_dict.` and `module.` have been removed from the names. In a
+/// replacement, `$1` stands for the text matched by the first group:
 ///
 /// ```json
 /// { "^backbone\\.": "", "^classifier\\.1\\.": "fc." }
@@ -171,8 +171,8 @@ impl NameMap {
         rules.into_iter().map(rule).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Renames a tensor. Once a name is longer than 4,096 bytes, which no real name is, no more patterns are applied,
-    /// so that a map cannot exhaust the memory.
+    /// Renames a tensor. If the name becomes longer than 4,096 bytes, which no real name is, the remaining patterns are
+    /// not applied. A malicious map therefore cannot exhaust the memory.
     pub fn apply(&self, name: &str) -> String {
         const MAX_LEN: usize = 4096;
         self.0.iter().fold(name.to_string(), |name, (pattern, new)| {

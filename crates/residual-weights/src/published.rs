@@ -1,7 +1,7 @@
 //! Torchvision's pretrained ImageNet weights, by name.
 //!
-//! Torchvision (BSD-3-Clause) trained them on ImageNet-1k. The files are downloaded from PyTorch's server and are not
-//! part of this project.
+//! The weights come from torchvision (BSD-3-Clause) and were trained on ImageNet-1k. The files are downloaded from
+//! PyTorch's server and are not part of this project.
 
 use crate::{Card, Checkpoint, LoadOptions, WeightsError, load};
 use burn::tensor::Device;
@@ -64,11 +64,11 @@ impl Published {
         })
     }
 
-    /// The URL of the file and its checksum. The environment variable `RESIDUAL_MIRROR` replaces PyTorch's server with
-    /// the base URL of a mirror, which holds the same file names.
+    /// The URL of the file and its checksum. If the environment variable `RESIDUAL_MIRROR` is set, its value replaces
+    /// the URL of PyTorch's server. The mirror must have the files under the same names.
     ///
     /// # Errors
-    /// If `RESIDUAL_MIRROR` is not a URL.
+    /// If `RESIDUAL_MIRROR` is not an HTTP or HTTPS URL.
     pub fn source(&self) -> Result<Source, WeightsError> {
         let server = mirror()?.unwrap_or_else(|| SERVER.into());
         let digits = self.file.rsplit_once('-').and_then(|(_, end)| end.strip_suffix(".pth"));
@@ -76,10 +76,10 @@ impl Published {
         Ok(Source { url: format!("{server}{}", self.file), sha256 })
     }
 
-    /// The path of the file in the cache folder.
+    /// The path of the file in the cache directory.
     ///
     /// # Errors
-    /// If there is no cache folder.
+    /// If no cache directory can be determined.
     pub fn path(&self) -> Result<PathBuf, WeightsError> {
         Ok(cache_dir()?.join("weights").join(self.file))
     }
@@ -87,7 +87,7 @@ impl Published {
     /// Downloads the file unless it is in the cache, and verifies its checksum.
     ///
     /// # Errors
-    /// The same as [`residual_fetch::fetch`].
+    /// The same as for [`residual_fetch::fetch`].
     pub fn fetch(&self, progress: &mut dyn FnMut(Progress)) -> Result<(PathBuf, Outcome), WeightsError> {
         let path = self.path()?;
         let outcome = fetch(&self.source()?, &path, progress)?;
@@ -97,7 +97,7 @@ impl Published {
     /// Returns the network with these weights, for inference. Downloads the file unless it is in the cache.
     ///
     /// # Errors
-    /// The same as [`Self::fetch`], or if the file cannot be read or does not fit the network.
+    /// The same as for [`Self::fetch`], and if the file cannot be read or does not fit the network.
     pub fn load(&self, device: &Device, progress: &mut dyn FnMut(Progress)) -> Result<Network, WeightsError> {
         let (path, _) = self.fetch(progress)?;
         let mut network = self.card().network.init(device);
@@ -156,12 +156,12 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_is_refused_with_the_known_names() {
+    fn the_error_for_an_unknown_name_lists_the_known_ones() {
         let error = pretrained("resnet51", &Device::flex()).unwrap_err().to_string();
         assert!(error.contains("resnet51") && error.contains("resnet18, resnet34, resnet50,"), "{error}");
     }
 
-    /// Parameter counts from torchvision's documentation.
+    /// The parameter counts are from torchvision's documentation.
     #[test]
     fn networks_have_the_published_parameter_counts() {
         let parameters = |name: &str| Published::find(name).unwrap().card().network.summary().parameters();

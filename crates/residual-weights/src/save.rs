@@ -32,14 +32,12 @@ pub fn tensors<M: Module>(network: &M) -> BTreeMap<String, (Vec<usize>, Vec<f32>
 /// # Errors
 /// If the name does not end in `.safetensors` or `.bpk`, or the file cannot be written.
 pub fn save<M: Module>(network: &M, path: &Path) -> Result<(), WeightsError> {
-    match Format::to_write(path)? {
-        Format::Safetensors => save_safetensors(network, path),
-        _ => {
-            let file = to_burnpack(&network.valid())
-                .map_err(|error| WeightsError::bad_file(path, format!("cannot be written: {error}")))?;
-            write_atomic(path, &file).map_err(WeightsError::io("write", path))
-        }
+    if Format::to_write(path)? == Format::Safetensors {
+        return save_safetensors(network, path);
     }
+    let file = to_burnpack(&network.valid())
+        .map_err(|error| WeightsError::bad_file(path, format!("cannot be written: {error}")))?;
+    write_atomic(path, &file).map_err(WeightsError::io("write", path))
 }
 
 fn save_safetensors<M: Module>(network: &M, path: &Path) -> Result<(), WeightsError> {

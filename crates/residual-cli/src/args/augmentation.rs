@@ -5,31 +5,31 @@ use residual_data::Augmentation;
 #[group(id = "augmentation", multiple = true)]
 pub(crate) struct AugmentationArgs {
     /// Pad each side with this many zeros, then crop at a random position
-    #[arg(long, value_name = "PIXELS")]
+    #[arg(long, help_heading = "Augmentation", value_name = "PIXELS")]
     pub(crate) crop_padding: Option<usize>,
     /// Flip horizontally with probability 1/2
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, help_heading = "Augmentation", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) flip: Option<bool>,
     /// Crop a random part, at least this fraction of the area, and resize it
-    #[arg(long, value_name = "FRACTION", allow_negative_numbers = true)]
+    #[arg(long, help_heading = "Augmentation", value_name = "FRACTION", allow_negative_numbers = true)]
     pub(crate) resized_crop: Option<f64>,
     /// Set a random square with this side to zero
-    #[arg(long, value_name = "PIXELS")]
+    #[arg(long, help_heading = "Augmentation", value_name = "PIXELS")]
     pub(crate) cutout: Option<usize>,
     /// Fill a random rectangle with noise, with this probability
-    #[arg(long, value_name = "PROBABILITY", allow_negative_numbers = true)]
+    #[arg(long, help_heading = "Augmentation", value_name = "PROBABILITY", allow_negative_numbers = true)]
     pub(crate) erase: Option<f64>,
     /// Mixup: mix pairs of images by fractions drawn from Beta(ALPHA, ALPHA)
-    #[arg(long, value_name = "ALPHA", allow_negative_numbers = true)]
+    #[arg(long, help_heading = "Augmentation", value_name = "ALPHA", allow_negative_numbers = true)]
     pub(crate) mixup: Option<f64>,
     /// Spread this share of a label's probability evenly over all classes
-    #[arg(long, value_name = "EPSILON", allow_negative_numbers = true)]
+    #[arg(long, help_heading = "Augmentation", value_name = "EPSILON", allow_negative_numbers = true)]
     pub(crate) label_smoothing: Option<f64>,
 }
 
 impl AugmentationArgs {
     /// Overrides the settings whose flags are set.
-    pub(crate) fn apply(&self, augmentation: Augmentation) -> Augmentation {
+    pub(crate) fn apply(&self, augmentation: &Augmentation) -> Augmentation {
         Augmentation {
             crop: self.crop_padding.unwrap_or(augmentation.crop),
             flip: self.flip.unwrap_or(augmentation.flip),

@@ -7,7 +7,7 @@ use residual_model::Kernels;
 #[derive(clap::Args)]
 pub(crate) struct BackendArgs {
     /// Backend: see `residual devices` [default: BURN_DEVICE, else flex]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, help_heading = "Backend", value_name = "NAME")]
     pub(crate) backend: Option<String>,
     /// Code that computes blocks on flex and ndarray [default: fused]
     ///
@@ -15,10 +15,10 @@ pub(crate) struct BackendArgs {
     /// recompute: the same, but only each block's input is kept for the
     /// backward pass, which recomputes the rest: less memory, more time.
     /// reference: Burn's operations one by one.
-    #[arg(long, value_name = "KIND", verbatim_doc_comment, value_parser = words::<Kernels>())]
+    #[arg(long, help_heading = "Backend", value_name = "KIND", verbatim_doc_comment, value_parser = words::<Kernels>())]
     pub(crate) kernels: Option<Kernels>,
     /// Short for --kernels recompute: less memory, more time, same result
-    #[arg(long)]
+    #[arg(long, help_heading = "Backend")]
     pub(crate) recompute: bool,
 }
 

@@ -8,31 +8,35 @@ use std::path::PathBuf;
 #[group(id = "dataset", multiple = true)]
 pub(crate) struct DataArgs {
     /// Dataset [default: from the recipe, configuration or run, else digits]
-    #[arg(long, value_name = "NAME", value_parser = words::<DataName>())]
+    #[arg(long, help_heading = "Data", value_name = "NAME", value_parser = words::<DataName>())]
     pub(crate) data: Option<DataName>,
     /// Directory of the dataset's files
     ///
     /// Default: the directory that `residual data fetch` downloads to.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, help_heading = "Data", value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
     /// Side of the square crop of images in `--data folder`
     ///
     /// Default: 32 for nets for small images, else 224.
-    #[arg(long, value_name = "PIXELS")]
+    #[arg(long, help_heading = "Data", value_name = "PIXELS")]
     pub(crate) side: Option<usize>,
     /// Use only this many training samples, evenly spaced
     ///
     /// The test set is limited to the same number.
-    #[arg(long)]
+    #[arg(long, help_heading = "Data")]
     pub(crate) samples: Option<usize>,
     /// Hold out this many training samples and evaluate on them
     ///
     /// They replace the test set. They are the last training samples, or
     /// evenly spaced ones with `--data folder`.
-    #[arg(long, value_name = "SAMPLES", verbatim_doc_comment)]
+    #[arg(long, help_heading = "Data", value_name = "SAMPLES", verbatim_doc_comment)]
     pub(crate) validation: Option<usize>,
-    /// Pixels that share a mean and standard deviation [default: all]
-    #[arg(long, value_name = "BY", value_parser = words::<Normalize>())]
+    /// Statistics by which images are normalised [default: all]
+    ///
+    /// all: one mean and one standard deviation.
+    /// channel: a mean and a standard deviation for each channel.
+    /// pixel: a mean for each pixel, and one standard deviation.
+    #[arg(long, help_heading = "Data", value_name = "BY", verbatim_doc_comment, value_parser = words::<Normalize>())]
     pub(crate) normalize: Option<Normalize>,
 }
 

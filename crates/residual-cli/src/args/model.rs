@@ -12,13 +12,13 @@ pub(crate) struct ModelArgs {
     #[command(flatten)]
     pub(crate) start: StartArgs,
     /// Network of the weights [default: from the file's card or the run]
-    #[arg(long)]
+    #[arg(long, help_heading = "Weights")]
     pub(crate) net: Option<NetName>,
     /// Mean of each channel, for pixels from 0 to 1, separated by commas
-    #[arg(long, value_delimiter = ',', allow_negative_numbers = true)]
+    #[arg(long, help_heading = "Weights", value_delimiter = ',', allow_negative_numbers = true)]
     pub(crate) mean: Option<Vec<f32>>,
     /// Standard deviation of each channel, separated by commas
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, help_heading = "Weights", value_delimiter = ',')]
     pub(crate) std: Option<Vec<f32>>,
     #[command(flatten)]
     pub(crate) network: NetworkArgs,

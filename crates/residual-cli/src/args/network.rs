@@ -11,13 +11,13 @@ pub(crate) struct NetworkArgs {
     /// Number of classes [default: from the data or weights]
     ///
     /// Without data or weights: 10, or 1000 for ImageNet nets.
-    #[arg(long)]
+    #[arg(long, help_heading = "Network")]
     pub(crate) classes: Option<usize>,
     /// Features of a dense net, or channels of the first convolutional stage
     ///
     /// Default: 64 for dense and ImageNet nets, 16 for nets for small images,
     /// or 8 for training these on images of 8x8 pixels.
-    #[arg(long, verbatim_doc_comment)]
+    #[arg(long, help_heading = "Network", verbatim_doc_comment)]
     pub(crate) width: Option<usize>,
     /// Shortcut where shapes differ: A, A-after, B or C
     ///
@@ -25,37 +25,37 @@ pub(crate) struct NetworkArgs {
     /// A-after pads all of them after, as fb.resnet.torch does.
     /// B projects where shapes differ. C projects everywhere.
     /// Default: A for basic blocks on small images, else B.
-    #[arg(long, verbatim_doc_comment)]
+    #[arg(long, help_heading = "Network", verbatim_doc_comment)]
     pub(crate) shortcut: Option<ShortcutOption>,
     /// Normalisation after each layer [default: batch]
-    #[arg(long, value_parser = words::<Norm>())]
+    #[arg(long, help_heading = "Network", value_parser = words::<Norm>())]
     pub(crate) norm: Option<Norm>,
     /// Skip strength: the factor of the shortcut [default: 1]
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long, help_heading = "Network", allow_negative_numbers = true)]
     pub(crate) alpha: Option<f64>,
     /// Factor of the main path in residual blocks [default: one]
     ///
     /// one: 1. depth: 1/sqrt(number of blocks).
-    #[arg(long, value_parser = words::<BranchScale>())]
+    #[arg(long, help_heading = "Network", value_parser = words::<BranchScale>())]
     pub(crate) branch_scale: Option<BranchScale>,
     /// Initialise the last layer of each main path to zero
-    #[arg(long)]
+    #[arg(long, help_heading = "Network")]
     pub(crate) zero_init: bool,
     /// Layers before the first stage [default: large for ImageNet nets]
     ///
     /// small: a 3x3 convolution.
     /// large: a 7x7 convolution with stride 2 and a max-pool.
-    #[arg(long, verbatim_doc_comment, value_parser = words::<Stem>())]
+    #[arg(long, help_heading = "Network", verbatim_doc_comment, value_parser = words::<Stem>())]
     pub(crate) stem: Option<Stem>,
     /// Input size divided by the last stage's output size
     ///
     /// Stages beyond it have dilation instead of stride.
-    #[arg(long, value_name = "STRIDE")]
+    #[arg(long, help_heading = "Network", value_name = "STRIDE")]
     pub(crate) output_stride: Option<usize>,
     /// Stochastic depth: survival probability of the last block [default: 1]
     ///
     /// The probability falls linearly over the blocks, from 1 at the first.
-    #[arg(long, value_name = "PROBABILITY")]
+    #[arg(long, help_heading = "Network", value_name = "PROBABILITY")]
     pub(crate) last_survival: Option<f64>,
 }
 
@@ -107,7 +107,7 @@ impl NetworkArgs {
 #[derive(clap::Args)]
 pub(crate) struct ImageNetworkArgs {
     /// Image shape [default: 3x224x224 for ImageNet nets, else 3x32x32]
-    #[arg(long, value_name = "CxHxW")]
+    #[arg(long, help_heading = "Network", value_name = "CxHxW")]
     pub(crate) image: Option<String>,
     #[command(flatten)]
     pub(crate) network: NetworkArgs,

@@ -9,18 +9,18 @@ pub(crate) struct StartArgs {
     /// File of weights, or the directory of a finished run
     ///
     /// Reads .pth, .pt, .th, .safetensors and .bpk.
-    #[arg(long, value_name = "FILE", conflicts_with = "pretrained")]
+    #[arg(long, help_heading = "Weights", value_name = "FILE", conflicts_with = "pretrained")]
     pub(crate) weights: Option<PathBuf>,
     /// Published weights, downloaded if necessary
     ///
     /// `residual weights list` shows the names.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, help_heading = "Weights", value_name = "NAME")]
     pub(crate) pretrained: Option<String>,
     /// JSON file that renames the weights' tensors
     ///
     /// It holds one object: regular expressions as keys, replacements as
     /// values.
-    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
+    #[arg(long, help_heading = "Weights", value_name = "FILE", verbatim_doc_comment)]
     pub(crate) name_map: Option<PathBuf>,
 }
 

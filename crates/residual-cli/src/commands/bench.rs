@@ -11,13 +11,19 @@ use serde::Serialize;
 use std::fmt::Write;
 
 /// Measure the throughput of training and inference of a network
+///
+/// The images are random and held in memory. With --data, training is also
+/// measured with batches that the loader reads and augments.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:
+#[command(
+    verbatim_doc_comment,
+    after_help = "Examples:
   residual bench
   residual bench resnet56 --kernels reference
   residual bench resnet50 --batch 8 --inference
   residual bench resnet20 --data cifar10 --flip --crop-padding 4
-  residual bench resnet1202 --recompute --steps 1")]
+  residual bench resnet1202 --recompute --steps 1"
+)]
 pub(crate) struct BenchArgs {
     /// Network: one that `residual models` lists, or another depth
     #[arg(default_value = "resnet20")]
@@ -83,7 +89,7 @@ fn rates(seconds: &[f64], batch: usize) -> Option<[f64; 3]> {
 }
 
 /// Runs the command `bench`.
-pub(crate) fn bench(args: BenchArgs) -> anyhow::Result<()> {
+pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     if args.batch == 0 || args.steps == 0 || args.threads == Some(0) {
         return Err(Usage("--batch, --steps and --threads must be at least 1".into()).into());
     }
@@ -91,7 +97,7 @@ pub(crate) fn bench(args: BenchArgs) -> anyhow::Result<()> {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     }
     let (mut network, mut image) = args.network.describe(args.net)?;
-    let pipeline = pipeline(&args)?;
+    let pipeline = pipeline(args)?;
     if let Some(pipeline) = &pipeline {
         image = pipeline.source.shape();
         let of_data = NetworkConfig::new(args.net, image, pipeline.source.classes());
@@ -149,7 +155,7 @@ pub(crate) fn bench(args: BenchArgs) -> anyhow::Result<()> {
 
 /// The dataset that `--data` names, to load training batches from.
 fn pipeline(args: &BenchArgs) -> anyhow::Result<Option<DataFeed>> {
-    let augmentation = args.augmentation.apply(Augmentation::default());
+    let augmentation = args.augmentation.apply(&Augmentation::default());
     let data = match (args.data.data, args.network.image.is_some() || args.inference) {
         (None, _) if args.data.any() || augmentation != Augmentation::default() => {
             return Err(Usage("data and augmentation flags need --data NAME".into()).into());
@@ -174,9 +180,10 @@ fn pipeline(args: &BenchArgs) -> anyhow::Result<Option<DataFeed>> {
 impl Report {
     fn text(&self) -> String {
         let [channels, height, width] = self.image;
+        let Self { net, batch, threads, steps, environment, kernels, .. } = self;
         let mut text = format!(
-            "{}, images {channels}x{height}x{width}, batch {}, {}, {} kernels, {} threads, median of {} steps\n\n",
-            self.net, self.batch, self.environment, self.kernels, self.threads, self.steps
+            "{net}, images {channels}x{height}x{width}, batch {batch}, threads {threads}, median of {steps} steps\n\
+             {environment}, {kernels} kernels\n\n"
         );
         let _ = writeln!(text, "            images/s       slowest-fastest    GFLOP/s   of matmul");
         let mut line = |name: &str, rate: f64, [slowest, fastest]: [f64; 2], gflops: f64, share: f64| {

@@ -22,13 +22,13 @@ pub(crate) struct ConvertArgs {
     /// File to write, which ends in .safetensors or .bpk
     pub(crate) to: PathBuf,
     /// Network of the weights [default: from the file's card or the run]
-    #[arg(long)]
+    #[arg(long, help_heading = "Weights")]
     pub(crate) net: Option<NetName>,
     /// JSON file that renames the weights' tensors
     ///
     /// It holds one object: regular expressions as keys, replacements as
     /// values.
-    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
+    #[arg(long, help_heading = "Weights", value_name = "FILE", verbatim_doc_comment)]
     pub(crate) name_map: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) network: NetworkArgs,

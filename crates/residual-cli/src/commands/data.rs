@@ -89,7 +89,7 @@ fn list(json: bool) -> anyhow::Result<()> {
             (Some(folder), _) if present => folder.display().to_string(),
             (_, Some(megabytes)) => format!("not downloaded; `residual data fetch {name}` downloads {megabytes:.0} MB"),
             _ if present => "embedded in the program".into(),
-            _ => "your own images, one subdirectory per class: --data folder --data-dir DIR".into(),
+            _ => "your own images: --data folder --data-dir DIR".into(),
         };
         let _ = writeln!(text, "{name:<14} {place}");
     }

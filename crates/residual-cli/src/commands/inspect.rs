@@ -8,7 +8,7 @@ use crate::{
 use residual_data::DataConfig;
 use residual_lab::{InspectConfig, Inspection, Measurement, Subject};
 use residual_model::NetName;
-use residual_report::{InspectionView, redraw};
+use residual_report::{Drawn, InspectionView, draw_inspection};
 use residual_train::{Device, Environment, TrainConfig, files};
 use serde::Serialize;
 use std::{
@@ -124,6 +124,9 @@ pub(crate) fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
         let environment = Environment::here(backend, &hardware);
         let inspection = measure(measurement, &subjects, &config, environment)?;
         inspection.write(&out)?;
+        for Drawn { path, content } in draw_inspection(&inspection) {
+            files::write(&out.join(path), &content)?;
+        }
         let InspectionView { finding, details, .. } = InspectionView::of(&inspection);
         if !args.json {
             let figure = out.join(format!("{measurement}.svg"));
@@ -131,7 +134,6 @@ pub(crate) fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
             output::print(&format!("{finding}\n{details}  {}\n\n", figure.display()))?;
         }
         found.push(Found { finding, details, inspection });
-        redraw(&out)?;
     }
     if args.json { output::print_json(&found) } else { Ok(()) }
 }

@@ -49,6 +49,7 @@ pub(crate) fn models(args: &ModelsArgs) -> anyhow::Result<()> {
         );
         let _ = writeln!(text, "{}", line.trim_end());
     }
-    text += "\nNames for other depths, groups and widths follow the same patterns. Each resnet has a plain twin.\n";
+    text += "\nNames for other depths, groups and widths follow the same patterns.\n\
+             Each residual net has a plain twin, such as plain20 for resnet20.\n";
     output::print(&text)
 }

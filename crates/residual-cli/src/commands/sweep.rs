@@ -4,7 +4,6 @@ use crate::{
     command_line,
     output::{self, Progress},
 };
-use anyhow::Context;
 use clap::ValueEnum;
 use residual_backend::Backend;
 use residual_data::DataConfig;
@@ -24,7 +23,7 @@ use std::{
 #[command(after_help = "Examples:
   residual sweep
   residual sweep --explain
-  residual sweep --family conv --depths 8,20,56 --seeds 1
+  residual sweep --family conv --depths 8,20,56 --seeds 1 --out sweep-conv
   residual sweep --family dense --norm none --out sweep-without-norm
   residual sweep --alpha 0,0.25,0.5,0.75,1 --depths 32 --out sweep-alpha")]
 pub(crate) struct SweepArgs {
@@ -144,7 +143,7 @@ impl SweepArgs {
 }
 
 /// Runs the command `sweep`.
-pub(crate) fn sweep(args: SweepArgs, stop: &StopFlag) -> anyhow::Result<()> {
+pub(crate) fn sweep(args: &SweepArgs, stop: &StopFlag) -> anyhow::Result<()> {
     let config = args.config()?;
     let (backend, hardware) = args.backend.open()?;
     let jobs = match args.jobs {
@@ -155,25 +154,23 @@ pub(crate) fn sweep(args: SweepArgs, stop: &StopFlag) -> anyhow::Result<()> {
     config.validate()?;
     let plan = config.plan().len();
     let environment = Environment::here(backend, &hardware);
+    // The page shows earlier measurements too, so its command repeats them.
+    let explained = args.explain || (!args.force && args.out.join("inspect").exists());
     let sweep = Sweep::new(config.clone(), backend, hardware.clone())?
-        .with_command(command_line::sweep(&config, &environment, args.explain))
+        .with_command(command_line::sweep(&config, &environment, explained))
         .with_jobs(jobs)
         .with_force(args.force)
         .with_explain(args.explain)?
         .with_stop(stop.clone());
     let parallel = jobs.min(plan);
     eprintln!("{plan} trainings on {backend} ({}), {parallel} in parallel", hardware.name);
-    let results = match run(&sweep, &args) {
-        Ok(results) => results,
-        Err(LabError::Stopped { done, total }) => {
-            return Err(Interrupted(format!(
-                "stopped: {done} of {total} trainings are finished and kept; rerun the command to resume"
-            ))
-            .into());
-        }
-        Err(error) => return Err(error).context(format!("sweep in {}", args.out.display())),
-    };
-    redraw(&args.out)?;
+    let results = run(&sweep, args).map_err(|error| match error.downcast_ref() {
+        Some(LabError::Stopped { done, total }) => Interrupted(format!(
+            "stopped: {done} of {total} trainings are finished and kept; rerun the command to resume"
+        ))
+        .into(),
+        _ => error,
+    })?;
     if args.json { output::print_json(&results) } else { output::print(&report(&results, &args.out)) }
 }
 
@@ -185,8 +182,23 @@ pub(super) fn default_jobs(backend: Backend) -> usize {
     }
 }
 
-/// Runs the sweep, and with `--explain` the measurements inside its networks, with a progress bar.
-fn run(sweep: &Sweep, args: &SweepArgs) -> Result<SweepResults, LabError> {
+/// Runs the sweep, and with `--explain` the measurements inside its networks. Draws what was measured after each.
+fn train_and_explain(
+    sweep: &Sweep,
+    args: &SweepArgs,
+    on_progress: &(dyn Fn(SweepProgress<'_>) + Sync),
+) -> anyhow::Result<SweepResults> {
+    let results = sweep.run(&args.out, on_progress)?;
+    redraw(&args.out)?;
+    if args.explain {
+        sweep.explain(&args.out, &command_line::inspect, on_progress)?;
+        redraw(&args.out)?;
+    }
+    Ok(results)
+}
+
+/// [`train_and_explain`] with a progress bar.
+fn run(sweep: &Sweep, args: &SweepArgs) -> anyhow::Result<SweepResults> {
     let bar: OnceLock<Progress> = OnceLock::new();
     // Locked while a line is printed, so that the lines appear in the order of their numbers.
     let ended = Mutex::new((0, 0));
@@ -216,12 +228,7 @@ fn run(sweep: &Sweep, args: &SweepArgs) -> Result<SweepResults, LabError> {
             }
         }
     };
-    let results = sweep.run(&args.out, &on_progress).and_then(|results| {
-        if args.explain {
-            sweep.explain(&args.out, &command_line::inspect, &on_progress)?;
-        }
-        Ok(results)
-    });
+    let results = train_and_explain(sweep, args, &on_progress);
     if let Some(bar) = bar.get() {
         bar.finish();
     }
@@ -243,9 +250,5 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn report(results: &SweepResults, out: &Path) -> String {
     let page = out.join("index.html");
-    format!(
-        "{}\nFigure: {} (in the same directory: depth.png, curves.svg, results.csv)\n",
-        sweep_markdown(results),
-        page.display()
-    )
+    format!("{}\nReport: {} (beside it: depth.png, curves.svg, results.csv)\n", sweep_markdown(results), page.display())
 }

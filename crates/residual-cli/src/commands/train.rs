@@ -154,7 +154,7 @@ pub(crate) struct TrainArgs {
     #[command(flatten)]
     pub(crate) start: StartArgs,
     /// Do not load the head, for example if the number of classes differs
-    #[arg(long)]
+    #[arg(long, help_heading = "Weights")]
     pub(crate) ignore_head: bool,
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
@@ -194,11 +194,11 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Runs the command `train`.
-pub(crate) fn train(args: Box<TrainArgs>, stop: &StopFlag) -> anyhow::Result<()> {
+pub(crate) fn train(args: &TrainArgs, stop: &StopFlag) -> anyhow::Result<()> {
     match &args.resume {
-        Some(path) => run::resume(&args, path, stop),
+        Some(path) => run::resume(args, path, stop),
         None if args.older_checkpoint => Err(Usage("--older-checkpoint needs --resume".into()).into()),
-        None => run::start(&args, stop),
+        None => run::start(args, stop),
     }
 }
 
@@ -216,7 +216,7 @@ impl TrainArgs {
             (None, None) => unreachable!("clap requires one of --net, --config and --resume"),
         };
         config.data = self.data.apply(config.data)?;
-        config.augmentation = self.augmentation.apply(config.augmentation);
+        config.augmentation = self.augmentation.apply(&config.augmentation);
         if let (Some(_), Some(net)) = (&self.config, self.net) {
             // Keep the file's block options and initialisation, and within a family its width: `--net plain20` makes
             // the plain twin of a resnet20.

@@ -63,6 +63,7 @@ fn list(json: bool) -> anyhow::Result<()> {
         let (name, size, accuracy) = (weights.name, weights.megabytes, weights.accuracy);
         let _ = writeln!(text, "{name:<20} {size:>6.0} {accuracy:>8.2}  {}{note}", weights.file);
     }
-    text += "\nTop-1 accuracy on the ImageNet validation set as stated by torchvision. Licence: BSD-3-Clause, torchvision's.\n";
+    text += "\nTop-1 accuracy on the ImageNet validation set, as stated by torchvision.\n\
+             Licence: that of torchvision, BSD-3-Clause.\n";
     output::print(&text)
 }

@@ -68,7 +68,10 @@ fn missing_data_and_invalid_settings_are_reported() {
     let (code, error) = at(&["data", "fetch", "mnist"], "nowhere");
     assert!(code == Some(2) && error.contains("RESIDUAL_MIRROR is `nowhere`"), "{error}");
     let (code, error) = at(&["train", "--net", "resnet8", "--data", "cifar10"], "");
-    assert!(code == Some(2) && error.contains("cifar10 not found: "), "{error}");
+    assert!(
+        code == Some(2) && error.contains("cifar10 not found: ") && error.contains("`residual data fetch cifar10`"),
+        "{error}"
+    );
     refuses(&["data", "fetch", "digits"], 2, "digits is built in; there is nothing to fetch");
     refuses(&["data", "check", "/nowhere"], 2, "/nowhere is not a directory");
     refuses(

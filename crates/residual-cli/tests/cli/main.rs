@@ -59,7 +59,7 @@ fn invalid_requests_exit_with_2_and_say_what_is_valid() {
         (&["train", "--net", "resnet20", "--part-lr", "neck=2"], "unknown part of a network `neck`"),
         (&["train", "--net", "vgg16"], "unknown network `vgg16`"),
         (&["train", "--net", "resnet20", "--classes", "0"], "classes must be at least 1"),
-        (&["train", "--net", "resnet20", "--classes", "5"], "the data have 10 classes, the network only 5"),
+        (&["train", "--net", "resnet20", "--classes", "5"], "the dataset has 10 classes, but the network has only 5"),
         (&["train", "--net", "resnet20", "--width", "0"], "width must be at least 1"),
         (&["train", "--net", "resnet20", "--data", "cifar11"], "[possible values: digits, synthetic"),
         (&["train", "--net", "resnet20", "--epochs", "0"], "epochs must be at least 1, not 0"),
@@ -71,7 +71,7 @@ fn invalid_requests_exit_with_2_and_say_what_is_valid() {
         (&["sweep", "--jobs", "0"], "--jobs must be at least 1"),
         (&["summary", "resnet20", "--image", "32"], "invalid image shape `32`"),
         (&["train"], "--net"),
-        (&["train", "--net", "resnet20", "--patience", "2", "--evaluate", "at-end"], "patience needs an evaluation"),
+        (&["train", "--net", "resnet20", "--patience", "2", "--evaluate", "at-end"], "patience requires an evaluation"),
         (&["train", "--net", "resnet20", "--schedule", "step"], "a step schedule needs --milestones"),
         (&["sweep", "--seed", "18446744073709551615"], "seeds must be at most 1000"),
     ];
@@ -171,7 +171,10 @@ fn bench_times_training_and_inference() {
     refuses(&["bench", "resnet8", "--flip"], 2, "need --data NAME");
     refuses(&["bench", "resnet8", "--data", "digits", "--classes", "3"], 2, "--classes must be at least 10");
     let text = succeeds(&[&bench[..], &["--kernels", "reference", "--threads", "1"]].concat()).0;
-    assert!(text.contains("reference kernels, 1 threads") && text.contains("peak memory"), "{text}");
+    assert!(
+        text.contains("threads 1,") && text.contains("reference kernels\n") && text.contains("peak memory"),
+        "{text}"
+    );
     let text = succeeds(&[&bench[..], &["--recompute", "--inference"]].concat()).0;
     assert!(text.contains("recompute kernels") && !text.contains("training"), "{text}");
 }
@@ -214,7 +217,7 @@ fn check_help(path: &[&str]) -> usize {
                 }
             }
             // The help of an argument follows on the same line, or on the next one with a larger indentation.
-            (1..=6, "Arguments:" | "Options:") => {
+            (1..=6, "Arguments:" | "Options:" | "Data:" | "Augmentation:" | "Weights:" | "Network:" | "Backend:") => {
                 let below = lines.get(i + 1).is_some_and(|next| next.starts_with("          "));
                 assert!(text.contains("  ") || below, "{path:?}: {text} has no help");
             }

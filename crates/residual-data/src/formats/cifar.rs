@@ -14,8 +14,8 @@ pub struct Records {
     pub labels: Vec<u16>,
 }
 
-/// Reads records that begin with `labels` label bytes, and keeps the last of these. CIFAR-10 has 1 label byte;
-/// CIFAR-100 has 2, the coarse and the fine label. Errors name the file as `file`.
+/// Reads records that begin with `labels` label bytes, and keeps the last label byte. CIFAR-10 has 1 label byte per
+/// record; CIFAR-100 has 2, the coarse and the fine label. Errors name the file as `file`.
 ///
 /// # Errors
 /// If `bytes` is empty or not a whole number of records, or a label is not below `classes`.
@@ -23,7 +23,7 @@ pub fn read(file: &str, bytes: &[u8], labels: usize, classes: usize) -> Result<R
     let corrupt = |reason: String| DataError::Corrupt { file: file.into(), reason };
     let record = labels + PIXELS;
     if bytes.is_empty() || !bytes.len().is_multiple_of(record) {
-        return Err(corrupt(format!("{} bytes are not a positive number of {record}-byte records", bytes.len())));
+        return Err(corrupt(format!("expected a positive multiple of {record} bytes, found {}", bytes.len())));
     }
     let mut records = Records { pixels: Vec::with_capacity(bytes.len()), labels: Vec::new() };
     for (index, record) in bytes.chunks_exact(record).enumerate() {
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_label_and_the_order_of_pixels_are_kept() {
+    fn the_last_label_is_kept_and_pixels_stay_in_order() {
         let record = |labels: &[u8], first: u8| [labels, &[first], &[7; PIXELS - 1]].concat();
         let records = read("x", &[record(&[19, 3], 8), record(&[0, 99], 9)].concat(), 2, 100).unwrap();
         assert_eq!(records.labels, [3, 99]);
@@ -52,8 +52,8 @@ mod tests {
     #[test]
     fn errors_name_the_file() {
         let error = |bytes: &[u8]| read("data.bin", bytes, 1, 10).unwrap_err().to_string();
-        assert_eq!(error(&[]), "data.bin is invalid: 0 bytes are not a positive number of 3073-byte records");
-        assert_eq!(error(&[0; 3074]), "data.bin is invalid: 3074 bytes are not a positive number of 3073-byte records");
+        assert_eq!(error(&[]), "data.bin is invalid: expected a positive multiple of 3073 bytes, found 0");
+        assert_eq!(error(&[0; 3074]), "data.bin is invalid: expected a positive multiple of 3073 bytes, found 3074");
         assert_eq!(error(&[10; 3073]), "data.bin is invalid: record 0 has label 10, but there are 10 classes");
     }
 }

@@ -16,19 +16,19 @@ pub struct Idx {
 /// Reads an IDX file of unsigned bytes, uncompressed or gzipped. Errors name the file as `file`.
 ///
 /// # Errors
-/// If the content is not an IDX file of unsigned bytes, its length differs from the one in its header, or the header
-/// declares more than 1 GiB.
+/// If the content is not an IDX file of unsigned bytes, the number of values differs from the header, or the header
+/// declares more than 2^30 values (1 GiB).
 pub fn read(file: &str, content: &[u8]) -> Result<Idx, DataError> {
     if content.starts_with(&[0x1f, 0x8b]) { decode(file, GzDecoder::new(content)) } else { decode(file, content) }
 }
 
-/// The limit on a file's values. Without it, a small gzipped file could unpack to any size.
+/// The maximum number of values in a file. Without this limit, a small gzipped file could be unpacked to any size.
 const MAX_VALUES: usize = 1 << 30;
 
 fn decode(file: &str, mut reader: impl Read) -> Result<Idx, DataError> {
     let corrupt = |reason: String| DataError::Corrupt { file: file.into(), reason };
     let mut take = |count: usize| {
-        // The buffer grows with the bytes that are read, so a wrong header cannot allocate memory.
+        // The buffer grows with the bytes that are read, so a wrong header cannot cause a large allocation.
         let mut bytes = Vec::new();
         let read = reader.by_ref().take(count as u64).read_to_end(&mut bytes);
         read.map(|_| bytes).map_err(|error| corrupt(error.to_string()))

@@ -1,4 +1,4 @@
-//! A block as one operation of Burn's backends, with its backward pass.
+//! A block as one operation of Burn's backends, and its backward pass.
 
 use super::{
     BlockOutput, BlockStatistics, BlockTensors, LayerTensors, NormTensors, OptionalTensor,
@@ -74,7 +74,7 @@ pub(super) struct NormValues {
 
 #[derive(Clone)]
 struct LayerValues {
-    /// `None` in inference, which reads the prepared weight.
+    /// `None` in inference, which uses the prepared weight.
     weight: Option<TensorValues>,
     norm: NormValues,
 }
@@ -99,7 +99,7 @@ impl NormValues {
         }
     }
 
-    /// `relu(norm(input))`
+    /// The operation `relu(norm(input))`.
     pub(super) fn normalize<'a>(
         &'a self,
         kind: NormKind,
@@ -128,7 +128,7 @@ impl LayerValues {
     }
 }
 
-/// A weight with the outputs first, as the kernels expect it. Burn's linear layers have the inputs first.
+/// Puts the output axis of a weight first, as the kernels expect. In Burn's linear layers, the input axis is first.
 fn outputs_first<B: HostBackend>(weight: FloatTensor<B>) -> FloatTensor<B> {
     if weight.rank() == 2 { B::float_permute(weight, &[1, 0]) } else { weight }
 }
@@ -170,13 +170,13 @@ impl BlockValues {
         Some(self.preactivation.normalize(self.spec.preactivation?, &self.input, height * width, channels))
     }
 
-    /// The output of [`Self::normalize`], if the block has a pre-activation, and the batch's statistics.
+    /// The output and the batch's statistics of [`Self::normalize`], if the block has a pre-activation.
     fn preactivate(&self) -> (Option<Buffer>, Option<Statistics>) {
         let (output, statistics) = self.normalize().map(|normalize| normalize.forward(SimdLevel::detect())).unzip();
         (output, statistics.flatten())
     }
 
-    /// Whether the shortcut adds the input before its pre-activation.
+    /// Whether the shortcut adds the block's input itself, although the main path reads the pre-activated input.
     fn adds_raw_input(&self) -> bool {
         self.spec.preactivation.is_some() && matches!(self.spec.shortcut, ShortcutKind::Input(..)) && self.keeps_shape()
     }
@@ -191,14 +191,14 @@ impl BlockValues {
         self.spec.layers.last().expect("at least one layer").0
     }
 
-    /// The main path with this input and shortcut.
+    /// The main path of this input, with this shortcut.
     fn path<'a>(&'a self, input: &'a [f32], shortcut: Shortcut<'a>) -> Path<'a> {
         let layers = self.layers.iter().zip(&self.spec.layers).map(|(layer, spec)| layer.layer(*spec));
         let (scale, relu) = (self.spec.scale, self.spec.relu);
         Path { layers: layers.collect(), input, image: self.image(), scale, shortcut, relu }
     }
 
-    /// The projection shortcut with this input, if the block has one.
+    /// The projection shortcut of this input, if the block has one.
     fn projection<'a>(&'a self, input: &'a [f32]) -> Option<Path<'a>> {
         let layer = self.projection.as_ref()?.layer(self.spec.projection?);
         Some(Path {
@@ -211,7 +211,7 @@ impl BlockValues {
         })
     }
 
-    /// The shortcut of the main path. `projected` is the output of the projection, if the block has one.
+    /// The shortcut around the main path. `projected` is the output of the projection, if the block has one.
     fn shortcut<'a>(&'a self, projected: &'a [f32]) -> Shortcut<'a> {
         match self.spec.shortcut {
             ShortcutKind::None => Shortcut::None,
@@ -227,7 +227,8 @@ impl BlockValues {
         }
     }
 
-    /// The output, the batch's statistics, and the state of the backward pass. `weights` are the shapes in [`State`].
+    /// Computes the output, the batch's statistics, and the state of the backward pass. `weights` are the shapes that
+    /// [`State`] stores.
     pub(super) fn train<B: HostBackend>(
         mut self,
         weights: Vec<Vec<usize>>,
@@ -245,7 +246,7 @@ impl BlockValues {
         };
         let output = self.output::<B>(output);
         let projection = projected.map(|(_, saved)| saved);
-        // The backward pass does not read the shortcut's tensor.
+        // The backward pass does not need the values of the shortcut's tensor.
         self.shortcut = None;
         let state = State {
             output: channels_last_values::<B>(output.clone()),
@@ -315,7 +316,8 @@ pub(super) struct BlockBackward;
 pub(super) struct State {
     values: BlockValues,
     output: TensorValues,
-    /// The output of the pre-activation. `None` if there is none, or if the backward pass recomputes it.
+    /// The output of the pre-activation. `None` if the block has no pre-activation, or if the backward pass recomputes
+    /// it.
     preactivated: Option<Arc<Buffer>>,
     preactivation_statistics: Option<Statistics>,
     projection: Option<SavedForBackward>,
@@ -324,8 +326,8 @@ pub(super) struct State {
     weights: Vec<Vec<usize>>,
 }
 
-/// The input, the shortcut's tensor, γ and β of the pre-activation, and weight, γ and β of the projection and of three
-/// layers.
+/// The number of tracked tensors of a block: the input, the shortcut's tensor, γ and β of the pre-activation, and
+/// weight, γ and β of the projection and of three layers.
 const PARENTS: usize = 16;
 
 impl<B: HostBackend> Backward<B, PARENTS> for BlockBackward {
@@ -357,7 +359,7 @@ impl<B: HostBackend> Backward<B, PARENTS> for BlockBackward {
             },
             parameters: any(&layer_nodes),
         };
-        // The backward pass reads only the length of the shortcut's tensor, which is the length of the output.
+        // Of the shortcut's tensor, the backward pass reads only the length, so the output can stand in for it.
         let main_shortcut = match values.spec.shortcut {
             ShortcutKind::Tensor(strength) | ShortcutKind::Projection(strength) => {
                 Shortcut::Tensor { values: output.slice(), strength }
@@ -405,7 +407,8 @@ impl<B: HostBackend> Backward<B, PARENTS> for BlockBackward {
     }
 }
 
-/// Registers the gradients of layers. `nodes` are the weight, γ and β of each layer, and `shapes` those of the weights.
+/// Registers the gradients of layers. `nodes` are the nodes of the weight, γ and β of each layer, and `shapes` the
+/// shapes of the weights.
 fn register<B: HostBackend>(
     grads: &mut BurnGradients,
     nodes: &[Option<NodeId>],

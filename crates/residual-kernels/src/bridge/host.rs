@@ -13,7 +13,7 @@ pub(super) const CHANNELS_LAST: [usize; 4] = [0, 2, 3, 1];
 /// The inverse of [`CHANNELS_LAST`].
 const CHANNELS_SECOND: [usize; 4] = [0, 3, 1, 2];
 
-/// The values of a tensor: channels-last for rank 4, row-major for others.
+/// The values of a tensor, in channels-last order for rank 4 and in row-major order otherwise.
 pub(super) fn channels_last_values<B: HostBackend>(tensor: FloatTensor<B>) -> TensorValues {
     match tensor.rank() {
         4 => B::values(B::float_permute(tensor, &CHANNELS_LAST)),
@@ -49,24 +49,24 @@ impl fmt::Debug for TensorValues {
 
 /// A backend whose tensors are in host memory.
 pub(super) trait HostBackend: Backend {
-    /// The values of a tensor in row-major order. A contiguous tensor is not copied.
+    /// The values of a tensor in row-major order. The values of a contiguous tensor are not copied.
     fn values(tensor: FloatTensor<Self>) -> TensorValues;
 
     /// A tensor from row-major values.
     fn tensor(buffer: Buffer, shape: &[usize]) -> FloatTensor<Self>;
 
-    /// The prepared weight for inference. Flex caches it for as long as the weight lives.
+    /// The prepared weight for inference. The flex backend caches it until the weight is dropped.
     fn prepared(weight: &FloatTensor<Self>, conv: &Conv) -> Arc<PreparedWeight> {
         Arc::new(PreparedWeight::new(conv, Self::values(weight.clone()).slice()))
     }
 
-    /// `(1 - weight) · tensor + weight · other`
+    /// Computes `(1 - weight) · tensor + weight · other`.
     fn averaged(tensor: FloatTensor<Self>, other: &[f32], weight: f64) -> FloatTensor<Self> {
         let shape = tensor.shape();
         Self::small_tensor(average(Self::values(tensor).slice(), other, weight), &shape)
     }
 
-    /// A tensor from a vector, such as the gradient of a weight.
+    /// A tensor from a vector of row-major values, such as the gradient of a weight.
     fn small_tensor(values: Vec<f32>, shape: &[usize]) -> FloatTensor<Self> {
         Self::float_from_data(TensorData::new(values, shape.to_vec()), &Default::default())
     }
@@ -88,8 +88,8 @@ mod flex {
         sync::{Arc, LazyLock, Mutex, PoisonError, Weak},
     };
 
-    /// The prepared weights, by the address of the weight's storage. Entries cannot be stale: the `Weak` keeps the
-    /// address from being reused, and makes Burn copy the values to new storage before it changes them.
+    /// The prepared weights, keyed by the address of the weight's storage. Entries cannot be stale: while the `Weak`
+    /// exists, the address is not reused, and Burn copies the values to new storage before it changes them.
     static PREPARED: LazyLock<Mutex<HashMap<usize, CacheEntry>>> = LazyLock::new(Mutex::default);
 
     struct CacheEntry {
@@ -139,13 +139,13 @@ mod flex {
 
         fn tensor(buffer: Buffer, shape: &[usize]) -> FloatTensor<Self> {
             let bytes = size_of_val(&*buffer);
-            // SAFETY: the buffer has this many bytes, and all are initialised.
+            // SAFETY: the buffer has this many bytes, and all of them are initialised.
             let bytes = unsafe { Bytes::from_controller(Box::new(BufferAllocation(buffer)), bytes) };
             FlexTensor::new(bytes, Layout::contiguous(Shape::from(shape.to_vec())), DType::F32)
         }
     }
 
-    /// A buffer as the memory of Burn's `Bytes`. Dropping them returns the buffer's memory for reuse.
+    /// A buffer that is the memory of Burn's `Bytes`. Dropping the `Bytes` makes the memory available for reuse.
     struct BufferAllocation(Buffer);
 
     impl AllocationController for BufferAllocation {
@@ -199,7 +199,7 @@ mod ndarray {
             let copy = match &tensor {
                 NdArrayTensor::F32(storage) if storage.view().is_standard_layout() => None,
                 NdArrayTensor::F32(storage) => Some(storage.view().iter().copied().collect::<Vec<f32>>()),
-                _ => panic!("the kernels support only f32"),
+                _ => panic!("the kernels support only f32 tensors"),
             };
             match copy {
                 None => TensorValues::new(Standard(tensor)),

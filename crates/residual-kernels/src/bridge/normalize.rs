@@ -1,4 +1,4 @@
-//! A norm with its ReLU as an operation of Burn's backends.
+//! A norm and a ReLU as one operation of Burn's backends.
 
 use super::{
     BlockOutput, BlockStatistics, NormalizeTensors,
@@ -17,7 +17,7 @@ use burn::backend::{
 };
 use std::fmt;
 
-/// The operands of a norm with its ReLU.
+/// A norm and a ReLU, with their operands.
 #[derive(Clone)]
 pub(super) struct NormalizeOp {
     /// `[batch, height, width, channels]`
@@ -58,7 +58,7 @@ impl NormalizeOp {
     }
 }
 
-/// The backward pass of a norm with its ReLU.
+/// The backward pass of a norm and a ReLU.
 #[derive(Debug)]
 pub(super) struct NormalizeBackward;
 

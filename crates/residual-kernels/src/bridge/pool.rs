@@ -16,7 +16,7 @@ use burn::{
 };
 use std::{fmt, marker::PhantomData};
 
-/// A max-pooling and its input.
+/// Max-pooling and its input.
 pub(super) struct MaxPoolOp<B> {
     pool: MaxPool,
     /// `[batch, height, width, channels]`
@@ -52,7 +52,7 @@ impl<B: HostBackend> MaxPoolOp<B> {
     }
 }
 
-/// The backward pass of a max-pooling.
+/// The backward pass of max-pooling.
 #[derive(Debug)]
 pub(super) struct MaxPoolBackward;
 

@@ -4,7 +4,7 @@ use super::{SgdTensors, UpdatedTensors, host::HostBackend};
 use crate::Sgd;
 use burn::backend::TensorMetadata;
 
-/// The new weight and velocity.
+/// Computes the new weight and velocity.
 pub(super) fn step<B: HostBackend>(tensors: SgdTensors<B>, sgd: Sgd) -> UpdatedTensors<B> {
     let SgdTensors { weight, gradient, velocity } = tensors;
     let shape = weight.shape();

@@ -1,4 +1,4 @@
-//! The scale of activations: outputs of blocks, responses of layers, main path against input.
+//! The scale of activations: the outputs of blocks, the responses of layers, and the ratio of main path to input.
 
 use super::{
     config::{InspectConfig, OnStep},
@@ -9,12 +9,12 @@ use burn::tensor::Tensor;
 use residual_model::Network;
 use serde::{Deserialize, Serialize};
 
-/// The scale of activations in networks at their initial weights, and in trained ones.
+/// The scale of activations in networks, at their initial weights and after training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Activations {
-    /// Test images in the batch.
+    /// Test images in the measured batch.
     pub images: usize,
-    /// Each network at its initial weights, and after that the same network trained if it is.
+    /// For each network, its initial state, followed by its trained state if it is trained.
     pub states: Vec<ActivationState>,
 }
 
@@ -23,7 +23,7 @@ pub struct Activations {
 pub struct ActivationState {
     /// Index of the network.
     pub network: usize,
-    /// Whether the weights are the trained ones. At initial weights, the norms have the batch's statistics.
+    /// Whether the network has its trained weights. With its initial weights, the norms use the batch's statistics.
     pub trained: bool,
     /// The blocks, from the input to the output.
     pub blocks: Vec<BlockScale>,
@@ -37,7 +37,7 @@ pub struct BlockScale {
     /// Standard deviation of the output, over images, channels and pixels.
     #[serde(with = "numbers")]
     pub output: f64,
-    /// `‖F(a)‖ / ‖a‖`: norm of the main path's output, with its factor, over the norm of the block's input.
+    /// `‖F(a)‖ / ‖a‖`: the norm of the scaled output of the main path, over the norm of the block's input.
     #[serde(with = "numbers")]
     pub ratio: f64,
     /// Standard deviation of the response of each layer (He et al. 2015, Fig. 7).
@@ -46,18 +46,18 @@ pub struct BlockScale {
 }
 
 impl ActivationState {
-    /// Median over the blocks of `‖F(a)‖ / ‖a‖`.
+    /// The median of `‖F(a)‖ / ‖a‖` over the blocks.
     pub fn median_ratio(&self) -> f64 {
         median(self.blocks.iter().map(|block| block.ratio).collect())
     }
 
-    /// Median over all layers of the standard deviation of the response.
+    /// The median standard deviation of the response over all layers.
     pub fn median_response(&self) -> f64 {
         median(self.blocks.iter().flat_map(|block| block.responses.clone()).collect())
     }
 }
 
-/// All blocks of a network in inference mode.
+/// Measures all blocks of a network in inference mode.
 pub(super) fn by_block(network: &Network, images: &Tensor<4>) -> Vec<BlockScale> {
     let mut a = network.stem(images.clone());
     let mut scales = Vec::new();

@@ -19,8 +19,8 @@ pub struct SkipStrength {
     pub seeds: u64,
     /// The skip strengths.
     pub alphas: Vec<f64>,
-    /// The names of the residual nets at α = 1. A plain net and its residual twin are the two ends of one row of
-    /// trainings.
+    /// The names of the networks at α = 1. The network at α = 0 is the plain twin, so a plain net and its residual twin
+    /// share one series of trainings.
     pub networks: Vec<String>,
     /// The trainings.
     pub runs: Vec<SkipStrengthRun>,
@@ -44,7 +44,7 @@ pub struct SkipStrengthRun {
 }
 
 impl SkipStrength {
-    /// The trainings of a network with this skip strength.
+    /// The trainings of a network at this skip strength.
     pub fn runs(&self, network: usize, alpha: f64) -> impl Iterator<Item = &SkipStrengthRun> {
         self.runs.iter().filter(move |run| run.network == network && run.alpha == alpha)
     }
@@ -55,7 +55,7 @@ fn training(subject: &Subject, alpha: f64, seed: u64) -> TrainConfig {
     let config = subject.config.clone().with_seed(seed);
     let blocks = config.network.blocks;
     let blocks = match alpha {
-        // The plain net itself: blocks without an addition, of which none is dropped.
+        // A plain net has no shortcuts, so stochastic depth cannot drop its blocks.
         0.0 => BlockOptions { kind: BlockKind::Plain, last_survival: 1.0, ..blocks },
         _ => BlockOptions { kind: BlockKind::Residual, skip_strength: alpha, ..blocks },
     };
@@ -63,7 +63,8 @@ fn training(subject: &Subject, alpha: f64, seed: u64) -> TrainConfig {
     TrainConfig { evaluate: Evaluate::AtEnd, patience: None, ..config.with_network(network) }
 }
 
-/// Trains the subject with this skip strength and seed: training error, test error, and whether it diverged.
+/// Trains the subject with this skip strength and seed. Returns the training error, the test error and whether the
+/// training diverged.
 pub(super) fn errors(subject: &Subject, alpha: f64, seed: u64) -> Result<(f64, f64, bool), LabError> {
     let config = training(subject, alpha, seed);
     match Training::with_data(config, subject.dataset.clone(), subject.device.clone())?.run() {

@@ -1,21 +1,21 @@
 use crate::LabError;
 
-/// How many samples, seeds and random choices a measurement takes.
+/// The numbers of samples, seeds and random choices of a measurement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InspectConfig {
     /// Images per measurement.
     pub samples: usize,
-    /// Initialisations over which gradients are averaged.
+    /// Initialisations over which gradients are averaged, per network and norm.
     pub inits: u64,
-    /// Optimizer steps after which gradients are measured too.
+    /// The numbers of optimizer steps after which gradients are also measured.
     pub steps: Vec<usize>,
     /// Trainings per skip strength.
     pub seeds: u64,
-    /// Random choices of blocks, of paths or of lines of inputs, over which results are averaged.
+    /// Random choices of blocks, paths or lines of inputs over which results are averaged.
     pub draws: usize,
-    /// Points along each direction of a landscape.
+    /// Grid points along each direction of a landscape; an even number is rounded up to an odd one.
     pub points: usize,
-    /// Tasks that run at a time, each on one core. The results do not depend on it.
+    /// Tasks that run at the same time, each on one core. The results do not depend on it.
     pub jobs: usize,
 }
 
@@ -37,7 +37,7 @@ impl InspectConfig {
     /// Checks every setting.
     ///
     /// # Errors
-    /// If a setting is out of its range; the first one is named.
+    /// If a setting is out of range. The error names the first such setting.
     pub fn validate(&self) -> Result<(), LabError> {
         let least = [
             ("images", self.samples, 2),
@@ -59,5 +59,5 @@ impl InspectConfig {
     }
 }
 
-/// A callback with the number of steps done and of all steps. It is called from several threads.
+/// A callback that receives the number of finished steps and the total number of steps, from several threads.
 pub(crate) type OnStep<'a> = &'a (dyn Fn(usize, usize) + Sync);

@@ -1,4 +1,4 @@
-//! `‖∂L/∂W‖` by layer: the norm of the gradient of the loss with respect to the weights of each layer.
+//! `‖∂L/∂W‖` by layer: the norm of the gradient of the loss with respect to each layer's weights.
 //!
 //! With batch norm, the gradients of plain nets at initialisation explode towards the input: for wide dense layers with
 //! ReLUs, the covariance of the gradients grows by `π/(π-1)` per layer (Yang et al. 2019, "A Mean Field Theory of Batch
@@ -15,16 +15,16 @@ use residual_model::{BlockOptions, BranchScale, Network, NetworkConfig, Norm, pa
 use residual_train::{Evaluate, TrainConfig, TrainError, Training};
 use serde::{Deserialize, Serialize};
 
-/// Norms of the gradients of the weights by layer, at initialisation and in training.
+/// Norms of the gradients with respect to the weights of each layer, at initialisation and during training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Gradients {
     /// Training images over which the loss is averaged.
     pub images: usize,
     /// Initialisations per network and norm.
     pub inits: u64,
-    /// The paths of each network's layers, from the input to the output.
+    /// The paths of each network's layers, from input to output.
     pub layers: Vec<Vec<String>>,
-    /// The norms.
+    /// The gradient norms.
     pub norms: Vec<LayerGradients>,
 }
 
@@ -35,7 +35,7 @@ pub struct LayerGradients {
     pub network: usize,
     /// The state of its weights.
     pub state: GradientState,
-    /// `‖∂L/∂W‖` of each layer, from the input to the output.
+    /// `‖∂L/∂W‖` of each layer, from input to output.
     #[serde(with = "numbers")]
     pub norms: Vec<f64>,
 }
@@ -44,31 +44,39 @@ pub struct LayerGradients {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum GradientState {
-    /// Initial weights, with a norm and a seed that may differ from the network's own. Main paths are not scaled.
+    /// Initial weights, with a norm and a seed that may differ from the network's own. Main paths are unscaled.
     Initial {
         /// The norm after each layer.
         norm: Norm,
         /// The seed of the weights.
         seed: u64,
     },
-    /// The weights after this many steps of the network's training.
+    /// The weights after this many optimizer steps of the network's training.
     Step(usize),
     /// The weights at the end of the training.
     Trained,
 }
 
-/// How gradients at initialisation grow towards the input. Values are not finite if gradients are not.
+/// The growth of the gradient norm towards the input, at initialisation. The values may be NaN or infinite if gradients
+/// are.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Growth {
-    /// Growth factor per layer of the blocks: the mean over initialisations.
+    /// The factor by which the norm grows per layer of the blocks: the mean over initialisations.
     pub factor: f64,
     /// Half the width of the factor's 95 % confidence interval; 0 for a single initialisation.
     pub half_width: f64,
-    /// Gradient norm of the blocks' first layer over that of their last: the geometric mean over initialisations.
+    /// The gradient norm of the blocks' first layer, divided by the gradient norm of their last layer: the geometric
+    /// mean over initialisations.
     pub ratio: f64,
 }
 
 impl Gradients {
+    /// Whether every network has layers, and every state one norm per layer.
+    pub(super) fn is_consistent(&self, networks: usize) -> bool {
+        let complete = |of: &LayerGradients| self.layers.get(of.network).is_some_and(|l| l.len() == of.norms.len());
+        self.layers.len() == networks && self.norms.iter().all(complete)
+    }
+
     /// The names of the layers on the blocks' main paths, such as `layer1.0.conv1`.
     pub fn block_layers(&self, network: usize) -> Vec<String> {
         let layers = self.layers[network].iter().filter(|path| is_on_main_path(path));
@@ -81,7 +89,7 @@ impl Gradients {
         layers.filter(|(path, _)| is_on_main_path(path)).map(|(_, &norm)| norm).collect()
     }
 
-    /// The block norms of a network at each initialisation with this norm.
+    /// [`Self::block_norms`] of a network for each initialisation with this norm.
     pub fn at_initialisation(&self, network: usize, wanted: Norm) -> impl Iterator<Item = Vec<f64>> + '_ {
         self.norms.iter().filter_map(move |measured| match measured.state {
             GradientState::Initial { norm, .. } if norm == wanted && measured.network == network => {
@@ -91,7 +99,7 @@ impl Gradients {
         })
     }
 
-    /// How the gradients of a network grow towards the input at initialisation with this norm.
+    /// The growth of a network's gradients towards the input, at initialisation with this norm.
     pub fn growth(&self, network: usize, norm: Norm) -> Growth {
         let inits: Vec<Vec<f64>> = self.at_initialisation(network, norm).collect();
         let factors: Vec<f64> = inits.iter().map(|norms| growth(norms)).collect();
@@ -110,8 +118,8 @@ fn is_on_main_path(path: &str) -> bool {
     path.contains(".main_path.")
 }
 
-/// The factor by which norms grow from each layer to the one before it: `exp(-slope)` of the least-squares line through
-/// their logarithms.
+/// The factor by which norms grow from a layer to the layer before it: `exp(-slope)`, with the slope of the
+/// least-squares line through the logarithms of the norms.
 pub(super) fn growth(norms: &[f64]) -> f64 {
     let points: Vec<(f64, f64)> = norms
         .iter()
@@ -121,13 +129,13 @@ pub(super) fn growth(norms: &[f64]) -> f64 {
         .collect();
     let n = points.len() as f64;
     let (x, y) = points.iter().fold((0.0, 0.0), |(x, y), p| (x + p.0 / n, y + p.1 / n));
-    let (above, below) =
-        points.iter().fold((0.0, 0.0), |(a, b), p| (a + (p.0 - x) * (p.1 - y), b + (p.0 - x) * (p.0 - x)));
-    (-above / below).exp()
+    let (covariance, variance) =
+        points.iter().fold((0.0, 0.0), |(c, v), p| (c + (p.0 - x) * (p.1 - y), v + (p.0 - x) * (p.0 - x)));
+    (-covariance / variance).exp()
 }
 
-/// The path and the gradient norm of every layer, for the mean cross-entropy of a batch. The network is in training
-/// mode.
+/// The path and the gradient norm of every layer, where the loss is the mean cross-entropy of a batch. The network must
+/// be in training mode.
 pub(super) fn by_layer(network: &Network, batch: &Batch) -> Vec<(String, f64)> {
     let loss = cross_entropies(network.forward(batch.images.clone()), batch.labels.clone()).mean();
     let gradients = GradientsParams::from_grads(loss.backward(), network);
@@ -143,7 +151,7 @@ pub(super) fn by_layer(network: &Network, batch: &Batch) -> Vec<(String, f64)> {
     norms
 }
 
-/// Fails unless the subject's training has the configured steps and can be repeated.
+/// Fails if gradients at steps of the subject's training are requested, but it cannot be repeated or has fewer steps.
 pub(super) fn check(subject: &Subject, config: &InspectConfig) -> Result<(), LabError> {
     if config.steps.is_empty() {
         return Ok(());
@@ -154,7 +162,7 @@ pub(super) fn check(subject: &Subject, config: &InspectConfig) -> Result<(), Lab
     match config.steps.iter().find(|&&step| step > steps) {
         Some(step) => {
             let name = subject.name();
-            Err(LabError::Setting(format!("the training of {name} has {steps} steps; step {step} is after its end")))
+            Err(LabError::Setting(format!("the training of {name} has {steps} steps; there is no step {step}")))
         }
         None => Ok(()),
     }
@@ -197,7 +205,7 @@ pub(super) fn measure(
     Ok(Gradients { images: training_count(subjects, config.samples), inits: config.inits, layers, norms })
 }
 
-/// The subject's network in a state, in training mode. `None` if its training diverged before that step.
+/// The subject's network in a state, in training mode, or `None` if the training diverged before reaching it.
 fn network(subject: &Subject, state: GradientState) -> Result<Option<Network>, LabError> {
     let device = subject.device.clone().autodiff();
     let network = match state {
@@ -211,14 +219,14 @@ fn network(subject: &Subject, state: GradientState) -> Result<Option<Network>, L
     Ok(Some(network.train()))
 }
 
-/// The subject's network with this norm and seed, main paths not scaled.
+/// The subject's network with this norm and seed and unscaled main paths.
 fn initial(subject: &Subject, norm: Norm, seed: u64) -> NetworkConfig {
     let config = subject.config.clone().with_seed(seed).network;
     let blocks = BlockOptions { norm, branch_scale: BranchScale::One, ..config.blocks };
     config.with_blocks(blocks)
 }
 
-/// The network after this many steps of the subject's training.
+/// The network after this many optimizer steps of the subject's training.
 pub(super) fn after(subject: &Subject, steps: usize) -> Result<Network, LabError> {
     let device = subject.device.clone().autodiff();
     if steps == 0 {

@@ -1,8 +1,8 @@
 //! The loss on a plane around the weights, along filter-normalised random directions (Li et al. 2018, "Visualizing the
 //! Loss Landscape of Neural Nets", section 4).
 //!
-//! Each filter of a direction is drawn from N(0, 1) and scaled to the norm of the filter that it moves; the parameters of
-//! norms and the biases stay fixed. The loss is that of training images in inference mode.
+//! Each filter of a direction is drawn from N(0, 1) and scaled to the norm of the filter that it moves. Biases and the
+//! parameters of norms stay fixed. The loss is measured on training images in inference mode.
 
 use super::{
     config::{InspectConfig, OnStep},
@@ -24,15 +24,23 @@ use std::collections::HashMap;
 pub struct Landscape {
     /// Training images over which the loss is averaged.
     pub images: usize,
-    /// The offsets from the weights along either direction, in units of each filter's norm.
+    /// The offsets from the weights along each direction, in units of each filter's norm.
     pub offsets: Vec<f64>,
-    /// Mean cross-entropy of each network, in nats: row by row, the first direction varies within a row.
+    /// Mean cross-entropy of each network, in nats, row by row. The offset along the first direction varies within a
+    /// row.
     #[serde(with = "numbers")]
     pub losses: Vec<Vec<f64>>,
 }
 
 impl Landscape {
-    /// The losses of a network along the first direction.
+    /// Whether every network has one loss per point of a square with a centre.
+    pub(super) fn is_consistent(&self, networks: usize) -> bool {
+        let points = self.offsets.len();
+        let square = |losses: &Vec<f64>| Some(losses.len()) == points.checked_mul(points);
+        points % 2 == 1 && self.losses.len() == networks && self.losses.iter().all(square)
+    }
+
+    /// The losses of a network along the first direction, through its weights.
     pub fn first_direction(&self, network: usize) -> &[f64] {
         let points = self.offsets.len();
         &self.losses[network][points / 2 * points..(points / 2 + 1) * points]
@@ -43,7 +51,7 @@ impl Landscape {
         self.losses[network][self.losses[network].len() / 2]
     }
 
-    /// The fraction of the square where the loss of a network is below a threshold.
+    /// The fraction of the grid points at which the loss of a network is below a threshold.
     pub fn share_below(&self, network: usize, threshold: f64) -> f64 {
         let losses = &self.losses[network];
         losses.iter().filter(|loss| **loss < threshold).count() as f64 / losses.len() as f64
@@ -56,10 +64,10 @@ const RADIUS: f64 = 1.0;
 /// Images per forward pass.
 const CHUNK: usize = 256;
 
-/// A network and two directions from its weights.
+/// The plane spanned by two directions from a network's weights.
 pub(super) struct Plane {
     network: Network,
-    /// By the path of a weight: its values, and its steps along each direction.
+    /// For each weight, by path: its values, the first direction and the second direction.
     weights: HashMap<String, [Vec<f32>; 3]>,
 }
 
@@ -84,8 +92,9 @@ impl Plane {
     }
 }
 
-/// A random direction of a weight, each filter with the norm of the weight's own filter. A filter holds the weights of one
-/// output: a row of a convolution's `[out, in, height, width]`, a column of a linear layer's `[in, out]`.
+/// A random direction for a weight, in which each filter has the norm of the weight's own filter. A filter holds the
+/// weights of one output: a row of a convolution's weight `[out, in, height, width]`, or a column of a linear layer's
+/// weight `[in, out]`.
 fn direction(weight: &[f32], shape: &[usize], seed: u64, path: &str, number: u32) -> Vec<f32> {
     let mut rng = parameter_rng(seed, &format!("direction {number} of {path}"));
     let mut drawn: Vec<f32> = weight.iter().map(|_| StandardNormal.sample(&mut rng)).collect();
@@ -136,7 +145,8 @@ fn loss(network: &Network, batch: &Batch) -> f64 {
     sum / samples as f64
 }
 
-/// A function of the network on a grid of `points` by `points` around the weights, row by row: y is constant in a row.
+/// Evaluates a function of the network on a grid of `points` by `points` around the weights, row by row. y is constant
+/// within a row.
 pub(super) fn scan(
     plane: &Plane,
     points: usize,
@@ -148,7 +158,7 @@ pub(super) fn scan(
     each(points * points, config, on_step, |job| Ok(f(&plane.at(at(job % points), at(job / points)))))
 }
 
-/// Offset of a grid point, from `-RADIUS` to `RADIUS`.
+/// The offset of a grid point, from `-RADIUS` to `RADIUS`.
 pub(super) fn offset(i: usize, points: usize) -> f64 {
     RADIUS * (2.0 * i as f64 / (points - 1) as f64 - 1.0)
 }
@@ -158,7 +168,7 @@ pub(super) fn measure(
     config: &InspectConfig,
     on_step: OnStep<'_>,
 ) -> Result<Landscape, LabError> {
-    // An odd number, so that the weights themselves are a point of the grid.
+    // The number is odd, so the weights themselves are a grid point.
     let points = config.points | 1;
     let mut losses = Vec::new();
     for (i, subject) in subjects.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Lesion studies: a trained network without some of its blocks, or with blocks swapped (Veit et al. 2016, section 4).
+//! Lesion studies: trained networks with blocks removed or swapped (Veit et al. 2016, section 4).
 
 use super::{
     config::{InspectConfig, OnStep},
@@ -11,15 +11,15 @@ use residual_data::Batch;
 use residual_model::{BlockView, Network, init::parameter_rng};
 use serde::{Deserialize, Serialize};
 
-/// The most blocks that are removed, or pairs that are swapped, at once.
+/// The largest number of blocks removed, or of pairs swapped, at once.
 const MOST: usize = 20;
 
-/// Test errors of trained networks after blocks are removed or swapped.
+/// Test errors of trained networks with blocks removed or swapped.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Lesion {
     /// Test images.
     pub images: usize,
-    /// Random choices per number of blocks.
+    /// Random choices for each number of blocks or pairs.
     pub draws: usize,
     /// The errors of each network.
     pub networks: Vec<LesionErrors>,
@@ -30,30 +30,30 @@ pub struct Lesion {
 pub struct LesionErrors {
     /// The error of the intact network.
     pub intact: f64,
-    /// The error without each single block.
+    /// The error with each single block removed.
     pub without_block: Vec<BlockError>,
-    /// The errors without k random blocks, one per draw, for k from 1.
+    /// For each k from 1, the errors with k random blocks removed: one error per draw.
     #[serde(with = "numbers")]
     pub removed: Vec<Vec<f64>>,
-    /// The errors after k random swaps of two blocks of one shape, one per draw, for k from 1.
+    /// For each k from 1, the errors after k random swaps of two blocks of the same shape: one error per draw.
     #[serde(with = "numbers")]
     pub swapped: Vec<Vec<f64>>,
 }
 
-/// The error without one block.
+/// The error of a network with one block removed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BlockError {
-    /// The block's path.
+    /// The path of the removed block.
     pub block: String,
     /// The test error, as a fraction.
     pub error: f64,
 }
 
-/// Runs a network in inference mode with its blocks in any order.
+/// Runs a network in inference mode, with its blocks in any order.
 struct Harness<'a> {
     network: &'a Network,
     blocks: Vec<BlockView<'a>>,
-    /// The input of each block in the intact network, and the output of the last.
+    /// The input of each block in the intact network, followed by the output of the last block.
     inputs: Vec<Tensor<4>>,
     labels: Vec<usize>,
 }
@@ -69,7 +69,7 @@ impl<'a> Harness<'a> {
         Self { network, blocks, inputs, labels }
     }
 
-    /// The error of the network with its blocks in this order; a block that is not present is bypassed.
+    /// The error of the network with its blocks in this order. Blocks that are not present are bypassed.
     fn error(&self, order: &[(usize, bool)]) -> f64 {
         let same = order.iter().enumerate().take_while(|(place, block)| **block == (*place, true)).count();
         let a = order[same..].iter().fold(self.inputs[same].clone(), |a, &(i, present)| {
@@ -85,7 +85,7 @@ impl<'a> Harness<'a> {
         wrong.count() as f64 / samples as f64
     }
 
-    /// Groups of blocks that may swap places: in each group, all inputs and outputs have one shape.
+    /// Groups of blocks that can swap places: within a group, all inputs and outputs have the same shape.
     fn interchangeable(&self) -> Vec<Vec<usize>> {
         let mut groups: Vec<([usize; 4], Vec<usize>)> = Vec::new();
         for i in 0..self.blocks.len() {
@@ -102,10 +102,10 @@ impl<'a> Harness<'a> {
     }
 }
 
-/// One lesion.
+/// A lesion to measure.
 struct Plan {
     kind: LesionKind,
-    /// The blocks in their order, and whether each is present.
+    /// The blocks in order, and whether each is present.
     order: Vec<(usize, bool)>,
 }
 
@@ -116,7 +116,7 @@ enum LesionKind {
 }
 
 impl Harness<'_> {
-    /// All lesions. Random choices depend on the seed alone.
+    /// All lesions. The random choices depend only on the seed.
     fn plans(&self, draws: usize, seed: u64) -> Vec<Plan> {
         let count = self.blocks.len();
         let without = |gone: &[usize]| (0..count).map(|block| (block, !gone.contains(&block))).collect();
@@ -178,12 +178,9 @@ pub(super) fn errors(
     Ok(LesionErrors { intact: harness.error(&intact), without_block, removed, swapped })
 }
 
-/// Fails unless the subject is trained.
+/// Fails if the subject is untrained.
 pub(super) fn check(subject: &Subject) -> Result<(), LabError> {
-    if subject.is_trained() {
-        return Ok(());
-    }
-    Err(LabError::Untrained { network: subject.name() })
+    if subject.is_trained() { Ok(()) } else { Err(LabError::Untrained { network: subject.name() }) }
 }
 
 pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, on_step: OnStep<'_>) -> Result<Lesion, LabError> {
@@ -191,7 +188,7 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, on_step: OnS
     for (i, subject) in subjects.iter().enumerate() {
         let batch = subject.test_images(config.samples, &subject.device)?;
         let network = subject.network(&batch.images);
-        // Progress in thousandths of a network: the number of lesions is known for the present network only.
+        // Steps are thousandths of a network, because the number of lesions of the next networks is not known yet.
         let on_step = |done: usize, of: usize| on_step(1000 * i + 1000 * done / of.max(1), 1000 * subjects.len());
         networks.push(errors(&network, batch, config, subject.config.seed, &on_step)?);
     }

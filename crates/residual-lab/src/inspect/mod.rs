@@ -1,4 +1,4 @@
-//! Measurements inside networks, which show why shortcuts help.
+//! Measurements inside networks that show why shortcuts help.
 //!
 //! Each measurement returns an [`Inspection`]: plain data that [`Inspection::write`] stores as JSON. No measurement
 //! changes the network or the run directory.
@@ -41,11 +41,11 @@ pub enum Measurement {
     Gradients,
     /// Standard deviations of the outputs of blocks and layers.
     Activations,
-    /// The test error without one block, without several, and with blocks swapped.
+    /// The test error with one block removed, with several removed, and with blocks swapped.
     Lesion,
-    /// The error of trainings with skip strengths from 0 to 1.
+    /// The errors after training with skip strengths from 0 to 1.
     Alpha,
-    /// The gradient at the input by the length of its path.
+    /// The gradient at the input, by path length.
     Paths,
     /// The loss on a plane around the weights.
     Landscape,
@@ -83,10 +83,10 @@ pub enum Measured {
     Shattered(Shattered),
 }
 
-/// A measurement inside networks, with everything that tells what was measured.
+/// The result of a measurement inside networks, with a record of how it was measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Inspection {
-    /// The networks.
+    /// The measured networks.
     pub subjects: Vec<SubjectInfo>,
     /// The command that repeats the measurement.
     pub command: String,
@@ -98,11 +98,11 @@ pub struct Inspection {
 }
 
 impl Inspection {
-    /// Measures networks side by side. `command` is the command that repeats it, for the record; `on_step` is called
-    /// with the number of steps done and of all steps, from several threads.
+    /// Measures networks side by side. `command` is the command that repeats the measurement; it is only recorded.
+    /// `on_step` is called with the number of finished steps and the total number of steps, from several threads.
     ///
     /// # Errors
-    /// If a setting is out of its range, the measurement does not fit the networks, or a sample cannot be read.
+    /// If a setting is out of range, the measurement does not apply to the networks, or a sample cannot be read.
     pub fn measure(
         measurement: Measurement,
         subjects: &[Subject],
@@ -125,14 +125,14 @@ impl Inspection {
         Ok(Self { subjects: subjects.iter().map(Subject::info).collect(), command, environment, measured })
     }
 
-    /// Checks that the networks can be measured.
+    /// Checks that the networks can be measured, without reading samples.
     ///
     /// # Errors
-    /// As [`Self::measure`], except for reading samples.
+    /// As for [`Self::measure`], except for errors in samples.
     pub fn check(measurement: Measurement, subjects: &[Subject], config: &InspectConfig) -> Result<(), LabError> {
         config.validate()?;
         if subjects.is_empty() {
-            return Err(LabError::Setting("which network? name a run directory or a network".into()));
+            return Err(LabError::Setting("no network to measure; name a run directory or a network".into()));
         }
         match measurement {
             Measurement::Gradients => subjects.iter().try_for_each(|subject| gradients::check(subject, config))?,
@@ -169,21 +169,44 @@ impl Inspection {
     /// Reads a measurement from a folder.
     ///
     /// # Errors
-    /// If the file is not there or not usable.
+    /// If the file is missing or invalid.
     pub fn read(folder: &Path, measurement: Measurement) -> Result<Self, LabError> {
-        Ok(files::read_json(&path(folder, measurement))?)
+        let path = path(folder, measurement);
+        let inspection: Self = files::read_json(&path)?;
+        if inspection.measurement() == measurement && inspection.is_consistent() {
+            return Ok(inspection);
+        }
+        let reason = format!("does not hold a complete measurement `{measurement}`");
+        Err(TrainError::BadFile { path, reason }.into())
     }
 
-    /// Reads all measurements of a folder, in the order of [`Measurement::ALL`].
+    /// Whether the values have the shapes that their documentation states, as they have unless a file was edited.
+    fn is_consistent(&self) -> bool {
+        let networks = self.subjects.len();
+        networks > 0
+            && match &self.measured {
+                Measured::Gradients(gradients) => gradients.is_consistent(networks),
+                Measured::Activations(activations) => activations.states.iter().all(|state| state.network < networks),
+                Measured::Lesion(lesion) => lesion.networks.len() == networks,
+                Measured::Alpha(skip_strength) => {
+                    skip_strength.runs.iter().all(|run| run.network < skip_strength.networks.len())
+                }
+                Measured::Paths(paths) => paths.networks.iter().all(|of| of.is_consistent(networks)),
+                Measured::Landscape(landscape) => landscape.is_consistent(networks),
+                Measured::Shattered(shattered) => shattered.is_consistent(networks),
+            }
+    }
+
+    /// Reads all measurements in a folder, in the order of [`Measurement::ALL`].
     ///
     /// # Errors
-    /// If a file is not usable.
+    /// If a file is invalid.
     pub fn read_all(folder: &Path) -> Result<Vec<Self>, LabError> {
-        let there = Measurement::ALL.iter().filter(|&&measurement| path(folder, measurement).exists());
-        there.map(|&measurement| Self::read(folder, measurement)).collect()
+        let found = Measurement::ALL.iter().filter(|&&measurement| path(folder, measurement).exists());
+        found.map(|&measurement| Self::read(folder, measurement)).collect()
     }
 
-    /// The folders with measurements: the folder itself and the folders in it, in the order of their names.
+    /// The folders that contain measurements: the folder itself, followed by its subfolders in order of name.
     ///
     /// # Errors
     /// If a folder cannot be read.

@@ -1,8 +1,8 @@
-//! The gradient at the input by the length of its path (Veit et al. 2016, section 5).
+//! The gradient at the input, by path length (Veit et al. 2016, section 5).
 //!
-//! A residual net of n blocks is a sum over 2ⁿ paths, each through some of the blocks' main paths and the shortcuts of the
-//! others. The forward pass is unchanged; in the backward pass, the gradient flows through the main paths of k random
-//! blocks and through the shortcuts of all others.
+//! A residual net of n blocks is a sum over 2ⁿ paths. Each path takes the main path of some blocks and the shortcut of
+//! the others. To measure paths of length k, the forward pass is unchanged, and in the backward pass the gradient flows
+//! only through the main paths of k random blocks and the shortcuts of all others.
 
 use super::{
     config::{InspectConfig, OnStep},
@@ -15,13 +15,16 @@ use residual_data::Batch;
 use residual_model::{BlockKind, Branches, Network, init::parameter_rng};
 use serde::{Deserialize, Serialize};
 
-/// The most path lengths that are measured. Between them, norms are interpolated.
+/// The largest number of positive path lengths to measure. Norms at the lengths between them are interpolated.
 const MOST_LENGTHS: usize = 60;
 
-/// The most images: the graph of each path is kept for its backward pass.
+/// The largest number of images, as the graph of each path stays in memory until its backward pass.
 const MOST_IMAGES: usize = 128;
 
-/// Norms of the gradient at the input along paths of each length, in residual nets.
+/// More blocks than any network has.
+const MAX_BLOCKS: usize = 1 << 20;
+
+/// Norms of the gradient at the input of residual nets, along paths of each length.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Paths {
     /// Training images over which norms are averaged.
@@ -37,39 +40,48 @@ pub struct Paths {
 pub struct PathGradients {
     /// Index of the network.
     pub network: usize,
-    /// The lengths measured: numbers of blocks whose main path the path takes, from 0 to all.
+    /// The measured lengths, in ascending order from 0 to the number of blocks. The length of a path is the number of
+    /// blocks whose main path it takes.
     pub lengths: Vec<usize>,
-    /// `‖∂L/∂x‖` along single random paths, averaged over images: one list per length, one value per draw.
+    /// `‖∂L/∂x‖` along random paths, averaged over images: one list per length, with one value per path.
     #[serde(with = "numbers")]
     pub norms: Vec<Vec<f64>>,
 }
 
 impl PathGradients {
+    /// Whether the network exists, and the lengths ascend from 0 with norms for each.
+    pub(super) fn is_consistent(&self, networks: usize) -> bool {
+        let ascend = self.lengths.first() == Some(&0) && self.lengths.windows(2).all(|pair| pair[0] < pair[1]);
+        let norms = self.norms.len() == self.lengths.len() && self.norms.iter().all(|norms| !norms.is_empty());
+        self.network < networks && ascend && norms && self.blocks() <= MAX_BLOCKS
+    }
+
     /// The number of blocks.
     pub fn blocks(&self) -> usize {
         self.lengths.last().copied().unwrap_or(0)
     }
 
-    /// Each length measured and the mean norm along one path of that length.
+    /// Each measured length, with the mean norm along a single path of that length.
     pub fn means(&self) -> Vec<(usize, f64)> {
         self.lengths.iter().zip(&self.norms).map(|(&length, norms)| (length, Spread::of(norms).mean)).collect()
     }
 
-    /// The share of all paths of each length, from 0 to the number of blocks, in the gradient at the input:
-    /// `C(n, k) · mₖ / Σⱼ C(n, j) · mⱼ`, where `mₖ` is the mean norm along one path through k of n blocks. NaN if no
-    /// gradient reaches the input.
+    /// The share that the paths of each length, from 0 to the number of blocks, have in the gradient at the input:
+    /// `C(n, k) · mₖ / Σⱼ C(n, j) · mⱼ`, where `mₖ` is the mean norm along a single path through k of n blocks. The
+    /// shares are NaN if no gradient reaches the input.
     pub fn shares(&self) -> Vec<f64> {
         shares(self.blocks(), &self.means())
     }
 
-    /// The mean path length weighted by these shares, and the lengths between which 95 % of the gradient lies.
+    /// The mean path length, weighted by [`Self::shares`], and the shortest and the longest of the lengths that carry
+    /// the central 95 % of the gradient.
     pub fn effective_length(&self) -> (f64, usize, usize) {
         effective_length(&self.shares())
     }
 }
 
-/// `‖∂L/∂x‖`, averaged over images, along the path through the main paths of these blocks and the shortcuts of all others.
-/// The network is in inference mode, on a device that records gradients.
+/// `‖∂L/∂x‖`, averaged over images, along the path that takes the main paths of the blocks in `through` and the
+/// shortcuts of all others. The network must be in inference mode, on a device that records gradients.
 pub(super) fn gradient_along(network: &Network, batch: &Batch, through: &[bool]) -> f64 {
     let images = batch.images.clone().require_grad();
     let blocks = network.blocks();
@@ -82,7 +94,7 @@ pub(super) fn gradient_along(network: &Network, batch: &Batch, through: &[bool])
             Branches { main_path: main_path.detach(), shortcut: Some(shortcut) }
         })
     });
-    // The sum, so that the gradient at an image is that of its own loss.
+    // A sum, so that the gradient at each image is the gradient of its own loss.
     let loss = cross_entropies(network.head(a), batch.labels.clone()).sum();
     let samples = batch.images.dims()[0];
     let Some(gradient) = images.grad(&loss.backward()) else { return 0.0 };
@@ -90,13 +102,14 @@ pub(super) fn gradient_along(network: &Network, batch: &Batch, through: &[bool])
     gradient.chunks(gradient.len() / samples).map(norm).sum::<f64>() / samples as f64
 }
 
-/// The lengths that are measured: all, or [`MOST_LENGTHS`] at equal distances.
+/// The lengths to measure: 0, and all positive lengths or [`MOST_LENGTHS`] evenly spaced ones.
 fn lengths(blocks: usize) -> Vec<usize> {
     let count = MOST_LENGTHS.min(blocks);
     (0..=count).map(|i| i * blocks / count.max(1)).collect()
 }
 
-/// [`PathGradients::shares`] from the mean norms at some lengths in ascending order, the first and the last included.
+/// [`PathGradients::shares`], computed from the mean norms at some lengths. The lengths ascend from 0 to the number of
+/// blocks.
 pub(super) fn shares(blocks: usize, means: &[(usize, f64)]) -> Vec<f64> {
     let norm = |k: usize| {
         let after = means.iter().position(|(length, _)| *length >= k).unwrap_or(0);
@@ -105,7 +118,7 @@ pub(super) fn shares(blocks: usize, means: &[(usize, f64)]) -> Vec<f64> {
         let part = (k - from) as f64 / (to - from).max(1) as f64;
         match (low.ln(), high.ln()) {
             _ if to == from => high,
-            // Paths multiply: their means change by factors.
+            // Each block multiplies the gradient by a factor, so the logarithms are interpolated.
             (a, b) if a.is_finite() && b.is_finite() => (a + (b - a) * part).exp(),
             _ => low + (high - low) * part,
         }
@@ -124,7 +137,7 @@ pub(super) fn shares(blocks: usize, means: &[(usize, f64)]) -> Vec<f64> {
     weights.iter().map(|weight| weight / sum).collect()
 }
 
-/// [`PathGradients::effective_length`] from the shares.
+/// [`PathGradients::effective_length`], computed from the shares.
 pub(super) fn effective_length(shares: &[f64]) -> (f64, usize, usize) {
     let mean = shares.iter().enumerate().map(|(k, share)| k as f64 * share).sum();
     let quantile = |q: f64| {
@@ -138,7 +151,7 @@ pub(super) fn effective_length(shares: &[f64]) -> (f64, usize, usize) {
     (mean, quantile(0.025), quantile(0.975))
 }
 
-/// Fails unless one of the subjects is a residual net.
+/// Fails if none of the subjects is a residual net.
 pub(super) fn check(subjects: &[Subject]) -> Result<(), LabError> {
     if subjects.iter().any(|subject| subject.kind() == BlockKind::Residual) {
         return Ok(());
@@ -168,7 +181,7 @@ pub(super) fn measure(subjects: &[Subject], config: &InspectConfig, on_step: OnS
             through.shuffle(&mut rng);
             gradient_along(network, batch, &through)
         };
-        // There is one path through no block, and one through all.
+        // Only one path takes no main path, and only one takes all of them.
         let draws = if length == 0 || length == blocks { 1 } else { config.draws };
         Ok((0..draws).map(|_| draw()).collect::<Vec<f64>>())
     })?

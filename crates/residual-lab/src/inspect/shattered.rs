@@ -1,6 +1,7 @@
-//! The agreement of gradients at neighbouring inputs (Balduzzi et al. 2017, "The Shattered Gradients Problem").
+//! The correlation of gradients at neighbouring inputs (Balduzzi et al. 2017, "The Shattered Gradients Problem").
 //!
-//! Inputs lie on a line through two training images, at t = -1 and t = 1; f is the score of the second image's class.
+//! The inputs lie on a line through two training images, at t = -1 and t = 1. f is the score of the second image's
+//! class.
 
 use super::{
     config::{InspectConfig, OnStep},
@@ -18,22 +19,29 @@ use serde::{Deserialize, Serialize};
 /// The derivatives `df/dt` along lines of inputs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Shattered {
-    /// Lines per network, each with another initialisation if the network is not trained.
+    /// Lines per network. If the network is untrained, each line uses a new initialisation.
     pub lines: usize,
-    /// `df/dt` of each network along each line, at [`Shattered::POINTS`] points from t = -[`Shattered::REACH`] to
+    /// `df/dt` of each network along each line, at [`Shattered::POINTS`] points with t from -[`Shattered::REACH`] to
     /// [`Shattered::REACH`].
     #[serde(with = "numbers")]
     pub derivatives: Vec<Vec<Vec<f64>>>,
 }
 
 impl Shattered {
+    /// Whether every network has the same number of complete lines.
+    pub(super) fn is_consistent(&self, networks: usize) -> bool {
+        let complete =
+            |lines: &Vec<Vec<f64>>| lines.len() == self.lines && lines.iter().all(|line| line.len() == Self::POINTS);
+        self.lines > 0 && self.derivatives.len() == networks && self.derivatives.iter().all(complete)
+    }
+
     /// Inputs per line.
     pub const POINTS: usize = 256;
-    /// t runs from `-REACH` to `REACH`.
+    /// The largest t: lines run from `-REACH` to `REACH`.
     pub const REACH: f64 = 2.0;
-    /// The largest distance of two inputs whose gradients are compared, in points.
+    /// The largest distance between two compared inputs, in points.
     pub const LAGS: usize = 64;
-    /// The distance of neighbouring inputs, in t.
+    /// The distance between neighbouring inputs, in t.
     pub const SPACING: f64 = 2.0 * Self::REACH / (Self::POINTS - 1) as f64;
 
     /// The position t of a point.
@@ -41,15 +49,15 @@ impl Shattered {
         Self::REACH * (2.0 * point as f64 / (Self::POINTS - 1) as f64 - 1.0)
     }
 
-    /// The autocorrelation of a network's derivative along each line, for lags from 0 to [`Shattered::LAGS`]: `Σ (xᵢ - m)
-    /// (xᵢ₊ₖ - m) / Σ (xᵢ - m)²` with the mean m. Lines along which the derivative is constant or not finite are left
-    /// out.
+    /// The autocorrelation of a network's derivative along each line, for lags k from 0 to [`Shattered::LAGS`]:
+    /// `Σ (xᵢ - m)(xᵢ₊ₖ - m) / Σ (xᵢ - m)²`, where m is the mean. Lines along which the derivative is constant, NaN or
+    /// infinite are left out.
     pub fn autocorrelations(&self, network: usize) -> Vec<Vec<f64>> {
         self.derivatives[network].iter().filter_map(|line| autocorrelation(line, Self::LAGS)).collect()
     }
 }
 
-/// `df/dt` at the points of a line from one image to another. The network is in inference mode, on a device that
+/// `df/dt` at the points of a line from one image to another. The network must be in inference mode, on a device that
 /// records gradients.
 fn derivative(network: &Network, batch: &Batch, from: usize, to: usize) -> Vec<f64> {
     let image = |i: usize| batch.images.clone().slice(s![i..i + 1]);
@@ -69,7 +77,7 @@ fn derivative(network: &Network, batch: &Batch, from: usize, to: usize) -> Vec<f
     gradient.chunks(direction.len()).map(along).collect()
 }
 
-/// The autocorrelation for the lags from 0; `None` if all values are equal or one is not finite.
+/// The autocorrelation for lags from 0 to `lags`. Returns `None` if all values are equal, or if one is NaN or infinite.
 pub(super) fn autocorrelation(values: &[f64], lags: usize) -> Option<Vec<f64>> {
     let mean = values.iter().sum::<f64>() / values.len() as f64;
     let centred: Vec<f64> = values.iter().map(|value| value - mean).collect();
@@ -81,7 +89,7 @@ pub(super) fn autocorrelation(values: &[f64], lags: usize) -> Option<Vec<f64>> {
     Some((0..=lags.min(values.len() - 1)).map(at).collect())
 }
 
-/// `df/dt` along one line, of the trained network or of another initialisation for each line.
+/// `df/dt` along one line, for the trained network, or for a new initialisation of an untrained one.
 fn line(subject: &Subject, config: &InspectConfig, draw: usize) -> Result<Vec<f64>, LabError> {
     let device = subject.device.clone().autodiff();
     let network = match subject.trained() {
@@ -93,7 +101,7 @@ fn line(subject: &Subject, config: &InspectConfig, draw: usize) -> Result<Vec<f6
         }
     };
     let batch = subject.training_images(config.samples, &device)?;
-    // Pairs of images far apart in the file.
+    // Each line joins two images far apart in the dataset.
     let count = batch.images.dims()[0];
     let (from, to) = (draw % count, (draw * 7 + count / 2) % count);
     let to = if to == from { (to + 1) % count } else { to };

@@ -3,7 +3,7 @@ use crate::{LabError, parallel};
 use burn::tensor::{Int, Tensor, activation::log_softmax};
 use residual_data::{Batch, Dataset, Loader, Source, Subset};
 use residual_model::{BlockKind, Family, Kernels, Network};
-use residual_train::{Device, Memory, RunDir, TrainConfig, TrainError};
+use residual_train::{Device, Memory, RunDir, TrainConfig, TrainError, Training};
 use serde::{Deserialize, Serialize};
 use std::{
     fmt,
@@ -14,7 +14,7 @@ use std::{
     },
 };
 
-/// A network to be measured: at its initial weights, or with the weights of a training.
+/// A network to measure, either at its initial weights or with trained weights.
 pub struct Subject {
     pub(super) config: TrainConfig,
     pub(super) dataset: Dataset,
@@ -25,7 +25,7 @@ pub struct Subject {
 /// What an [`Inspection`](super::Inspection) records about a network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SubjectInfo {
-    /// The network's name, with its skip strength if that is neither 0 nor 1.
+    /// The network's name, followed by its skip strength if that is neither 0 nor 1.
     pub name: String,
     /// The family.
     pub family: Family,
@@ -41,14 +41,18 @@ pub struct SubjectInfo {
     pub data: String,
     /// The seed of the network and of its training.
     pub seed: u64,
-    /// Epochs trained; `None` for a network at its initial weights.
+    /// Epochs trained, or `None` for a network at its initial weights.
     pub epochs: Option<usize>,
 }
 
 impl SubjectInfo {
     /// `on digits, seed 0, trained for 10 epochs`
     pub fn state(&self) -> String {
-        let state = self.epochs.map_or_else(|| "untrained".into(), |epochs| format!("trained for {epochs} epochs"));
+        let state = match self.epochs {
+            None => "untrained".into(),
+            Some(1) => "trained for 1 epoch".into(),
+            Some(epochs) => format!("trained for {epochs} epochs"),
+        };
         format!("on {}, seed {}, {state}", self.data, self.seed)
     }
 }
@@ -61,22 +65,22 @@ impl fmt::Display for SubjectInfo {
 }
 
 impl Subject {
-    /// The network with which a training with these settings starts.
+    /// A network at its initial weights, as a training with these settings starts.
     ///
     /// # Errors
     /// If a setting is wrong, or the data cannot be loaded.
     pub fn fresh(config: TrainConfig, device: &Device) -> Result<Self, LabError> {
         config.validate()?;
         let dataset = config.data.load().map_err(TrainError::from)?;
-        // The checks that a training makes before it starts.
-        residual_train::Training::with_data(config.clone(), dataset.clone(), device.clone())?;
+        // Make the same checks as a training.
+        Training::with_data(config.clone(), dataset.clone(), device.clone())?;
         Ok(Self { config, dataset, device: device.clone().inner(), trained: None })
     }
 
-    /// The network of a finished training. Its run directory is only read.
+    /// The network of a finished training. The run directory is not changed.
     ///
     /// # Errors
-    /// If the folder holds no finished training, or its data cannot be loaded.
+    /// If the folder holds no finished training, or the data cannot be loaded.
     pub fn of_run(folder: &Path, device: &Device) -> Result<Self, LabError> {
         let run = RunDir::open(folder)?;
         let device = device.clone().inner();
@@ -85,7 +89,7 @@ impl Subject {
         Ok(Self { trained: Some(network), ..Self::fresh(run.config()?, &device)? })
     }
 
-    /// Whether the network has the weights of a training.
+    /// Whether the network has trained weights.
     pub fn is_trained(&self) -> bool {
         self.trained.is_some()
     }
@@ -125,35 +129,34 @@ impl Subject {
         self.trained.clone()
     }
 
-    /// The trained network, or else the initial network with these images' batch statistics in its norms; in inference
-    /// mode.
+    /// The trained network if there is one, otherwise [`Self::initial`], in inference mode.
     pub(super) fn network(&self, images: &Tensor<4>) -> Network {
         self.trained().unwrap_or_else(|| self.initial(images))
     }
 
-    /// The initial network with these images' batch statistics in its norms, in inference mode.
+    /// The initial network in inference mode. Its norms use the batch statistics of these images.
     pub(super) fn initial(&self, images: &Tensor<4>) -> Network {
         self.config.init(&self.device.clone().autodiff()).calibrated(images.clone())
     }
 
-    /// Fails if the training started from a file of weights, as it cannot be repeated then.
+    /// Fails if the training started from a file of weights: such a training cannot be repeated.
     pub(super) fn check_start(&self) -> Result<(), LabError> {
         match &self.config.start {
             Some(_) => Err(LabError::Setting(format!(
-                "the training of {} started from a file of weights and cannot be repeated; leave out steps and alpha",
+                "the training of {} started from a file of weights and cannot be repeated; omit steps and alpha",
                 self.name()
             ))),
             None => Ok(()),
         }
     }
 
-    /// The expected memory of a forward and backward pass over this many images, in bytes.
+    /// The expected memory of a forward and a backward pass over this many images, in bytes.
     fn memory(&self, samples: usize) -> Result<u64, LabError> {
         let config = TrainConfig { batch_size: samples, ..self.config.clone() };
         Ok(Memory::expected(&config, Kernels::on(&self.device)).map_err(TrainError::from)?.total())
     }
 
-    /// Fails if a forward and backward pass over this many images needs more memory than is available.
+    /// Fails if a forward and a backward pass over this many images need more memory than is available.
     pub(super) fn check_memory(&self, samples: usize) -> Result<(), LabError> {
         let (expected, available) = (self.memory(samples)?, Memory::available());
         if expected <= available {
@@ -166,19 +169,19 @@ impl Subject {
         )))
     }
 
-    /// The number of tasks that run at a time: the configured number, or fewer if memory does not suffice.
+    /// The number of tasks that run at the same time: the configured number, or fewer if memory is short.
     pub(super) fn jobs(subjects: &[Self], config: &InspectConfig) -> Result<usize, LabError> {
         let passes = subjects.iter().map(|subject| subject.memory(config.samples));
         let largest = passes.collect::<Result<Vec<u64>, LabError>>()?.into_iter().max().unwrap_or(0).max(1);
         Ok(config.jobs.min((Memory::available() / largest) as usize).max(1))
     }
 
-    /// Training images at equal distances in the dataset.
+    /// A batch of evenly spaced training images.
     pub(super) fn training_images(&self, samples: usize, device: &Device) -> Result<Batch, LabError> {
         batch(&self.dataset.train, samples, device)
     }
 
-    /// Test images at equal distances in the dataset.
+    /// A batch of evenly spaced test images.
     pub(super) fn test_images(&self, samples: usize, device: &Device) -> Result<Batch, LabError> {
         batch(&self.dataset.test, samples, device)
     }
@@ -190,17 +193,17 @@ fn batch(source: &Arc<dyn Source>, samples: usize, device: &Device) -> Result<Ba
     Ok(batch.ok_or_else(|| LabError::Setting("the dataset has no samples".into()))?.map_err(TrainError::from)?)
 }
 
-/// The number of images in the largest batch that [`Subject::training_images`] returns for one of the subjects.
+/// The size of the largest batch that [`Subject::training_images`] returns for any of the subjects.
 pub(super) fn training_count(subjects: &[Subject], samples: usize) -> usize {
     samples.min(subjects.iter().map(|subject| subject.dataset.train.len()).max().unwrap_or(0))
 }
 
-/// The number of images in the largest batch that [`Subject::test_images`] returns for one of the subjects.
+/// The size of the largest batch that [`Subject::test_images`] returns for any of the subjects.
 pub(super) fn test_count(subjects: &[Subject], samples: usize) -> usize {
     samples.min(subjects.iter().map(|subject| subject.dataset.test.len()).max().unwrap_or(0))
 }
 
-/// The cross-entropy `-ln softmax(z)_y` of each image, in nats: `[batch, 1]`.
+/// The cross-entropy `-ln softmax(z)_y` of each image, in nats, of shape `[batch, 1]`.
 pub(super) fn cross_entropies(logits: Tensor<2>, labels: Tensor<1, Int>) -> Tensor<2> {
     let [samples, _] = logits.dims();
     log_softmax(logits, 1).gather(1, labels.reshape([samples, 1])).neg()
@@ -216,7 +219,7 @@ pub(super) fn norm(values: &[f64]) -> f64 {
     values.iter().map(|x| x * x).sum::<f64>().sqrt()
 }
 
-/// [`parallel::each`], which also calls `on_step`.
+/// Runs [`parallel::each`] and calls `on_step` after each task.
 pub(super) fn each<R: Send>(
     count: usize,
     config: &InspectConfig,

@@ -1,4 +1,4 @@
-//! Each measurement on a case with a known answer.
+//! Tests of each measurement on cases with known answers.
 
 use super::{
     activations, alpha, gradients, landscape, lesion, paths, shattered,
@@ -54,8 +54,8 @@ fn matrix(data: &TensorData) -> Matrix {
     values.chunks(data.shape()[1]).map(<[f64]>::to_vec).collect()
 }
 
-/// With positive inputs and weights no ReLU clips: `logits = x W₁ W₂ W₃ W₄`, and the gradient of each weight is a product
-/// of matrices.
+/// With positive inputs and weights, every ReLU is the identity: `logits = x W₁ W₂ W₃ W₄`, and the gradient of each
+/// weight is a product of matrices.
 #[test]
 fn gradients_of_a_linear_network_are_products_of_matrices() {
     struct Positive;
@@ -120,9 +120,9 @@ fn gradients_of_a_linear_network_are_products_of_matrices() {
     assert_eq!(gradients.block_norms(&gradients.norms[0]), gradients.norms[0].norms[1..3]);
 }
 
-/// Against gradient descent by hand on the first batches of the first epoch.
+/// Compares with gradient descent, computed step by step on the first batches of the first epoch.
 #[test]
-fn steps_are_those_of_gradient_descent() {
+fn training_steps_match_gradient_descent() {
     let device = device().autodiff();
     let mut config = config("dense-resnet4", |blocks| BlockOptions { norm: Norm::None, ..blocks });
     (config.optimizer.momentum, config.optimizer.weight_decay) = (0.0, 0.0);
@@ -152,7 +152,7 @@ fn growth_is_the_factor_of_a_geometric_sequence() {
     assert!((gradients::growth(&norms) - 1.25).abs() < 1e-12);
 }
 
-/// `π/(π-1)` for wide layers and large batches (Yang et al. 2019).
+/// The factor is `π/(π-1)` for wide layers and large batches (Yang et al. 2019).
 #[test]
 fn the_covariance_of_dense_gradients_grows_by_the_published_factor() {
     let config = TrainConfig::new("dense-plain32".parse().unwrap(), DataName::Digits).unwrap();
@@ -197,9 +197,9 @@ fn removing_a_block_that_adds_zero_changes_nothing() {
     assert!(ratios.iter().all(|&ratio| ratio > 0.1), "{ratios:?}");
 }
 
-/// Against networks assembled by hand.
+/// Compares with networks assembled block by block.
 #[test]
-fn a_lesion_leaves_only_the_shortcut() {
+fn a_removed_block_leaves_only_its_shortcut() {
     let device = device();
     for (net, change) in [
         ("resnet20", (|blocks| BlockOptions { skip_strength: 0.5, ..blocks }) as fn(BlockOptions) -> BlockOptions),
@@ -218,7 +218,7 @@ fn a_lesion_leaves_only_the_shortcut() {
             let best = values(network.head(a).argmax(1).float());
             best.iter().zip(&labels).filter(|(best, label)| best != label).count() as f64 / labels.len() as f64
         };
-        // A bypassed block that keeps the shape returns its input times α; the input is positive after a ReLU.
+        // A bypassed block that keeps the shape returns its input times α, as the input is nonnegative after a ReLU.
         let bypass = |i: usize, a: Tensor<4>| {
             let whole = blocks[i].forward(a.clone());
             let left = blocks[i].bypass(a.clone());
@@ -237,7 +237,7 @@ fn a_lesion_leaves_only_the_shortcut() {
         for (gone, without) in found.without_block.iter().enumerate() {
             assert_eq!(without.error, error(run(&|i| i == gone)), "{net} without {gone}");
         }
-        // All blocks can be removed in one way only, whatever was drawn.
+        // There is only one way to remove all blocks.
         let none = error(run(&|_| true));
         assert_eq!(found.removed[blocks.len() - 1], [none; 2]);
         assert!(!found.swapped.is_empty());
@@ -245,9 +245,9 @@ fn a_lesion_leaves_only_the_shortcut() {
     }
 }
 
-/// Stem, blocks and head compose to the network, and branches join to the block.
+/// Stem, blocks and head make up the network, and joined branches make up a block.
 #[test]
-fn the_parts_of_a_network_compose_to_it() {
+fn the_parts_of_a_network_compute_the_whole() {
     let device = device();
     for net in ["resnet20", "plain20", "dense-plain8", "dense-resnet8", "preact_resnet20", "preact_plain20"] {
         let subject = subject(net);
@@ -275,7 +275,7 @@ fn close(a: &[f64], b: &[f64]) {
 
 /// Inference after calibration computes the same as the forward pass of a training step.
 #[test]
-fn a_calibrated_network_infers_as_it_trains() {
+fn inference_after_calibration_matches_training() {
     let device = device();
     for net in ["plain20", "resnet20", "dense-resnet8"] {
         let subject = subject(net);
@@ -290,7 +290,7 @@ fn a_calibrated_network_infers_as_it_trains() {
     }
 }
 
-/// With zero main paths, a block with an identity shortcut is `g(α a)`: predictions do not depend on α > 0.
+/// If the main path is zero, a block with an identity shortcut is `g(α a)`, so predictions do not depend on α > 0.
 #[test]
 fn predictions_of_pure_shortcuts_do_not_depend_on_alpha() {
     let config = with_dead_blocks("dense-resnet8");
@@ -337,12 +337,13 @@ fn the_landscape_of_a_quadratic_is_a_paraboloid() {
             + x * y * dot(&first, &second);
         assert!((found / expected - 1.0).abs() < 1e-4, "{found} {expected}");
     }
-    // Filter normalisation: each filter's direction has the filter's norm, so the directions have the weights' norm.
+    // Filter normalisation gives each filter's direction the norm of the filter, so the directions have the weights'
+    // norm.
     assert!((dot(&first, &first) / dot(&w, &w) - 1.0).abs() < 1e-4);
     assert!(first != second);
 }
 
-/// Gradients pass a block whose main path is zero through its shortcut only.
+/// Gradients pass through a block with a zero main path only by its shortcut.
 #[test]
 fn without_main_paths_the_gradient_takes_the_shortest_path() {
     let device = device();
@@ -357,7 +358,7 @@ fn without_main_paths_the_gradient_takes_the_shortest_path() {
     assert_eq!(paths::effective_length(&shares), (0.0, 0, 0));
 }
 
-/// Without shortcuts, zero main paths let no gradient through, and all scores are equal.
+/// Without shortcuts, zero main paths block the gradient, and all scores are equal.
 #[test]
 fn a_network_without_gradients_has_no_shares_and_no_correlation() {
     let dead = with_dead_blocks("dense-resnet8");
@@ -418,6 +419,7 @@ fn measurements_round_trip_through_their_files() {
         assert_eq!(measured.measurement(), measurement);
         measured.write(dir.path()).unwrap();
         assert_eq!(Inspection::read(dir.path(), measurement).unwrap(), measured);
+        refuses_incomplete_files(&measured);
         // The values do not depend on the number of jobs.
         let one_job = InspectConfig { jobs: 1, ..config.clone() };
         assert_eq!(measure(measurement, &subjects, &one_job).unwrap(), measured);
@@ -432,4 +434,51 @@ fn measurements_round_trip_through_their_files() {
     assert!(error(Measurement::Paths).contains("dense-plain4 has a single path"));
     let error = "lesions".parse::<Measurement>().unwrap_err().to_string();
     assert!(error.starts_with("unknown measurement `lesions`; expected gradients, activations, lesion"), "{error}");
+}
+
+/// Cuts every list and raises every index in a measurement's file, one at a time. Reading either fails or gives a
+/// measurement whose methods do not panic.
+fn refuses_incomplete_files(measured: &Inspection) {
+    fn places(json: &serde_json::Value, path: &str, found: &mut Vec<String>) {
+        match json {
+            // The first element stands for all of them.
+            serde_json::Value::Array(items) => {
+                found.push(path.into());
+                items.iter().take(1).for_each(|item| places(item, &format!("{path}/0"), found));
+            }
+            serde_json::Value::Object(items) => {
+                items.iter().for_each(|(name, item)| places(item, &format!("{path}/{name}"), found));
+            }
+            serde_json::Value::Number(_) if path.ends_with("/network") => found.push(path.into()),
+            _ => {}
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let json = serde_json::to_value(measured).unwrap();
+    let mut found = Vec::new();
+    places(&json, "", &mut found);
+    assert!(found.len() > 1);
+    let mut refused = 0;
+    for place in found {
+        let mut json = json.clone();
+        match json.pointer_mut(&place).unwrap() {
+            serde_json::Value::Array(items) => drop(items.pop()),
+            number => *number = 1000.into(),
+        }
+        files::write_json(&path(dir.path(), measured.measurement()), &json).unwrap();
+        match Inspection::read(dir.path(), measured.measurement()) {
+            Err(error) => {
+                assert!(error.to_string().contains(&format!("complete measurement `{}`", measured.measurement())));
+                refused += 1;
+            }
+            Ok(read) => match &read.measured {
+                Measured::Gradients(gradients) => _ = gradients.growth(0, Norm::Batch),
+                Measured::Paths(paths) => _ = paths.networks.iter().map(PathGradients::effective_length).count(),
+                Measured::Landscape(landscape) => _ = landscape.at_weights(0),
+                Measured::Shattered(shattered) => _ = shattered.autocorrelations(0),
+                _ => {}
+            },
+        }
+    }
+    assert!(refused > 0, "{}", measured.measurement());
 }

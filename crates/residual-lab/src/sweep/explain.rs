@@ -8,10 +8,11 @@ const MEASUREMENTS: [Measurement; 4] =
     [Measurement::Gradients, Measurement::Activations, Measurement::Lesion, Measurement::Landscape];
 
 impl Sweep {
-    /// Measures inside the networks that [`Sweep::run`] kept: writes `inspect/FAMILY/MEASUREMENT.json` for each family,
-    /// unless that file is there already. A network that diverged is left out.
+    /// Measures inside the networks that [`Sweep::run`] kept, and writes `inspect/FAMILY/MEASUREMENT.json` for each
+    /// family and measurement. Measurements that exist already are not repeated. Networks that diverged are left out.
     ///
-    /// `command` returns the command that repeats a measurement of these run directories into this folder.
+    /// `command` takes a measurement, the run directories and the output folder, and returns the command that repeats
+    /// the measurement.
     ///
     /// # Errors
     /// If a file cannot be read or written, or the sweep is stopped.
@@ -25,12 +26,15 @@ impl Sweep {
         for &family in &self.config.families {
             let mut specs = self.config.explained(family);
             specs.retain(|&spec| store::has_network(folder, spec));
+            if specs.is_empty() {
+                continue;
+            }
             let runs: Vec<PathBuf> = specs.iter().map(|&spec| store::run_dir(folder, spec)).collect();
             let subjects = runs.iter().map(|run| Subject::of_run(run, &self.device));
             let subjects = subjects.collect::<Result<Vec<Subject>, LabError>>()?;
             let out = store::inspect_dir(folder, family);
             for measurement in MEASUREMENTS {
-                if subjects.is_empty() || Inspection::read(&out, measurement).is_ok() {
+                if Inspection::read(&out, measurement).is_ok() {
                     continue;
                 }
                 if self.stop.is_set() {

@@ -1,7 +1,7 @@
-//! The depth sweep: plain and residual nets of growing depth, all trained with the same settings.
+//! The depth sweep: plain and residual nets of increasing depth, all trained with the same settings.
 //!
-//! [`SweepConfig`] holds the settings, [`RunSpec`] is one training of the plan, [`Sweep`] runs the trainings that are
-//! missing, and [`SweepResults`] holds everything measured, as the sweep's folder stores it.
+//! [`SweepConfig`] holds the settings, [`RunSpec`] describes one training of the plan, [`Sweep`] runs the trainings
+//! that have not finished yet, and [`SweepResults`] holds the results, as stored in the sweep's folder.
 
 mod explain;
 mod plan;

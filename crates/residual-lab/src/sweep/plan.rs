@@ -11,7 +11,7 @@ use std::fmt;
 pub struct RunSpec {
     /// The family.
     pub family: Family,
-    /// Plain if α is 0, else residual.
+    /// Plain if α is 0, otherwise residual.
     pub kind: BlockKind,
     /// Weighted layers.
     pub depth: usize,
@@ -22,7 +22,7 @@ pub struct RunSpec {
 }
 
 impl fmt::Display for RunSpec {
-    /// `dense-plain-56-seed0`, with the skip strength where it is neither 0 nor 1.
+    /// `dense-plain-56-seed0`, or `dense-residual-56-alpha0.5-seed0` if the skip strength is neither 0 nor 1.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { family, kind, depth, alpha, seed } = self;
         write!(f, "{family}-{kind}-{depth}")?;
@@ -34,7 +34,7 @@ impl fmt::Display for RunSpec {
 }
 
 impl SweepConfig {
-    /// All trainings, in the order of the results: by family, skip strength, depth and seed.
+    /// All trainings, in the order of the results: by family, then by skip strength, depth and seed.
     pub fn plan(&self) -> Vec<RunSpec> {
         let mut plan = Vec::new();
         for &family in &self.families {
@@ -49,8 +49,8 @@ impl SweepConfig {
         plan
     }
 
-    /// The trainings whose networks are measured inside: a family's shallowest and deepest nets with the first seed,
-    /// plain and residual, by depth.
+    /// The trainings whose networks [`Sweep::explain`](super::Sweep::explain) measures: the shallowest and the deepest
+    /// plain and residual nets of a family, with the first seed, in order of depth.
     pub fn explained(&self, family: Family) -> Vec<RunSpec> {
         let mut specs = self.plan();
         specs.retain(|spec| {
@@ -66,7 +66,7 @@ impl SweepConfig {
     /// Checks every setting.
     ///
     /// # Errors
-    /// If a setting is out of its range; the first one is named.
+    /// If a setting is out of range. The error names the first such setting.
     pub fn validate(&self) -> Result<(), LabError> {
         let setting = |text: &str| Err(LabError::Setting(text.into()));
         if self.families.is_empty() || self.depths.as_ref().is_some_and(Vec::is_empty) || self.alphas.is_empty() {
@@ -78,17 +78,14 @@ impl SweepConfig {
         if self.first_seed.checked_add(self.seeds).is_none() || self.seeds > 1000 {
             return setting("seeds must be at most 1000, and the last seed must be below 2^64");
         }
-        let mut alphas = self.alphas.clone();
-        alphas.sort_by(f64::total_cmp);
-        alphas.dedup();
-        if alphas.len() < self.alphas.len() {
+        if has_duplicates(&self.families) {
+            return setting("a family is given twice");
+        }
+        if has_duplicates(&self.alphas) {
             return setting("a skip strength is given twice");
         }
         if let Some(depths) = &self.depths {
-            let mut sorted = depths.clone();
-            sorted.sort_unstable();
-            sorted.dedup();
-            if sorted.len() < depths.len() {
+            if has_duplicates(depths) {
                 return setting("a depth is given twice");
             }
             let mut families = self.families.iter();
@@ -97,7 +94,7 @@ impl SweepConfig {
         self.plan().iter().try_for_each(|&spec| Ok(self.training(spec)?.validate()?))
     }
 
-    /// The dataset, with one image size for all networks where the images lie in a folder.
+    /// The dataset. Images from a folder have the same size for all networks: 32 by 32 unless configured otherwise.
     pub(super) fn dataset(&self) -> DataConfig {
         let side = (self.data.name == DataName::Folder).then_some(32);
         DataConfig { side: self.data.side.or(side), ..self.data.clone() }
@@ -132,7 +129,7 @@ impl SweepConfig {
         })
     }
 
-    /// The expected cost of a training, in units of one dense layer's epoch.
+    /// The expected cost of a training, in units of one epoch of one dense layer.
     pub(super) fn work(&self, spec: RunSpec) -> u64 {
         let layer = match spec.family {
             Family::Dense => 1,
@@ -140,6 +137,10 @@ impl SweepConfig {
         };
         (layer * spec.depth * self.epochs(spec.family)) as u64
     }
+}
+
+fn has_duplicates<T: PartialEq>(values: &[T]) -> bool {
+    (1..values.len()).any(|i| values[..i].contains(&values[i]))
 }
 
 #[cfg(test)]
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn deep_sweeps_clip_the_gradients_of_all_nets_alike() {
+    fn deep_sweeps_clip_the_gradients_of_all_nets_equally() {
         let mut config = SweepConfig::default();
         assert_eq!([Family::Dense, Family::Conv].map(|f| (config.epochs(f), config.lr(f))), [(20, 0.02), (7, 0.05)]);
         assert!(config.plan().iter().all(|spec| config.training(*spec).unwrap().optimizer.clip.is_none()));
@@ -190,6 +191,7 @@ mod tests {
         assert_eq!(error(|c| c.epochs = Some(0)), "epochs must be at least 1, not 0");
         assert!(error(|c| c.lr = Some(f64::NAN)).starts_with("the learning rate must be"));
         assert!(error(|c| c.alphas = vec![-1.0]).starts_with("the skip strength must be"));
+        assert_eq!(error(|c| c.families = vec![Family::Conv, Family::Conv]), "a family is given twice");
         assert_eq!(error(|c| c.alphas = vec![1.0, 1.0]), "a skip strength is given twice");
         assert_eq!(error(|c| c.depths = Some(vec![8, 8])), "a depth is given twice");
     }
@@ -204,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_seed_of_both_ends_is_explained() {
+    fn the_shallowest_and_deepest_nets_of_the_first_seed_are_explained() {
         let config = SweepConfig { first_seed: 5, alphas: vec![0.0, 0.5, 1.0], ..SweepConfig::default() };
         let names: Vec<String> = config.explained(Family::Conv).iter().map(RunSpec::to_string).collect();
         assert_eq!(

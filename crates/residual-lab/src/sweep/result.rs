@@ -6,10 +6,10 @@ use std::time::Duration;
 /// The outcome of one training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunResult {
-    /// Which training.
+    /// The training.
     #[serde(flatten)]
     pub spec: RunSpec,
-    /// Fraction of the training set misclassified, by a clean pass; 1 if the training diverged.
+    /// Fraction of the training set misclassified, measured by a clean pass; 1 if the training diverged.
     pub train_error: f64,
     /// Fraction of the test set misclassified; 1 if the training diverged.
     pub test_error: f64,
@@ -25,7 +25,7 @@ pub struct RunResult {
     pub seconds: f64,
     /// How the training ended.
     pub status: RunStatus,
-    /// The loss of every batch.
+    /// The training loss of every batch.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub curve: Vec<f32>,
 }
@@ -35,9 +35,9 @@ pub struct RunResult {
 #[serde(rename_all = "kebab-case")]
 #[strum(serialize_all = "kebab-case")]
 pub enum RunStatus {
-    /// After its last epoch.
+    /// It completed its last epoch.
     Finished,
-    /// With a loss that was NaN or infinite.
+    /// Its loss became NaN or infinite.
     Diverged,
 }
 

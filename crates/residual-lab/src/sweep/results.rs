@@ -5,7 +5,7 @@ use super::{
 use residual_train::Environment;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Everything a sweep measured: `results.json`, with the loss curves in `curves.csv`.
+/// The results of a sweep, stored in `results.json`, with the loss curves in `curves.csv`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SweepResults {
     /// The settings.
@@ -16,29 +16,30 @@ pub struct SweepResults {
     pub environment: Environment,
     /// One verdict per family.
     pub verdicts: Vec<Verdict>,
-    /// The rule behind the verdicts: [`Verdict::RULE`].
+    /// The rule for the verdicts: [`Verdict::RULE`].
     pub rule: &'static str,
-    /// Errors by depth: the lines of the figure.
+    /// Errors by depth, one series per line of the figure.
     pub series: Vec<Series>,
     /// Every training, in the order of the plan.
     #[serde(serialize_with = "without_curves")]
     pub runs: Vec<RunResult>,
-    /// Loss against iteration, one curve per network.
+    /// Training loss against iteration, one curve per network.
     #[serde(skip)]
     pub curves: Vec<LossCurve>,
 }
 
-/// The loss of every batch stays in `runs/`.
+/// Omits the loss of every batch, which `runs/` holds.
 fn without_curves<S: Serializer>(runs: &[RunResult], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(runs.iter().map(|run| RunResult { curve: Vec::new(), ..run.clone() }))
 }
 
 impl<'de> Deserialize<'de> for SweepResults {
-    /// Series and verdicts are computed anew from the runs.
+    /// Recomputes the series and the verdicts from the runs.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         struct Recorded {
             config: SweepConfig,
+            #[serde(default)]
             command: String,
             environment: Environment,
             runs: Vec<RunResult>,

@@ -26,7 +26,7 @@ pub struct Sweep {
     pub(super) stop: StopFlag,
 }
 
-/// The progress of a sweep. The callback is called from several threads.
+/// An event in the progress of a sweep. Events may come from several threads.
 #[derive(Clone, Copy, Debug)]
 pub enum Progress<'a> {
     /// The plan, before the first training starts.
@@ -35,16 +35,16 @@ pub enum Progress<'a> {
         runs: usize,
         /// Trainings that an earlier run of the sweep finished.
         kept: usize,
-        /// The expected cost of all trainings, in units of one dense layer's epoch.
+        /// The expected cost of all trainings, in units of one epoch of one dense layer.
         work: u64,
-        /// The part of it that is done.
+        /// The part of `work` that is already done.
         done: u64,
     },
-    /// This much work was done since the last call.
+    /// The work done since the previous event, in the same units.
     Work(u64),
-    /// A training has ended.
+    /// A training finished or diverged.
     Finished(&'a RunResult),
-    /// A measurement inside a family's networks begins.
+    /// A measurement inside a family's networks starts.
     Measuring {
         /// The family.
         family: Family,
@@ -60,7 +60,7 @@ impl Sweep {
     /// Checks the configuration and loads the data.
     ///
     /// # Errors
-    /// If a setting is out of its range, or the data cannot be loaded.
+    /// If a setting is out of range, or the data cannot be loaded.
     pub fn new(config: SweepConfig, backend: Backend, hardware: Hardware) -> Result<Self, LabError> {
         config.validate()?;
         let dataset = config.dataset().load().map_err(TrainError::from)?;
@@ -70,19 +70,19 @@ impl Sweep {
         Ok(Self { config, command, environment, device, dataset, jobs, force: false, explain: false, stop })
     }
 
-    /// Sets the command that runs the same sweep, for the record.
+    /// Sets the command that repeats the sweep. It is stored with the results.
     pub fn with_command(mut self, command: String) -> Self {
         self.command = command;
         self
     }
 
-    /// Sets how many trainings run at a time, each on one core; by default one per core. The results do not depend on
-    /// it.
+    /// Sets the number of trainings that run at the same time, each on one core. The default is one per core. The
+    /// results do not depend on it.
     ///
     /// # Panics
     /// If it is zero.
     pub fn with_jobs(mut self, jobs: usize) -> Self {
-        assert!(jobs > 0, "at least one training must run at a time");
+        assert!(jobs > 0, "jobs must be at least 1, not 0");
         self.jobs = jobs;
         self
     }
@@ -93,16 +93,15 @@ impl Sweep {
         self
     }
 
-    /// Sets whether to keep the networks that [`Sweep::explain`] measures: those of [`SweepConfig::explained`], in run
-    /// directories in `runs/`.
+    /// Sets whether to keep the networks that [`Sweep::explain`] measures. They are the networks of
+    /// [`SweepConfig::explained`], each in a run directory in `runs/`.
     ///
     /// # Errors
     /// If the sweep does not train both plain and residual nets.
     pub fn with_explain(mut self, explain: bool) -> Result<Self, LabError> {
         let alphas = &self.config.alphas;
         if explain && !(alphas.contains(&0.0) && alphas.contains(&1.0)) {
-            let text = "measuring inside the networks compares plain and residual nets: the skip strengths must \
-                        include 0 and 1";
+            let text = "explaining a sweep compares plain and residual nets; the skip strengths must include 0 and 1";
             return Err(LabError::Setting(text.into()));
         }
         self.explain = explain;
@@ -115,11 +114,11 @@ impl Sweep {
         self
     }
 
-    /// Runs the trainings that are not finished yet, and writes everything measured into the folder.
+    /// Runs the trainings that have not finished yet, and writes the results into the folder.
     ///
     /// # Errors
-    /// If the folder holds something else, a file cannot be written, or a training fails. A training that diverges is a
-    /// result, not a failure.
+    /// If the folder holds anything but this sweep, a file cannot be written, a training fails or the sweep is stopped.
+    /// A training that diverges is a result, not a failure.
     pub fn run(&self, folder: &Path, progress: OnProgress<'_>) -> Result<SweepResults, LabError> {
         store::claim(folder, &self.config, &self.environment, self.force)?;
         let plan = self.config.plan();
@@ -142,8 +141,12 @@ impl Sweep {
         Ok(results)
     }
 
-    /// The result of a training that an earlier run of the sweep finished.
+    /// The result of a training that an earlier run of the sweep finished. Returns `None` if the network of the
+    /// training is needed but was not kept.
     fn finished(&self, folder: &Path, spec: RunSpec) -> Result<Option<RunResult>, LabError> {
+        if !store::has_run(folder, spec) {
+            return Ok(None);
+        }
         let config = self.config.training(spec)?;
         let result = store::read_run(folder, &self.environment.backend, &config, spec);
         Ok(result.filter(|result| {
@@ -151,7 +154,7 @@ impl Sweep {
         }))
     }
 
-    /// Whether the network of a training is measured later.
+    /// Whether the network of a training is kept, to be measured later.
     fn keeps_network(&self, spec: RunSpec) -> bool {
         self.explain && self.config.explained(spec.family).contains(&spec)
     }
@@ -172,7 +175,7 @@ impl Sweep {
         Ok(())
     }
 
-    /// Trains one network. `None` if the sweep was stopped meanwhile.
+    /// Trains one network. Returns `None` if the sweep is stopped during the training.
     fn run_one(&self, folder: &Path, spec: RunSpec, progress: OnProgress<'_>) -> Result<Option<RunResult>, LabError> {
         let config = self.config.training(spec)?;
         let parameters = config.network.summary().parameters();
@@ -222,7 +225,7 @@ impl Sweep {
                 let _ = sender.send(work * done / (epochs * batches) as u64);
             }
         });
-        // An observer owns everything it uses, and `progress` is borrowed: a scoped thread calls it.
+        // The observer must own what it captures, but `progress` is borrowed, so a scoped thread calls it.
         std::thread::scope(|scope| {
             scope.spawn(move || {
                 let mut reported = 0;

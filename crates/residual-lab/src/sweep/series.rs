@@ -1,4 +1,4 @@
-use super::{RunResult, RunStatus};
+use super::{RunResult, RunSpec, RunStatus};
 use crate::Spread;
 use residual_model::{BlockKind, Family};
 use serde::Serialize;
@@ -10,15 +10,15 @@ pub struct Point {
     pub depth: usize,
     /// Training error of each seed, as a fraction; 1 if the training diverged.
     pub train_errors: Vec<f64>,
-    /// Training error.
+    /// Training error over the seeds.
     pub train: Spread,
-    /// Test error.
+    /// Test error over the seeds.
     pub test: Spread,
     /// Number of seeds that diverged.
     pub diverged: usize,
 }
 
-/// The errors of one kind of network by depth: one line of the figure.
+/// The errors of one kind of network at each depth: one line of the figure.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Series {
     /// The family.
@@ -27,12 +27,12 @@ pub struct Series {
     pub kind: BlockKind,
     /// The skip strength.
     pub alpha: f64,
-    /// In order of depth.
+    /// One point per depth, in ascending order.
     pub points: Vec<Point>,
 }
 
 impl Series {
-    /// `plain` or `residual`, with α where it is neither 0 nor 1.
+    /// `plain` or `residual`, followed by α if it is neither 0 nor 1.
     pub fn label(&self) -> String {
         match self.alpha {
             0.0 | 1.0 => self.kind.to_string(),
@@ -45,24 +45,22 @@ impl Series {
 pub(super) fn series(results: &[RunResult]) -> Vec<Series> {
     let mut all: Vec<Series> = Vec::new();
     for result in results {
-        let spec = result.spec;
-        let same = |s: &Series| (s.family, s.kind, s.alpha) == (spec.family, spec.kind, spec.alpha);
-        if !all.iter().any(same) {
-            let points =
-                points(results, |r| (r.spec.family, r.spec.kind, r.spec.alpha) == (spec.family, spec.kind, spec.alpha));
-            all.push(Series { family: spec.family, kind: spec.kind, alpha: spec.alpha, points });
+        let RunSpec { family, kind, alpha, .. } = result.spec;
+        if !all.iter().any(|s| (s.family, s.kind, s.alpha) == (family, kind, alpha)) {
+            let belongs = |r: &&RunResult| (r.spec.family, r.spec.kind, r.spec.alpha) == (family, kind, alpha);
+            let runs: Vec<&RunResult> = results.iter().filter(belongs).collect();
+            all.push(Series { family, kind, alpha, points: points(&runs) });
         }
     }
     all
 }
 
-fn points(results: &[RunResult], belongs: impl Fn(&RunResult) -> bool) -> Vec<Point> {
-    let of_series: Vec<&RunResult> = results.iter().filter(|r| belongs(r)).collect();
-    let mut depths: Vec<usize> = of_series.iter().map(|r| r.spec.depth).collect();
+fn points(results: &[&RunResult]) -> Vec<Point> {
+    let mut depths: Vec<usize> = results.iter().map(|r| r.spec.depth).collect();
     depths.sort_unstable();
     depths.dedup();
     let point = |depth| {
-        let runs: Vec<&&RunResult> = of_series.iter().filter(|r| r.spec.depth == depth).collect();
+        let runs: Vec<&&RunResult> = results.iter().filter(|r| r.spec.depth == depth).collect();
         let train_errors: Vec<f64> = runs.iter().map(|r| r.train_error).collect();
         let test_errors: Vec<f64> = runs.iter().map(|r| r.test_error).collect();
         Point {
@@ -88,18 +86,18 @@ pub struct LossCurve {
     pub depth: usize,
     /// The skip strength.
     pub alpha: f64,
-    /// Iterations, from 1, and losses in nats.
+    /// Pairs of an iteration, counted from 1, and the loss in nats.
     pub points: Vec<(usize, f64)>,
 }
 
 impl LossCurve {
-    /// Iterations over which the moving average runs.
+    /// The width of the moving average, in iterations.
     pub const WINDOW: usize = 2 * HALF_WINDOW + 1;
 }
 
 const HALF_WINDOW: usize = 6;
 
-/// The loss curves of all networks with a training that did not diverge.
+/// The loss curves of all networks for which at least one training did not diverge.
 pub(super) fn loss_curves(series: &[Series], runs: &[RunResult]) -> Vec<LossCurve> {
     let curve = |s: &Series, depth: usize| {
         let belongs = |run: &&RunResult| {
@@ -115,14 +113,14 @@ pub(super) fn loss_curves(series: &[Series], runs: &[RunResult]) -> Vec<LossCurv
     networks.map(|(s, depth)| curve(s, depth)).filter(|curve| !curve.points.is_empty()).collect()
 }
 
-/// The mean of curves, up to the end of the shortest.
+/// The mean of the curves, up to the end of the shortest one.
 fn mean(curves: &[&[f32]]) -> Vec<f64> {
     let length = curves.iter().map(|c| c.len()).min().unwrap_or(0);
     let sum = |i| curves.iter().map(|c| f64::from(c[i])).sum::<f64>();
     (0..length).map(|i| sum(i) / curves.len() as f64).collect()
 }
 
-/// A centred moving average, with the iteration from 1.
+/// A centred moving average, with each iteration counted from 1.
 fn smooth(values: &[f64]) -> Vec<(usize, f64)> {
     let average = |i: usize| {
         let window = &values[i.saturating_sub(HALF_WINDOW)..(i + HALF_WINDOW + 1).min(values.len())];
@@ -131,7 +129,7 @@ fn smooth(values: &[f64]) -> Vec<(usize, f64)> {
     (0..values.len()).map(|i| (i + 1, average(i))).collect()
 }
 
-/// At most 160 of the points at equal distances, the last one included.
+/// Keeps at most 160 evenly spaced points, including the last one.
 fn thin(points: Vec<(usize, f64)>) -> Vec<(usize, f64)> {
     const MOST: usize = 160;
     let (step, last) = (points.len().div_ceil(MOST).max(1), points.len().saturating_sub(1));

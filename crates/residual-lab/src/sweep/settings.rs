@@ -2,7 +2,7 @@ use residual_data::DataConfig;
 use residual_model::{BranchScale, Family, Norm};
 use serde::{Deserialize, Serialize};
 
-/// Settings of a depth sweep, which trains every family × depth × α × seed with the same settings.
+/// Settings of a depth sweep, which trains every combination of family, depth, skip strength and seed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SweepConfig {
@@ -10,7 +10,7 @@ pub struct SweepConfig {
     pub families: Vec<Family>,
     /// Depths in weighted layers; `None` means each family's default ([`SweepConfig::default_depths`]).
     pub depths: Option<Vec<usize>>,
-    /// Skip strengths α: 0 is the plain net, 1 the residual net.
+    /// Skip strengths α: 0 is a plain net, 1 is a residual net.
     pub alphas: Vec<f64>,
     /// The number of seeds.
     pub seeds: u64,
@@ -24,13 +24,13 @@ pub struct SweepConfig {
     pub batch_size: usize,
     /// Learning rate at the start of its cosine decay; `None` means each family's default ([`SweepConfig::lr()`]).
     pub lr: Option<f64>,
-    /// Largest norm of the gradient of all parameters together; longer gradients are scaled down to it. `None` means
-    /// the default ([`SweepConfig::clip()`]).
+    /// Largest norm of the gradient over all parameters; larger gradients are scaled down to it. `None` means the
+    /// default ([`SweepConfig::clip()`]).
     #[serde(default)]
     pub clip: Option<f64>,
     /// The norm after each layer.
     pub norm: Norm,
-    /// The factor of the main path in residual blocks; by default 1 with a norm and `1/√L` without, for L blocks.
+    /// The factor of the main path in residual blocks; `None` means the default ([`SweepConfig::branch_scale()`]).
     pub branch_scale: Option<BranchScale>,
     /// Width of the dense nets.
     pub dense_width: usize,
@@ -39,7 +39,7 @@ pub struct SweepConfig {
 }
 
 impl Default for SweepConfig {
-    /// The lecture's figure on the embedded digits, in a few minutes on two cores.
+    /// The settings for the lecture's figure on the embedded digits: a few minutes on two cores.
     fn default() -> Self {
         Self {
             families: vec![Family::Dense, Family::Conv],
@@ -60,7 +60,7 @@ impl Default for SweepConfig {
     }
 }
 
-/// Networks with more layers than this train with other defaults.
+/// If a net of a family has more layers than this, the family has other defaults.
 const DEEP: usize = 200;
 
 /// The settings whose defaults depend on the family and the depths.
@@ -71,7 +71,7 @@ struct Defaults {
 }
 
 impl SweepConfig {
-    /// The depths over which a family is swept by default.
+    /// The default depths of a family.
     pub fn default_depths(family: Family) -> &'static [usize] {
         match family {
             Family::Dense => &[4, 12, 20, 32, 56, 110],
@@ -79,13 +79,13 @@ impl SweepConfig {
         }
     }
 
-    /// The depths over which a family is swept.
+    /// The depths of a family.
     pub(super) fn depths(&self, family: Family) -> &[usize] {
         self.depths.as_deref().unwrap_or(Self::default_depths(family))
     }
 
-    /// A first step along the summed gradient of hundreds of blocks is too long. If one net of the sweep is that deep,
-    /// gradients of all nets are clipped, so that all train alike.
+    /// With hundreds of residual blocks, the gradient is a large sum, and the first step overshoots. If any net of the
+    /// family is that deep, the gradients of all its nets are clipped, so that all train with the same settings.
     fn defaults(&self, family: Family) -> Defaults {
         let deep = self.depths(family).iter().any(|&depth| depth > DEEP);
         match (family, deep) {
@@ -96,25 +96,26 @@ impl SweepConfig {
         }
     }
 
-    /// Passes over the training set for a family's networks: by default 20 for dense and 7 for convolutional nets, or 30
-    /// and 10 if some net has more than 200 layers.
+    /// Passes over the training set for a family's networks: by default 20 for dense and 7 for convolutional nets, or
+    /// 30 and 10 if any net of the family has more than 200 layers.
     pub fn epochs(&self, family: Family) -> usize {
         self.epochs.unwrap_or(self.defaults(family).epochs)
     }
 
-    /// The learning rate of a family's networks: by default 0.05, or 0.02 for dense nets of at most 200 layers.
+    /// The learning rate of a family's networks: by default 0.05, or 0.02 for dense nets if none has more than 200
+    /// layers.
     pub fn lr(&self, family: Family) -> f64 {
         self.lr.unwrap_or(self.defaults(family).lr)
     }
 
-    /// The norm to which a family's gradients are clipped: by default 2 if some net has more than 200 layers, else no
-    /// clipping.
+    /// The norm to which a family's gradients are clipped: by default 2 if any net of the family has more than 200
+    /// layers; otherwise gradients are not clipped.
     pub fn clip(&self, family: Family) -> Option<f64> {
         self.clip.or(self.defaults(family).clip)
     }
 
-    /// The factor of the main path in residual blocks: `1/√L` by default where no norm keeps the sum of L blocks in
-    /// bounds.
+    /// The factor of the main path in residual blocks: by default 1 with batch norm, and `1/√L` without a norm, which
+    /// keeps the sum of L blocks bounded.
     pub fn branch_scale(&self) -> BranchScale {
         self.branch_scale.unwrap_or(match self.norm {
             Norm::Batch => BranchScale::One,

@@ -1,17 +1,19 @@
 //! The folder of a sweep.
 //!
-//! - `sweep.json`: the settings and the backend, which make the folder this sweep's
-//! - `runs/NAME.json`: a finished training; `runs/NAME/`: its run directory, if its network is measured inside
-//! - `environment.json`, `results.json`, `curves.csv`: everything measured, once all trainings are finished
+//! - `sweep.json`: the settings and the backend, which identify the sweep
+//! - `environment.json`: the machine and the backend
+//! - `runs/NAME.json`: a finished training; `runs/NAME/`: its run directory, if its network is kept
+//! - `results.json`, `curves.csv`: the results, once all trainings have finished
 //! - `inspect/FAMILY/MEASUREMENT.json`: measurements inside networks
 
 use super::{RunResult, RunSpec, SweepConfig, SweepResults};
 use crate::{LabError, LossCurve};
+use residual_model::{BlockKind, Family};
 use residual_train::{Environment, RunDir, TrainConfig, TrainError, files};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// What a sweep that replaces another one removes: the data, and the tables and figures drawn from it.
+/// The data, tables and figures that a sweep removes when it replaces another one.
 const REPLACED: [&str; 10] = [
     "runs",
     "inspect",
@@ -44,15 +46,16 @@ struct StoredRun {
 /// A row of `curves.csv`.
 #[derive(Serialize, Deserialize)]
 struct CurveRow {
-    family: residual_model::Family,
-    kind: residual_model::BlockKind,
+    family: Family,
+    kind: BlockKind,
     depth: usize,
     alpha: f64,
     iteration: usize,
     loss: f64,
 }
 
-/// Makes a folder this sweep's, unless it holds something else.
+/// Claims a folder for a sweep by writing `sweep.json`. Fails if the folder holds other files or another sweep; with
+/// `force`, it removes the results of another sweep instead.
 pub(super) fn claim(
     folder: &Path,
     config: &SweepConfig,
@@ -87,6 +90,11 @@ fn run_file(folder: &Path, spec: RunSpec) -> PathBuf {
     folder.join("runs").join(format!("{spec}.json"))
 }
 
+/// Whether the folder holds a result of a training. Its configuration may differ.
+pub(super) fn has_run(folder: &Path, spec: RunSpec) -> bool {
+    run_file(folder, spec).exists()
+}
+
 /// Whether the run directory of a training holds its network.
 pub(super) fn has_network(folder: &Path, spec: RunSpec) -> bool {
     RunDir::open(&run_dir(folder, spec)).is_ok_and(|run| run.model().is_ok())
@@ -103,8 +111,8 @@ pub(super) fn write_run(
     Ok(files::write_json(&run_file(folder, result.spec), &stored)?)
 }
 
-/// Reads the result of a training with this configuration on this backend. `None` if there is none, or if its file is
-/// damaged, such as by a power failure: it is then trained again.
+/// Reads the result of a training with this configuration on this backend. Returns `None` if there is none, or if its
+/// file is damaged, for example by a power failure; the training is then repeated.
 pub(super) fn read_run(folder: &Path, backend: &str, config: &TrainConfig, spec: RunSpec) -> Option<RunResult> {
     let stored: StoredRun = files::read_json(&run_file(folder, spec)).ok()?;
     (stored.config == to_json(config) && stored.backend == backend).then_some(stored.result)
@@ -115,7 +123,7 @@ fn to_json<T: Serialize>(value: &T) -> serde_json::Value {
 }
 
 /// `inspect/FAMILY`
-pub(super) fn inspect_dir(folder: &Path, family: residual_model::Family) -> PathBuf {
+pub(super) fn inspect_dir(folder: &Path, family: Family) -> PathBuf {
     folder.join("inspect").join(family.to_string())
 }
 
@@ -130,7 +138,7 @@ impl SweepResults {
             curve.points.iter().map(move |&(iteration, loss)| CurveRow { family, kind, depth, alpha, iteration, loss })
         });
         let path = folder.join("curves.csv");
-        let failed = |error: String| TrainError::BadFile { path: path.clone(), reason: error };
+        let failed = |reason: String| TrainError::BadFile { path: path.clone(), reason };
         let mut csv = csv::Writer::from_writer(Vec::new());
         for row in rows {
             csv.serialize(row).map_err(|error| failed(error.to_string()))?;
@@ -146,6 +154,9 @@ impl SweepResults {
     pub fn read(folder: &Path) -> Result<Self, LabError> {
         let mut results: Self = files::read_json(&folder.join("results.json"))?;
         let path = folder.join("curves.csv");
+        if !path.exists() {
+            return Ok(results);
+        }
         let failed = |error: csv::Error| TrainError::BadFile { path: path.clone(), reason: error.to_string() };
         let mut csv = csv::Reader::from_path(&path).map_err(failed)?;
         for row in csv.deserialize() {

@@ -2,12 +2,13 @@ use super::{Point, Series};
 use residual_model::{BlockKind, Family};
 use serde::Serialize;
 
-/// Whether the results of one family show the lecture's claim, by the rule [`Verdict::RULE`].
+/// Whether the results of one family show the effect of the lecture: plain nets get worse with depth, but residual nets
+/// do not. The rule is [`Verdict::RULE`].
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Verdict {
     /// The family.
     pub family: Family,
-    /// Whether the effect is shown.
+    /// The finding.
     pub finding: Finding,
     /// How the plain nets' error rises with depth.
     pub plain: Rise,
@@ -17,13 +18,13 @@ pub struct Verdict {
     pub seeds: usize,
 }
 
-/// Whether the effect is shown.
+/// Whether the results show the effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Finding {
-    /// Plain nets get worse with depth, residual nets do not.
+    /// Plain nets get worse with depth; residual nets do not.
     Shown,
-    /// Plain nets get worse with depth. Residual nets do too, at least on some seeds, but by less than half as much.
+    /// Plain nets get worse with depth. Residual nets do too, at least for some seeds, but by less than half as much.
     ShownInPart,
     /// Anything else.
     NotShown,
@@ -40,7 +41,7 @@ pub struct Rise {
     pub deepest_depth: usize,
     /// The mean training error at the greatest depth, as a fraction.
     pub deepest: f64,
-    /// Standard deviation of the difference: `√(σ₁² + σ₂²)`.
+    /// Standard deviation of the difference of the two means: `√(σ₁² + σ₂²)`.
     pub std: f64,
     /// Whether the difference exceeds two standard deviations and two percentage points.
     pub significant: bool,
@@ -62,14 +63,14 @@ impl Rise {
         })
     }
 
-    /// The difference of the two means.
+    /// The mean training error at the greatest depth minus the lowest one.
     pub fn difference(&self) -> f64 {
         self.deepest - self.best
     }
 }
 
 impl Verdict {
-    /// The rule by which verdicts are found.
+    /// The rule for verdicts, in words.
     pub const RULE: &str = "A family's training error rises with depth if the deepest net's mean over the seeds exceeds \
         that of the best depth by more than two standard deviations of the difference and by more than two percentage \
         points. The effect is shown if the plain nets' error rises, the residual nets' error does not, and the difference \
@@ -77,21 +78,25 @@ impl Verdict {
         seed. It is shown in part if the plain nets' error rises and the residual difference is less than half as large. A \
         run that diverges counts as an error of 100 %.";
 
-    /// One verdict for each family with plain and residual nets at two depths or more.
+    /// One verdict for each family with plain and residual nets at two or more depths.
     pub(super) fn all(series: &[Series]) -> Vec<Self> {
         let find =
             |family, kind, alpha: f64| series.iter().find(|s| s.family == family && s.kind == kind && s.alpha == alpha);
         let verdict = |family| {
             let plain = find(family, BlockKind::Plain, 0.0)?;
             let residual = find(family, BlockKind::Residual, 1.0)?;
-            (plain.points.len() > 1).then_some(())?;
+            if plain.points.len() < 2 {
+                return None;
+            }
             let seeds = plain.points[0].train_errors.len();
             let (plain, residual) = (Rise::of(&plain.points)?, Rise::of(&residual.points)?);
-            let finding = match residual.difference() / plain.difference() {
-                _ if !plain.significant => Finding::NotShown,
-                share if share < 0.1 && !residual.significant => Finding::Shown,
-                share if share < 0.5 => Finding::ShownInPart,
-                _ => Finding::NotShown,
+            let share = residual.difference() / plain.difference();
+            let finding = if plain.significant && !residual.significant && share < 0.1 {
+                Finding::Shown
+            } else if plain.significant && share < 0.5 {
+                Finding::ShownInPart
+            } else {
+                Finding::NotShown
             };
             Some(Self { family, finding, plain, residual, seeds })
         };
@@ -129,7 +134,7 @@ mod tests {
     const SLOW: &[(usize, f64, f64)] = &[(8, 0.0, 0.0), (20, 0.0, 0.0), (56, 0.04, 0.01)];
 
     #[test]
-    fn the_rule_tells_the_cases_apart() {
+    fn each_case_gets_its_finding() {
         assert_eq!(finding(RISING, FLAT), Finding::Shown);
         assert_eq!(finding(RISING, SLOW), Finding::ShownInPart);
         assert_eq!(finding(RISING, RISING), Finding::NotShown);
@@ -140,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn one_kind_or_one_depth_allows_no_verdict() {
+    fn a_verdict_needs_both_kinds_at_two_depths() {
         assert!(Verdict::all(&[line(BlockKind::Plain, RISING)]).is_empty());
         let short = &RISING[..1];
         assert!(Verdict::all(&[line(BlockKind::Plain, short), line(BlockKind::Residual, short)]).is_empty());

@@ -1,6 +1,7 @@
 //! Access to a network's stem, blocks and head, for measurements and experiments inside the network.
 //!
-//! All activations here have rank 4. The activations of a dense network have the shape `[batch, features, 1, 1]`.
+//! All activations in this module have rank 4. The activations of a dense network have the shape
+//! `[batch, features, 1, 1]`.
 
 use super::{Backbone, Network, NetworkBlock};
 use crate::{
@@ -47,7 +48,7 @@ pub struct Branches {
 }
 
 impl Network {
-    /// The blocks from first to last. Together with [`Self::stem`] and [`Self::head`], they make up the whole network:
+    /// The blocks, from first to last. [`Self::stem`], the blocks and [`Self::head`] make up the whole network:
     /// [`Self::forward`] is `head(blocks(stem(x)))`.
     pub fn blocks(&self) -> Vec<BlockView<'_>> {
         match &self.backbone {
@@ -80,6 +81,7 @@ impl Network {
     /// Computes the class scores from the output of the last block.
     ///
     /// # Shapes
+    /// - a: the output shape of the last block
     /// - output: `[batch, classes]`
     pub fn head(&self, a: Tensor<4>) -> Tensor<2> {
         self.classify(match &self.backbone {
@@ -88,9 +90,9 @@ impl Network {
         })
     }
 
-    /// Returns a copy for inference whose running statistics are the mean and variance of these images at each batch
-    /// norm, as in a training step. Use it to measure a network at initialisation, whose running mean and variance are
-    /// still 0 and 1. This network does not change, and the copy shares no state with it.
+    /// Returns a copy of the network for inference. The running statistics of each batch norm are the mean and variance
+    /// of its input for these images, as computed in a training step. Use the copy to measure a network at
+    /// initialisation, when the running means and variances are still 0 and 1. The original network does not change.
     ///
     /// # Shapes
     /// - images: `[batch, channels, height, width]`
@@ -154,8 +156,8 @@ impl<'a> BlockView<'a> {
     }
 
     /// Computes the block's output when its main path is removed (Veit et al. 2016, section 4.1). In a residual block,
-    /// only the shortcut remains. In a plain block, the input passes unchanged where input and output shapes agree;
-    /// elsewhere it is subsampled and padded with zeros, like the shortcut of option A.
+    /// only the shortcut remains. In a plain block, the input passes through unchanged where input and output shapes
+    /// agree; elsewhere it is subsampled and padded with zeros, as in an option A shortcut.
     pub fn bypass(&self, a: Tensor<4>) -> Tensor<4> {
         match self.block {
             Inner::Dense(Block::Plain(_)) => a,
@@ -167,9 +169,9 @@ impl<'a> BlockView<'a> {
         }
     }
 
-    /// Computes the response of each linear layer of the main path: its output after the norm and before the ReLU or
-    /// the addition (He et al. 2015, section 4.2, "Analysis of Layer Responses"). In a pre-activation block, whose
-    /// norms come before the layers, the response is the output of the layer.
+    /// Computes the response of each linear layer of the main path: the layer's output after the norm and before the
+    /// ReLU or the addition (He et al. 2015, section 4.2, "Analysis of Layer Responses"). In a pre-activation block,
+    /// whose norms come before the layers, the response is the layer's output.
     pub fn responses(&self, a: Tensor<4>) -> Vec<Tensor<4>> {
         match self.block {
             Inner::Dense(block) => {
@@ -218,8 +220,8 @@ fn zero_padded(a: Tensor<4>, convolutions: &[&Conv2d]) -> Tensor<4> {
 
 /// Multiplies the running statistics of batch norms by a factor.
 ///
-/// A training step with momentum m moves a running statistic r to `r + m (b - r)`, where b is the statistic of the
-/// batch. From 0, it moves to `m b`, so that a factor of `1 / m` gives b.
+/// A training step with momentum m changes a running statistic r to `r + m (b - r)`, where b is the statistic of the
+/// batch. If r is 0, the result is `m b`, and multiplying it by `1 / m` gives b.
 #[cfg(feature = "std")]
 struct ScaleStatistics {
     factor: f64,

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 /// Configuration to create a [`Network`].
 ///
 /// The functions in [`published`](super::published) and [`NetworkConfig::new`] configure published networks. The
-/// `with_` methods change any of their settings:
+/// `with_` methods change single settings:
 ///
 /// ```
 /// use burn::tensor::{Device, Tensor};
@@ -54,12 +54,12 @@ pub enum Architecture {
 }
 
 impl NetworkConfig {
-    /// Configures the network with this name for images `[channels, height, width]`, with the default settings: width
-    /// 64 for dense networks, option A for networks with basic blocks for small images and option B for others, batch
-    /// norm, and seed 0.
+    /// Configures the network with this name for images `[channels, height, width]`. By default, it has batch norm and
+    /// seed 0. The width of a dense network is 64. Shortcuts are option A in networks with basic blocks for small
+    /// images, and option B in others.
     ///
     /// # Panics
-    /// If the family has no network of this depth.
+    /// If the family has no network of this depth, or is [`Family::Custom`].
     pub fn new(name: NetName, image: [usize; 3], classes: usize) -> Self {
         panic_unless_valid(name.family.check_depth(name.depth));
         let config = match name.family {
@@ -70,13 +70,13 @@ impl NetworkConfig {
     }
 
     /// Configures a dense network of width 64. The depth counts the weighted layers: the input layer, the output layer
-    /// and two layers per block. It is even.
+    /// and two layers per block. It must be even.
     pub fn dense(depth: usize, features: usize, classes: usize) -> Self {
         let architecture = Architecture::Dense(DenseArchitecture { depth, features });
         Self { architecture, classes, width: 64, blocks: BlockOptions::default(), init: InitConfig::default() }
     }
 
-    /// Configures a convolutional network for images `[channels, height, width]` with one to four stages of basic
+    /// Configures a convolutional network for images `[channels, height, width]`, with one to four stages of basic
     /// blocks, the small stem, width 16 and option B shortcuts. `stages` gives the number of blocks in each stage.
     pub fn conv(image: [usize; 3], classes: usize, stages: impl Into<Vec<usize>>) -> Self {
         let architecture = Architecture::Conv(ConvArchitecture {
@@ -102,7 +102,8 @@ impl NetworkConfig {
     }
 
     /// Sets the shape `[channels, height, width]` of an image. A dense network takes images with exactly this number of
-    /// values. A convolutional network takes images of any height and width; these are for its summary only.
+    /// values. A convolutional network takes images of any height and width, and uses this height and width only in its
+    /// summary.
     pub fn with_image(mut self, image: [usize; 3]) -> Self {
         match &mut self.architecture {
             Architecture::Dense(dense) => dense.features = image.iter().product(),
@@ -152,7 +153,7 @@ impl NetworkConfig {
         self
     }
 
-    /// Sets how the weights are initialised.
+    /// Sets the seed of the initial weights, and whether the last layer of each block's main path starts at zero.
     pub fn with_init(self, init: InitConfig) -> Self {
         Self { init, ..self }
     }
@@ -194,8 +195,8 @@ impl NetworkConfig {
         self.with_conv(|conv| conv.activation = activation)
     }
 
-    /// Sets the ratio of input size to output size of a convolutional network's last stage. Stages that would exceed it
-    /// use dilation instead of stride. For bottlenecks only.
+    /// Sets the output stride of a convolutional network: the ratio of the image size to the output size of the last
+    /// stage. Stages that would exceed it use dilation instead of stride. Only networks of bottlenecks support it.
     ///
     /// # Panics
     /// If the network is dense.
@@ -266,7 +267,7 @@ impl NetworkConfig {
         }
     }
 
-    /// The names, channels and strides of the stages, for building on their outputs.
+    /// The names, channels and strides of the stages, for example to build a decoder on their outputs.
     ///
     /// # Panics
     /// If [`Self::validate`] fails.
@@ -278,11 +279,12 @@ impl NetworkConfig {
         }
     }
 
-    /// Checks that the configuration describes a possible network.
+    /// Checks that the configuration is valid.
     ///
     /// # Errors
-    /// If the family does not have this depth, a size is zero or too large, the number of stages is not one to four,
-    /// the network cannot have the output stride, or an option is out of range.
+    /// If the depth of a dense network is odd, a size is zero or too large, the number of stages is not one to four,
+    /// the network cannot have the output stride, an option is out of range, or the network has more than 10 billion
+    /// parameters.
     pub fn validate(&self) -> Result<(), ModelError> {
         let sizes = [("classes", self.classes), ("width", self.width)];
         match &self.architecture {

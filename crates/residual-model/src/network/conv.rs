@@ -26,20 +26,20 @@ use serde::{Deserialize, Serialize};
 /// linear layer (He et al. 2015, table 1 and section 4.2).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ConvArchitecture {
-    /// The shape `[channels, height, width]` of an image. The height and width are used for the summary only; the
-    /// network takes images of any size.
+    /// The shape `[channels, height, width]` of an image. The height and width are used only in the summary; the
+    /// network takes images of any height and width.
     pub image: [usize; 3],
-    /// The number of blocks in each of the one to four stages. The first stage keeps the resolution of the stem. Each
-    /// later stage halves the resolution and doubles the channels.
+    /// The number of blocks in each stage. There are one to four stages. The first stage keeps the resolution of the
+    /// stem. Each later stage halves the resolution and doubles the channels.
     pub stages: Vec<usize>,
     /// The layers before the first stage.
     pub stem: Stem,
     /// The convolutions of a block.
     pub shape: BlockShape,
-    /// Whether norms and ReLUs come after or before the convolutions.
+    /// The position of norms and ReLUs: after or before the convolutions.
     pub activation: Activation,
-    /// The ratio of input size to output size of the last stage. Stages that would exceed it use dilation instead of
-    /// stride. `None` uses stride in all stages. For bottlenecks only.
+    /// The output stride: the ratio of the image size to the output size of the last stage. Stages that would exceed it
+    /// use dilation instead of stride. `None` uses stride in all stages. Only networks of bottlenecks support it.
     pub output_stride: Option<usize>,
 }
 
@@ -53,7 +53,7 @@ pub enum Stem {
     /// A 3x3 convolution, for small images such as 32x32.
     #[default]
     Small,
-    /// A 7x7 convolution of stride 2 and a 3x3 max-pooling of stride 2, for ImageNet images.
+    /// A 7x7 convolution of stride 2 and 3x3 max-pooling of stride 2, for ImageNet images.
     Large,
 }
 
@@ -127,7 +127,7 @@ pub enum Activation {
 pub struct ConvBackbone {
     /// The convolution of the stem.
     pub conv1: Conv2d,
-    /// The norm of the stem. A pre-activation network has none.
+    /// The norm of the stem. In a pre-activation network, the stem has no norm.
     pub bn1: Option<BatchNorm>,
     /// The pooling of the large stem.
     pub maxpool: Option<MaxPool2d>,
@@ -146,11 +146,11 @@ pub struct ConvBackbone {
 }
 
 impl ConvArchitecture {
-    /// The network with this name. Shortcuts are option A in networks with basic blocks for small images, and option B
-    /// otherwise.
+    /// Configures the network with this name. Shortcuts are option A in networks with basic blocks for small images,
+    /// and option B otherwise.
     ///
     /// # Panics
-    /// If the family is not convolutional, or if it has no network of this depth.
+    /// If the family is dense or custom, or has no network of this depth.
     pub(super) fn named(name: NetName, image: [usize; 3], classes: usize) -> NetworkConfig {
         let NetName { family, depth, .. } = name;
         let small = |layers: usize| NetworkConfig::conv(image, classes, vec![(depth - 2) / (3 * layers); 3]);
@@ -170,11 +170,11 @@ impl ConvArchitecture {
             Family::PreactImageNet => large(BlockShape::bottleneck(StrideAt::Middle)).with_activation(Activation::Pre),
             Family::Grouped(groups, base_width) => large(bottleneck(groups, base_width)),
             Family::Wide(factor) => large(bottleneck(1, 64 * factor)),
-            Family::Dense | Family::Custom => panic!("{family} networks have no convolutional configuration"),
+            Family::Dense | Family::Custom => panic!("a {family} network cannot be configured by its name"),
         }
     }
 
-    /// The family that this architecture belongs to.
+    /// The family of this architecture.
     pub(super) fn family(&self) -> Family {
         let depth = self.depth();
         let bottleneck = |groups: usize, base_width: usize, stride| match (groups, base_width, self.activation) {
@@ -225,7 +225,7 @@ impl ConvArchitecture {
         at_most_max_size(&sizes)
     }
 
-    /// Checks the stages and blocks, given a width that is in range.
+    /// Checks the stages and blocks. The width must be valid.
     pub(super) fn validate_blocks(&self, width: usize) -> Result<(), ModelError> {
         let range = |name, expected, value: String| Err(ModelError::Range { name, expected, value });
         if !(1..=4).contains(&self.stages.len()) {
@@ -373,7 +373,7 @@ impl ConvArchitecture {
 }
 
 impl ConvBackbone {
-    /// Computes the average over the pixels of the last stage.
+    /// Computes the average of the last stage's output over its pixels.
     ///
     /// # Shapes
     /// - images: `[batch, channels, height, width]`
@@ -382,7 +382,7 @@ impl ConvBackbone {
         self.pool(self.blocks().fold(self.stem(images), |a, block| block.forward(a)))
     }
 
-    /// Computes the output for a training step with stochastic depth, given which blocks survive.
+    /// Computes the output for a training step with stochastic depth. `survivors` tells whether each block survives.
     pub(super) fn forward_sampled(&self, images: Tensor<4>, survivors: &[bool]) -> Tensor<2> {
         let blocks = self.blocks().zip(survivors);
         self.pool(blocks.fold(self.stem(images), |a, (block, survives)| block.forward_sampled(a, *survives)))

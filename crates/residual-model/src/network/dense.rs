@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DenseArchitecture {
-    /// The number of weighted layers: the input layer, the output layer and two layers per block. It is even.
+    /// The number of weighted layers: the input layer, the output layer and two layers per block. It must be even.
     pub depth: usize,
     /// The number of input features.
     pub features: usize,
@@ -76,7 +76,7 @@ impl DenseBackbone {
         self.blocks.iter().fold(self.stem(x), |a, block| block.forward(a))
     }
 
-    /// Computes the output for a training step with stochastic depth, given which blocks survive.
+    /// Computes the output for a training step with stochastic depth. `survivors` tells whether each block survives.
     pub(super) fn forward_sampled(&self, x: Tensor<2>, survivors: &[bool]) -> Tensor<2> {
         let blocks = self.blocks.iter().zip(survivors);
         blocks.fold(self.stem(x), |a, (block, survives)| block.forward_sampled(a, *survives))

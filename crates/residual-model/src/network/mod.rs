@@ -1,4 +1,4 @@
-//! Whole networks: a backbone of stem and blocks, and a linear head.
+//! Whole networks: a backbone, which is a stem and blocks, and a linear head.
 
 mod anatomy;
 mod config;
@@ -37,15 +37,15 @@ use burn::{
     tensor::Tensor,
 };
 
-/// A network: a backbone and a linear head. Parameter paths are the same as in torchvision: the fields of the backbone,
-/// and `fc`.
+/// A network: a backbone and a linear head. As in torchvision, parameter paths start with a field of the backbone, such
+/// as `layer1`, or with `fc`.
 ///
 /// Should be created using [`NetworkConfig`].
 #[derive(Clone, Debug)]
 pub struct Network {
     /// All layers before the head.
     pub backbone: Backbone,
-    /// The head: a linear layer from features to classes.
+    /// The head: a linear layer that maps features to classes.
     pub fc: Linear,
 }
 
@@ -87,8 +87,8 @@ pub struct Features {
 }
 
 impl Network {
-    /// Computes the class scores before the softmax. With stochastic depth, every block takes part, with its main path
-    /// multiplied by its survival probability. An empty batch gives an empty output.
+    /// Computes the class scores before the softmax (logits). With stochastic depth, every block takes part, and its
+    /// main path is multiplied by its survival probability. An empty batch gives an empty output.
     ///
     /// # Shapes
     /// - images: `[batch, channels, height, width]`
@@ -115,7 +115,7 @@ impl Network {
         self.backbone.forward(images)
     }
 
-    /// Computes the outputs of all stages and the input of the head in one pass with [`Backbone::features`].
+    /// Computes the outputs of all stages and the input of the head in one pass, with [`Backbone::features`].
     ///
     /// # Shapes
     /// - images: `[batch, channels, height, width]`
@@ -132,7 +132,7 @@ impl Network {
         unit(&self.fc, &None).forward(embedding)
     }
 
-    /// Replaces the head with a new one for this number of classes. Its weights are a pure function of the seed.
+    /// Replaces the head with a new one for this number of classes. The new weights are a pure function of the seed.
     pub fn with_head(self, classes: usize, seed: u64) -> Self {
         let [features, _] = self.fc.weight.lazy_shape().dims();
         let fc = linear([features, classes], Norm::None, &self.fc.weight.lazy_device());
@@ -145,8 +145,8 @@ impl Network {
     }
 
     /// Returns the network with these parts frozen: their parameters get no gradients, and their batch norms use their
-    /// running statistics without updating them. The weights are shared with this network, not copied. The blocks of a
-    /// dense network are stage 1.
+    /// running statistics without updating them. The weights are shared with the original network, not copied. The
+    /// blocks of a dense network are stage 1.
     ///
     /// # Errors
     /// If the network does not have one of the parts.
@@ -159,9 +159,10 @@ impl Network {
         Ok(self.clone().map(&mut Freeze { parts, path: Vec::new() }))
     }
 
-    /// Returns the same network for inference, with each batch norm folded into the weight and bias of the convolution
-    /// or linear layer before it: `W' = W · γ/√(v + ε)`, `b' = β + (b - m) · γ/√(v + ε)`, with the running mean m and
-    /// the running variance v. In a pre-activation network, the norm before each block follows an addition and is kept.
+    /// Returns the network for inference, with each batch norm folded into the weight and bias of the convolution or
+    /// linear layer before it: `W' = W · γ/√(v + ε)`, `b' = β + (b - m) · γ/√(v + ε)`, where m is the running mean and
+    /// v the running variance. In a pre-activation network, the first norm of each block and the last norm of the
+    /// network are not folded: the input of the former also goes to the shortcut, and the input of the latter is a sum.
     pub fn fold_batch_norm(&self) -> Self {
         let network = self.valid();
         let backbone = match network.backbone {

@@ -17,13 +17,13 @@ pub struct BlockOptions {
     pub branch_scale: BranchScale,
     /// The norm after each layer.
     pub norm: Norm,
-    /// The probability that the last block takes part in a training step with stochastic depth. 1 disables stochastic
-    /// depth. Earlier blocks take part more often, see [`stochastic_depth::survival`].
+    /// The probability that the last block takes part in a training step with stochastic depth. Earlier blocks take
+    /// part more often; see [`stochastic_depth::survival`]. 1 disables stochastic depth.
     pub last_survival: f64,
 }
 
 impl Default for BlockOptions {
-    /// Residual, option B, `α = s = 1`, batch norm, no stochastic depth.
+    /// Residual blocks with option B shortcuts, `α = s = 1` and batch norm, without stochastic depth.
     fn default() -> Self {
         Self {
             kind: BlockKind::default(),
@@ -56,7 +56,7 @@ impl BlockOptions {
         Ok(())
     }
 
-    /// Whether a block has a projection, given whether its input and output shapes differ.
+    /// Whether a block has a projection shortcut, given whether its input and output shapes differ.
     pub(super) fn projects(&self, shapes_differ: bool) -> bool {
         self.kind == BlockKind::Residual && self.shortcut.projects(shapes_differ)
     }

@@ -3,15 +3,15 @@ use alloc::{string::ToString, vec::Vec};
 use core::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
-/// A part of a network that can be frozen or trained at its own learning rate.
+/// A part of a network, which can be frozen or trained at its own learning rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "alloc::string::String", into = "alloc::string::String")]
 pub enum Part {
-    /// The layers before the first block, written `stem`.
+    /// The layers before the first block. Its name is `stem`.
     Stem,
-    /// A stage, counted from 1, written `layer1`, `layer2` and so on. The blocks of a dense network are stage 1.
+    /// A stage, counted from 1. The names are `layer1`, `layer2` and so on. The blocks of a dense network are stage 1.
     Stage(usize),
-    /// The last linear layer, with the norm before it in a pre-activation network, written `head`.
+    /// The last linear layer and, in a pre-activation network, the norm before it. Its name is `head`.
     Head,
 }
 

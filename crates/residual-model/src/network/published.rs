@@ -1,4 +1,4 @@
-//! A function for each published network: `resnet18(1000).init(&device)`.
+//! A function for each published network, for use as in `resnet18(1000).init(&device)`.
 //!
 //! Each function returns the [`NetworkConfig`] of the network with the same [`NetName`], for ImageNet images (224x224)
 //! or CIFAR images (32x32). `residual_weights` loads torchvision's weights into the networks that torchvision
@@ -63,11 +63,11 @@ fn cifar(family: Family, kind: BlockKind, depth: usize) -> NetworkConfig {
     NetworkConfig::new(NetName { family, kind, depth }, CIFAR, 10)
 }
 
-/// The residual network for CIFAR-10 with option A (He et al. 2015, section 4.2). Its depth is 6n+2: 20, 32, 44, 56,
-/// 110 and 1202 in the paper.
+/// The residual network for CIFAR-10, with option A shortcuts (He et al. 2015, section 4.2). Its depth is 6n+2 with
+/// n ≥ 1; in the paper, it is 20, 32, 44, 56, 110 or 1202.
 ///
 /// # Panics
-/// If the depth is not 6n+2.
+/// If the depth is not 6n+2 with n ≥ 1.
 pub fn cifar_resnet(depth: usize) -> NetworkConfig {
     cifar(Family::Conv, BlockKind::Residual, depth)
 }
@@ -75,16 +75,17 @@ pub fn cifar_resnet(depth: usize) -> NetworkConfig {
 /// The plain twin of [`cifar_resnet`].
 ///
 /// # Panics
-/// If the depth is not 6n+2.
+/// If the depth is not 6n+2 with n ≥ 1.
 pub fn cifar_plain(depth: usize) -> NetworkConfig {
     cifar(Family::Conv, BlockKind::Plain, depth)
 }
 
-/// The pre-activation network for CIFAR-10 (He et al. 2016). It has bottlenecks at depth 164 and at depths 9n+2 that
-/// are not 6n+2, and basic blocks at the other depths 6n+2. The paper has bottlenecks at depths 164 and 1001.
+/// The pre-activation network for CIFAR-10 (He et al. 2016). Its depth is 6n+2 or 9n+2 with n ≥ 1. It has bottlenecks
+/// at depth 164 and at depths that are 9n+2 but not 6n+2, and basic blocks otherwise. In the paper, the networks of
+/// depth 164 and 1001 have bottlenecks.
 ///
 /// # Panics
-/// If the depth is neither 6n+2 nor 9n+2.
+/// If the depth is neither 6n+2 nor 9n+2 with n ≥ 1.
 pub fn preact_resnet(depth: usize) -> NetworkConfig {
     cifar(Family::Preact, BlockKind::Residual, depth)
 }
@@ -92,12 +93,12 @@ pub fn preact_resnet(depth: usize) -> NetworkConfig {
 /// The plain twin of [`preact_resnet`].
 ///
 /// # Panics
-/// If the depth is neither 6n+2 nor 9n+2.
+/// If the depth is neither 6n+2 nor 9n+2 with n ≥ 1.
 pub fn preact_plain(depth: usize) -> NetworkConfig {
     cifar(Family::Preact, BlockKind::Plain, depth)
 }
 
-/// The residual network of fully-connected blocks with an even depth, for inputs with this number of features.
+/// The residual network of fully-connected blocks, for inputs with this number of features. Its depth is even.
 ///
 /// # Panics
 /// If the depth is odd or 0.

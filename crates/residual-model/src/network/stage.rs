@@ -14,15 +14,15 @@ use serde::Serialize;
 /// Configuration to create a [`Stage`].
 #[derive(Config, Debug)]
 pub struct StageConfig {
-    /// The main path of the first block. The other blocks have the same main path, but with stride 1 and as many input
-    /// channels as output channels.
+    /// The main path of the first block. The other blocks have the same main path, but with stride 1 and `out_channels`
+    /// input channels.
     pub first: ConvPathConfig,
     /// The number of blocks, at least 1.
     pub blocks: usize,
     /// Whether the blocks are plain or residual.
     #[config(default = "BlockKind::Residual")]
     pub kind: BlockKind,
-    /// Whether norms and ReLUs come after or before the convolutions.
+    /// The position of norms and ReLUs: after or before the convolutions.
     #[config(default = "Activation::Post")]
     pub activation: Activation,
     /// The kind of shortcut where input and output shapes differ.
@@ -37,12 +37,12 @@ pub struct StageConfig {
     /// The seed of the initial weights, which are then a pure function of (seed, parameter path). Without a seed, the
     /// device's random generator draws the weights.
     pub seed: Option<u64>,
-    /// Whether the last layer of each main path starts at zero, see [`InitConfig`](crate::InitConfig).
+    /// Whether the last layer of each main path starts at zero; see [`InitConfig`](crate::InitConfig).
     #[config(default = false)]
     pub zero_init: bool,
 }
 
-/// A sequence of convolutional blocks. The first block changes the number of channels and the resolution; the other
+/// A sequence of convolutional blocks. The first block may change the number of channels and the resolution; the other
 /// blocks keep both. Parameter paths start with the index of the block.
 ///
 /// Should be created using [`StageConfig`].
@@ -63,18 +63,19 @@ pub struct Stage {
 
 transparent_struct!(Stage { blocks });
 
-/// The name and output shape of a stage, for building on its features.
+/// The name, channels and stride of a stage.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct StageInfo {
-    /// The name of the field in the network: `layer1`, `layer2` and so on, or `blocks` in a dense network.
+    /// The name of the stage's field in the backbone: `layer1`, `layer2` and so on, or `blocks` in a dense network.
     pub name: String,
     /// The number of output channels.
     pub channels: usize,
-    /// The ratio of image size to output size. `None` in a dense network, whose features have no position in the image.
+    /// The ratio of the image size to the output size. `None` in a dense network, whose features have no position in
+    /// the image.
     pub stride: Option<usize>,
 }
 
-/// A convolutional block with either [`Activation`]. Parameter paths are the same as those of the inner block.
+/// A convolutional block: post-activation or pre-activation. Parameter paths are the same as those of the inner block.
 #[derive(Clone, Debug)]
 pub enum NetworkBlock {
     /// Norms and ReLUs come after the convolutions.
@@ -89,8 +90,8 @@ impl StageConfig {
     /// Initialises a new [stage](Stage).
     ///
     /// # Panics
-    /// If a size is zero, if the number of groups does not divide the number of channels, or if a zero-padding shortcut
-    /// would have to drop channels.
+    /// If a size or the number of blocks is zero, if the number of groups does not divide the number of channels, or if
+    /// a zero-padding shortcut would have to drop channels.
     pub fn init(&self, device: &Device) -> Stage {
         assert!(self.blocks > 0, "a stage must have at least 1 block");
         let others = ConvPathConfig { in_channels: self.first.out_channels, stride: 1, ..self.first.clone() };

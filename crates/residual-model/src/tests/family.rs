@@ -1,4 +1,4 @@
-//! ImageNet, bottleneck, pre-activation, grouped and wide networks, and operations on whole networks.
+//! Tests of ImageNet, bottleneck, pre-activation, grouped and wide networks, and of operations on whole networks.
 
 use super::{Double, check_gradients, device, double, gradients, non_negative, parameters};
 use crate::{stochastic_depth::survivors, *};
@@ -27,7 +27,8 @@ fn conv(network: &Network) -> &ConvBackbone {
     backbone
 }
 
-/// The networks of He et al. 2015 and 2016, Xie et al. 2017, Zagoruyko & Komodakis 2016, with torchvision's counts.
+/// The networks of He et al. 2015, Xie et al. 2017 and Zagoruyko & Komodakis 2016 with torchvision's counts, and those
+/// of He et al. 2016.
 #[test]
 fn networks_have_the_published_parameters() {
     let published = [
@@ -70,7 +71,7 @@ fn networks_have_the_published_multiply_adds() {
         let ours = config(name).summary().multiply_adds() as f64 / 1e9;
         assert!((ours - giga).abs() < 0.006, "{name}: {ours}");
     }
-    // With the stride in the first 1x1 convolution, it costs less (He et al. 2015, table 1: 3.8 billion).
+    // With the stride in the first 1x1 convolution, ResNet-50 needs fewer (He et al. 2015, table 1: 3.8 billion).
     assert!((config("resnet50_v1").summary().multiply_adds() as f64 / 1e9 - 3.8).abs() < 0.06);
 }
 
@@ -112,7 +113,7 @@ fn summaries_match_the_modules() {
 }
 
 #[test]
-fn plain_networks_have_the_weights_of_their_residual_twins() {
+fn plain_networks_start_with_the_weights_of_their_residual_twins() {
     for [plain, residual] in [["plain50", "resnet50"], ["preact_plain29", "preact_resnet29"], ["plain18", "resnet18"]] {
         let [plain, mut residual] = [plain, residual].map(|name| parameters(&small(name).init(&device())));
         residual.retain(|path, _| !path.contains(".shortcut."));
@@ -205,7 +206,7 @@ fn features_match_the_forward_pass() {
 }
 
 #[test]
-fn a_stage_computes_the_same_as_in_a_network() {
+fn a_stage_gives_the_same_output_as_in_a_network() {
     let network = small("resnet20").with_seed(3).init(&device());
     let first = ConvPathConfig::new(4, 8).with_stride(2);
     let stage = StageConfig::new(first, 3).with_shortcut(ShortcutOption::ZeroPad);
@@ -256,7 +257,7 @@ fn setting_one_option_keeps_the_others() {
 }
 
 #[test]
-fn configurations_of_earlier_versions_are_read() {
+fn earlier_configuration_files_still_load() {
     let json = r#"{"family":"conv","image":[3,32,32],"classes":10,"stages":[3,3,3],"stem":"small","width":16,
         "shape":"basic","activation":"post","output_stride":null,
         "blocks":{"kind":"residual","shortcut":"zero-pad","skip_strength":1.0,"branch_scale":"one","norm":"batch",
@@ -284,8 +285,8 @@ fn survivors_are_reproducible_and_follow_the_linear_decay_rule() {
     }
 }
 
-/// With one block of survival probability 1/2, a training step uses or skips the block, and inference halves its main
-/// path.
+/// If the only block has survival probability 1/2, a training step uses or skips its main path, and inference halves
+/// it.
 #[test]
 fn stochastic_depth_skips_blocks_in_training_and_scales_them_in_inference() {
     let blocks = BlockOptions { last_survival: 0.5, ..BlockOptions::default() };
@@ -340,7 +341,7 @@ fn frozen_parts_get_no_gradients_and_keep_running_statistics() {
     assert!(gradients(&network, &grads).contains_key("conv1.weight"));
 }
 
-/// Gives every tensor random values, including running statistics.
+/// Gives random values to every tensor, including running statistics.
 struct Randomize;
 
 impl ModuleMapper for Randomize {

@@ -31,7 +31,8 @@ impl TwoBlocks {
     }
 }
 
-/// Residual blocks, a pre-activation block and a stage between layers of Burn. The last residual block is used twice.
+/// Residual blocks, a pre-activation block and a stage, between two of Burn's layers. The last residual block is used
+/// twice.
 #[derive(Module, Debug)]
 struct Mixed {
     conv: Conv2d,
@@ -94,7 +95,7 @@ fn loss<const D: usize>(output: Tensor<D>) -> Tensor<1> {
 /// Asserts that every parameter has its own id and gradient, and that one step of SGD moves it by its gradient.
 fn assert_trains<M: Module>(module: M, forward: impl Fn(&M) -> Tensor<1>) {
     let all = ids(&module);
-    assert_eq!(all.iter().map(|id| id.val()).collect::<BTreeSet<_>>().len(), all.len(), "ids are shared");
+    assert_eq!(all.iter().map(burn::module::ParamId::val).collect::<BTreeSet<_>>().len(), all.len(), "ids are shared");
     let before = parameters(&module);
     let grads = forward(&module).backward();
     let expected = gradients(&module, &grads);
@@ -125,7 +126,7 @@ fn two_blocks_in_a_module_train_independently() {
 }
 
 #[test]
-fn blocks_train_with_layers_of_burn() {
+fn blocks_train_with_burns_layers() {
     let device = device().autodiff();
     assert_trains(Mixed::new(&device), |module| loss(module.forward(images(&device))));
 }
@@ -136,8 +137,8 @@ fn two_networks_in_a_module_train_independently() {
     assert_trains(Pair::new(&device), |module| loss(module.forward(images(&device))));
 }
 
-/// Kernels and Burn's operations sum in different orders, so their results differ by rounding errors. Equal bits would
-/// mean that the same code ran twice.
+/// The kernels and Burn's operations sum in different orders, so their results differ by rounding errors. Bit-identical
+/// results would mean that the same code ran twice.
 #[test]
 fn kernels_run_in_user_defined_modules() {
     let device = device().autodiff();
@@ -162,7 +163,7 @@ fn records_of_user_defined_modules_save_and_load() {
     let loaded = Mixed::new(&device()).load_record(ModuleRecord::load(&path).unwrap());
     assert_eq!(parameters(&loaded), parameters(&module));
     loaded.forward(images(&device())).into_data().assert_eq(&module.forward(images(&device())).into_data(), true);
-    // Burn's records keep the parameter ids, which are the keys of the optimizer's state.
+    // Burn's records keep the parameter ids, because the optimizer's state is stored by id.
     let restored: BTreeMap<String, ParamId> = by_path(&loaded);
     assert!(by_path(&module).iter().all(|(path, id)| path.contains(".running_") || restored[path] == *id));
 }
@@ -187,7 +188,7 @@ fn burnpack_bytes_are_reproducible_and_load_with_new_ids() {
     let pair = Pair { student: load(), teacher: load() };
     assert_eq!(parameters(&pair.student), parameters(&network()));
     let all = ids(&pair);
-    assert_eq!(all.iter().map(|id| id.val()).collect::<BTreeSet<_>>().len(), all.len(), "ids are shared");
+    assert_eq!(all.iter().map(burn::module::ParamId::val).collect::<BTreeSet<_>>().len(), all.len(), "ids are shared");
 }
 
 #[test]
@@ -204,7 +205,7 @@ fn clones_and_forks_keep_values_and_ids() {
 }
 
 #[test]
-fn frozen_blocks_stay_and_the_others_train() {
+fn only_unfrozen_blocks_train() {
     let device = device().autodiff();
     let x = non_negative([5, 6]).to_device(&device);
     for freeze in [Module::no_grad as fn(PlainBlock<DensePath>) -> _, Module::freeze] {

@@ -7,7 +7,7 @@ pub(crate) struct Axis {
     pub(crate) scale: Scale,
 }
 
-/// Whether equal distances are equal differences or equal factors.
+/// Whether equal distances along an axis are equal differences or equal factors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Scale {
     #[default]
@@ -25,7 +25,7 @@ impl Axis {
         Self { label: label.into(), range: (0.0, count as f64 * step), ticks, scale: Scale::Linear }
     }
 
-    /// From 0 to `max` itself, with round ticks.
+    /// From 0 to exactly `max`, with round ticks.
     pub(crate) fn until(label: &str, max: f64) -> Self {
         let mut axis = Self::from_zero(label, max);
         axis.range.1 = max;
@@ -46,8 +46,8 @@ impl Axis {
         Self { label: label.into(), range: (first * step, last * step), ticks, scale: Scale::Linear }
     }
 
-    /// A logarithmic axis from 1, 2 or 5 times a power of ten at `min` or below to one at `max` or above, with ticks at
-    /// powers of ten, or at 1, 2 and 5 times these where fewer than two powers lie in the range.
+    /// A logarithmic axis from 1, 2 or 5 times a power of ten at `min` or below to one at `max` or above. Ticks are at
+    /// powers of ten, or at 1, 2 and 5 times powers of ten if fewer than two powers lie in the range.
     pub(crate) fn log(label: &str, min: f64, max: f64) -> Self {
         let max = if max > 0.0 && max.is_finite() { max } else { 1.0 };
         let min = if min > 0.0 && min <= max { min } else { max / 1e3 };
@@ -64,7 +64,8 @@ impl Axis {
         Self { label: label.into(), range: (from, to), ticks, scale: Scale::Log }
     }
 
-    /// The position of a value along the axis, from 0 to 1 within the range; `None` if it has none.
+    /// The position of a value along the axis, from 0 to 1 within the range, or `None` if it has none, such as 0 on a
+    /// logarithmic axis.
     pub(super) fn place(&self, value: f64) -> Option<f64> {
         let along = |value: f64| match self.scale {
             Scale::Linear => value,
@@ -92,7 +93,14 @@ impl Axis {
     }
 }
 
-/// The smallest of 1, 2, 2.5 or 5 times a power of ten that fits into the length at most `times` times.
+/// The smallest and the largest of the values that a logarithmic axis can show: those that are finite and positive.
+pub(crate) fn positive_range(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    let shown = values.filter(|value| value.is_finite() && *value > 0.0);
+    let (least, most) = shown.fold((f64::MAX, f64::MIN_POSITIVE), |(a, b), value| (a.min(value), b.max(value)));
+    (least.min(most), most)
+}
+
+/// The smallest of 1, 2, 2.5 and 5 times a power of ten that fits into the length at most `times` times.
 pub(super) fn round_step(length: f64, times: f64) -> f64 {
     let magnitude = 10f64.powf((length / times).log10().floor());
     let step = [1.0, 2.0, 2.5, 5.0, 10.0].map(|m| m * magnitude).into_iter().find(|s| length / s <= times + 1e-9);
@@ -100,11 +108,11 @@ pub(super) fn round_step(length: f64, times: f64) -> f64 {
 }
 
 fn power_of_ten(power: i32) -> f64 {
-    // Parsing rounds correctly; `powi` does not.
+    // Unlike `powi`, parsing rounds correctly.
     format!("1e{power}").parse().unwrap_or(0.0)
 }
 
-/// Four significant digits without trailing zeros.
+/// A number with four significant digits, without trailing zeros.
 pub(super) fn significant(value: f64) -> String {
     if value == 0.0 || !value.is_finite() {
         return if value == 0.0 { "0".into() } else { value.to_string() };
@@ -150,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_axis_has_decades_or_closer_ticks() {
+    fn a_log_axis_has_ticks_at_decades_or_closer() {
         let axis = Axis::log("", 0.0012, 3e6);
         assert_eq!(axis.range, (1e-3, 5e6));
         assert_eq!(axis.ticks.len(), 5);
@@ -170,7 +178,7 @@ mod tests {
     #[test]
     fn numbers_are_short() {
         assert_eq!(
-            [0.0, 56.0, 76.527, -0.25, 1234567.0, 0.00012, 12345.6].map(significant),
+            [0.0, 56.0, 76.527, -0.25, 1_234_567.0, 0.00012, 12345.6].map(significant),
             ["0", "56", "76.53", "-0.25", "1.23e6", "1.2e-4", "12346"]
         );
         assert_eq!(Axis::from_zero("", 0.004).tick_labels()[1], "1e-3");

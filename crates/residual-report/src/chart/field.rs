@@ -1,26 +1,26 @@
 use super::{
     GREY, INK, Plot,
-    axis::{Axis, round_step, significant},
-    text,
+    axis::{Axis, Scale, round_step, significant},
+    escape, text,
 };
 use std::fmt::Write;
 
 /// Values on a grid, drawn as colours with contour lines.
 #[derive(Clone, Debug)]
 pub(crate) struct Field {
-    /// Coordinates of the columns, ascending.
+    /// The coordinates of the columns, in ascending order.
     pub(crate) xs: Vec<f64>,
-    /// Coordinates of the rows, ascending.
+    /// The coordinates of the rows, in ascending order.
     pub(crate) ys: Vec<f64>,
-    /// Values row by row; values that are not finite are drawn grey.
+    /// The values, row by row. NaN and infinite values are drawn in grey.
     pub(crate) values: Vec<f64>,
-    /// The values of the first and the last colour.
+    /// The values drawn in the first and in the last colour.
     pub(crate) range: (f64, f64),
     /// The name of the values.
     pub(crate) label: String,
 }
 
-/// The colour map Viridis at equal distances: larger values are lighter, with any colour vision.
+/// Evenly spaced colours of the Viridis colour map, in which larger values look lighter with any form of colour vision.
 const COLORS: [[u8; 3]; 9] = [
     [0x44, 0x01, 0x54],
     [0x47, 0x2d, 0x7b],
@@ -32,13 +32,15 @@ const COLORS: [[u8; 3]; 9] = [
     [0xad, 0xdc, 0x30],
     [0xfd, 0xe7, 0x25],
 ];
-const UNKNOWN: &str = "#b8bdc3";
+/// The colour of NaN and infinite values.
+const NOT_FINITE: &str = "#b8bdc3";
 const SHADES: usize = 48;
 /// The side of a coloured square, in pixels.
 const GRAIN: f64 = 4.0;
 
 impl Field {
-    fn is_whole(&self) -> bool {
+    /// Whether the coordinates ascend and there is one value per grid point.
+    fn is_valid(&self) -> bool {
         let rising = |v: &[f64]| v.len() > 1 && v.windows(2).all(|w| w[0] < w[1]);
         rising(&self.xs) && rising(&self.ys) && self.values.len() == self.xs.len() * self.ys.len()
     }
@@ -47,7 +49,7 @@ impl Field {
         self.values[row * self.xs.len() + column]
     }
 
-    /// The value between grid points, by bilinear interpolation.
+    /// The value at a point between grid points, by bilinear interpolation.
     fn between(&self, x: f64, y: f64) -> f64 {
         let (column, s) = cell(&self.xs, x);
         let (row, t) = cell(&self.ys, y);
@@ -75,12 +77,12 @@ impl Field {
     /// Segments of the contour at a level, by marching squares.
     pub(super) fn contour(&self, level: f64) -> Vec<[(f64, f64); 2]> {
         let mut pieces = Vec::new();
-        if !self.is_whole() {
+        if !self.is_valid() {
             return pieces;
         }
         for row in 0..self.ys.len() - 1 {
             for column in 0..self.xs.len() - 1 {
-                // In order around the cell, so that neighbours in the array share a side.
+                // The corners in order around the cell: neighbours in the array share a side.
                 let corners = [(0, 0), (1, 0), (1, 1), (0, 1)].map(|(i, j)| {
                     let (column, row) = (column + i, row + j);
                     (self.xs[column], self.ys[row], self.at(column, row) - level)
@@ -95,7 +97,7 @@ impl Field {
                 let sides: Vec<(f64, f64)> = (0..4).filter_map(crossing).collect();
                 match sides[..] {
                     [a, b] => pieces.push([a, b]),
-                    // A saddle: the value at its centre decides which corners connect.
+                    // At a saddle, the value at the centre decides which corners are connected.
                     [a, b, c, d] => {
                         let middle = corners.iter().map(|c| c.2).sum::<f64>();
                         let apart = (middle < 0.0) != (corners[0].2 < 0.0);
@@ -109,13 +111,13 @@ impl Field {
     }
 
     pub(super) fn draw(&self, svg: &mut String, plot: &Plot<'_>) {
-        if self.is_whole() {
+        if self.is_valid() {
             let word = |&value: &f64| if value.is_finite() { significant(value) } else { "-".into() };
             let join = |values: &[f64]| values.iter().map(word).collect::<Vec<_>>().join(" ");
             let _ = writeln!(
                 svg,
                 r#"<g class="field" data-label="{}" data-xs="{}" data-ys="{}" data-values="{}">"#,
-                super::escape(&self.label),
+                escape(&self.label),
                 join(&self.xs),
                 join(&self.ys),
                 join(&self.values)
@@ -157,7 +159,7 @@ impl Field {
         }
         svg.push_str("<g shape-rendering=\"crispEdges\">\n");
         for (shade, path) in paths.iter().enumerate().filter(|(_, path)| !path.is_empty()) {
-            let color = if shade == SHADES { UNKNOWN.into() } else { color(shade as f64 / (SHADES - 1) as f64) };
+            let color = if shade == SHADES { NOT_FINITE.into() } else { color(shade as f64 / (SHADES - 1) as f64) };
             let _ = writeln!(svg, r#"<path d="{path}" fill="{color}"/>"#);
         }
         svg.push_str("</g>\n");
@@ -186,7 +188,7 @@ impl Field {
     fn draw_bar(&self, svg: &mut String, plot: &Plot<'_>) {
         let (x, top, bottom) = (plot.right + 14.0, plot.top, plot.bottom);
         let step = (bottom - top) / SHADES as f64;
-        // Each overlaps the next a little, so that no gap shows.
+        // Each rectangle overlaps the next one slightly, so that no gap is visible.
         let height = step + 1.0;
         svg.push_str("<g shape-rendering=\"crispEdges\">\n");
         for shade in (0..SHADES).rev() {
@@ -214,16 +216,16 @@ impl Field {
     }
 }
 
-/// The coordinate at a fraction of the way from the first to the last, on the axis's scale.
-fn across(values: &[f64], scale: super::Scale, part: f64) -> f64 {
+/// The coordinate at a fraction of the way from the first to the last value, on the scale of the axis.
+fn across(values: &[f64], scale: Scale, part: f64) -> f64 {
     let (first, last) = (values[0], values[values.len() - 1]);
     match scale {
-        super::Scale::Linear => mix(first, last, part),
-        super::Scale::Log => 10f64.powf(mix(first.log10(), last.log10(), part)),
+        Scale::Linear => mix(first, last, part),
+        Scale::Log => 10f64.powf(mix(first.log10(), last.log10(), part)),
     }
 }
 
-/// The interval that holds a value, and the value's fraction of it.
+/// The index of the grid interval that contains a value, and the fraction of the interval below the value.
 fn cell(values: &[f64], value: f64) -> (usize, f64) {
     let i = values.partition_point(|&v| v <= value).clamp(1, values.len() - 1) - 1;
     (i, ((value - values[i]) / (values[i + 1] - values[i])).clamp(0.0, 1.0))
@@ -239,7 +241,7 @@ fn mix(a: f64, b: f64, t: f64) -> f64 {
     }
 }
 
-/// The colour at t, from the first at 0 to the last at 1.
+/// The colour at t: the first colour at t = 0, the last one at t = 1.
 fn color(t: f64) -> String {
     let place = t.clamp(0.0, 1.0) * (COLORS.len() - 1) as f64;
     let i = (place as usize).min(COLORS.len() - 2);
@@ -258,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn contours_of_a_plane_are_straight_and_those_of_a_cone_round() {
+    fn contours_of_a_plane_are_straight_and_contours_of_a_cone_are_round() {
         let plane = field(|x, y| x + 2.0 * y).contour(0.25);
         assert!(plane.len() > 20);
         assert!(plane.iter().flatten().all(|(x, y)| (x + 2.0 * y - 0.25).abs() < 1e-12));
@@ -272,14 +274,14 @@ mod tests {
     }
 
     #[test]
-    fn unknown_values_have_no_contour_and_no_shade() {
+    fn nan_and_infinite_values_have_no_contour_and_no_shade() {
         let hole = field(|x, y| if x > 0.5 { f64::NAN } else { y });
         assert!(hole.contour(0.05).iter().flatten().all(|(x, _)| *x <= 0.5));
         assert_eq!(hole.shade(f64::INFINITY), None);
         assert_eq!((hole.shade(0.0), hole.shade(7.0)), (Some(0), Some(SHADES - 1)));
         assert!(hole.between(0.55, 0.0).is_nan() && hole.between(0.5, 0.25) == 0.25);
-        let torn = Field { values: vec![1.0], ..hole };
-        assert!(torn.contour(0.5).is_empty());
+        let invalid = Field { values: vec![1.0], ..hole };
+        assert!(invalid.contour(0.5).is_empty());
     }
 
     #[test]

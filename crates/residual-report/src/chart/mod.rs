@@ -1,12 +1,13 @@
 //! Line charts and contour plots as SVG and PNG.
 //!
-//! An SVG stands alone. It also holds its numbers in `data-…` attributes, which the script of a report page shows.
+//! Each SVG is self-contained. Its `data-…` attributes hold the numbers that the script of a report page shows as
+//! tooltips.
 
 mod axis;
 mod field;
 
 pub(crate) use self::{
-    axis::{Axis, Scale},
+    axis::{Axis, Scale, positive_range},
     field::Field,
 };
 
@@ -15,18 +16,17 @@ use crate::ReportError;
 use resvg::{tiny_skia, usvg};
 use std::{fmt::Write, sync::Arc};
 
-/// A title with panels under it.
+/// A title with panels below it.
 #[derive(Clone, Debug)]
 pub(crate) struct Figure {
     pub(crate) title: String,
     pub(crate) subtitle: String,
     /// A description of the figure in words, for screen readers.
     pub(crate) description: String,
-    pub(crate) columns: usize,
     pub(crate) panels: Vec<Panel>,
 }
 
-/// Lines over common axes, drawn over a field if there is one.
+/// Lines on shared axes, drawn over a field if there is one.
 #[derive(Clone, Debug)]
 pub(crate) struct Panel {
     pub(crate) title: String,
@@ -36,8 +36,8 @@ pub(crate) struct Panel {
     pub(crate) field: Option<Field>,
 }
 
-/// A line. With a marker, each point also has a whisker of ± its spread. A point that is not finite, or not positive on a
-/// logarithmic axis, interrupts the line; a point outside the axes is drawn at their end.
+/// A line. With a marker, each point also has an error bar of ± its spread. A point that is NaN or infinite, or not
+/// positive on a logarithmic axis, interrupts the line. A point out of range is drawn at the edge of the plot.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Line {
     pub(crate) label: String,
@@ -45,13 +45,13 @@ pub(crate) struct Line {
     pub(crate) marker: Option<Marker>,
     pub(crate) points: Vec<(f64, f64)>,
     pub(crate) spread: Vec<f64>,
-    /// The single measurements behind the points.
+    /// The individual measurements behind the points.
     pub(crate) dots: Vec<(f64, f64)>,
-    /// The tooltip of each point; by default its numbers.
+    /// The tooltip of each point; by default, its numbers.
     pub(crate) tips: Vec<String>,
 }
 
-/// The shape of a line's points, which tells lines apart without colour.
+/// The shape of a line's points, which distinguishes lines without colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Marker {
     Circle,
@@ -59,10 +59,12 @@ pub(crate) enum Marker {
     Triangle,
 }
 
+/// The largest number of panels in a row.
+const COLUMNS: usize = 2;
 const PANEL: (f64, f64) = (470.0, 330.0);
 const LEFT: f64 = 62.0;
 const RIGHT: f64 = 18.0;
-/// Width of a field's colour bar.
+/// The width of a field's colour bar with its labels.
 const BAR: f64 = 86.0;
 const BOTTOM: f64 = 50.0;
 const LEGEND_ROW: f64 = 18.0;
@@ -74,7 +76,7 @@ const FONT: &str = "Roboto, 'Helvetica Neue', Arial, sans-serif";
 impl Figure {
     /// The figure as an SVG document.
     pub(crate) fn to_svg(&self) -> String {
-        let columns = self.columns.min(self.panels.len()).max(1);
+        let columns = COLUMNS.min(self.panels.len()).max(1);
         let width = columns as f64 * PANEL.0;
         let titles = wrap(&self.title, width - LEFT - RIGHT, 20.0);
         let subtitles = wrap(&self.subtitle, width - LEFT - RIGHT, 12.5);
@@ -104,9 +106,9 @@ impl Figure {
         svg
     }
 
-    /// The figure as a PNG at twice the SVG's size, drawn with the embedded font.
+    /// The figure as a PNG at twice the size of the SVG, drawn with the embedded font.
     pub(crate) fn to_png(&self) -> Result<Vec<u8>, ReportError> {
-        let failed = |e: &dyn std::fmt::Display| ReportError::Picture(format!("{}: {e}", self.title));
+        let failed = |e: &dyn std::fmt::Display| ReportError::Picture(format!("`{}`: {e}", self.title));
         let mut fonts = usvg::fontdb::Database::new();
         fonts.load_font_data(include_bytes!("../../assets/Roboto-Regular.ttf").to_vec());
         let options = usvg::Options { fontdb: Arc::new(fonts), ..usvg::Options::default() };
@@ -120,12 +122,12 @@ impl Figure {
 }
 
 impl Panel {
-    /// Lines over axes.
+    /// A panel without a field.
     pub(crate) fn new(title: String, x: Axis, y: Axis, lines: Vec<Line>) -> Self {
         Self { title, x, y, lines, field: None }
     }
 
-    /// The panel alone, without its title and legend, which a page sets as text.
+    /// The panel without its title and legend, which a page shows as text.
     pub(crate) fn to_svg(&self) -> String {
         let (top, height) = (14.0, PANEL.1 - 44.0);
         let lines: Vec<&str> = self.lines.iter().map(|line| line.label.as_str()).collect();
@@ -142,7 +144,7 @@ impl Panel {
         wrap(&self.title, PANEL.0 - LEFT - RIGHT, 14.5)
     }
 
-    /// The legend's entries, each with its place from the left, row by row.
+    /// The entries of the legend, row by row, each with its position from the left.
     fn legend(&self) -> Vec<Vec<(f64, &Line)>> {
         let mut rows: Vec<Vec<(f64, &Line)>> = Vec::new();
         let mut x = f64::MAX;
@@ -160,7 +162,7 @@ impl Panel {
         rows
     }
 
-    /// The height of title and legend.
+    /// The height of the title and the legend.
     fn head(&self) -> f64 {
         22.0 + 18.0 * self.titles().len() as f64 + LEGEND_ROW * self.legend().len() as f64
     }
@@ -187,7 +189,7 @@ impl Line {
         Self { label: label.into(), color: color.into(), ..Self::default() }
     }
 
-    /// Draws a piece of the line with its marker, 20 pixels long.
+    /// Draws a sample of the line with its marker, 20 pixels long.
     fn draw_key(&self, svg: &mut String, (x, y): (f64, f64)) {
         let color = escape(&self.color);
         let end = x + 20.0;
@@ -197,7 +199,7 @@ impl Line {
         }
     }
 
-    /// The line's entry in a legend, as an SVG of its own.
+    /// The sample for a legend, as a separate SVG.
     pub(crate) fn key_svg(&self) -> String {
         let mut svg = String::from(r#"<svg viewBox="0 0 20 12" width="20" height="12" aria-hidden="true">"#);
         self.draw_key(&mut svg, (0.0, 6.0));
@@ -286,7 +288,7 @@ impl<'a> Plot<'a> {
     fn draw_line(&self, svg: &mut String, line: &Line) {
         let color = escape(&line.color);
         let places: Vec<Option<(f64, f64)>> = line.points.iter().map(|&point| self.point(point)).collect();
-        self.open_series(svg, line, &places);
+        Self::open_series(svg, line, &places);
         for (x, y) in line.dots.iter().filter_map(|&dot| self.point(dot)) {
             let _ = writeln!(svg, r#"<circle cx="{x:.1}" cy="{y:.1}" r="2" fill="{color}" fill-opacity="0.45"/>"#);
         }
@@ -306,15 +308,15 @@ impl<'a> Plot<'a> {
         if let Some(marker) = line.marker {
             for (i, &place) in places.iter().enumerate() {
                 let Some((x, y)) = place else { continue };
-                self.draw_whisker(svg, line, i, x);
+                self.draw_error_bar(svg, line, i, x);
                 marker.draw(svg, (x, y), &color, &self.tip(line, i));
             }
         }
         svg.push_str("</g>\n");
     }
 
-    /// Opens the line's group, with the data that the script shows.
-    fn open_series(&self, svg: &mut String, line: &Line, places: &[Option<(f64, f64)>]) {
+    /// Opens the group of a line, with the numbers that the script shows.
+    fn open_series(svg: &mut String, line: &Line, places: &[Option<(f64, f64)>]) {
         let shown = || (0..places.len()).filter(|&i| places[i].is_some());
         let numbers = |i: usize| {
             let (x, y) = line.points[i];
@@ -335,10 +337,10 @@ impl<'a> Plot<'a> {
         svg.push_str(">\n");
     }
 
-    fn draw_whisker(&self, svg: &mut String, line: &Line, i: usize, x: f64) {
+    fn draw_error_bar(&self, svg: &mut String, line: &Line, i: usize, x: f64) {
         let (y, spread) = (line.points[i].1, line.spread.get(i).copied().unwrap_or(0.0));
         let Some(top) = self.y(y + spread) else { return };
-        // On a logarithmic axis the lower end may be negative.
+        // The lower end may be negative, which a logarithmic axis cannot show.
         let bottom = self.y(y - spread).unwrap_or(self.bottom);
         if bottom - top > 0.5 {
             let (left, right) = (x - 4.0, x + 4.0);
@@ -381,7 +383,7 @@ fn open(width: f64, height: f64, label: &str) -> String {
     )
 }
 
-/// Draws text of a class, so that a page can set it larger on a small screen.
+/// Draws text with a CSS class, so that a page can enlarge it on a small screen.
 fn text(svg: &mut String, class: &str, (x, y): (f64, f64), anchor: &str, content: &str) {
     let (size, color) = match class {
         "title" => (20.0, INK),
@@ -439,7 +441,7 @@ mod tests {
         };
         let x = Axis { label: "x".into(), range: (0.0, 10.0), ticks: vec![0.0, 10.0], scale: Scale::Linear };
         let panel = Panel { title: "t".into(), x, y: Axis::from_zero("y", 50.0), lines: vec![line], field: None };
-        Figure { title: "T".into(), subtitle: "s".into(), description: "d".into(), columns: 2, panels: vec![panel] }
+        Figure { title: "T".into(), subtitle: "s".into(), description: "d".into(), panels: vec![panel] }
     }
 
     /// The number of pixels of a colour.
@@ -470,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn points_that_are_not_finite_interrupt_a_line() {
+    fn nan_and_infinite_points_interrupt_a_line() {
         let mut figure = figure();
         let line = &mut figure.panels[0].lines[0];
         line.points = [1.0, 2.0, f64::NAN, 4.0, f64::INFINITY, 6.0, 7.0].map(|y| (y, y)).to_vec();
@@ -499,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_has_colours_and_a_scale() {
+    fn a_field_has_colours_and_a_colour_bar() {
         let mut figure = figure();
         let axis: Vec<f64> = (0..25).map(|i| f64::from(i) * 10.0 / 24.0).collect();
         let mut values: Vec<f64> = axis.iter().flat_map(|y| axis.iter().map(move |x| x + y)).collect();
@@ -511,7 +513,7 @@ mod tests {
         assert!(svg.len() < 100_000 && !svg.contains("NaN") && svg.contains(">loss<"), "{}", svg.len());
         let png = figure.to_png().unwrap();
         assert!(count(&png, (0xfd, 0xe7, 0x25)) > 50, "the lightest colour is missing");
-        assert!(count(&png, (0xb8, 0xbd, 0xc3)) > 50, "the unknown is not grey");
+        assert!(count(&png, (0xb8, 0xbd, 0xc3)) > 50, "no grey for the value that is NaN");
         if let Some(field) = &mut figure.panels[0].field {
             (field.values, field.range) = (vec![f64::NAN; 25 * 25], (f64::NAN, f64::NAN));
         }

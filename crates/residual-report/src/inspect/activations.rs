@@ -24,13 +24,13 @@ fn finding(labels: &[String], activations: &Activations) -> String {
         Some(format!("{:.2} in {label}{initial}", state.median_ratio()))
     };
     let ratios = listed(labels.iter().enumerate().filter_map(ratio));
-    format!("Median ratio of a block's main-path norm to its input norm: {ratios}.")
+    format!("The median ratio of a block's main-path norm to its input norm is {ratios}.")
 }
 
-/// `resnet56: trained: median ratio of main path to input 0.31, median deviation of the layers' responses 0.40, …`
+/// `resnet56: at initialisation, the median ratio of main path to input is 0.55, …; after training, the median ratio …`
 fn detail(label: &str, i: usize, activations: &Activations) -> String {
     let of = |state: &ActivationState| {
-        let word = if state.trained { "trained" } else { "at initialisation" };
+        let word = if state.trained { "after training" } else { "at initialisation" };
         let output = |block: Option<&BlockScale>| block.map_or(0.0, |block| block.output);
         format!(
             "{word}, the median ratio of main path to input is {:.2}, the median standard deviation of the layers' \
@@ -52,9 +52,11 @@ fn figure(subjects: &[SubjectInfo], labels: &[String], activations: &Activations
     };
     Figure {
         title: "Scale of activations".into(),
-        subtitle: format!("{} test images, which also set the statistics of initial norms", activations.images),
+        subtitle: format!(
+            "{} test images; at initialisation, norms use the statistics of these images",
+            activations.images
+        ),
         description: finding.into(),
-        columns: 2,
         panels: vec![
             panel("Output of each block", "standard deviation", "block", |block| vec![block.output]),
             panel("Response of each layer", "standard deviation", "layer", |block| block.responses.clone()),

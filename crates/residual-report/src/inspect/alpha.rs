@@ -7,7 +7,7 @@ use crate::{
 use residual_lab::{SkipStrength, SkipStrengthRun, Spread};
 use residual_model::BlockKind;
 
-/// The training or the test error of a training.
+/// Selects the training error or the test error of a training.
 type Error = fn(&SkipStrengthRun) -> f64;
 
 pub(super) fn view(skip_strength: &SkipStrength) -> InspectionView {
@@ -55,7 +55,6 @@ fn figure(labels: &[String], skip_strength: &SkipStrength, finding: &str) -> Fig
             counted(skip_strength.seeds as usize, "seed")
         ),
         description: finding.into(),
-        columns: 2,
         panels: vec![
             panel(labels, skip_strength, "Training error", "training error, %", |run| run.train_error),
             panel(labels, skip_strength, "Test error", "test error, %", |run| run.test_error),

@@ -1,6 +1,6 @@
 use super::{InspectionView, rows};
 use crate::{
-    chart::{Axis, Figure, Line, Panel},
+    chart::{Axis, Figure, Line, Panel, positive_range},
     palette,
     words::{counted, labels, listed},
 };
@@ -34,7 +34,7 @@ fn finding(labels: &[String], gradients: &Gradients) -> String {
     )
 }
 
-/// `3.2`, `718`, `4e6`; `None` if the ratio is not finite.
+/// `3.2`, `718` or `4e6`; `None` if the ratio is NaN or infinite.
 fn rounded(ratio: f64) -> Option<String> {
     match ratio {
         r if !r.is_finite() => None,
@@ -60,8 +60,8 @@ fn detail(subject: &SubjectInfo, label: &str, [normed, bare]: [Growth; 2]) -> St
     let explodes = normed.half_width > 0.0 && normed.factor - normed.half_width > 1.0 && normed.ratio > 10.0;
     let explodes = if plain && explodes { " The gradient explodes; it does not vanish." } else { "" };
     format!(
-        "{label}: towards the input, the gradient grows {} per layer with batch norm{theory} and {} per layer without a \
-         norm{interval}.{explodes}",
+        "{label}: towards the input, the gradient grows {} per layer with batch norm{theory} and {} per layer without \
+         batch norm{interval}.{explodes}",
         factor(normed),
         factor(bare)
     )
@@ -77,7 +77,7 @@ fn factor(Growth { factor, half_width, .. }: Growth) -> String {
 }
 
 fn figure(subjects: &[SubjectInfo], labels: &[String], gradients: &Gradients, finding: &str) -> Figure {
-    let mut panels: Vec<Panel> = [(Norm::Batch, "with batch norm"), (Norm::None, "without norm")]
+    let mut panels: Vec<Panel> = [(Norm::Batch, "with batch norm"), (Norm::None, "without batch norm")]
         .iter()
         .map(|(norm, words)| initial_panel(subjects, labels, gradients, *norm, words))
         .collect();
@@ -85,12 +85,11 @@ fn figure(subjects: &[SubjectInfo], labels: &[String], gradients: &Gradients, fi
     Figure {
         title: "Gradient norm by layer".into(),
         subtitle: format!(
-            "geometric mean over {}, {} training images; layers from the input to the output, blocks not scaled",
+            "geometric mean over {}, {} training images; layers from input to output, main paths unscaled",
             counted(gradients.inits as usize, "initialisation"),
             gradients.images
         ),
         description: finding.into(),
-        columns: 2,
         panels,
     }
 }
@@ -112,7 +111,7 @@ fn initial_panel(subjects: &[SubjectInfo], labels: &[String], gradients: &Gradie
     panel(format!("At initialisation, {words}"), (0..subjects.len()).map(line).collect())
 }
 
-/// One network with its own norm, at several steps of its training.
+/// One network with its own norm, at several steps of its training. `None` if there are fewer than two.
 fn training_panel(subject: &SubjectInfo, label: &str, gradients: &Gradients, i: usize) -> Option<Panel> {
     let state = |measured: &LayerGradients| match measured.state {
         GradientState::Step(steps) => Some(format!("step {steps}")),
@@ -136,10 +135,10 @@ fn training_panel(subject: &SubjectInfo, label: &str, gradients: &Gradients, i: 
 }
 
 fn panel(title: String, lines: Vec<Line>) -> Panel {
-    let points = || lines.iter().flat_map(|line| &line.points).filter(|p| p.1.is_finite() && p.1 > 0.0);
-    let (least, most) = points().fold((f64::MAX, f64::MIN_POSITIVE), |(a, b), p| (a.min(p.1), b.max(p.1)));
+    let points = || lines.iter().flat_map(|line| &line.points);
+    let (least, most) = positive_range(points().map(|p| p.1));
     let last = points().fold(1.0f64, |last, p| last.max(p.0));
-    let y = Axis::log("gradient norm", least.min(most), most);
+    let y = Axis::log("gradient norm", least, most);
     Panel::new(title, Axis::until("layer of the blocks", last), y, lines)
 }
 

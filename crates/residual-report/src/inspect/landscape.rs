@@ -1,6 +1,6 @@
 use super::{InspectionView, rows};
 use crate::{
-    chart::{Axis, Field, Figure, Line, Panel},
+    chart::{Axis, Field, Figure, Line, Panel, positive_range},
     palette,
     words::{counted, labels, listed},
 };
@@ -23,12 +23,12 @@ fn guessing(subject: &SubjectInfo) -> f64 {
 }
 
 fn finding(subjects: &[SubjectInfo], labels: &[String], landscape: &Landscape) -> String {
-    let share =
-        |i: usize| format!("{:.0} % in {}", 100.0 * landscape.share_below(i, guessing(&subjects[i])), labels[i]);
-    format!(
-        "Share of the square around the weights where the loss is below that of random guessing: {}.",
-        listed((0..subjects.len()).map(share))
-    )
+    let share = |i: usize| {
+        let percent = 100.0 * landscape.share_below(i, guessing(&subjects[i]));
+        let area = if i == 0 { " of the square around the weights" } else { "" };
+        format!("{percent:.0} %{area} in {}", labels[i])
+    };
+    format!("The loss is below that of random guessing on {}.", listed((0..subjects.len()).map(share)))
 }
 
 fn detail(subject: &SubjectInfo, label: &str, i: usize, landscape: &Landscape) -> String {
@@ -47,7 +47,7 @@ fn detail(subject: &SubjectInfo, label: &str, i: usize, landscape: &Landscape) -
     )
 }
 
-/// Clips a loss from below. NaN stays NaN.
+/// Raises a loss to at least `least`. NaN stays NaN.
 fn at_least(loss: f64, least: f64) -> f64 {
     if loss < least { least } else { loss }
 }
@@ -56,9 +56,8 @@ fn figure(subjects: &[SubjectInfo], labels: &[String], landscape: &Landscape, fi
     let offsets = &landscape.offsets;
     let radius = offsets.last().copied().unwrap_or(1.0);
     let colors = palette::colors(subjects);
-    let positive = || landscape.losses.iter().flatten().filter(|loss| loss.is_finite() && **loss > 0.0);
-    let (least, most) = positive().fold((f64::MAX, f64::MIN_POSITIVE), |(a, b), &loss| (a.min(loss), b.max(loss)));
-    let (least, most) = (least.min(most).max(1e-4), most.clamp(1e-3, 1e4));
+    let (least, most) = positive_range(landscape.losses.iter().flatten().copied());
+    let (least, most) = (least.max(1e-4), most.clamp(1e-3, 1e4));
     let axis = |label: &str| Axis { range: (-radius, radius), ..Axis::covering(label, -radius, radius) };
     let line = |i: usize| {
         let points = || offsets.iter().zip(landscape.first_direction(i));
@@ -88,9 +87,11 @@ fn figure(subjects: &[SubjectInfo], labels: &[String], landscape: &Landscape, fi
     let points = offsets.len();
     Figure {
         title: "Loss around the weights".into(),
-        subtitle: format!("{} training images, {points} by {points} points, one colour scale", landscape.images),
+        subtitle: format!(
+            "{} training images, {points} by {points} points, the same colour scale for all nets",
+            landscape.images
+        ),
         description: finding.into(),
-        columns: 2,
         panels: (0..subjects.len()).map(field).chain([lines]).collect(),
     }
 }

@@ -2,7 +2,7 @@ use super::{InspectionView, rows};
 use crate::{
     chart::{Axis, Figure, Line, Panel},
     palette,
-    words::{labels, listed, percent},
+    words::{counted, labels, listed, percent},
 };
 use residual_lab::{Lesion, LesionErrors, Spread, SubjectInfo};
 
@@ -26,49 +26,46 @@ fn finding(labels: &[String], lesion: &Lesion) -> String {
         format!("from {:.1} to {} in {label}", 100.0 * errors.intact, percent(without_one(errors).mean))
     };
     format!(
-        "Removing one block changes the error on {} test images on average {}.",
+        "On average, removing one block changes the error on {} test images {}.",
         lesion.images,
         listed(labels.iter().zip(&lesion.networks).map(change))
     )
 }
 
-/// `resnet56: test error 5.0 % intact; without one block 6.1 % on average and 40.0 % at most (layer2.0); …`
+/// `resnet56: the test error is 5.0 % intact, 6.1 % on average without one block (at most 40.0 %, without layer2.0), …`
 fn detail(label: &str, errors: &LesionErrors) -> String {
-    let worst = errors.without_block.iter().max_by(|a, b| a.error.total_cmp(&b.error));
-    let worst = worst.map(|worst| format!(" and {} at most ({})", percent(worst.error), worst.block));
+    let mut parts = vec![format!("{} intact", percent(errors.intact))];
+    if let Some(worst) = errors.without_block.iter().max_by(|a, b| a.error.total_cmp(&b.error)) {
+        let (mean, most) = (percent(without_one(errors).mean), percent(worst.error));
+        parts.push(format!("{mean} on average without one block (at most {most}, without {})", worst.block));
+    }
     let several = errors.removed.len().min(5);
-    let removed = errors.removed.get(several.saturating_sub(1)).map(|draws| {
-        format!("; without {several} of {} blocks {}", errors.without_block.len(), percent(Spread::of(draws).mean))
-    });
-    let swapped = errors.swapped.first();
-    let swapped = swapped.map(|draws| format!("; with two blocks swapped {}", percent(Spread::of(draws).mean)));
-    format!(
-        "{label}: test error {} intact; without one block {} on average{}{}{}.",
-        percent(errors.intact),
-        percent(without_one(errors).mean),
-        worst.unwrap_or_default(),
-        removed.unwrap_or_default(),
-        swapped.unwrap_or_default()
-    )
+    if several > 1 {
+        let mean = percent(Spread::of(&errors.removed[several - 1]).mean);
+        parts.push(format!("{mean} without {several} of {} blocks", errors.without_block.len()));
+    }
+    if let Some(draws) = errors.swapped.first() {
+        parts.push(format!("{} with two blocks swapped", percent(Spread::of(draws).mean)));
+    }
+    format!("{label}: the test error is {}.", listed(parts))
 }
 
-/// A point of a line: the number of blocks or their position, the error, and the tooltip.
+/// A point of a line: the number of blocks or the position of one, the error, and the text of the tooltip.
 type LesionPoint = (f64, Spread, String);
 
 fn figure(subjects: &[SubjectInfo], labels: &[String], lesion: &Lesion, finding: &str) -> Figure {
     let colors = palette::colors(subjects);
     let panel = |title: &str, x: &str, points: fn(&LesionErrors) -> Vec<LesionPoint>| {
-        let lines = lesion.networks.iter().enumerate().map(|(i, errors)| line(points(errors), &labels[i], &colors[i]));
+        let lines = lesion.networks.iter().enumerate().map(|(i, errors)| line(&points(errors), &labels[i], &colors[i]));
         let lines: Vec<Line> = lines.filter(|line| !line.points.is_empty()).collect();
         let points = || lines.iter().flat_map(|line| &line.points);
         let (last, most) = points().fold((1.0f64, 0.0f64), |(x, y), p| (x.max(p.0), y.max(p.1)));
         Panel::new(title.into(), Axis::until(x, last), Axis::from_zero("test error, %", most), lines)
     };
     Figure {
-        title: "Test error after blocks are removed or swapped".into(),
-        subtitle: format!("{} test images; means over {} random choices", lesion.images, lesion.draws),
+        title: "Test error with blocks removed or swapped".into(),
+        subtitle: format!("{} test images; means over {}", lesion.images, counted(lesion.draws, "random choice")),
         description: finding.into(),
-        columns: 2,
         panels: vec![
             panel("One block removed", "block removed", without_each),
             panel("Several blocks removed", "random blocks removed", |errors| {
@@ -81,7 +78,7 @@ fn figure(subjects: &[SubjectInfo], labels: &[String], lesion: &Lesion, finding:
     }
 }
 
-fn line(points: Vec<LesionPoint>, label: &str, color: &str) -> Line {
+fn line(points: &[LesionPoint], label: &str, color: &str) -> Line {
     let tip = |(_, error, lesion): &LesionPoint| {
         let spread = if error.std > 0.0 { format!(" ± {:.1}", 100.0 * error.std) } else { String::new() };
         format!("{label}, {lesion}: {:.1}{spread} %", 100.0 * error.mean)

@@ -1,8 +1,8 @@
 use super::{InspectionView, rows};
 use crate::{
-    chart::{Axis, Figure, Line, Panel},
+    chart::{Axis, Figure, Line, Panel, positive_range},
     palette,
-    words::{labels, listed},
+    words::{counted, labels, listed},
 };
 use residual_lab::{PathGradients, Paths, SubjectInfo};
 
@@ -66,17 +66,15 @@ fn figure(subjects: &[SubjectInfo], labels: &[String], paths: &Paths, finding: &
     };
     let single: Vec<Line> = paths.networks.iter().map(single).collect();
     let all: Vec<Line> = paths.networks.iter().map(all).collect();
-    let positive = || single.iter().flat_map(|line| &line.points).map(|p| p.1).filter(|y| *y > 0.0 && y.is_finite());
-    let (least, most) = positive().fold((f64::MAX, f64::MIN_POSITIVE), |(a, b), y| (a.min(y), b.max(y)));
+    let (least, most) = positive_range(single.iter().flat_map(|line| &line.points).map(|p| p.1));
     let longest = single.iter().flat_map(|line| &line.points).fold(1.0f64, |x, p| x.max(p.0));
     let highest = all.iter().flat_map(|line| &line.points).fold(0.0f64, |y, p| y.max(p.1));
     let x = || Axis::until("blocks on the path", longest);
-    let norm = Axis::log("gradient norm", least.min(most), most);
+    let norm = Axis::log("gradient norm", least, most);
     Figure {
         title: "Gradient at the input by path length".into(),
-        subtitle: format!("{} training images; {} random paths per length", paths.images, paths.draws),
+        subtitle: format!("{} training images; {} per length", paths.images, counted(paths.draws, "random path")),
         description: finding.into(),
-        columns: 2,
         panels: vec![
             Panel::new("A single path".into(), x(), norm, single),
             Panel::new("All paths of a length".into(), x(), Axis::from_zero("share of the gradient, %", highest), all),

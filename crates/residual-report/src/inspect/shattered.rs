@@ -29,7 +29,7 @@ fn mean(lines: &[Vec<f64>]) -> Vec<f64> {
     (0..=Shattered::LAGS).map(at).collect()
 }
 
-/// `0.87`, without a negative zero.
+/// `0.87`, and `0.00` instead of `-0.00`.
 fn rounded(correlation: f64) -> String {
     format!("{:.2}", (100.0 * correlation).round() / 100.0 + 0.0)
 }
@@ -38,26 +38,27 @@ fn finding(labels: &[String], correlations: &[Vec<Vec<f64>>]) -> String {
     let near = labels.iter().zip(correlations).filter(|(_, lines)| !lines.is_empty());
     let near = listed(near.map(|(label, lines)| format!("{} in {label}", rounded(mean(lines)[1]))));
     if near.is_empty() {
-        return "The gradient is constant along every line, or NaN or infinite.".into();
+        return "Along every line, the gradient is constant, NaN or infinite.".into();
     }
-    format!("Correlation of the gradients at neighbouring inputs, {SPACING:.3} apart: {near}.")
+    format!("The correlation of the gradients at neighbouring inputs, {SPACING:.3} apart, is {near}.")
 }
 
 fn detail(label: &str, lines: &[Vec<f64>]) -> String {
     if lines.is_empty() {
-        return format!("{label}: the gradient is constant along every line, or NaN or infinite.");
+        return format!("{label}: along every line, the gradient is constant, NaN or infinite.");
     }
-    let first: Vec<f64> = lines.iter().map(|line| line[1]).collect();
     let mean = mean(lines);
+    let interval = if lines.len() > 1 {
+        let neighbours: Vec<f64> = lines.iter().map(|line| line[1]).collect();
+        format!(" ± {:.2} (95 % confidence interval)", Spread::half_width(&neighbours))
+    } else {
+        String::new()
+    };
     let reach = match mean.iter().position(|r| *r < 0.5) {
         Some(lag) => format!("falls below 1/2 at a distance of {:.2}", lag as f64 * SPACING),
         None => format!("stays above 1/2 up to a distance of {:.2}", Shattered::LAGS as f64 * SPACING),
     };
-    format!(
-        "{label}: the correlation of neighbours is {} ± {:.2} (95 % confidence interval); it {reach}.",
-        rounded(mean[1]),
-        Spread::half_width(&first),
-    )
+    format!("{label}: the correlation of neighbours is {}{interval}; it {reach}.", rounded(mean[1]))
 }
 
 fn figure(
@@ -76,7 +77,7 @@ fn figure(
     };
     let mut panels = vec![Panel::new(
         "Autocorrelation".into(),
-        Axis::until("distance of inputs, in t", Shattered::LAGS as f64 * SPACING),
+        Axis::until("distance between inputs, in t", Shattered::LAGS as f64 * SPACING),
         Axis::covering("correlation of gradients", -0.2, 1.0),
         (0..subjects.len()).map(line).collect(),
     )];
@@ -85,13 +86,12 @@ fn figure(
     Figure {
         title: "Gradients along a line of inputs".into(),
         subtitle: format!(
-            "{} inputs on a line through two images at t = -1 and t = 1; {} per network, each with another initialisation \
-             if it is not trained",
+            "{} inputs on a line through two images at t = -1 and t = 1; {} per network, each with a new initialisation \
+             if the network is untrained",
             Shattered::POINTS,
             counted(shattered.lines, "line")
         ),
         description: finding.into(),
-        columns: 2,
         panels,
     }
 }

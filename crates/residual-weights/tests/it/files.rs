@@ -1,4 +1,4 @@
-//! Files of every format and naming scheme, and damaged files.
+//! Reads files in every format and naming scheme, and refuses damaged files.
 
 use burn::tensor::{Device, Tensor};
 use residual_model::{Network, NetworkConfig};
@@ -48,7 +48,7 @@ fn every_format_and_naming_scheme_loads_the_same_network() {
 }
 
 #[test]
-fn saved_networks_load_back_with_the_same_logits() {
+fn saved_networks_give_the_same_logits_when_loaded() {
     let folder = tempfile::tempdir().unwrap();
     let images = Tensor::<4>::ones([2, 3, 16, 16], &Device::flex());
     for name in ["resnet8", "plain8", "preact_resnet20", "dense-resnet6", "resnet18", "resnext50_32x4d"] {
@@ -137,20 +137,21 @@ fn a_name_map_renames_by_regular_expressions() {
     });
     fs::write(&odd, safetensors::serialize(views, None).unwrap()).unwrap();
     assert!(refused(&odd).contains("unknown: backbone/bn1.bias"));
-    // The patterns only work in the order of the file; in alphabetical order they do not.
+    // The patterns give the right names only in the order of the file, not in alphabetical order.
     fs::write(&map, r#"{ "^backbone/": "a.", "^a\\.": "" }"#).unwrap();
     let options = LoadOptions { names: NameMap::read(&map).unwrap(), ..LoadOptions::default() };
     let mut theirs = network(1);
     load(&mut theirs, &Checkpoint::read(&odd).unwrap(), &options).unwrap();
     assert_eq!(tensors(&theirs), tensors(&ours));
 
-    for (text, expected) in [("[1]", "is not a JSON object"), (r#"{"(": ""}"#, "`(` is not a regular expression")] {
+    for (text, expected) in [("[1]", "is not a JSON object"), (r#"{"(": ""}"#, "`(` is not a valid regular expression")]
+    {
         fs::write(&map, text).unwrap();
         assert!(NameMap::read(&map).unwrap_err().to_string().contains(expected));
     }
 }
 
-/// timm's `resnetv2` numbers stages from 0, names norms `norm` and has a 1x1 convolution as head.
+/// timm's `resnetv2` counts stages from 0, calls norms `norm`, and its head is a 1x1 convolution.
 #[test]
 fn timm_resnetv2_names_are_converted() {
     let config = NetworkConfig::new("preact_resnet18".parse().unwrap(), [3, 32, 32], 10).with_width(4);
@@ -204,7 +205,7 @@ fn damaged_files_are_refused() {
     assert!(check(&huge).contains("is not a valid safetensors file"));
     let huge = [&(1u64 << 40).to_le_bytes()[..], b"{\"a\":1}"].concat();
     assert!(check(&huge).contains("is not a valid safetensors file"));
-    // Each format, truncated.
+    // Truncated files of each format.
     let bpk = folder.path().join("tiny.bpk");
     save(&loaded("tiny.safetensors"), &bpk).unwrap();
     let formats = [file("tiny.pth"), file("tiny-legacy.pth"), file("tiny.safetensors"), bpk];

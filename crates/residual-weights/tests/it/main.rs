@@ -1,4 +1,4 @@
-//! Reading and writing weights, and parity with PyTorch.
+//! Tests of reading and writing weights, and of parity with PyTorch.
 
 mod files;
 mod parity;

@@ -14,8 +14,7 @@ use std::{collections::BTreeMap, fs, io::Write, path::PathBuf};
 /// The largest allowed relative difference.
 const TOLERANCE: f64 = 1e-4;
 
-/// The largest allowed relative difference of the gradient of an image if the input of one ReLU has a different
-/// sign.
+/// The largest allowed relative difference of an image's gradient if one ReLU input has a different sign.
 const ONE_FLIP: f64 = 5e-2;
 
 #[derive(Deserialize)]
@@ -31,8 +30,8 @@ struct Fixture {
 
 #[derive(Deserialize)]
 struct Pass {
-    /// A constant added to the biases of the norms. It moves most inputs of ReLUs away from 0, so that rounding does
-    /// not decide their sign. Without it, the gradients of deep nets in training mode depend on the order of summation.
+    /// A constant added to the biases of the norms. It moves most ReLU inputs away from 0, so that rounding does not
+    /// change their signs. Without it, the gradients of deep nets in training mode depend on the order of summation.
     norm_bias: f64,
     logits: Recorded,
     stages: Vec<Recorded>,
@@ -42,7 +41,7 @@ struct Pass {
     running: BTreeMap<String, Running>,
 }
 
-/// A tensor's shape, its L2 norm, and its values, of which large tensors keep 128 at regular intervals.
+/// A tensor's shape, its L2 norm and its values. For large tensors, only 128 values at regular intervals are recorded.
 #[derive(Deserialize)]
 struct Recorded {
     shape: Vec<usize>,
@@ -57,7 +56,7 @@ struct Running {
     var: Vec<f64>,
 }
 
-/// The formula: maps each element index of the named tensor to a value in [0, 1).
+/// The formula that both sides use: it maps the index of an element in the named tensor to a value in [0, 1).
 fn units(name: &str) -> impl Fn(usize) -> f64 {
     let hash = name.bytes().fold(2_166_136_261u32, |h, b| (h ^ u32::from(b)).wrapping_mul(16_777_619));
     move |index| unit(hash, index)
@@ -108,7 +107,7 @@ impl ModuleMapper for Fill {
         };
         let unit = units(&name);
         let n = shape.iter().product();
-        // The formula indexes PyTorch's `[out, in]` layout of linear weights, the transpose of Burn's.
+        // The formula uses indices in PyTorch's `[out, in]` layout of linear weights, the transpose of Burn's layout.
         let index = |i: usize| if D == 2 { i % shape[1] * shape[0] + i / shape[1] } else { i };
         let values: Vec<f32> = (0..n).map(|i| (offset + scale * unit(index(i))) as f32).collect();
         let filled = Tensor::from_data(TensorData::new(values, shape), &tensor.device());
@@ -167,7 +166,7 @@ impl Recorded {
         difference(&ours, &self.values).max((norm / self.norm - 1.0).abs())
     }
 
-    /// The relative difference of each image of the batch.
+    /// The relative difference for each image of the batch.
     fn differs_by_image(&self, gradient: Tensor<4>) -> Vec<f64> {
         let images = gradient.dims()[0];
         let values: Vec<f64> = gradient.into_data().iter::<f64>().collect();
@@ -178,7 +177,7 @@ impl Recorded {
     }
 }
 
-/// The largest relative differences of one pass.
+/// The largest relative differences in one pass.
 struct Differences {
     logits: f64,
     features: f64,
@@ -194,9 +193,8 @@ impl Differences {
 
     /// Whether everything agrees except for the gradients of single images.
     ///
-    /// If the input of a ReLU is within rounding error of 0, its sign depends on the order of summation. A different
-    /// sign changes the gradient of that image by up to a few per cent. At least one image must agree within
-    /// `TOLERANCE`.
+    /// If a ReLU input is within rounding error of 0, its sign depends on the order of summation. A different sign
+    /// changes the gradient of that image by up to a few per cent. At least one image must agree within `TOLERANCE`.
     fn agree_except_sign_flips(&self) -> bool {
         let clean = self.images.iter().copied().fold(f64::INFINITY, f64::min);
         let strict = [self.logits, self.features, clean];

@@ -23,7 +23,7 @@ pub(crate) fn sweep(config: &SweepConfig, environment: &Environment, explain: bo
             command.push_str(&format!(" --{flag} {}", quoted(&value)));
         }
     };
-    let DataConfig { name, dir, side, samples, validation, normalize } = &config.data;
+    let DataConfig { name, dir, side, samples, validation, normalize, ignore_exif } = &config.data;
     let Environment { backend, kernels, .. } = environment;
     if let [family] = config.families[..] {
         add("family", Some(family.to_string()));
@@ -50,6 +50,9 @@ pub(crate) fn sweep(config: &SweepConfig, environment: &Environment, explain: bo
     // Other backends have reference kernels only.
     let has_kernels = [Backend::Flex, Backend::NdArray].iter().any(|known| known.to_string() == *backend);
     add("kernels", (has_kernels && *kernels == Kernels::Reference).then(|| kernels.to_string()));
+    if *ignore_exif {
+        command.push_str(" --no-exif");
+    }
     if *kernels == Kernels::Recompute {
         command.push_str(" --recompute");
     }
@@ -118,6 +121,7 @@ mod tests {
                 samples: Some(500),
                 validation: 50,
                 normalize: Normalize::Pixel,
+                ignore_exif: false,
             },
             epochs: Some(2),
             batch_size: 32,
@@ -165,7 +169,13 @@ mod tests {
     #[test]
     fn clap_parses_a_sweep_command_into_the_same_configuration() {
         let dir = |name: &str| std::path::absolute(Path::new(name)).unwrap();
-        let folder = DataConfig { dir: Some(dir("a b")), side: Some(48), samples: Some(9), ..DataName::Folder.into() };
+        let folder = DataConfig {
+            dir: Some(dir("a b")),
+            side: Some(48),
+            samples: Some(9),
+            ignore_exif: true,
+            ..DataName::Folder.into()
+        };
         let mut environment = environment();
         for config in [
             SweepConfig::default(),

@@ -124,7 +124,7 @@ fn scan(path: &Path) -> Result<ImageStatistics, String> {
         DataError::Image { reason, .. } => reason,
         error => error.to_string(),
     };
-    let image = Preprocessing::decode(path).map_err(message)?.to_rgb8();
+    let image = Preprocessing::imagenet(1, 1).decode(path).map_err(message)?.to_rgb8();
     let mut sums = [[0.0; 2]; 3];
     for pixel in image.pixels() {
         for (sums, byte) in sums.iter_mut().zip(pixel.0) {

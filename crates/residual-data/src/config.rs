@@ -47,6 +47,8 @@ pub struct DataConfig {
     /// The statistics with which the pixels are normalised. They are computed on all training samples. A [`Folder`] is
     /// always normalised with ImageNet's mean and standard deviation.
     pub normalize: Normalize,
+    /// Whether to ignore the EXIF orientation of the images of a [`Folder`].
+    pub ignore_exif: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -70,14 +72,16 @@ struct Full {
     validation: usize,
     #[serde(default)]
     normalize: Normalize,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    ignore_exif: bool,
 }
 
 impl From<Repr> for DataConfig {
     fn from(repr: Repr) -> Self {
         match repr {
             Repr::Name(name) => name.into(),
-            Repr::Full(Full { name, dir, side, samples, validation, normalize }) => {
-                Self { name, dir, side, samples, validation, normalize }
+            Repr::Full(Full { name, dir, side, samples, validation, normalize, ignore_exif }) => {
+                Self { name, dir, side, samples, validation, normalize, ignore_exif }
             }
         }
     }
@@ -88,8 +92,8 @@ impl From<DataConfig> for Repr {
         if config == config.name.into() {
             return Self::Name(config.name);
         }
-        let DataConfig { name, dir, side, samples, validation, normalize } = config;
-        Self::Full(Full { name, dir, side, samples, validation, normalize })
+        let DataConfig { name, dir, side, samples, validation, normalize, ignore_exif } = config;
+        Self::Full(Full { name, dir, side, samples, validation, normalize, ignore_exif })
     }
 }
 
@@ -204,7 +208,7 @@ impl DataConfig {
     fn folder_preprocessing(&self) -> Preprocessing {
         let side = self.side.unwrap_or(DEFAULT_SIDE);
         // ImageNet's images are usually resized to 256 and cropped to 224 pixels, a ratio of 8 to 7.
-        Preprocessing::imagenet(side * 8 / 7, side)
+        Preprocessing { ignore_exif: self.ignore_exif, ..Preprocessing::imagenet(side * 8 / 7, side) }
     }
 
     fn open_folder(&self, preprocessing: Preprocessing) -> Result<Dataset, DataError> {

@@ -319,7 +319,13 @@ impl Dataset {
             [value] => vec![*value; channels],
             values => values.to_vec(),
         };
-        let preprocessing = Preprocessing { resize: side, crop: side, mean: spread(&by.mean), std: spread(&by.std) };
+        let preprocessing = Preprocessing {
+            resize: side,
+            crop: side,
+            mean: spread(&by.mean),
+            std: spread(&by.std),
+            ignore_exif: false,
+        };
         let (train, test) = (train.normalized(by.clone())?, test.normalized(by)?);
         Ok(Self { train: Arc::new(train), test: Arc::new(test), preprocessing })
     }

@@ -160,7 +160,7 @@ impl Source for Folder {
             return Ok(label);
         };
         let (path, label) = &self.files[index];
-        let image = Preprocessing::decode(path)?;
+        let image = self.preprocessing.decode(path)?;
         let Rect { top, left, height, width } =
             random_rect([image.height() as usize, image.width() as usize], min_area, rng);
         let crop = image.crop_imm(left as u32, top as u32, width as u32, height as u32);
@@ -192,7 +192,7 @@ mod tests {
     }
 
     fn unnormalized() -> Preprocessing {
-        Preprocessing { resize: 8, crop: 8, mean: vec![0.0; 3], std: vec![1.0; 3] }
+        Preprocessing { resize: 8, crop: 8, mean: vec![0.0; 3], std: vec![1.0; 3], ignore_exif: false }
     }
 
     #[test]

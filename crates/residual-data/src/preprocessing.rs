@@ -1,10 +1,12 @@
 use crate::{DataError, Normalization};
-use image::{DynamicImage, ImageFormat, ImageReader, imageops::FilterType};
+use image::{
+    DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, imageops::FilterType, metadata::Orientation,
+};
 use serde::{Deserialize, Serialize};
 use std::{fs, io::Cursor, path::Path};
 
-/// The preprocessing that turns an image file into a network's input. It resizes the image's shorter side, crops a
-/// square from the centre, and normalises each pixel value x of channel c, which is between 0 and 1, to
+/// The preprocessing that turns an image file into a network's input. It turns a photo upright, resizes its shorter side,
+/// crops a square from the centre, and normalises each pixel value x of channel c, which is between 0 and 1, to
 /// `(x - mean[c]) / std[c]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -17,12 +19,15 @@ pub struct Preprocessing {
     pub mean: Vec<f32>,
     /// The standard deviation of each channel: three for colour, one for greyscale.
     pub std: Vec<f32>,
+    /// Whether to ignore the EXIF orientation, by which cameras say how to turn a photo upright. torchvision ignores it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ignore_exif: bool,
 }
 
 impl Preprocessing {
     /// Preprocessing with ImageNet's mean and standard deviation.
     pub fn imagenet(resize: usize, crop: usize) -> Self {
-        Self { resize, crop, mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] }
+        Self { resize, crop, mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225], ignore_exif: false }
     }
 
     /// The number of colour channels.
@@ -61,17 +66,19 @@ impl Preprocessing {
 
     /// Reads and preprocesses a PNG or JPEG file. Returns the values of an image `[channels, crop, crop]`.
     ///
-    /// Resizing is bilinear and antialiased, as in Pillow and torchvision.
+    /// Resizing is bilinear and antialiased, and grey is `0.299 R + 0.587 G + 0.114 B` (ITU-R BT.601), as in Pillow and
+    /// torchvision. Photos are turned upright, as by Pillow's `ImageOps.exif_transpose`, unless
+    /// [`ignore_exif`](Self::ignore_exif) is set.
     ///
     /// # Errors
     /// If the file cannot be read, is not a complete PNG or JPEG image, or its longer side is more than 50 times its
     /// shorter side.
     pub fn read(&self, path: &Path) -> Result<Vec<f32>, DataError> {
-        Self::decode(path).map(|image| self.transform(&image))
+        self.decode(path).map(|image| self.transform(&image))
     }
 
     /// Decodes a PNG or JPEG file.
-    pub(crate) fn decode(path: &Path) -> Result<DynamicImage, DataError> {
+    pub(crate) fn decode(&self, path: &Path) -> Result<DynamicImage, DataError> {
         let bad = |reason: String| DataError::Image { path: path.into(), reason };
         // The file extension may be wrong, so the format is detected from the content.
         let bytes = fs::read(path).map_err(|error| bad(format!("cannot be read: {error}")))?;
@@ -86,8 +93,16 @@ impl Preprocessing {
         let mut limits = image::Limits::default();
         limits.max_image_width = Some(1 << 16);
         limits.max_image_height = Some(1 << 16);
-        reader.limits(limits);
-        let image = reader.decode().map_err(|error| bad(format!("is not a valid image: {error}")))?;
+        reader.limits(limits.clone());
+        let invalid = |error: ImageError| bad(format!("is not a valid image: {error}"));
+        let mut decoder = reader.into_decoder().map_err(invalid)?;
+        limits.reserve(decoder.total_bytes()).map_err(invalid)?;
+        // Damaged metadata does not damage the pixels.
+        let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+        let mut image = DynamicImage::from_decoder(decoder).map_err(invalid)?;
+        if !self.ignore_exif {
+            image.apply_orientation(orientation);
+        }
         let (long, short) = (image.width().max(image.height()), image.width().min(image.height()).max(1));
         if long / short > 50 {
             let (width, height) = (image.width(), image.height());
@@ -118,13 +133,23 @@ impl Preprocessing {
     /// The normalised pixels of an image that already has its final size.
     pub(crate) fn values(&self, image: &DynamicImage) -> Vec<f32> {
         let channels = self.channels();
-        let pixels = if channels == 1 { image.to_luma8().into_raw() } else { image.to_rgb8().into_raw() };
+        let pixels = if channels == 1 { grey(image) } else { image.to_rgb8().into_raw() };
         let plane = pixels.len() / channels;
         let mut values: Vec<f32> =
             (0..pixels.len()).map(|at| f32::from(pixels[at % plane * channels + at / plane]) / 255.0).collect();
         Normalization { mean: self.mean.clone(), std: self.std.clone() }.apply(channels, &mut values);
         values
     }
+}
+
+/// The grey values of an image: `0.299 R + 0.587 G + 0.114 B`, in the integer arithmetic of Pillow's `convert("L")`.
+fn grey(image: &DynamicImage) -> Vec<u8> {
+    if !image.color().has_color() {
+        return image.to_luma8().into_raw();
+    }
+    let grey =
+        |[r, g, b]: [u8; 3]| (19_595 * u32::from(r) + 38_470 * u32::from(g) + 7_471 * u32::from(b) + 0x8000) >> 16;
+    image.to_rgb8().pixels().map(|pixel| grey(pixel.0) as u8).collect()
 }
 
 /// Whether a JPEG file ends before its end-of-image marker (ITU T.81, annex B). The decoder does not report this: it
@@ -150,12 +175,18 @@ fn is_truncated(bytes: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use image::{GrayImage, Luma, Rgb, RgbImage};
+    use image::{GrayImage, ImageEncoder, Luma, Rgb, RgbImage, codecs::jpeg::JpegEncoder};
 
     #[test]
     fn the_centre_is_cropped_and_each_channel_normalised() {
         let image = RgbImage::from_fn(6, 4, |x, y| Rgb([x as u8 * 10, y as u8 * 10, 255]));
-        let preprocessing = Preprocessing { resize: 4, crop: 2, mean: vec![0.0, 0.1, 0.5], std: vec![1.0, 1.0, 0.5] };
+        let preprocessing = Preprocessing {
+            resize: 4,
+            crop: 2,
+            mean: vec![0.0, 0.1, 0.5],
+            std: vec![1.0, 1.0, 0.5],
+            ignore_exif: false,
+        };
         let values = preprocessing.transform(&DynamicImage::ImageRgb8(image));
         let byte = |x: f32| x / 255.0;
         let expected = [
@@ -169,10 +200,61 @@ mod tests {
     #[test]
     fn resizing_keeps_a_constant_image_constant() {
         let image = GrayImage::from_pixel(30, 90, Luma([51]));
-        let preprocessing = Preprocessing { resize: 10, crop: 10, mean: vec![0.0], std: vec![1.0] };
+        let preprocessing = Preprocessing { resize: 10, crop: 10, mean: vec![0.0], std: vec![1.0], ignore_exif: false };
         let values = preprocessing.transform(&DynamicImage::ImageLuma8(image));
         assert_eq!(values.len(), 100);
         assert!(values.iter().all(|x| (x - 0.2).abs() < 1e-6));
+    }
+
+    /// Values of Pillow 13's `Image.convert("L")`.
+    #[test]
+    fn grey_is_that_of_pillow() {
+        let colours = [[255, 0, 0], [0, 255, 0], [0, 0, 255], [200, 30, 60], [1, 2, 3], [255, 255, 255]];
+        let image = RgbImage::from_fn(6, 1, |x, _| Rgb(colours[x as usize]));
+        assert_eq!(grey(&DynamicImage::ImageRgb8(image)), [76, 150, 29, 84, 2, 255]);
+    }
+
+    /// A big-endian EXIF block with one entry: the orientation, tag 0x0112.
+    fn exif(orientation: u8) -> Vec<u8> {
+        let mut exif = b"MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0".to_vec();
+        exif.extend([orientation, 0, 0, 0, 0, 0, 0]);
+        exif
+    }
+
+    #[test]
+    fn photos_are_turned_upright() {
+        let dir = tempfile::tempdir().unwrap();
+        // Brighter to the right and darker to the bottom, so that the eight orientations differ.
+        let upright = GrayImage::from_fn(24, 16, |x, y| Luma([(100 + 6 * x - 4 * y) as u8]));
+        let upright = DynamicImage::ImageLuma8(upright);
+        let read = |name: &str, ignore_exif| {
+            let preprocessing = Preprocessing { resize: 16, crop: 16, mean: vec![0.0], std: vec![1.0], ignore_exif };
+            preprocessing.read(&dir.path().join(name)).unwrap()
+        };
+        let differ = |a: &[f32], b: &[f32]| a.iter().zip(b).any(|(a, b)| (a - b).abs() > 0.03);
+        // How a camera stores the upright image for each orientation (Exif 2.32, section 4.6.4).
+        let stored = [
+            upright.clone(),
+            upright.fliph(),
+            upright.rotate180(),
+            upright.flipv(),
+            upright.rotate90().fliph(),
+            upright.rotate270(),
+            upright.rotate270().fliph(),
+            upright.rotate90(),
+        ];
+        for (orientation, image) in (1u8..).zip(stored) {
+            let mut jpeg = Vec::new();
+            let mut encoder = JpegEncoder::new_with_quality(&mut jpeg, 100);
+            encoder.set_exif_metadata(exif(orientation)).unwrap();
+            encoder.encode_image(&image.to_luma8()).unwrap();
+            fs::write(dir.path().join("photo.jpg"), jpeg).unwrap();
+            let (turned, stored) = (read("photo.jpg", false), read("photo.jpg", true));
+            upright.save(dir.path().join("upright.png")).unwrap();
+            let expected = read("upright.png", false);
+            assert!(!differ(&turned, &expected), "orientation {orientation}");
+            assert_eq!(differ(&stored, &expected), orientation != 1, "orientation {orientation}");
+        }
     }
 
     #[test]
@@ -192,7 +274,7 @@ mod tests {
     #[test]
     fn invalid_settings_are_rejected() {
         let with = |resize, crop, mean: &[f32], std: &[f32]| {
-            Preprocessing { resize, crop, mean: mean.into(), std: std.into() }.validate()
+            Preprocessing { resize, crop, mean: mean.into(), std: std.into(), ignore_exif: false }.validate()
         };
         assert!(with(8, 8, &[0.0], &[1.0]).is_ok());
         assert!(with(8, 9, &[0.0], &[1.0]).unwrap_err().contains("cannot be cropped to 9"));

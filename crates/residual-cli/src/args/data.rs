@@ -38,19 +38,24 @@ pub(crate) struct DataArgs {
     /// pixel: a mean for each pixel, and one standard deviation.
     #[arg(long, help_heading = "Data", value_name = "BY", verbatim_doc_comment, value_parser = words::<Normalize>())]
     pub(crate) normalize: Option<Normalize>,
+    /// Do not turn photos upright by their EXIF orientation
+    ///
+    /// torchvision does not turn them either.
+    #[arg(long, help_heading = "Data")]
+    pub(crate) no_exif: bool,
 }
 
 impl DataArgs {
     /// Whether any of these flags is set.
     pub(crate) fn any(&self) -> bool {
-        let Self { data, data_dir, side, samples, validation, normalize } = self;
+        let Self { data, data_dir, side, samples, validation, normalize, no_exif } = self;
         let sizes = [side, samples, validation].iter().any(|size| size.is_some());
-        data.is_some() || data_dir.is_some() || sizes || normalize.is_some()
+        data.is_some() || data_dir.is_some() || sizes || normalize.is_some() || *no_exif
     }
 
     /// Overrides the settings whose flags are set.
     pub(crate) fn apply(&self, data: DataConfig) -> anyhow::Result<DataConfig> {
-        let Self { data: name, data_dir, side, samples, validation, normalize } = self;
+        let Self { data: name, data_dir, side, samples, validation, normalize, no_exif } = self;
         // Another dataset resets the other settings. A recipe's normalisation stays, except for folders, which have
         // their own.
         let data = match name {
@@ -62,6 +67,7 @@ impl DataArgs {
         for (flag, unfit, expected) in [
             ("--data-dir", data_dir.is_some() && !data.name.has_files(), "datasets in files, such as --data folder"),
             ("--side", side.is_some() && !folder, "--data folder"),
+            ("--no-exif", *no_exif && !folder, "--data folder"),
             ("--normalize", normalize.is_some() && folder, "datasets other than --data folder"),
         ] {
             if unfit {
@@ -75,6 +81,7 @@ impl DataArgs {
             samples: samples.or(data.samples),
             validation: validation.unwrap_or(data.validation),
             normalize: normalize.unwrap_or(data.normalize),
+            ignore_exif: *no_exif || data.ignore_exif,
         })
     }
 }

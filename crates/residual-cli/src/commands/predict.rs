@@ -42,6 +42,11 @@ pub(crate) struct PredictArgs {
     /// Default: from the preprocessing that belongs to the weights.
     #[arg(long)]
     pub(crate) crop: Option<usize>,
+    /// Do not turn photos upright by their EXIF orientation
+    ///
+    /// torchvision does not turn them either.
+    #[arg(long)]
+    pub(crate) no_exif: bool,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -59,6 +64,7 @@ pub(crate) fn predict(args: &PredictArgs) -> anyhow::Result<()> {
     };
     preprocessing.crop = args.crop.unwrap_or(preprocessing.crop);
     preprocessing.resize = args.resize.unwrap_or(preprocessing.resize.max(preprocessing.crop));
+    preprocessing.ignore_exif |= args.no_exif;
     preprocessing.validate().map_err(Usage)?;
     model.check_image(preprocessing.shape())?;
     let labels = match &args.labels {

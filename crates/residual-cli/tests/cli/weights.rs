@@ -1,7 +1,7 @@
 //! Weights: prediction, evaluation, conversion, download, fine-tuning.
 
 use super::{command, refuses, succeeds, text};
-use image::{GrayImage, Luma};
+use image::{GrayImage, ImageEncoder, Luma, codecs::jpeg::JpegEncoder};
 use residual_data::{DataName, Source};
 use std::{
     fs,
@@ -110,6 +110,34 @@ fn corrupt_images_are_reported_and_the_others_classified() {
     }
     fs::write(path("labels.txt"), "one\n").unwrap();
     refuses(&["predict", "--weights", &run(), "--labels", &path("labels.txt"), &images[3]], 2, "has 1 lines");
+}
+
+#[test]
+fn photos_are_turned_upright_unless_no_exif_is_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    write_digit(3, Path::new(&path("digit.png")));
+    let digit = image::open(path("digit.png")).unwrap().to_luma8();
+    // The orientation 3, upside down, in a big-endian EXIF block.
+    let exif = b"MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x03\0\0\0\0\0\0".to_vec();
+    for (name, exif) in [("photo.jpg", Some(exif)), ("stored.jpg", None)] {
+        let mut jpeg = Vec::new();
+        let mut encoder = JpegEncoder::new_with_quality(&mut jpeg, 100);
+        if let Some(exif) = exif {
+            encoder.set_exif_metadata(exif).unwrap();
+        }
+        encoder.encode_image(&digit).unwrap();
+        fs::write(path(name), jpeg).unwrap();
+    }
+    image::open(path("stored.jpg")).unwrap().rotate180().save(path("upright.png")).unwrap();
+    let top = |image: &str, flags: &[&str]| {
+        let (run, image) = (run(), path(image));
+        let args = [&["predict", "--weights", &run, "--json", &image], flags].concat();
+        json(&args)[0]["top"].clone()
+    };
+    assert_eq!(top("photo.jpg", &[]), top("upright.png", &[]));
+    assert_eq!(top("photo.jpg", &["--no-exif"]), top("stored.jpg", &[]));
+    assert_ne!(top("photo.jpg", &[]), top("stored.jpg", &[]));
 }
 
 #[test]

@@ -12,6 +12,16 @@ pub struct Drawn {
     pub content: Vec<u8>,
 }
 
+impl Drawn {
+    /// Writes the file into a folder.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<(), ReportError> {
+        Ok(files::write(&folder.join(&self.path), &self.content)?)
+    }
+}
+
 /// Draws the tables, figures and pages that belong next to the data of a sweep or of inspections. Nothing is written.
 ///
 /// - for a sweep: `results.csv`, `table.md`, `depth.svg`, `depth.png`, `curves.svg` and the page `index.html`
@@ -64,8 +74,5 @@ fn draw_view(name: Measurement, view: &InspectionView) -> [Drawn; 2] {
 /// # Errors
 /// As for [`draw`], or if a file cannot be written.
 pub fn redraw(folder: &Path) -> Result<(), ReportError> {
-    for Drawn { path, content } in draw(folder)? {
-        files::write(&folder.join(path), &content)?;
-    }
-    Ok(())
+    draw(folder)?.iter().try_for_each(|drawn| drawn.write(folder))
 }

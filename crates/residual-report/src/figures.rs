@@ -66,8 +66,7 @@ fn error_tip(point: &Point, first_seed: u64) -> String {
 
 /// Training loss against the iteration, with one panel per family and kind (He et al. 2015, Fig. 6).
 pub(crate) fn curves(results: &SweepResults) -> Figure {
-    let losses = results.series.iter().flat_map(|s| curve_lines(results, s)).flat_map(|line| line.points);
-    let highest = losses.map(|(_, loss)| loss).fold(0.0, f64::max);
+    let highest = results.curves.iter().flat_map(|curve| &curve.points).map(|point| point.1).fold(0.0, f64::max);
     let shown = highest.min(HIGHEST_LOSS);
     let panel = |series: &Series| {
         let lines = curve_lines(results, series);

@@ -274,7 +274,9 @@ impl Page {
 
 fn write_table(page: &mut Page, series: &[Series], family: Family) {
     let columns: Vec<&Series> = series.iter().filter(|s| s.family == family).collect();
-    let Some(first) = columns.first() else { return };
+    if columns.is_empty() {
+        return;
+    }
     let labels: String =
         columns.iter().map(|s| format!("<th scope=\"col\">{}</th>", escape(&capital(&s.label())))).collect();
     let (span, sweep) = (columns.len(), page.sweeps);
@@ -285,16 +287,13 @@ fn write_table(page: &mut Page, series: &[Series], family: Family) {
          <th colspan=\"{span}\" scope=\"colgroup\">Test error</th></tr>\n<tr>{labels}{labels}</tr>\n</thead>\n<tbody>\n",
         capital(&family.to_string())
     ));
-    for (i, point) in first.points.iter().enumerate() {
-        let points = || columns.iter().filter_map(|s| s.points.get(i));
-        let train = points().map(|p| table::cell(p, p.train));
-        let test = points().map(|p| table::cell(p, p.test));
+    for (depth, cells) in table::error_rows(&columns) {
         let cell = |text: String| match text.split_once(" ± ") {
             Some((mean, std)) => format!("<td>{mean} <span class=\"spread\">± {std}</span></td>"),
             None => format!("<td>{}</td>", escape(&text)),
         };
-        let cells: String = train.chain(test).map(cell).collect();
-        page.put(format_args!("<tr><th scope=\"row\">{}</th>{cells}</tr>\n", point.depth));
+        let cells: String = cells.into_iter().map(cell).collect();
+        page.put(format_args!("<tr><th scope=\"row\">{depth}</th>{cells}</tr>\n"));
     }
     page.put(format_args!("</tbody>\n</table>\n</div>\n"));
 }

@@ -23,7 +23,9 @@ pub fn markdown_table(series: &[Series]) -> String {
     let mut text = String::new();
     for family in [Family::Dense, Family::Conv] {
         let columns: Vec<&Series> = series.iter().filter(|s| s.family == family).collect();
-        let Some(first) = columns.first() else { continue };
+        if columns.is_empty() {
+            continue;
+        }
         let labels: Vec<String> = columns.iter().map(|s| s.label()).collect();
         let header: Vec<String> = labels
             .iter()
@@ -35,15 +37,22 @@ pub fn markdown_table(series: &[Series]) -> String {
         }
         let _ = writeln!(text, "| {family} layers | {} |", header.join(" | "));
         let _ = writeln!(text, "|--:|{}", "--:|".repeat(header.len()));
-        for (i, point) in first.points.iter().enumerate() {
-            let points = || columns.iter().filter_map(|s| s.points.get(i));
-            let train = points().map(|p| cell(p, p.train));
-            let test = points().map(|p| cell(p, p.test));
-            let cells: Vec<String> = train.chain(test).collect();
-            let _ = writeln!(text, "| {} | {} |", point.depth, cells.join(" | "));
+        for (depth, cells) in error_rows(&columns) {
+            let _ = writeln!(text, "| {depth} | {} |", cells.join(" | "));
         }
     }
     text
+}
+
+/// Each depth with its cells: the training errors of all series, followed by their test errors.
+pub(crate) fn error_rows(columns: &[&Series]) -> Vec<(usize, Vec<String>)> {
+    let row = |(i, point): (usize, &Point)| {
+        let points = || columns.iter().filter_map(|s| s.points.get(i));
+        let train = points().map(|p| cell(p, p.train));
+        let test = points().map(|p| cell(p, p.test));
+        (point.depth, train.chain(test).collect())
+    };
+    columns.first().map_or_else(Vec::new, |first| first.points.iter().enumerate().map(row).collect())
 }
 
 /// An error in per cent, or the number of seeds that diverged.

@@ -3,7 +3,6 @@ use crate::{
     checkpoint::{burn_bytes, encode_network},
     files, ids,
     learner::Classifier,
-    metrics,
 };
 use burn::{
     module::Module,
@@ -211,7 +210,7 @@ impl RunDir {
     /// If the file is invalid.
     pub fn metrics(&self) -> Result<Vec<Row>, TrainError> {
         let path = self.file(METRICS);
-        if path.exists() { metrics::read(&path) } else { Ok(Vec::new()) }
+        if path.exists() { files::read_csv(&path) } else { Ok(Vec::new()) }
     }
 
     /// The path of the final weights.
@@ -295,7 +294,7 @@ impl RunDir {
     fn read_checkpoint(&self, path: &Path, device: &Device) -> Result<Checkpoint, TrainError> {
         let bytes = fs::read(path).map_err(|source| TrainError::Io { action: "read", path: path.into(), source })?;
         let mut checkpoint = Checkpoint::from_bytes(&bytes).map_err(|reason| TrainError::bad_file(path, reason))?;
-        if let Ok(times) = metrics::read(&path.with_extension(TIMES)) {
+        if let Ok(times) = files::read_csv(&path.with_extension(TIMES)) {
             checkpoint.set_times(&times);
         }
         let config = self.config()?;
@@ -349,7 +348,7 @@ impl RunDir {
         let own = checkpoint.iteration();
         let path = directory.join(format!("{own:08}.ckpt"));
         let times = path.with_extension(TIMES);
-        metrics::write(&times, &checkpoint.times())?;
+        files::write_csv(&times, checkpoint.times())?;
         if let Err(error) = checkpoint.to_bytes().and_then(|bytes| files::write(&path, &bytes)) {
             let _ = fs::remove_file(times);
             return Err(error);
@@ -365,7 +364,7 @@ impl RunDir {
     }
 
     pub(crate) fn write_metrics(&self, rows: &[Row]) -> Result<(), TrainError> {
-        metrics::write(&self.file(METRICS), rows)
+        files::write_csv(&self.file(METRICS), rows)
     }
 
     /// Writes the metrics and the summary and, if the run is finished, the weights.

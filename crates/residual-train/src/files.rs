@@ -35,6 +35,26 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, TrainError> {
     serde_json::from_str(&text).map_err(|error| TrainError::bad_file(path, format!("is not usable: {error}")))
 }
 
+/// Writes rows as CSV with a header.
+///
+/// # Errors
+/// The same as for [`write()`].
+pub fn write_csv<R: Serialize>(path: &Path, rows: impl IntoIterator<Item = R>) -> Result<(), TrainError> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let result = rows.into_iter().try_for_each(|row| writer.serialize(row));
+    let bytes = result.map_err(|e| e.to_string()).and_then(|()| writer.into_inner().map_err(|e| e.to_string()));
+    write(path, &bytes.map_err(|e| TrainError::bad_file(path, format!("cannot be written: {e}")))?)
+}
+
+/// Reads the rows that [`write_csv`] wrote.
+///
+/// # Errors
+/// If the file cannot be read or does not contain such rows.
+pub fn read_csv<R: DeserializeOwned>(path: &Path) -> Result<Vec<R>, TrainError> {
+    let bad = |e: csv::Error| TrainError::bad_file(path, format!("is not usable: {e}"));
+    csv::Reader::from_path(path).map_err(bad)?.deserialize().collect::<Result<_, _>>().map_err(bad)
+}
+
 /// Removes a file, or a directory with its content. Does nothing if the path does not exist.
 ///
 /// # Errors

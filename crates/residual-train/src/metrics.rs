@@ -1,6 +1,5 @@
-use crate::{TrainError, files};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::path::Path;
+use crate::TrainError;
+use serde::{Deserialize, Serialize};
 
 /// The kind of a row of metrics.
 #[derive(
@@ -54,20 +53,6 @@ pub struct Row {
     pub images_per_second: f64,
 }
 
-/// Writes rows as CSV with a header.
-pub(crate) fn write<R: Serialize>(path: &Path, rows: &[R]) -> Result<(), TrainError> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    let result = rows.iter().try_for_each(|row| writer.serialize(row));
-    let bytes = result.map_err(|e| e.to_string()).and_then(|()| writer.into_inner().map_err(|e| e.to_string()));
-    files::write(path, &bytes.map_err(|e| TrainError::bad_file(path, format!("cannot be written: {e}")))?)
-}
-
-/// Reads the rows that [`write`] wrote.
-pub(crate) fn read<R: DeserializeOwned>(path: &Path) -> Result<Vec<R>, TrainError> {
-    let bad = |e: csv::Error| TrainError::bad_file(path, format!("is not usable: {e}"));
-    csv::Reader::from_path(path).map_err(bad)?.deserialize().collect::<Result<_, _>>().map_err(bad)
-}
-
 /// Whether the test loss has not improved for `patience` epochs.
 pub(crate) fn is_stale(rows: &[Row], patience: usize) -> bool {
     let tests: Vec<&Row> = rows.iter().filter(|row| row.split == Split::Test).collect();
@@ -81,6 +66,7 @@ pub(crate) fn is_stale(rows: &[Row], patience: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files;
 
     fn row(epoch: usize, loss: f64) -> Row {
         Row { epoch, split: Split::Test, loss, error: 0.5, lr: 0.1, seconds: 1.0, images_per_second: 9.0 }
@@ -91,8 +77,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.csv");
         let rows = [row(1, 0.1 + 0.2), Row { split: Split::Running, ..row(2, 1e-9) }];
-        write(&path, &rows).unwrap();
-        assert_eq!(read::<Row>(&path).unwrap(), rows);
+        files::write_csv(&path, &rows).unwrap();
+        assert_eq!(files::read_csv::<Row>(&path).unwrap(), rows);
     }
 
     #[test]

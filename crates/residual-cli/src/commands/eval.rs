@@ -55,7 +55,10 @@ pub(crate) fn eval(args: &EvalArgs) -> anyhow::Result<()> {
     }
     // The normalisation the weights were trained with; if unknown, the dataset's own.
     let dataset = match &model.card.preprocessing {
-        Some(known) => data.load_normalized(Normalization { mean: known.mean.clone(), std: known.std.clone() })?,
+        Some(known) => {
+            data.ignore_exif |= known.ignore_exif;
+            data.load_normalized(Normalization { mean: known.mean.clone(), std: known.std.clone() })?
+        }
         None => data.load()?,
     };
     let network = &model.card.network;

@@ -8,7 +8,7 @@ use crate::{
 use residual_data::DataConfig;
 use residual_lab::{InspectConfig, Inspection, Measurement, Subject};
 use residual_model::NetName;
-use residual_report::{Drawn, InspectionView, draw_inspection};
+use residual_report::{InspectionView, draw_inspection};
 use residual_train::{Device, Environment, TrainConfig, files};
 use serde::Serialize;
 use std::{
@@ -124,9 +124,7 @@ pub(crate) fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
         let environment = Environment::here(backend, &hardware);
         let inspection = measure(measurement, &subjects, &config, environment)?;
         inspection.write(&out)?;
-        for Drawn { path, content } in draw_inspection(&inspection) {
-            files::write(&out.join(path), &content)?;
-        }
+        draw_inspection(&inspection).iter().try_for_each(|drawn| drawn.write(&out))?;
         let InspectionView { finding, details, .. } = InspectionView::of(&inspection);
         if !args.json {
             let figure = out.join(format!("{measurement}.svg"));

@@ -112,23 +112,28 @@ fn corrupt_images_are_reported_and_the_others_classified() {
     refuses(&["predict", "--weights", &run(), "--labels", &path("labels.txt"), &images[3]], 2, "has 1 lines");
 }
 
+/// Writes a JPEG file, with an EXIF orientation that says it is stored upside down or without one.
+fn write_photo(image: &GrayImage, upside_down: bool, path: &Path) {
+    let mut jpeg = Vec::new();
+    let mut encoder = JpegEncoder::new_with_quality(&mut jpeg, 100);
+    if upside_down {
+        // Big-endian EXIF with the orientation 3.
+        let exif = b"MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x03\0\0\0\0\0\0".to_vec();
+        encoder.set_exif_metadata(exif).unwrap();
+    }
+    encoder.encode_image(image).unwrap();
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, jpeg).unwrap();
+}
+
 #[test]
 fn photos_are_turned_upright_unless_no_exif_is_given() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).display().to_string();
     write_digit(3, Path::new(&path("digit.png")));
     let digit = image::open(path("digit.png")).unwrap().to_luma8();
-    // The orientation 3, upside down, in a big-endian EXIF block.
-    let exif = b"MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x03\0\0\0\0\0\0".to_vec();
-    for (name, exif) in [("photo.jpg", Some(exif)), ("stored.jpg", None)] {
-        let mut jpeg = Vec::new();
-        let mut encoder = JpegEncoder::new_with_quality(&mut jpeg, 100);
-        if let Some(exif) = exif {
-            encoder.set_exif_metadata(exif).unwrap();
-        }
-        encoder.encode_image(&digit).unwrap();
-        fs::write(path(name), jpeg).unwrap();
-    }
+    write_photo(&digit, true, Path::new(&path("photo.jpg")));
+    write_photo(&digit, false, Path::new(&path("stored.jpg")));
     image::open(path("stored.jpg")).unwrap().rotate180().save(path("upright.png")).unwrap();
     let top = |image: &str, flags: &[&str]| {
         let (run, image) = (run(), path(image));
@@ -138,6 +143,31 @@ fn photos_are_turned_upright_unless_no_exif_is_given() {
     assert_eq!(top("photo.jpg", &[]), top("upright.png", &[]));
     assert_eq!(top("photo.jpg", &["--no-exif"]), top("stored.jpg", &[]));
     assert_ne!(top("photo.jpg", &[]), top("stored.jpg", &[]));
+}
+
+#[test]
+fn eval_reads_photos_as_the_card_of_the_weights_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    write_digit(3, Path::new(&path("digit.png")));
+    let digit = image::open(path("digit.png")).unwrap().to_luma8();
+    for split in ["train", "val"] {
+        write_photo(&digit, true, Path::new(&path(&format!("photos/{split}/a/1.jpg"))));
+        write_photo(&digit, false, Path::new(&path(&format!("stored/{split}/a/1.jpg"))));
+    }
+    let weights = path("weights.safetensors");
+    succeeds(&["convert", &run(), &weights]);
+    let loss = |folder: &str| {
+        let folder = path(folder);
+        let args = ["eval", "--weights", &weights, "--data", "folder", "--data-dir", &folder, "--side", "8", "--json"];
+        json(&args)["loss"].clone()
+    };
+    assert_ne!(loss("photos"), loss("stored"));
+    let card = format!("{weights}.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&card).unwrap()).unwrap();
+    json["preprocessing"]["ignore_exif"] = true.into();
+    fs::write(&card, json.to_string()).unwrap();
+    assert_eq!(loss("photos"), loss("stored"));
 }
 
 #[test]

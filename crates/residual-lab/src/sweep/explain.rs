@@ -26,17 +26,16 @@ impl Sweep {
         for &family in &self.config.families {
             let mut specs = self.config.explained(family);
             specs.retain(|&spec| store::has_network(folder, spec));
-            if specs.is_empty() {
+            let out = store::inspect_dir(folder, family);
+            let is_missing = |measurement: &Measurement| Inspection::read(&out, *measurement).is_err();
+            let missing: Vec<Measurement> = MEASUREMENTS.into_iter().filter(is_missing).collect();
+            if specs.is_empty() || missing.is_empty() {
                 continue;
             }
             let runs: Vec<PathBuf> = specs.iter().map(|&spec| store::run_dir(folder, spec)).collect();
             let subjects = runs.iter().map(|run| Subject::of_run(run, &self.device));
             let subjects = subjects.collect::<Result<Vec<Subject>, LabError>>()?;
-            let out = store::inspect_dir(folder, family);
-            for measurement in MEASUREMENTS {
-                if Inspection::read(&out, measurement).is_ok() {
-                    continue;
-                }
+            for measurement in missing {
                 if self.stop.is_set() {
                     let trainings = self.config.plan().len();
                     return Err(LabError::Stopped { done: trainings, total: trainings });

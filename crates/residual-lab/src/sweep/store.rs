@@ -9,7 +9,7 @@
 use super::{RunResult, RunSpec, SweepConfig, SweepResults};
 use crate::{LabError, LossCurve};
 use residual_model::{BlockKind, Family};
-use residual_train::{Environment, RunDir, TrainConfig, TrainError, files};
+use residual_train::{Environment, RunDir, TrainConfig, files};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -137,13 +137,7 @@ impl SweepResults {
             let &LossCurve { family, kind, depth, alpha, .. } = curve;
             curve.points.iter().map(move |&(iteration, loss)| CurveRow { family, kind, depth, alpha, iteration, loss })
         });
-        let path = folder.join("curves.csv");
-        let failed = |reason: String| TrainError::BadFile { path: path.clone(), reason };
-        let mut csv = csv::Writer::from_writer(Vec::new());
-        for row in rows {
-            csv.serialize(row).map_err(|error| failed(error.to_string()))?;
-        }
-        files::write(&path, &csv.into_inner().map_err(|error| failed(error.to_string()))?)?;
+        files::write_csv(&folder.join("curves.csv"), rows)?;
         Ok(files::write_json(&folder.join("results.json"), self)?)
     }
 
@@ -157,10 +151,8 @@ impl SweepResults {
         if !path.exists() {
             return Ok(results);
         }
-        let failed = |error: csv::Error| TrainError::BadFile { path: path.clone(), reason: error.to_string() };
-        let mut csv = csv::Reader::from_path(&path).map_err(failed)?;
-        for row in csv.deserialize() {
-            let CurveRow { family, kind, depth, alpha, iteration, loss } = row.map_err(failed)?;
+        for row in files::read_csv(&path)? {
+            let CurveRow { family, kind, depth, alpha, iteration, loss } = row;
             let spec = |c: &LossCurve| (c.family, c.kind, c.depth, c.alpha);
             match results.curves.last_mut() {
                 Some(curve) if spec(curve) == (family, kind, depth, alpha) => curve.points.push((iteration, loss)),

@@ -2,7 +2,7 @@
 
 use residual::{
     backend::Backend,
-    data::{Augmentation, DataName},
+    data::{Augmentation, DataError, DataName, Dataset, Source},
     model::{BlockOptions, Network, Norm, Part, parameters::for_each_parameter},
     train::{
         Decay, Device, Environment, Event, OnNan, Row, RunDir, Schedule, Split, Status, StopFlag, TrainConfig,
@@ -10,7 +10,18 @@ use residual::{
     },
     weights::tensors,
 };
-use std::{cell::Cell, collections::BTreeMap, fs, path::Path, rc::Rc, time::Duration};
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 fn config(net: &str) -> TrainConfig {
     TrainConfig::new(net.parse().unwrap(), DataName::Synthetic).unwrap().with_epochs(3)
@@ -275,6 +286,72 @@ fn a_resumed_run_writes_the_same_bytes() {
     let resumed = Training::new(config, Device::flex()).unwrap().from_checkpoint(checkpoint).in_dir(run.clone());
     assert_eq!(resumed.run().unwrap().status, Status::Finished);
     assert!(files(&run) == first, "the resumed run differs");
+}
+
+/// A source that cannot read one of its samples while the flag is set.
+struct Failing {
+    inner: Arc<dyn Source>,
+    sample: usize,
+    fails: Arc<AtomicBool>,
+}
+
+impl Source for Failing {
+    fn shape(&self) -> [usize; 3] {
+        self.inner.shape()
+    }
+    fn classes(&self) -> usize {
+        self.inner.classes()
+    }
+    fn len(&self) -> usize {
+        self.inner.len()
+    }
+    fn read(&self, index: usize, pixels: &mut [f32]) -> Result<usize, DataError> {
+        if index == self.sample && self.fails.load(Ordering::SeqCst) {
+            return Err(DataError::Corrupt { file: "a.png".into(), reason: "the disk was away".into() });
+        }
+        self.inner.read(index, pixels)
+    }
+}
+
+/// The step that the error interrupts is taken again, although some of its gradients were accumulated already.
+#[test]
+fn an_unreadable_sample_leaves_a_checkpoint_that_resumes_bit_exactly() {
+    let mut config = config("resnet8");
+    (config.batch_size, config.accumulate) = (10, 3);
+    let dir = tempfile::tempdir().unwrap();
+    let whole = files(&train(&dir.path().join("whole"), &config));
+    for (name, in_test) in [("train", false), ("test", true)] {
+        let run = create(&dir.path().join(name), &config, false).unwrap();
+        let fails = Arc::new(AtomicBool::new(false));
+        let dataset = || {
+            let dataset = DataName::Synthetic.load().unwrap();
+            let failing = |inner: Arc<dyn Source>| -> Arc<dyn Source> {
+                Arc::new(Failing { inner, sample: 17, fails: fails.clone() })
+            };
+            if in_test {
+                Dataset { test: failing(dataset.test), ..dataset }
+            } else {
+                Dataset { train: failing(dataset.train), ..dataset }
+            }
+        };
+        let flag = fails.clone();
+        let training = Training::with_data(config.clone(), dataset(), Device::flex()).unwrap().in_dir(run.clone());
+        let training = training.with_observer(move |event| {
+            if matches!(event, Event::Epoch(_)) {
+                flag.store(true, Ordering::SeqCst);
+            }
+        });
+        let error = training.run().unwrap_err();
+        assert!(error.to_string().contains("a.png") && !error.is_usage(), "{error}");
+        assert_eq!(run.status(), Some(Status::Failed));
+        fails.store(false, Ordering::SeqCst);
+        let checkpoint = run.latest(&Device::flex(), false).unwrap().unwrap();
+        assert_eq!(checkpoint.epoch(), 1);
+        let resumed = Training::with_data(config.clone(), dataset(), Device::flex()).unwrap();
+        let resumed = resumed.from_checkpoint(checkpoint).in_dir(run.clone()).run().unwrap();
+        assert_eq!(resumed.status, Status::Finished);
+        assert!(files(&run) == whole, "{name}: the resumed run differs");
+    }
 }
 
 /// Two networks loaded from a run directory and a network returned by a run share no parameter ids, so all three can be

@@ -6,6 +6,7 @@
 #![allow(clippy::print_stderr)]
 
 mod args;
+mod classes;
 mod cli;
 mod command_line;
 mod commands;

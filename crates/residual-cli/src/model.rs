@@ -82,6 +82,11 @@ impl Weights {
         Ok(Self { path, card: Some(card), data: Some(config.data), options })
     }
 
+    /// The names of the classes, if they are known.
+    pub(crate) fn labels(&self) -> Option<Vec<String>> {
+        self.card.as_ref().and_then(|card| card.labels.clone())
+    }
+
     /// Loads the weights into a network.
     pub(crate) fn put_into(&self, network: &mut Network) -> Result<(), WeightsError> {
         load(network, &Checkpoint::read(&self.path)?, &self.options).map(|_| ())

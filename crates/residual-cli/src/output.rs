@@ -1,5 +1,6 @@
 //! Prints results and progress.
 
+use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{self, IsTerminal, Write};
 
@@ -22,12 +23,12 @@ pub(crate) fn percent(fraction: f64) -> String {
     format!("{:.2} %", 100.0 * fraction)
 }
 
-/// A progress bar if stderr is a terminal, else lines of text only.
+/// A progress bar if stderr is a terminal that can draw one, else lines of text only.
 pub(crate) struct Progress(Option<ProgressBar>);
 
 impl Progress {
     pub(crate) fn new(total: u64, done: u64) -> Self {
-        if !io::stderr().is_terminal() {
+        if !io::stderr().is_terminal() || std::env::var_os("TERM").is_some_and(|term| term == "dumb") {
             return Self(None);
         }
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr()).with_position(done);
@@ -64,6 +65,11 @@ impl Progress {
             Some(bar) => bar.println(text),
             None => eprintln!("{text}"),
         }
+    }
+
+    /// The number of columns that a line above the bar has. `None` if lines may have any length.
+    pub(crate) fn columns(&self) -> Option<usize> {
+        self.0.as_ref().and_then(|_| Term::stderr().size_checked()).map(|(_, columns)| columns.into())
     }
 
     pub(crate) fn finish(&self) {

@@ -136,17 +136,18 @@ impl DataConfig {
         self.select(Dataset::normalized(train, test, self.normalize)?)
     }
 
-    /// Loads the dataset, normalised with the given means and standard deviations.
+    /// Loads the dataset with the given preprocessing. Images in memory are normalised with its means and standard
+    /// deviations; the images of a [`Folder`] are also resized and cropped as it says.
     ///
     /// # Errors
     /// The same as for [`Self::load`] and [`Normalization::check`].
-    pub fn load_normalized(&self, by: Normalization) -> Result<Dataset, DataError> {
+    pub fn load_as(&self, preprocessing: Preprocessing) -> Result<Dataset, DataError> {
         if self.name == DataName::Folder {
-            let preprocessing = Preprocessing { mean: by.mean, std: by.std, ..self.folder_preprocessing() };
             return self.select(self.open_folder(preprocessing)?);
         }
         let (train, test) = self.images()?;
-        self.select(Dataset::normalized_by(train, test, by)?)
+        let Preprocessing { mean, std, .. } = preprocessing;
+        self.select(Dataset::normalized_by(train, test, Normalization { mean, std })?)
     }
 
     /// The shape, the number of classes and the number of training samples. Loads the dataset only if these are not

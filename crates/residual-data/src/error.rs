@@ -118,6 +118,20 @@ pub enum DataError {
         /// The number of classes.
         classes: usize,
     },
+    /// Some classes of a dataset are not classes of the network.
+    #[error(
+        "the network does not know these classes of the dataset: {unknown}; classes of the network without a match: \
+         {unmatched}"
+    )]
+    UnknownClasses {
+        /// The names of the dataset's classes that the network does not know.
+        unknown: String,
+        /// The names of the network's classes that the dataset does not have.
+        unmatched: String,
+    },
+    /// The names of a dataset's classes are needed, but unknown.
+    #[error("the names of the dataset's classes are unknown")]
+    UnnamedClasses,
     /// A synthetic dataset has no classes, or more classes than training samples.
     #[error("a synthetic dataset of {samples} samples cannot have {classes} classes; there must be 1 to {samples}")]
     Classes {
@@ -140,7 +154,7 @@ impl DataError {
             }
             Self::FolderRequired | Self::Folder { .. } | Self::Preprocessing(_) => true,
             Self::Classes { .. } | Self::Channels { .. } | Self::InvalidStatistics => true,
-            Self::NotPublished { .. } => true,
+            Self::NotPublished { .. } | Self::UnknownClasses { .. } | Self::UnnamedClasses => true,
             Self::Fetch(error) => error.is_usage(),
             Self::Io { .. } => false,
             Self::Corrupt { .. } | Self::Image { .. } | Self::Label { .. } | Self::Worker(_) => false,

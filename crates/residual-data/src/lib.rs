@@ -26,6 +26,7 @@
 mod augmentation;
 mod check;
 mod cifar;
+mod classes;
 mod config;
 mod dataset;
 mod digits;
@@ -43,6 +44,7 @@ mod synthetic;
 
 pub use augmentation::Augmentation;
 pub use check::{Report, SplitReport, check};
+pub use classes::{Relabeled, match_classes};
 pub use config::{DataConfig, Description};
 pub use dataset::{Dataset, Images, Source, Subset};
 pub use error::DataError;

@@ -53,6 +53,7 @@ pub enum Order {
 pub struct Loader {
     source: Arc<dyn Source>,
     range: Range<usize>,
+    classes: usize,
     batch_size: usize,
     order: Order,
     drop_last: bool,
@@ -80,6 +81,7 @@ impl Loader {
         assert!(batch_size > 0, "the batch size must be at least 1");
         Self {
             range: 0..source.len(),
+            classes: source.classes(),
             source,
             batch_size,
             order: Order::Sequential,
@@ -113,6 +115,17 @@ impl Loader {
     /// Sets the augmentation and the seed of its random numbers.
     pub fn with_augmentation(mut self, augmentation: Augmentation, seed: u64) -> Self {
         self.augmentation = (augmentation != Augmentation::default()).then_some((augmentation, seed));
+        self
+    }
+
+    /// Sets the number of columns of the batches' targets. It may exceed the source's number of classes, which is the
+    /// default, for a network that has more classes.
+    ///
+    /// # Panics
+    /// If it is less than the source's number of classes.
+    pub fn with_classes(mut self, classes: usize) -> Self {
+        assert!(classes >= self.source.classes(), "there must be at least as many targets as classes");
+        self.classes = classes;
         self
     }
 
@@ -162,6 +175,7 @@ impl Loader {
         let number = (epoch * self.batches_per_epoch() + first) as u64;
         let reader = Reader {
             source: self.source.clone(),
+            classes: self.classes,
             indices,
             batch_size: self.batch_size,
             number,
@@ -281,6 +295,7 @@ impl HostBatch {
 /// Reads the batches from the source, one after another.
 struct Reader {
     source: Arc<dyn Source>,
+    classes: usize,
     indices: Vec<usize>,
     batch_size: usize,
     number: u64,
@@ -349,7 +364,7 @@ impl Reader {
         }
         let targets = augmentation
             .filter(|augmentation| augmentation.has_soft_targets())
-            .map(|augmentation| targets(&samples, self.source.classes(), augmentation.label_smoothing as f32));
+            .map(|augmentation| targets(&samples, self.classes, augmentation.label_smoothing as f32));
         let labels = samples.iter().map(|(label, _)| *label as i32).collect();
         Ok(HostBatch { shape, pixels, labels, targets, number: self.number })
     }

@@ -40,6 +40,12 @@ pub enum TrainError {
         /// The index of the sample, from 0.
         sample: usize,
     },
+    /// A sample cannot be read. If the run has a directory, it keeps a checkpoint to resume from.
+    #[error("{reason}")]
+    Sample {
+        /// The file and the problem.
+        reason: String,
+    },
     /// The network does not match the dataset.
     #[error("the network does not match the dataset: {0}")]
     Mismatch(String),
@@ -98,7 +104,9 @@ impl TrainError {
                 true
             }
             Self::Data(error) => error.is_usage(),
-            Self::Scores { .. } | Self::Stopped | Self::Diverged { .. } | Self::Learner(_) => false,
+            Self::Scores { .. } | Self::Sample { .. } | Self::Stopped | Self::Diverged { .. } | Self::Learner(_) => {
+                false
+            }
             Self::Io { .. } | Self::Occupied { .. } | Self::BadFile { .. } => false,
         }
     }

@@ -22,6 +22,11 @@ impl GradientAccumulator {
         self.batches == 0
     }
 
+    /// The number of batches that have been added since the last step.
+    pub(crate) fn len(&self) -> usize {
+        self.batches
+    }
+
     /// Adds the mean gradient of a batch of `samples` samples. After `count` batches, or after the `last` batch of an
     /// epoch, returns the mean over all samples added and resets the accumulator.
     pub(crate) fn add(

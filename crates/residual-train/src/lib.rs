@@ -19,6 +19,7 @@
 //! The same flags as in `residual-backend`. `flex` is on by default.
 
 mod checkpoint;
+mod checks;
 mod comparison;
 mod config;
 mod directory;
@@ -45,6 +46,7 @@ mod training_loop;
 
 pub use burn::tensor::Device;
 pub use checkpoint::Checkpoint;
+pub use checks::Note;
 pub use comparison::{ComparedRun, Comparison};
 pub use config::{Evaluate, OnNan, Optimizer, Start, TrainConfig};
 pub use directory::RunDir;

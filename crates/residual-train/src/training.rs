@@ -1,6 +1,6 @@
 use crate::{
-    Checkpoint, Device, Evaluation, Event, Row, RunDir, Status, StopFlag, TrainConfig, TrainError, event::Observer,
-    run_options::RunOptions, session::Session, training_loop,
+    Checkpoint, Device, Evaluation, Event, Note, Row, RunDir, Status, StopFlag, TrainConfig, TrainError,
+    event::Observer, run_options::RunOptions, session::Session, training_loop,
 };
 use residual_data::Dataset;
 use residual_model::Network;
@@ -11,6 +11,7 @@ pub struct Training {
     config: TrainConfig,
     dataset: Dataset,
     device: Device,
+    notes: Vec<Note>,
     options: RunOptions,
     observer: Observer,
     session: Session,
@@ -51,7 +52,8 @@ impl Training {
     /// Validates the configuration and loads the dataset.
     ///
     /// # Errors
-    /// If a setting is invalid, the dataset cannot be loaded, or the network does not match the dataset.
+    /// If a setting is invalid, the dataset cannot be loaded, or the network does not match the dataset or cannot learn
+    /// from it (see [`TrainConfig::check_data`]).
     pub fn new(config: TrainConfig, device: Device) -> Result<Self, TrainError> {
         let dataset = config.data.load()?;
         Self::with_data(config, dataset, device)
@@ -60,7 +62,8 @@ impl Training {
     /// Like [`Self::new`], with a dataset that is already loaded.
     ///
     /// # Errors
-    /// If a setting is invalid, or the network does not match the dataset.
+    /// If a setting is invalid, or the network does not match the dataset or cannot learn from it (see
+    /// [`TrainConfig::check_data`]).
     pub fn with_data(config: TrainConfig, dataset: Dataset, device: Device) -> Result<Self, TrainError> {
         config.validate()?;
         if let Some(network) = config.network.as_conv()
@@ -80,14 +83,26 @@ impl Training {
         }
         TrainError::check_classes(dataset.classes(), config.network.classes)?;
         config.augmentation.check([dataset.shape()[1], dataset.shape()[2]])?;
+        let notes = config.check_data(&dataset)?;
         Ok(Self {
             config,
             dataset,
             device,
+            notes,
             options: RunOptions::default(),
             observer: Box::new(|_| {}),
             session: Session::default(),
         })
+    }
+
+    /// What is allowed but unusual about this training.
+    pub fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+
+    /// The names of the dataset's classes, if they are known.
+    pub fn class_names(&self) -> Option<Vec<String>> {
+        self.dataset.train.class_names()
     }
 
     /// Sets the flag that stops the run.

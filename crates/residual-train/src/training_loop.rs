@@ -44,6 +44,7 @@ pub(crate) fn train(
     let loader = Loader::new(dataset.train.clone(), config.batch_size, &device)
         .with_order(Order::Shuffled { seed: config.seed })
         .with_augmentation(config.augmentation.clone(), config.seed)
+        .with_classes(config.network.classes)
         .with_workers(options.workers)
         .with_prefetch(if options.directory.is_some() { 2 } else { 0 });
     let valid =
@@ -182,6 +183,11 @@ impl TrainingLoop {
                 {
                     self.rewind(components, learner, loss)?;
                 }
+                Err(error @ (TrainError::Sample { .. } | TrainError::Data(_))) => {
+                    self.session.rows.truncate(rows);
+                    self.checkpoint(components, learner)?;
+                    return Err(error);
+                }
                 Err(error) => return Err(error),
                 Ok(()) => {}
             }
@@ -230,6 +236,8 @@ impl TrainingLoop {
         let total = self.total_steps();
         let mut pending = Vec::new();
         let mut accumulator = GradientAccumulator::default();
+        // The network before the batches in the accumulator.
+        let mut before_step: Option<Classifier> = None;
         let mut start = Instant::now();
         let mut iterator = train.iter();
         while self.session.progress.iteration < total {
@@ -238,8 +246,26 @@ impl TrainingLoop {
                 break;
             }
             let Some(batch) = iterator.next() else { break };
-            let batch = batch.map_err(|e| TrainError::Learner(e.to_string()))?;
+            let batch = match batch {
+                Ok(batch) => batch,
+                Err(error) => {
+                    // The batches since the last step are trained again after a resume, because their gradients are
+                    // lost. They must not count in the running statistics.
+                    if let Some(before) = before_step {
+                        drop(learner.model().valid());
+                        learner.load_model(before.into_record());
+                    }
+                    self.session.progress.batch -= accumulator.len();
+                    pending.truncate(pending.len() - accumulator.len());
+                    self.read_metrics(&mut pending)?;
+                    self.session.progress.seconds += start.elapsed().as_secs_f64();
+                    return Err(TrainError::Sample { reason: error.to_string() });
+                }
+            };
             let samples = batch.labels.dims()[0];
+            if self.config.accumulate > 1 && accumulator.is_empty() {
+                before_step = Some(learner.model().valid());
+            }
             let (gradients, metrics) = forward_backward(learner, batch);
             pending.push(metrics);
             self.session.progress.batch += 1;
@@ -248,6 +274,7 @@ impl TrainingLoop {
             let network = learner.model().network;
             let count = self.config.accumulate;
             let Some(mut gradients) = accumulator.add(&network, gradients, samples, count, last) else { continue };
+            before_step = None;
             if let Some(max_norm) = self.config.optimizer.clip {
                 gradients = clip(&network, gradients, max_norm);
             }
@@ -355,7 +382,7 @@ impl TrainingLoop {
         if on_test {
             let start = Instant::now();
             let batches = valid.iter().map(|batch| {
-                let batch = batch.map_err(|e| TrainError::Learner(e.to_string()))?;
+                let batch = batch.map_err(|error| TrainError::Sample { reason: error.to_string() })?;
                 Ok(measure_batch(&network, batch))
             });
             let test = measure_all(batches, &self.options.stop)?;

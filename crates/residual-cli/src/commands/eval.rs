@@ -1,12 +1,14 @@
 use crate::{
     Usage,
     args::{DataArgs, ModelArgs},
+    classes::ClassNames,
+    model::Model,
     output::{self, percent},
 };
 use clap::ValueEnum;
-use residual_data::{DataName, Normalization};
+use residual_data::{DataConfig, DataName, Dataset, Preprocessing, Relabeled, Source};
 use residual_train::{Predictions, files, predict};
-use std::{fmt::Write, path::PathBuf};
+use std::{fmt::Write, path::PathBuf, sync::Arc};
 
 /// Measure the error of a network with given weights on a dataset
 #[derive(clap::Args)]
@@ -20,12 +22,21 @@ pub(crate) struct EvalArgs {
     #[command(flatten)]
     pub(crate) data: DataArgs,
     /// Split of the dataset
+    ///
+    /// validation: the training samples that a training held out.
     #[arg(long, value_enum, default_value = "test")]
     pub(crate) split: SplitName,
+    /// File of the names of the network's classes, one per line
+    ///
+    /// Default: the names in the weights' card or run.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) labels: Option<PathBuf>,
     /// Samples per batch
     #[arg(long, default_value_t = 128)]
     pub(crate) batch_size: usize,
     /// Write the predicted class of each sample to this file, one per line
+    ///
+    /// Classes are names if the names are known, else numbers from 0.
     #[arg(long, value_name = "FILE")]
     pub(crate) predictions: Option<PathBuf>,
     /// Print JSON
@@ -34,10 +45,21 @@ pub(crate) struct EvalArgs {
 }
 
 /// A split that can be evaluated on.
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
 pub(crate) enum SplitName {
     Train,
+    Validation,
     Test,
+}
+
+impl SplitName {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Train => "training",
+            Self::Validation => "validation",
+            Self::Test => "test",
+        }
+    }
 }
 
 /// Runs the command `eval`.
@@ -49,71 +71,160 @@ pub(crate) fn eval(args: &EvalArgs) -> anyhow::Result<()> {
         return Err(Usage(format!("{} exists; choose another file for the predictions", path.display())).into());
     }
     let model = args.model.open()?;
-    let mut data = args.data.apply(model.data.clone().unwrap_or_default())?;
-    if let (DataName::Folder, None, Some(network)) = (data.name, data.side, model.card.network.as_conv()) {
-        data.side = Some(network.image[1]);
-    }
-    // The normalisation the weights were trained with; if unknown, the dataset's own.
-    let dataset = match &model.card.preprocessing {
-        Some(known) => {
-            data.ignore_exif |= known.ignore_exif;
-            data.load_normalized(Normalization { mean: known.mean.clone(), std: known.std.clone() })?
-        }
-        None => data.load()?,
-    };
-    let network = &model.card.network;
+    let data = data_of(args, &model)?;
+    let dataset = load(&data, args, &model)?;
     model.check_image(dataset.shape())?;
-    let (source, split) = match args.split {
-        SplitName::Train => (&dataset.train, "training"),
-        SplitName::Test => (&dataset.test, "test"),
-    };
-    let predictions = predict(&model.network, source, args.batch_size, &model.hardware.device)?;
+    let source = if args.split == SplitName::Train { &dataset.train } else { &dataset.test };
+    let network = &model.card.network;
+    let names = ClassNames::of(args.labels.as_deref(), &model.card)?;
+    let source = with_labels_of(&names, source, &data, network.classes)?;
+    let predictions = predict(&model.network, &source, args.batch_size, &model.hardware.device)?;
     if let Some(path) = &args.predictions {
-        let lines: String = predictions.predicted.iter().map(|class| format!("{class}\n")).collect();
+        let lines: String = predictions.predicted.iter().map(|&class| names.name(class) + "\n").collect();
         files::write(path, lines.as_bytes())?;
     }
-    let name = network.name().to_string();
+    let (name, split) = (network.name().to_string(), args.split.name());
+    let top5 = (network.classes > 5).then(|| predictions.top_k_error(5));
+    let table = predictions.confusion();
     if args.json {
-        return output::print_json(&serde_json::json!({
+        let mut value = serde_json::json!({
             "network": name,
             "data": data.to_string(),
             "split": split,
             "samples": predictions.labels.len(),
             "loss": predictions.loss,
             "error": predictions.top_k_error(1),
-            "top5_error": predictions.top_k_error(5),
-            "confusion": predictions.confusion(),
-        }));
+        });
+        if let Some(top5) = top5 {
+            value["top5_error"] = top5.into();
+        }
+        if table.len() <= LARGEST_TABLE {
+            value["confusion"] = serde_json::json!(table);
+        } else {
+            let pair = |(count, label, predicted): (usize, usize, usize)| serde_json::json!({ "count": count, "true": names.name(label), "predicted": names.name(predicted) });
+            value["confusions"] = confusions(&table).into_iter().map(pair).collect();
+        }
+        return output::print_json(&value);
     }
-    let mut text = format!(
-        "{split} error {}\ntop-5 error {}\nloss {:.4} over {} images of {data}, {name}\n",
-        percent(predictions.top_k_error(1)),
-        percent(predictions.top_k_error(5)),
-        predictions.loss,
-        predictions.labels.len()
-    );
-    confusion(&mut text, &predictions);
+    let mut text = format!("{split} error {}\n", percent(predictions.top_k_error(1)));
+    if let Some(top5) = top5 {
+        let _ = writeln!(text, "top-5 error {}", percent(top5));
+    }
+    let _ = writeln!(text, "loss {:.4} over {} images of {data}, {name}", predictions.loss, predictions.labels.len());
+    add_confusions(&mut text, &predictions, &table, &names);
     output::print(&text)
 }
 
-/// Appends the confusion table. With many classes it appends the most frequent confusions instead.
-fn confusion(text: &mut String, predictions: &Predictions) {
-    const WIDEST: usize = 20;
-    let table = predictions.confusion();
-    if table.len() <= WIDEST {
-        *text += "\ntrue class (row) against predicted class (column)\n";
-        let _ = writeln!(text, "{:>6}{}", "", (0..table.len()).map(|c| format!("{c:>6}")).collect::<String>());
-        for (label, row) in table.iter().enumerate() {
-            let _ = writeln!(text, "{label:>6}{}", row.iter().map(|n| format!("{n:>6}")).collect::<String>());
-        }
-        return;
+/// The dataset to measure: by default, the one that the weights were trained on. The whole split is measured unless
+/// flags limit it, even if the training used less.
+fn data_of(args: &EvalArgs, model: &Model) -> anyhow::Result<DataConfig> {
+    let trained = model.data.clone().unwrap_or_default();
+    let held_out = trained.validation;
+    let mut data = args.data.apply(DataConfig { samples: None, validation: 0, ..trained.clone() })?;
+    let same = (data.name, &data.dir) == (trained.name, &trained.dir);
+    if args.split != SplitName::Test && args.data.validation.is_none() && same {
+        data.validation = held_out;
     }
+    if args.split == SplitName::Validation && data.validation == 0 {
+        let text = "the training held out no samples for validation; give their number with --validation";
+        return Err(Usage(text.into()).into());
+    }
+    if let (DataName::Folder, None, Some(network)) = (data.name, data.side, model.card.network.as_conv()) {
+        data.side = Some(network.image[1]);
+    }
+    Ok(data)
+}
+
+/// Loads the dataset with the preprocessing that the weights were trained with. If that is unknown, pixels are
+/// normalised with the dataset's own statistics.
+fn load(data: &DataConfig, args: &EvalArgs, model: &Model) -> anyhow::Result<Dataset> {
+    let Some(known) = &model.card.preprocessing else {
+        eprintln!(
+            "note: the normalisation that these weights expect is unknown; using that of {data} (see --mean, --std)"
+        );
+        return Ok(data.load()?);
+    };
+    let mut preprocessing = Preprocessing { ignore_exif: known.ignore_exif || data.ignore_exif, ..known.clone() };
+    if let Some(side) = args.data.side {
+        preprocessing =
+            Preprocessing { resize: (known.resize * side).div_ceil(known.crop), crop: side, ..preprocessing };
+    }
+    Ok(data.load_as(preprocessing)?)
+}
+
+/// The source with the network's labels. Classes are matched by name where both sides have names.
+fn with_labels_of(
+    names: &ClassNames,
+    source: &Arc<dyn Source>,
+    data: &DataConfig,
+    classes: usize,
+) -> anyhow::Result<Arc<dyn Source>> {
+    let (Some(network), Some(own)) = (names.known(), source.class_names()) else {
+        // Folders are numbered in the order of their names, so a missing folder would shift all labels behind it.
+        if data.name == DataName::Folder && source.classes() != classes {
+            let text = format!(
+                "the folder has {} classes, the network {classes}, and the names of the network's classes are unknown; \
+                 give them with --labels",
+                source.classes()
+            );
+            return Err(Usage(text).into());
+        }
+        if data.name == DataName::Folder {
+            eprintln!("note: the network's class names are unknown; taking its classes in the order of the folders");
+        }
+        return Ok(source.clone());
+    };
+    if own == network {
+        return Ok(source.clone());
+    }
+    let relabeled = Relabeled::new(source.clone(), network.to_vec())?;
+    let missing: Vec<&str> = network.iter().filter(|name| !own.contains(name)).map(String::as_str).collect();
+    if missing.is_empty() {
+        eprintln!("note: the classes of {data} are in another order than the network's; matching them by name");
+    } else {
+        let (count, shown) = (missing.len(), missing[..missing.len().min(5)].join(", "));
+        let more = if count > 5 { ", ..." } else { "" };
+        eprintln!("note: {data} has no samples of {count} of the network's {classes} classes: {shown}{more}");
+    }
+    Ok(Arc::new(relabeled))
+}
+
+/// The largest number of classes for which JSON holds the whole confusion matrix.
+const LARGEST_TABLE: usize = 20;
+
+/// The confusions, most frequent first: count, true class, predicted class.
+fn confusions(table: &[Vec<usize>]) -> Vec<(usize, usize, usize)> {
     let pairs =
         table.iter().enumerate().flat_map(|(label, row)| row.iter().enumerate().map(move |(c, &n)| (n, label, c)));
     let mut pairs: Vec<_> = pairs.filter(|&(n, label, c)| n > 0 && label != c).collect();
-    pairs.sort_by(|a, b| b.cmp(a));
-    *text += "\nmost frequent confusions: count, true class, predicted class\n";
-    for (n, label, c) in pairs.into_iter().take(10) {
-        let _ = writeln!(text, "{n:>6}{label:>6}{c:>6}");
+    pairs.sort_by_key(|&(n, label, c)| (std::cmp::Reverse(n), label, c));
+    pairs
+}
+
+/// Appends the confusion matrix, or the most frequent confusions if the matrix does not fit into 80 columns.
+fn add_confusions(text: &mut String, predictions: &Predictions, table: &[Vec<usize>], names: &ClassNames) {
+    const COLUMNS: usize = 80;
+    let largest = table.iter().flatten().max().copied().unwrap_or_default();
+    let cell = largest.to_string().len().max(3) + 1;
+    let numbered = |class: usize| match names.known() {
+        Some(names) if names[class] != class.to_string() => format!("{class:>3} {:.15}", names[class]),
+        _ => format!("{class:>3}"),
+    };
+    let head = (0..table.len()).map(|class| numbered(class).chars().count()).max().unwrap_or_default();
+    if head + table.len() * cell <= COLUMNS {
+        *text += "\ntrue class (row) against predicted class (column)\n";
+        let header: String = (0..table.len()).map(|class| format!("{class:>cell$}")).collect();
+        let _ = writeln!(text, "{:head$}{header}", "");
+        for (label, row) in table.iter().enumerate() {
+            let row: String = row.iter().map(|n| format!("{n:>cell$}")).collect();
+            let _ = writeln!(text, "{:head$}{row}", numbered(label));
+        }
+        return;
+    }
+    *text += &format!("\nmost frequent of {} confusions: count, true class, predicted class\n", {
+        predictions.rank.iter().filter(|&&rank| rank > 0).count()
+    });
+    for (n, label, predicted) in confusions(table).into_iter().take(10) {
+        let _ = writeln!(text, "{n:>6}  {:<32.32}  {:.32}", names.name(label), names.name(predicted));
     }
 }

@@ -1,15 +1,14 @@
 use crate::{
     Usage,
     args::ModelArgs,
+    classes::ClassNames,
     model::Model,
     output::{self, percent},
 };
-use anyhow::Context;
 use burn::tensor::{Tensor, TensorData, activation::softmax};
 use residual_data::Preprocessing;
 use std::{
     fmt::Write,
-    fs,
     path::{Path, PathBuf},
 };
 
@@ -67,11 +66,11 @@ pub(crate) fn predict(args: &PredictArgs) -> anyhow::Result<()> {
     preprocessing.ignore_exif |= args.no_exif;
     preprocessing.validate().map_err(Usage)?;
     model.check_image(preprocessing.shape())?;
-    let labels = match &args.labels {
-        Some(path) => Some(read_labels(path, model.card.network.classes)?),
-        None => model.card.labels.clone(),
+    let names = ClassNames::of(args.labels.as_deref(), &model.card)?;
+    let label = |class: usize| match names.known() {
+        Some(names) => names[class].clone(),
+        None => format!("class {class}"),
     };
-    let label = |class: usize| labels.as_ref().map_or_else(|| format!("class {class}"), |names| names[class].clone());
 
     let (mut rows, mut text, mut failed) = (Vec::new(), String::new(), 0);
     for path in &args.images {
@@ -117,14 +116,4 @@ fn classify(model: &Model, preprocessing: &Preprocessing, path: &Path) -> anyhow
         anyhow::bail!("{}: the network's scores are NaN or infinite; check the weights", path.display());
     }
     Ok(probabilities)
-}
-
-fn read_labels(path: &Path, classes: usize) -> anyhow::Result<Vec<String>> {
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let labels: Vec<String> = text.lines().map(|line| line.trim().to_string()).collect();
-    if labels.len() != classes {
-        let text = format!("{} has {} lines, but the network has {classes} classes", path.display(), labels.len());
-        return Err(Usage(text).into());
-    }
-    Ok(labels)
 }

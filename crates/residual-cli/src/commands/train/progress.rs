@@ -17,7 +17,7 @@ pub(super) fn observer(config: &TrainConfig) -> impl FnMut(Event<'_>) + 'static 
         }
         Event::Epoch(rows) => {
             if let (Some(bar), Some(last)) = (&bar, rows.last()) {
-                bar.line(&epoch_line(rows, last.epoch, epochs));
+                bar.line(&epoch_line(rows, last.epoch, epochs, bar.columns()));
                 if last.epoch == epochs {
                     bar.finish();
                 }
@@ -35,16 +35,50 @@ pub(super) fn observer(config: &TrainConfig) -> impl FnMut(Event<'_>) + 'static 
     }
 }
 
-/// `epoch   3/10  loss 0.9420  error: running 33.20 %, training 30.01 %, test 31.94 %  lr 5.00e-2  1204 images/s`
-fn epoch_line(rows: &[Row], epoch: usize, epochs: usize) -> String {
+/// `epoch   3/10  loss 0.9420  error: running 33.20 %, training 30.01 %, test 31.94 %  lr 5.00e-2  1204 images/s`, or in
+/// a narrow terminal `epoch   3/10  loss 0.9420  error: 33.20 % run, 30.01 % train, 31.94 % test`.
+fn epoch_line(rows: &[Row], epoch: usize, epochs: usize, columns: Option<usize>) -> String {
     let find = |split| rows.iter().rev().find(|row| row.epoch == epoch && row.split == split);
-    let mut line = format!("epoch {epoch:>3}/{epochs}");
-    let Some(running) = find(Split::Running) else { return line };
-    line += &format!("  loss {:.4}  error: running {:>7}", running.loss, percent(running.error));
-    for (name, split) in [("training", Split::Train), ("test", Split::Test)] {
-        if let Some(row) = find(split) {
-            line += &format!(", {name} {:>7}", percent(row.error));
-        }
+    let start = format!("epoch {epoch:>3}/{epochs}");
+    let Some(running) = find(Split::Running) else { return start };
+    let start = format!("{start}  loss {:.4}  error: ", running.loss);
+    let splits =
+        [("running", "run", Split::Running), ("training", "train", Split::Train), ("test", "test", Split::Test)];
+    let errors: Vec<_> =
+        splits.iter().filter_map(|(long, short, split)| Some((long, short, find(*split)?.error))).collect();
+    let long: Vec<String> = errors.iter().map(|(name, _, error)| format!("{name} {:>7}", percent(*error))).collect();
+    let long = format!("{start}{}  lr {:.2e}  {:.0} images/s", long.join(", "), running.lr, running.images_per_second);
+    if columns.is_none_or(|columns| long.chars().count() <= columns) {
+        return long;
     }
-    line + &format!("  lr {:.2e}  {:.0} images/s", running.lr, running.images_per_second)
+    let short: Vec<String> = errors.iter().map(|(_, name, error)| format!("{} {name}", percent(*error))).collect();
+    start + &short.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_line_fits_into_80_columns() {
+        let row = |split, error| Row {
+            epoch: 3,
+            split,
+            loss: 0.942,
+            error,
+            lr: 0.05,
+            seconds: 1.0,
+            images_per_second: 1204.0,
+        };
+        let rows = [row(Split::Running, 0.332), row(Split::Train, 1.0), row(Split::Test, 0.3194)];
+        let wide = epoch_line(&rows, 3, 10, Some(120));
+        assert_eq!(
+            wide,
+            "epoch   3/10  loss 0.9420  error: running 33.20 %, training 100.00 %, test 31.94 %  lr 5.00e-2  1204 images/s"
+        );
+        assert_eq!(epoch_line(&rows, 3, 10, None), wide);
+        let narrow = epoch_line(&rows, 3, 1000, Some(80));
+        assert_eq!(narrow, "epoch   3/1000  loss 0.9420  error: 33.20 % run, 100.00 % train, 31.94 % test");
+        assert!(narrow.chars().count() <= 80);
+    }
 }

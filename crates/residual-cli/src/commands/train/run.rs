@@ -9,7 +9,7 @@ use crate::{
 use residual_backend::{Backend, Hardware};
 use residual_model::{Kernels, Network, summary::thousands};
 use residual_train::{
-    Environment, Memory, OnNan, Outcome, RunDir, Start, Status, StopFlag, TrainConfig, TrainError, Training,
+    Environment, Memory, Note, OnNan, Outcome, RunDir, Start, Status, StopFlag, TrainConfig, TrainError, Training,
 };
 use residual_weights::WeightsError;
 use std::{
@@ -36,17 +36,19 @@ pub(super) fn start(args: &TrainArgs, stop: &StopFlag) -> anyhow::Result<()> {
     }
     let mut training = Training::new(config.clone(), hardware.device.clone())?;
     if let Some(start) = &config.start {
-        training = training.with_network(started(&config, start, &hardware)?);
+        let network = started(&config, start, &training, &hardware)?;
+        training = training.with_network(network);
     }
-    let path = args.out.clone().unwrap_or_else(|| default_path(&config));
+    let path = args.out.clone().unwrap_or_else(|| default_path(&config, args.force));
     let run = RunDir::create(&path, &config, &Environment::here(backend, &hardware), args.force)?;
+    print_notes(&training);
     announce(&config, backend, &hardware, &path);
     finish(training, &config, run, stop, args)
 }
 
 /// Resumes the training in a run directory from its newest usable checkpoint.
 pub(super) fn resume(args: &TrainArgs, path: &Path, stop: &StopFlag) -> anyhow::Result<()> {
-    let run = RunDir::open(path)?.locked()?;
+    let run = RunDir::open(path)?;
     let config = run.config()?;
     if run.is_finished() {
         eprintln!("{} is finished; nothing to resume", path.display());
@@ -67,7 +69,9 @@ pub(super) fn resume(args: &TrainArgs, path: &Path, stop: &StopFlag) -> anyhow::
     let (backend, hardware) = backend_args.open()?;
     let memory = Memory::expected(&config, Kernels::on(&hardware.device)).map_err(TrainError::from)?;
     check_memory(&config, backend, memory)?;
+    // The program may start again here, so the directory is locked afterwards.
     make_default(backend)?;
+    let run = run.locked()?;
     let mut training = Training::new(config.clone(), hardware.device.clone())?;
     announce(&config, backend, &hardware, path);
     let latest = run.latest(&hardware.device, args.older_checkpoint).map_err(|error| {
@@ -90,7 +94,8 @@ pub(super) fn resume(args: &TrainArgs, path: &Path, stop: &StopFlag) -> anyhow::
         None => {
             eprintln!("no checkpoint yet: starting from the beginning");
             if let Some(start) = &config.start {
-                training = training.with_network(started(&config, start, &hardware)?);
+                let network = started(&config, start, &training, &hardware)?;
+                training = training.with_network(network);
             }
         }
     }
@@ -157,10 +162,30 @@ fn dry_run(args: &TrainArgs, config: &TrainConfig, backend: Backend, memory: Mem
     output::print(&text)
 }
 
+/// Prints what is unusual about a training, with the flag that changes it.
+fn print_notes(training: &Training) {
+    for note in training.notes() {
+        let tip = match note {
+            Note::LargeStem { .. } => "; try --stem small",
+            Note::SmallSet { .. } | Note::UnusedClasses { .. } => "",
+        };
+        eprintln!("note: {note}{tip}");
+    }
+}
+
 /// The network of a training that starts from given weights.
-fn started(config: &TrainConfig, start: &Start, hardware: &Hardware) -> anyhow::Result<Network> {
+fn started(config: &TrainConfig, start: &Start, training: &Training, hardware: &Hardware) -> anyhow::Result<Network> {
     let mut network = config.init(&hardware.device.clone().autodiff());
-    match Weights::of(start)?.put_into(&mut network) {
+    let weights = Weights::of(start)?;
+    if let (false, Some(known), Some(own)) = (start.ignore_head, weights.labels(), training.class_names())
+        && known != own
+    {
+        anyhow::bail!(
+            "the head of the weights has other classes than the dataset, or in another order; leave it out with \
+             --ignore-head"
+        );
+    }
+    match weights.put_into(&mut network) {
         Err(WeightsError::Mismatch { differences, .. }) if differences.only_head_differs() => {
             anyhow::bail!("the head of the weights has a different number of classes; leave it out with --ignore-head")
         }
@@ -255,6 +280,15 @@ fn announce(config: &TrainConfig, backend: Backend, hardware: &Hardware, path: &
     );
 }
 
-fn default_path(config: &TrainConfig) -> PathBuf {
-    PathBuf::from("runs").join(format!("{}-{}-{}", config.network.name(), config.data, config.seed))
+/// `runs/NET-DATA-SEED`, followed by `-2`, `-3` and so on if that directory holds a run with other settings.
+fn default_path(config: &TrainConfig, force: bool) -> PathBuf {
+    let base = format!("{}-{}-{}", config.network.name(), config.data, config.seed);
+    let numbered = |n: usize| if n == 1 { base.clone() } else { format!("{base}-{n}") };
+    let paths = (1..).map(|n| PathBuf::from("runs").join(numbered(n)));
+    let json = |config: &TrainConfig| serde_json::to_string(config).ok();
+    let is_free = |path: &PathBuf| match RunDir::open(path).and_then(|run| run.config()) {
+        Ok(other) => force || json(&other) == json(config),
+        Err(_) => true,
+    };
+    paths.take(1000).find(is_free).unwrap_or_else(|| PathBuf::from("runs").join(&base))
 }

@@ -1,0 +1,186 @@
+use crate::{TrainConfig, TrainError};
+use residual_data::Dataset;
+use residual_model::{Norm, Part, Stem};
+use std::fmt;
+
+/// Something unusual about a training that is allowed, but that the user should know before it starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// The training set has fewer samples than a batch.
+    SmallSet {
+        /// The number of training samples.
+        samples: usize,
+        /// The configured batch size.
+        batch_size: usize,
+    },
+    /// The stem is meant for images of 224x224 pixels, but the images are small.
+    LargeStem {
+        /// The name of the network.
+        network: String,
+        /// The height and width of the images.
+        image: [usize; 2],
+        /// The height and width of the last stage's output.
+        output: [usize; 2],
+    },
+    /// The network has classes without training samples.
+    UnusedClasses {
+        /// The number of classes of the network.
+        network: usize,
+        /// The number of classes of the dataset.
+        data: usize,
+    },
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SmallSet { samples, batch_size } => {
+                write!(f, "the training set has only {samples} samples, less than the batch size of {batch_size}")
+            }
+            Self::LargeStem { network, image: [height, width], output } => write!(
+                f,
+                "the 7x7 stem of {network} is for large images: from {height}x{width} pixels, {}x{} are left after the \
+                 last stage",
+                output[0], output[1]
+            ),
+            Self::UnusedClasses { network, data } => {
+                write!(f, "the network has {network} classes, but the dataset only {data}")
+            }
+        }
+    }
+}
+
+/// The image side below which the 7x7 stem is too large: the last stage's output would be smaller than 2x2.
+const SMALLEST_FOR_LARGE_STEM: usize = 64;
+
+impl TrainConfig {
+    /// Checks that the network can learn from the dataset. Returns what is allowed but unusual.
+    ///
+    /// # Errors
+    /// If the dataset has fewer than two classes, or a batch norm would see a single value per channel, which it turns
+    /// into zero: in a batch of one image where a layer's output has one pixel.
+    pub fn check_data(&self, dataset: &Dataset) -> Result<Vec<Note>, TrainError> {
+        let (samples, classes) = (dataset.train.len(), dataset.classes());
+        if classes < 2 {
+            let named = dataset.train.class_names().and_then(|names| names.into_iter().next());
+            let named = named.map(|name| format!(", {name}")).unwrap_or_default();
+            return Err(TrainError::Mismatch(format!(
+                "the dataset has only one class{named}; a classifier needs at least two"
+            )));
+        }
+        self.check_batch_norm(samples)?;
+        let mut notes = Vec::new();
+        if samples < self.batch_size {
+            notes.push(Note::SmallSet { samples, batch_size: self.batch_size });
+        }
+        if let Some(conv) = self.network.as_conv()
+            && conv.stem == Stem::Large
+            && let [_, height, width] = conv.image
+            && height.min(width) < SMALLEST_FOR_LARGE_STEM
+        {
+            let summary = self.network.summary();
+            let output = summary.rows().iter().rev().find_map(|row| match row.output[..] {
+                [_, height, width] => Some([height, width]),
+                _ => None,
+            });
+            let network = self.network.name().to_string();
+            notes.push(Note::LargeStem { network, image: [height, width], output: output.unwrap_or([1, 1]) });
+        }
+        if self.network.classes > classes {
+            notes.push(Note::UnusedClasses { network: self.network.classes, data: classes });
+        }
+        Ok(notes)
+    }
+
+    /// Fails if a trained batch norm would see a single value per channel in a batch of one image.
+    fn check_batch_norm(&self, samples: usize) -> Result<(), TrainError> {
+        let last = if samples.is_multiple_of(self.batch_size) { self.batch_size } else { samples % self.batch_size };
+        if self.network.blocks.norm != Norm::Batch || last != 1 {
+            return Ok(());
+        }
+        let is_trained = |layer: &str| !self.freeze.iter().any(|part| part.contains(layer));
+        let summary = self.network.summary();
+        let single = summary.rows().iter().find(|row| {
+            !Part::Head.contains(&row.layer) && is_trained(&row.layer) && row.output[1..].iter().product::<usize>() == 1
+        });
+        let Some(row) = single else { return Ok(()) };
+        let batch = if self.batch_size == 1 || samples == 1 {
+            "a batch has one image".into()
+        } else {
+            format!("the last batch of {samples} images in batches of {} has one image", self.batch_size)
+        };
+        let other = (self.batch_size + 1..).find(|size| samples % size != 1).unwrap_or(2);
+        let advice = if samples == 1 { "add images".into() } else { format!("try a batch size of {other}") };
+        Err(TrainError::Conflict(format!(
+            "batch norm needs more than one value per channel, but {batch}, and {} has one output per channel; {advice}",
+            row.layer
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DataName, Device, Training};
+    use residual_data::{Augmentation, Images};
+    use residual_model::NetworkConfig;
+
+    fn dataset(samples: usize, classes: usize, side: usize) -> Dataset {
+        let images = |n: usize| {
+            let pixels = (0..n * side * side).map(|i| (i % 7) as f32).collect();
+            Images::new([1, side, side], classes, pixels, (0..n).map(|i| (i % classes) as u16).collect()).unwrap()
+        };
+        Dataset::standardized(images(samples), images(classes))
+    }
+
+    fn config(name: &str, side: usize, classes: usize, batch_size: usize) -> TrainConfig {
+        let config = TrainConfig::new(name.parse().unwrap(), DataName::Digits).unwrap();
+        let network = NetworkConfig::new(name.parse().unwrap(), [1, side, side], classes).with_width(4);
+        TrainConfig { batch_size, ..config.with_network(network) }
+    }
+
+    fn error(config: &TrainConfig, dataset: &Dataset) -> String {
+        config.check_data(dataset).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_batch_norm_of_one_value_is_refused() {
+        let data = dataset(9, 2, 32);
+        let text = error(&config("resnet18", 32, 2, 4), &data);
+        assert!(text.contains("the last batch of 9 images in batches of 4 has one image"), "{text}");
+        assert!(text.ends_with("layer4.0.conv1 has one output per channel; try a batch size of 5"), "{text}");
+        assert!(error(&config("resnet18", 32, 2, 1), &data).contains("a batch has one image"));
+        // Larger features, a longer last batch, no norm, or a frozen last stage.
+        assert!(config("resnet18", 64, 2, 4).check_data(&dataset(9, 2, 64)).is_ok());
+        assert!(config("resnet18", 32, 2, 5).check_data(&data).is_ok());
+        let mut without = config("resnet18", 32, 2, 4);
+        without.network = without.network.with_norm(Norm::None);
+        assert!(without.check_data(&data).is_ok());
+        let frozen = TrainConfig { freeze: vec![Part::Stage(4)], ..config("resnet18", 32, 2, 4) };
+        assert!(frozen.check_data(&data).is_ok());
+        assert!(error(&config("dense-resnet4", 8, 2, 4), &dataset(9, 2, 8)).contains("has one output per channel"));
+    }
+
+    #[test]
+    fn one_class_is_refused_and_odd_sizes_are_noted() {
+        assert!(error(&config("resnet8", 8, 2, 4), &dataset(8, 1, 8)).contains("has only one class"));
+        let notes = |config: TrainConfig, data: &Dataset| config.check_data(data).unwrap();
+        let data = dataset(8, 2, 32);
+        assert_eq!(notes(config("resnet8", 32, 2, 4), &data), []);
+        let small = Note::SmallSet { samples: 8, batch_size: 9 };
+        assert_eq!(notes(config("resnet8", 32, 2, 9), &data), [small]);
+        assert_eq!(notes(config("resnet8", 32, 5, 4), &data), [Note::UnusedClasses { network: 5, data: 2 }]);
+        let stem = Note::LargeStem { network: "resnet18".into(), image: [32, 32], output: [1, 1] };
+        assert_eq!(notes(config("resnet18", 32, 2, 4), &data), [stem]);
+    }
+
+    /// The soft targets of label smoothing and mixup have a column for each class of the network.
+    #[test]
+    fn a_network_with_more_classes_than_the_data_learns_from_soft_targets() {
+        let data = dataset(8, 2, 8);
+        let augmentation = Augmentation { label_smoothing: 0.1, mixup: 0.2, ..Augmentation::default() };
+        let config = TrainConfig { augmentation, ..config("resnet8", 8, 5, 4) }.with_epochs(1);
+        let outcome = Training::with_data(config, data, Device::flex()).unwrap().run().unwrap();
+        assert!(outcome.train.loss.is_finite());
+    }
+}

@@ -2,13 +2,17 @@
 
 use crate::{
     commands::{
-        BenchArgs, CompareArgs, ConvertArgs, DataCommandArgs, DevicesArgs, EvalArgs, InspectArgs, ModelsArgs,
-        PredictArgs, RecipesArgs, ReportArgs, SummaryArgs, SweepArgs, TrainArgs, WeightsArgs, bench, compare, convert,
-        data, devices, eval, inspect, models, predict, recipes, report, summary, sweep, train, weights,
+        BenchArgs, CompareArgs, CompletionsArgs, ConvertArgs, DataCommandArgs, DevicesArgs, EvalArgs, InspectArgs,
+        ModelsArgs, PredictArgs, RecipesArgs, ReportArgs, SummaryArgs, SweepArgs, TrainArgs, WeightsArgs, bench,
+        compare, completions, convert, data, devices, eval, inspect, models, predict, recipes, report, summary, sweep,
+        train, weights,
     },
     stop_on_ctrl_c,
 };
-use clap::{Parser, Subcommand};
+use clap::{
+    CommandFactory, Parser, Subcommand,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 
 /// Trains plain and residual networks and shows what shortcuts do
 ///
@@ -38,6 +42,7 @@ pub(crate) enum Command {
     Recipes(RecipesArgs),
     Bench(BenchArgs),
     Devices(DevicesArgs),
+    Completions(CompletionsArgs),
 }
 
 impl Command {
@@ -58,15 +63,32 @@ impl Command {
             Self::Recipes(args) => recipes(&args),
             Self::Bench(args) => bench(&args),
             Self::Devices(args) => devices(&args),
+            Self::Completions(args) => completions(&args),
         }
     }
+}
+
+/// Replaces clap's tip for an unknown flag, to pass it as a value, by the command that has the flag, if any.
+pub(crate) fn with_tip(mut error: clap::Error) -> clap::Error {
+    let flag = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(flag)) if error.kind() == ErrorKind::UnknownArgument => flag.clone(),
+        _ => return error,
+    };
+    if let Some(name) = flag.strip_prefix("--") {
+        let has_flag = |command: &&clap::Command| command.get_arguments().any(|arg| arg.get_long() == Some(name));
+        let program = Args::command();
+        let tip = program.get_subcommands().find(has_flag).map(|command| {
+            clap::builder::StyledStr::from(format!("`residual {}` has the flag {flag}", command.get_name()))
+        });
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tip.into_iter().collect()));
+    }
+    error
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
     use crate::command_line::split;
-    use clap::CommandFactory;
 
     /// Calls `f` with every command and subcommand, and with the words that name it.
     fn for_each_command(f: &mut impl FnMut(&str, &clap::Command)) {
@@ -123,6 +145,17 @@ pub(crate) mod tests {
                 check(&format!("{path} {}", arg.get_id()), [arg.get_help(), arg.get_long_help(), None], 70);
             }
         });
+    }
+
+    #[test]
+    fn unknown_flags_get_a_tip_that_helps() {
+        let text = |line: &str| with_tip(Args::try_parse_from(split(line)).err().unwrap()).to_string();
+        let error = text("residual train resnet20 --optimizr adam");
+        assert!(error.contains("unexpected argument '--optimizr'") && !error.contains("tip"), "{error}");
+        let error = text("residual train resnet20 --wieght-decay 0");
+        assert!(error.contains("--weight-decay") && !error.contains("as a value"), "{error}");
+        let error = text("residual train resnet20 --what gradients");
+        assert!(error.contains("tip: `residual inspect` has the flag --what"), "{error}");
     }
 
     #[test]

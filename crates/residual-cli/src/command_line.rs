@@ -201,7 +201,7 @@ mod tests {
         let runs = ["sweep/runs/it's one".into(), "b".into()];
         let line = inspect(Measurement::Lesion, &runs, Path::new("sweep/inspect/dense"));
         let Command::Inspect(args) = Args::try_parse_from(split(&line)).unwrap().command else { panic!("{line}") };
-        assert_eq!(args.subjects, ["sweep/runs/it's one", "b"]);
+        assert_eq!(args.subjects, ["sweep/runs/it's one", "b"].map(PathBuf::from));
         assert_eq!((args.what, args.out), (vec![Measurement::Lesion], Some("sweep/inspect/dense".into())));
     }
 }

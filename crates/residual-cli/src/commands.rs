@@ -2,6 +2,7 @@
 
 mod bench;
 mod compare;
+mod completions;
 mod convert;
 mod data;
 mod devices;
@@ -18,6 +19,7 @@ mod weights;
 
 pub(crate) use bench::{BenchArgs, bench};
 pub(crate) use compare::{CompareArgs, compare};
+pub(crate) use completions::{CompletionsArgs, completions};
 pub(crate) use convert::{ConvertArgs, convert};
 pub(crate) use data::{DataCommandArgs, data};
 pub(crate) use devices::{DevicesArgs, devices};

@@ -12,6 +12,7 @@ mod command_line;
 mod commands;
 mod model;
 mod output;
+mod table;
 
 use clap::Parser;
 use residual_backend::BackendError;
@@ -23,7 +24,7 @@ use residual_weights::WeightsError;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let args = cli::Args::parse();
+    let args = cli::Args::try_parse().unwrap_or_else(|error| cli::with_tip(error).exit());
     match on_a_large_stack(move || args.command.run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<Interrupted>() => {

@@ -1,5 +1,6 @@
 //! Prints results and progress.
 
+use crate::table::aligned;
 use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{self, IsTerminal, Write};
@@ -11,6 +12,11 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }
+}
+
+/// Writes a text with Markdown tables to stdout. On a terminal, the tables become aligned columns.
+pub(crate) fn print_markdown(text: &str) -> anyhow::Result<()> {
+    if io::stdout().is_terminal() { print(&aligned(text)) } else { print(text) }
 }
 
 /// Writes a value to stdout as indented JSON.

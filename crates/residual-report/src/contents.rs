@@ -27,6 +27,9 @@ impl Contents {
             let relative = found.strip_prefix(folder).unwrap_or(&found).to_path_buf();
             inspections.push((relative, Inspection::read_all(&found)?));
         }
+        if !is_sweep && folder.join("config.json").exists() {
+            return wrong("holds a training run, not a sweep or an inspection; `residual compare` shows training runs");
+        }
         if !is_sweep && inspections.is_empty() {
             return wrong(
                 "holds neither a sweep nor an inspection; expected one that `residual sweep` or `residual inspect` wrote",

@@ -167,10 +167,19 @@ impl RunDir {
     /// If the directory does not hold a run.
     pub fn open(path: &Path) -> Result<Self, TrainError> {
         let run = Self { path: path.into(), lock: None };
-        if !run.file(CONFIG).is_file() {
-            return Err(TrainError::bad_file(path, format!("holds no training run: {CONFIG} is missing")));
+        if run.file(CONFIG).is_file() {
+            return Ok(run);
         }
-        Ok(run)
+        let reason = if !path.exists() {
+            "does not exist; expected the directory of a training run".into()
+        } else if !path.is_dir() {
+            "is a file; expected the directory of a training run".into()
+        } else if path.join("sweep.json").is_file() {
+            format!("holds a sweep; its training runs are in {}", path.join("runs").display())
+        } else {
+            format!("holds no training run: {CONFIG} is missing")
+        };
+        Err(TrainError::bad_file(path, reason))
     }
 
     /// The path of the directory.

@@ -1,3 +1,4 @@
+use super::{Limit, override_with};
 use residual_data::Augmentation;
 
 /// Random augmentation of the training images.
@@ -11,8 +12,10 @@ pub(crate) struct AugmentationArgs {
     #[arg(long, help_heading = "Augmentation", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) flip: Option<bool>,
     /// Crop a random part, at least this fraction of the area, and resize it
+    ///
+    /// none: do not.
     #[arg(long, help_heading = "Augmentation", value_name = "FRACTION", allow_negative_numbers = true)]
-    pub(crate) resized_crop: Option<f64>,
+    pub(crate) resized_crop: Option<Limit<f64>>,
     /// Set a random square with this side to zero
     #[arg(long, help_heading = "Augmentation", value_name = "PIXELS")]
     pub(crate) cutout: Option<usize>,
@@ -22,7 +25,9 @@ pub(crate) struct AugmentationArgs {
     /// Mixup: mix pairs of images by fractions drawn from Beta(ALPHA, ALPHA)
     #[arg(long, help_heading = "Augmentation", value_name = "ALPHA", allow_negative_numbers = true)]
     pub(crate) mixup: Option<f64>,
-    /// Spread this share of a label's probability evenly over all classes
+    /// Label smoothing: move EPSILON of a label's probability to all classes
+    ///
+    /// Each class gets EPSILON / classes, the true class too.
     #[arg(long, help_heading = "Augmentation", value_name = "EPSILON", allow_negative_numbers = true)]
     pub(crate) label_smoothing: Option<f64>,
 }
@@ -33,7 +38,7 @@ impl AugmentationArgs {
         Augmentation {
             crop: self.crop_padding.unwrap_or(augmentation.crop),
             flip: self.flip.unwrap_or(augmentation.flip),
-            resized_crop: self.resized_crop.or(augmentation.resized_crop),
+            resized_crop: override_with(self.resized_crop.as_ref(), augmentation.resized_crop),
             cutout: self.cutout.unwrap_or(augmentation.cutout),
             erase: self.erase.unwrap_or(augmentation.erase),
             mixup: self.mixup.unwrap_or(augmentation.mixup),

@@ -20,11 +20,23 @@ pub(crate) struct BackendArgs {
     /// Short for --kernels recompute: less memory, more time, same result
     #[arg(long, help_heading = "Backend")]
     pub(crate) recompute: bool,
+    /// Threads that compute on a CPU [default: the number of cores]
+    #[arg(long, help_heading = "Backend", value_name = "THREADS", value_parser = threads)]
+    pub(crate) threads: Option<usize>,
+}
+
+/// Parses a number of threads.
+pub(crate) fn threads(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (1..=256).contains(number));
+    number.ok_or_else(|| format!("invalid number of threads `{text}`; expected 1 to 256"))
 }
 
 impl BackendArgs {
-    /// Opens the device and selects the kernels.
+    /// Opens the device, selects the kernels and starts the threads.
     pub(crate) fn open(&self) -> anyhow::Result<(Backend, Hardware)> {
+        if let Some(threads) = self.threads {
+            rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+        }
         let backend = choose(self.backend.as_deref())?;
         let hardware = backend.probe()?;
         let kernels = match (self.kernels, self.recompute) {

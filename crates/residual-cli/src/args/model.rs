@@ -1,4 +1,4 @@
-use super::{BackendArgs, NetworkArgs, StartArgs};
+use super::{BackendArgs, NetworkArgs, StartArgs, net};
 use crate::{
     Usage,
     model::{Model, Weights},
@@ -12,7 +12,7 @@ pub(crate) struct ModelArgs {
     #[command(flatten)]
     pub(crate) start: StartArgs,
     /// Network of the weights [default: from the file's card or the run]
-    #[arg(long, help_heading = "Weights")]
+    #[arg(long, help_heading = "Weights", value_parser = net)]
     pub(crate) net: Option<NetName>,
     /// Mean of each channel, for pixels from 0 to 1, separated by commas
     #[arg(long, help_heading = "Weights", value_delimiter = ',', allow_negative_numbers = true)]

@@ -1,4 +1,4 @@
-use super::words;
+use super::{Limit, words};
 use crate::{Usage, model::published_for};
 use residual_model::{
     BlockOptions, BranchScale, InitConfig, ModelError, NetName, NetworkConfig, Norm, ShortcutOption, Stem,
@@ -39,8 +39,9 @@ pub(crate) struct NetworkArgs {
     #[arg(long, help_heading = "Network", value_parser = words::<BranchScale>())]
     pub(crate) branch_scale: Option<BranchScale>,
     /// Initialise the last layer of each main path to zero
-    #[arg(long, help_heading = "Network")]
-    pub(crate) zero_init: bool,
+    #[arg(long, help_heading = "Network", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
+    pub(crate) zero_init: Option<bool>,
     /// Layers before the first stage [default: large for ImageNet nets]
     ///
     /// small: a 3x3 convolution.
@@ -49,9 +50,9 @@ pub(crate) struct NetworkArgs {
     pub(crate) stem: Option<Stem>,
     /// Input size divided by the last stage's output size
     ///
-    /// Stages beyond it have dilation instead of stride.
+    /// Stages beyond it have dilation instead of stride. none: no dilation.
     #[arg(long, help_heading = "Network", value_name = "STRIDE")]
-    pub(crate) output_stride: Option<usize>,
+    pub(crate) output_stride: Option<Limit<usize>>,
     /// Stochastic depth: survival probability of the last block [default: 1]
     ///
     /// The probability falls linearly over the blocks, from 1 at the first.
@@ -64,10 +65,10 @@ impl NetworkArgs {
     pub(crate) fn any(&self) -> bool {
         let Self { classes, width, shortcut, norm, alpha, branch_scale, zero_init, stem, output_stride, last_survival } =
             self;
-        let sizes = [classes, width, output_stride].iter().any(|size| size.is_some());
+        let sizes = [classes, width].iter().any(|size| size.is_some()) || output_stride.is_some();
         let factors = [alpha, last_survival].iter().any(|factor| factor.is_some());
         let words = shortcut.is_some() || norm.is_some() || branch_scale.is_some() || stem.is_some();
-        sizes || factors || words || *zero_init
+        sizes || factors || words || zero_init.is_some()
     }
 
     /// Overrides the settings whose flags are set.
@@ -81,7 +82,7 @@ impl NetworkArgs {
             norm: self.norm.unwrap_or(blocks.norm),
             last_survival: self.last_survival.unwrap_or(blocks.last_survival),
         };
-        let init = InitConfig { zero_init: self.zero_init || init.zero_init, ..init };
+        let init = InitConfig { zero_init: self.zero_init.unwrap_or(init.zero_init), ..init };
         let mut network = network.with_blocks(blocks).with_init(init);
         if let Some(classes) = self.classes {
             network = network.with_classes(classes);
@@ -96,7 +97,7 @@ impl NetworkArgs {
             network = network.with_stem(stem);
         }
         if let Some(output_stride) = self.output_stride {
-            network = network.with_output_stride(output_stride);
+            network = network.with_output_stride(Option::from(output_stride));
         }
         network.validate()?;
         Ok(network)

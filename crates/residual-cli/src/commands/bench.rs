@@ -1,42 +1,39 @@
 use crate::{
     Usage,
-    args::{AugmentationArgs, BackendArgs, DataArgs, ImageNetworkArgs},
+    args::{AugmentationArgs, BackendArgs, DataArgs, ImageNetworkArgs, NetArg},
     output::{self, Progress},
 };
 use residual_data::{Augmentation, DataConfig};
 use residual_lab::{DataFeed, Throughput, matmul_flops, throughput};
-use residual_model::{InitConfig, Kernels, NetName, NetworkConfig};
+use residual_model::{InitConfig, Kernels, NetworkConfig};
 use residual_train::Environment;
 use serde::Serialize;
 use std::fmt::Write;
 
 /// Measure the throughput of training and inference of a network
 ///
-/// The images are random and held in memory. With --data, training is also
-/// measured with batches that the loader reads and augments.
+/// The network is resnet20 unless one is given. The images are random and held in
+/// memory. With --data, training is also measured with batches that the loader
+/// reads and augments.
 #[derive(clap::Args)]
 #[command(
     verbatim_doc_comment,
     after_help = "Examples:
   residual bench
   residual bench resnet56 --kernels reference
-  residual bench resnet50 --batch 8 --inference
+  residual bench resnet50 --batch-size 8 --inference
   residual bench resnet20 --data cifar10 --flip --crop-padding 4
   residual bench resnet1202 --recompute --steps 1"
 )]
 pub(crate) struct BenchArgs {
-    /// Network: one that `residual models` lists, or another depth
-    #[arg(default_value = "resnet20")]
-    pub(crate) net: NetName,
+    #[command(flatten)]
+    pub(crate) net: NetArg,
     /// Images per batch
-    #[arg(long, default_value_t = 128)]
-    pub(crate) batch: usize,
+    #[arg(long, alias = "batch", default_value_t = 128)]
+    pub(crate) batch_size: usize,
     /// Timed steps, after two warm-up steps
     #[arg(long, default_value_t = 10)]
     pub(crate) steps: usize,
-    /// Threads [default: the number of cores]
-    #[arg(long)]
-    pub(crate) threads: Option<usize>,
     /// Measure inference only
     #[arg(long)]
     pub(crate) inference: bool,
@@ -90,17 +87,16 @@ fn rates(seconds: &[f64], batch: usize) -> Option<[f64; 3]> {
 
 /// Runs the command `bench`.
 pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
-    if args.batch == 0 || args.steps == 0 || args.threads == Some(0) {
-        return Err(Usage("--batch, --steps and --threads must be at least 1".into()).into());
+    if args.batch_size == 0 || args.steps == 0 {
+        return Err(Usage("--batch-size and --steps must be at least 1".into()).into());
     }
-    if let Some(threads) = args.threads {
-        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
-    }
-    let (mut network, mut image) = args.network.describe(args.net)?;
+    let (backend, hardware) = args.backend.open()?;
+    let net = args.net.get().unwrap_or_else(|| "resnet20".parse().expect("a published name"));
+    let (mut network, mut image) = args.network.describe(net)?;
     let pipeline = pipeline(args)?;
     if let Some(pipeline) = &pipeline {
         image = pipeline.source.shape();
-        let of_data = NetworkConfig::new(args.net, image, pipeline.source.classes());
+        let of_data = NetworkConfig::new(net, image, pipeline.source.classes());
         network = args.network.network.apply(of_data, InitConfig::default())?;
         if network.classes < pipeline.source.classes() {
             let (own, there) = (network.classes, pipeline.source.classes());
@@ -110,28 +106,27 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<()> {
             .into());
         }
     }
-    let (backend, hardware) = args.backend.open()?;
     let mut bar: Option<Progress> = None;
     let watch = |done: usize, all: usize| bar.get_or_insert_with(|| Progress::new(all as u64, 0)).set(done as u64);
     let Throughput { train_seconds, loaded_seconds, infer_seconds, train_peak_bytes, train_device_bytes } =
-        throughput(&network, args.batch, args.steps, !args.inference, pipeline.as_ref(), &hardware.device, watch)?;
+        throughput(&network, args.batch_size, args.steps, !args.inference, pipeline.as_ref(), &hardware.device, watch)?;
     if let Some(bar) = bar {
         bar.finish();
     }
     let matmul = matmul_flops(&hardware.device)? / 1e9;
 
     let operations = 2e-9 * network.summary().multiply_adds() as f64;
-    let train = rates(&train_seconds, args.batch);
-    let loaded = rates(&loaded_seconds, args.batch);
-    let infer = rates(&infer_seconds, args.batch).expect("at least one step");
+    let train = rates(&train_seconds, args.batch_size);
+    let loaded = rates(&loaded_seconds, args.batch_size);
+    let infer = rates(&infer_seconds, args.batch_size).expect("at least one step");
     // The backward pass computes two matrix products for each one in the forward pass.
     let train_gflops = train.map(|rate| rate[0] * 3.0 * operations);
     let infer_gflops = infer[0] * operations;
     let mib = |bytes: u64| (!args.inference).then_some(bytes as f64 / (1 << 20) as f64);
     let report = Report {
-        net: args.net.to_string(),
+        net: net.to_string(),
         image,
-        batch: args.batch,
+        batch: args.batch_size,
         threads: rayon::current_num_threads(),
         kernels: Kernels::on(&hardware.device),
         environment: Environment::here(backend, &hardware),
@@ -166,14 +161,14 @@ fn pipeline(args: &BenchArgs) -> anyhow::Result<Option<DataFeed>> {
     };
     let source = data.load()?.train;
     augmentation.check([source.shape()[1], source.shape()[2]])?;
-    if source.len() < args.batch {
+    if source.len() < args.batch_size {
         return Err(Usage(format!(
-            "--batch must be at most {}, the number of training samples in {data}",
+            "--batch-size must be at most {}, the number of training samples in {data}",
             source.len()
         ))
         .into());
     }
-    let workers = args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let workers = args.backend.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     Ok(Some(DataFeed { source, augmentation, workers }))
 }
 

@@ -29,5 +29,5 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<()> {
     if let Some(path) = &args.figure {
         files::write(path, comparison::svg(&runs).as_bytes())?;
     }
-    if args.json { output::print_json(&runs) } else { output::print(&comparison::markdown(&runs)) }
+    if args.json { output::print_json(&runs) } else { output::print_markdown(&comparison::markdown(&runs)) }
 }

@@ -1,13 +1,12 @@
 use super::sweep::default_jobs;
 use crate::{
     Usage,
-    args::{BackendArgs, DataArgs, NetworkArgs, words},
+    args::{BackendArgs, DataArgs, NetworkArgs, net, words},
     command_line::quoted,
     output::{self, Progress},
 };
 use residual_data::DataConfig;
 use residual_lab::{InspectConfig, Inspection, Measurement, Subject};
-use residual_model::NetName;
 use residual_report::{InspectionView, draw_inspection};
 use residual_train::{Device, Environment, TrainConfig, files};
 use serde::Serialize;
@@ -46,9 +45,9 @@ Examples:
 pub(crate) struct InspectArgs {
     /// Run directories or names of networks
     #[arg(required = true, value_name = "RUN|NET")]
-    pub(crate) subjects: Vec<String>,
+    pub(crate) subjects: Vec<PathBuf>,
     /// Measurements, separated by commas
-    #[arg(long, required = true, value_delimiter = ',', value_name = "WHAT", value_parser = words::<Measurement>())]
+    #[arg(long, default_value = "gradients,activations", value_delimiter = ',', value_name = "WHAT", value_parser = words::<Measurement>())]
     pub(crate) what: Vec<Measurement>,
     /// Directory for the results [default: inspect/SUBJECT-SUBJECT...]
     #[arg(long, value_name = "DIR")]
@@ -108,7 +107,7 @@ pub(crate) fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
         jobs: args.jobs.unwrap_or_else(|| default_jobs(backend)),
     };
     config.validate()?;
-    let all_runs = args.subjects.iter().all(|name| Path::new(name).is_dir());
+    let all_runs = args.subjects.iter().all(|name| name.is_dir());
     let training = args.seed.is_some() || args.epochs.is_some() || args.lr.is_some();
     if all_runs && (training || args.data.any() || args.network.any()) {
         let text = "data, network and training flags are for networks given by name; a run has its own settings";
@@ -146,12 +145,13 @@ struct Found {
 }
 
 /// Opens a run directory, or builds a network given by name.
-fn subject(args: &InspectArgs, name: &str, device: &Device) -> anyhow::Result<Subject> {
-    if Path::new(name).is_dir() {
-        return Ok(Subject::of_run(name.as_ref(), device)?);
+fn subject(args: &InspectArgs, name: &Path, device: &Device) -> anyhow::Result<Subject> {
+    if name.is_dir() {
+        return Ok(Subject::of_run(name, device)?);
     }
-    let net: NetName =
-        name.parse().map_err(|error| Usage(format!("`{name}` is neither a run directory nor a network: {error}")))?;
+    let shown = name.display();
+    let net = net(&name.to_string_lossy())
+        .map_err(|error| Usage(format!("`{shown}` is neither a run directory nor a network: {error}")))?;
     let config = TrainConfig::new(net, args.data.apply(DataConfig::default())?)?;
     let init = config.network.init;
     let network = args.network.apply(config.network.clone(), init)?;
@@ -179,12 +179,10 @@ fn measure(
 }
 
 /// The default output directory, such as `inspect/plain56-resnet56`. It names the first three subjects only.
-fn default_out(subjects: &[String]) -> PathBuf {
+fn default_out(subjects: &[PathBuf]) -> PathBuf {
     const MOST: usize = 3;
-    let name = |subject: &String| {
-        let path = Path::new(subject);
-        path.file_name().map_or_else(|| "run".into(), |name| name.to_string_lossy().into_owned())
-    };
+    let name =
+        |path: &PathBuf| path.file_name().map_or_else(|| "run".into(), |name| name.to_string_lossy().into_owned());
     let mut names: Vec<String> = subjects.iter().take(MOST).map(name).collect();
     if subjects.len() > MOST {
         names.push(format!("and-{}-more", subjects.len() - MOST));
@@ -194,5 +192,6 @@ fn default_out(subjects: &[String]) -> PathBuf {
 
 /// The command line of this process, quoted for a shell.
 fn command() -> String {
-    std::env::args().skip(1).fold("residual".into(), |command, word| format!("{command} {}", quoted(&word)))
+    let words = std::env::args_os().skip(1);
+    words.fold("residual".into(), |command, word| format!("{command} {}", quoted(&word.to_string_lossy())))
 }

@@ -1,12 +1,15 @@
-use crate::{args::ImageNetworkArgs, output};
-use residual_model::NetName;
+use crate::{
+    Usage,
+    args::{ImageNetworkArgs, NetArg},
+    output,
+};
 use std::fmt::Write;
 
 /// Show a network's layers, shapes, parameters and multiply-adds
 #[derive(clap::Args)]
 pub(crate) struct SummaryArgs {
-    /// Network: one that `residual models` lists, or another depth
-    pub(crate) net: NetName,
+    #[command(flatten)]
+    pub(crate) net: NetArg,
     #[command(flatten)]
     pub(crate) network: ImageNetworkArgs,
     /// Print JSON
@@ -16,11 +19,14 @@ pub(crate) struct SummaryArgs {
 
 /// Runs the command `summary`.
 pub(crate) fn summary(args: &SummaryArgs) -> anyhow::Result<()> {
-    let (network, image) = args.network.describe(args.net)?;
+    let Some(net) = args.net.get() else {
+        return Err(Usage("no network given; name one, such as `residual summary resnet20`".into()).into());
+    };
+    let (network, image) = args.network.describe(net)?;
     let summary = network.summary();
     if args.json {
         return output::print_json(&serde_json::json!({
-            "network": args.net.to_string(),
+            "network": net.to_string(),
             "layers": summary.rows(),
             "parameters": summary.parameters(),
             "multiply_adds": summary.multiply_adds(),
@@ -28,7 +34,7 @@ pub(crate) fn summary(args: &SummaryArgs) -> anyhow::Result<()> {
     }
     let mut text = String::new();
     let [channels, height, width] = image;
-    let _ = writeln!(text, "{}, images {channels}x{height}x{width}, {} classes\n", args.net, network.classes);
+    let _ = writeln!(text, "{}, images {channels}x{height}x{width}, {} classes\n", net, network.classes);
     let _ = write!(text, "{summary}");
     output::print(&text)
 }

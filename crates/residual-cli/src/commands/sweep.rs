@@ -171,7 +171,7 @@ pub(crate) fn sweep(args: &SweepArgs, stop: &StopFlag) -> anyhow::Result<()> {
         .into(),
         _ => error,
     })?;
-    if args.json { output::print_json(&results) } else { output::print(&report(&results, &args.out)) }
+    if args.json { output::print_json(&results) } else { output::print_markdown(&report(&results, &args.out)) }
 }
 
 /// The number of parallel jobs: one per core on a CPU, one on a GPU.

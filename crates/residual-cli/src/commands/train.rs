@@ -3,9 +3,11 @@ mod run;
 
 use crate::{
     Usage,
-    args::{AugmentationArgs, BackendArgs, DataArgs, NetworkArgs, StartArgs, words},
+    args::{
+        AugmentationArgs, BackendArgs, DataArgs, Limit, NetArg, NetworkArgs, StartArgs, override_with, threads, words,
+    },
 };
-use residual_model::{BlockOptions, ModelError, NetName, Part};
+use residual_model::{BlockOptions, ModelError, Part};
 use residual_train::{Decay, DecayKind, Evaluate, OnNan, Recipe, RecipeOverrides, StopFlag, TrainConfig, Warmup};
 use std::{path::PathBuf, time::Duration};
 
@@ -19,17 +21,14 @@ use std::{path::PathBuf, time::Duration};
   residual train --net resnet20 --weights runs/a --freeze stem --part-lr head=10
   residual train --resume runs/plain56")]
 pub(crate) struct TrainArgs {
-    /// Network, such as resnet20, plain20, dense-resnet20 or resnet18
-    ///
-    /// `residual models` lists more.
-    #[arg(long, required_unless_present_any = ["config", "resume"])]
-    pub(crate) net: Option<NetName>,
+    #[command(flatten)]
+    pub(crate) net: NetArg,
     /// Resume the training in this run directory
     ///
     /// Uses the backend and kernels that it began with, unless flags say
     /// otherwise.
     #[arg(long, value_name = "DIR", verbatim_doc_comment, conflicts_with_all = [
-        "net", "config", "dataset", "augmentation", "out", "epochs", "iterations", "batch_size", "accumulate", "seed",
+        "net", "net_flag", "config", "dataset", "augmentation", "out", "epochs", "iterations", "batch_size", "accumulate", "seed",
         "lr", "schedule", "milestones", "factor", "warmup", "warmup_lr", "warmup_error", "momentum", "nesterov", "clip",
         "ema", "on_nan", "weight_decay", "patience", "evaluate", "force", "network", "start", "ignore_head", "freeze",
         "part_lr", "no_norm_decay", "print_config", "dry_run"])]
@@ -52,9 +51,9 @@ pub(crate) struct TrainArgs {
     /// Passes over the training set [default: 10]
     #[arg(long)]
     pub(crate) epochs: Option<usize>,
-    /// Stop after this many optimizer steps, even before the last epoch
+    /// Stop after this many optimizer steps, or none
     #[arg(long)]
-    pub(crate) iterations: Option<usize>,
+    pub(crate) iterations: Option<Limit<usize>>,
     /// Samples per batch [default: 64]
     #[arg(long)]
     pub(crate) batch_size: Option<usize>,
@@ -94,16 +93,16 @@ pub(crate) struct TrainArgs {
     /// Use Nesterov momentum
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) nesterov: Option<bool>,
-    /// Largest norm of the gradient; larger gradients are scaled down
+    /// Largest norm of the gradient, or none; larger ones are scaled down
     ///
     /// The norm is over all parameters.
     #[arg(long, value_name = "NORM", allow_negative_numbers = true)]
-    pub(crate) clip: Option<f64>,
+    pub(crate) clip: Option<Limit<f64>>,
     /// Average the weights with this decay; evaluate and keep the average
     ///
-    /// The average is an exponential moving average (EMA).
+    /// The average is an exponential moving average (EMA). none: no average.
     #[arg(long, value_name = "DECAY", allow_negative_numbers = true)]
-    pub(crate) ema: Option<f64>,
+    pub(crate) ema: Option<Limit<f64>>,
     /// Weight decay [default: 1e-4]
     #[arg(long)]
     pub(crate) weight_decay: Option<f64>,
@@ -111,14 +110,18 @@ pub(crate) struct TrainArgs {
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) no_norm_decay: Option<bool>,
     /// Parts to freeze, separated by commas: stem, layer1 to layer4, head
+    ///
+    /// none: no part.
     #[arg(long, value_delimiter = ',')]
-    pub(crate) freeze: Option<Vec<Part>>,
+    pub(crate) freeze: Option<Vec<Limit<Part>>>,
     /// Factors of parts' learning rates, such as stem=0.1,head=10
+    ///
+    /// none: one rate for all parts.
     #[arg(long, value_name = "PART=FACTOR", value_delimiter = ',', value_parser = part_rate)]
-    pub(crate) part_lr: Option<Vec<(Part, f64)>>,
-    /// Stop if the test loss has not improved for this many epochs
+    pub(crate) part_lr: Option<Vec<Limit<(Part, f64)>>>,
+    /// Stop if the test loss has not improved for this many epochs, or none
     #[arg(long, value_name = "EPOCHS")]
-    pub(crate) patience: Option<usize>,
+    pub(crate) patience: Option<Limit<usize>>,
     /// When to measure the errors by clean passes [default: every-epoch]
     ///
     /// every-epoch: training and test error after every epoch.
@@ -166,16 +169,13 @@ pub(crate) struct TrainArgs {
 }
 
 /// Parses a part and a factor, such as `head=10`.
-fn part_rate(text: &str) -> Result<(Part, f64), String> {
+fn part_rate(text: &str) -> Result<Limit<(Part, f64)>, String> {
+    if text == "none" {
+        return Ok(Limit::None);
+    }
     let (part, factor) = text.split_once('=').ok_or("expected a part and a factor, such as head=10")?;
     let factor = factor.parse().map_err(|_| format!("`{factor}` is not a number"))?;
-    Ok((part.parse().map_err(|error: ModelError| error.to_string())?, factor))
-}
-
-/// Parses a number of threads.
-fn threads(text: &str) -> Result<usize, String> {
-    let number = text.parse().ok().filter(|number| (1..=256).contains(number));
-    number.ok_or_else(|| format!("invalid number of threads `{text}`; expected 1 to 256"))
+    Ok(Limit::Some((part.parse().map_err(|error: ModelError| error.to_string())?, factor)))
 }
 
 /// Parses `90s`, `10m`, `2h`, or a number of seconds.
@@ -205,7 +205,7 @@ pub(crate) fn train(args: &TrainArgs, stop: &StopFlag) -> anyhow::Result<()> {
 impl TrainArgs {
     /// The configuration from the file, the recipe or the defaults, overridden by the flags.
     fn resolve(&self) -> anyhow::Result<TrainConfig> {
-        let mut config = match (&self.config, self.net) {
+        let mut config = match (&self.config, self.net.get()) {
             (Some(path), _) => TrainConfig::read(path)?,
             (None, Some(net)) => {
                 let recipe = self.recipe.unwrap_or_default();
@@ -213,11 +213,15 @@ impl TrainArgs {
                     RecipeOverrides { epochs: self.epochs, batch_size: self.batch_size, accumulate: self.accumulate };
                 recipe.config_with(net, self.data.apply(recipe.data())?, overrides)?
             }
-            (None, None) => unreachable!("clap requires one of --net, --config and --resume"),
+            (None, None) => {
+                let text =
+                    "no network given; name one, such as `residual train resnet20`, or give --config or --resume";
+                return Err(Usage(text.into()).into());
+            }
         };
         config.data = self.data.apply(config.data)?;
         config.augmentation = self.augmentation.apply(&config.augmentation);
-        if let (Some(_), Some(net)) = (&self.config, self.net) {
+        if let (Some(_), Some(net)) = (&self.config, self.net.get()) {
             // Keep the file's block options and initialisation, and within a family its width: `--net plain20` makes
             // the plain twin of a resnet20.
             let old = &config.network;
@@ -231,22 +235,22 @@ impl TrainArgs {
         }
         config.epochs = self.epochs.unwrap_or(config.epochs);
         config.batch_size = self.batch_size.unwrap_or(config.batch_size);
-        config.iterations = self.iterations.or(config.iterations);
+        config.iterations = override_with(self.iterations.as_ref(), config.iterations);
         config.accumulate = self.accumulate.unwrap_or(config.accumulate);
-        config.patience = self.patience.or(config.patience);
-        config.ema = self.ema.or(config.ema);
+        config.patience = override_with(self.patience.as_ref(), config.patience);
+        config.ema = override_with(self.ema.as_ref(), config.ema);
         config.evaluate = self.evaluate.unwrap_or(config.evaluate);
         config.on_nan = self.on_nan.unwrap_or(config.on_nan);
-        config.optimizer.clip = self.clip.or(config.optimizer.clip);
+        config.optimizer.clip = override_with(self.clip.as_ref(), config.optimizer.clip);
         config.optimizer.nesterov = self.nesterov.unwrap_or(config.optimizer.nesterov);
         config.optimizer.momentum = self.momentum.unwrap_or(config.optimizer.momentum);
         config.optimizer.weight_decay = self.weight_decay.unwrap_or(config.optimizer.weight_decay);
         config.optimizer.decay_all = self.no_norm_decay.map_or(config.optimizer.decay_all, |without| !without);
         if let Some(rates) = &self.part_lr {
-            config.optimizer.rates.clone_from(rates);
+            config.optimizer.rates = rates.iter().filter_map(|rate| (*rate).into()).collect();
         }
         if let Some(parts) = &self.freeze {
-            config.freeze.clone_from(parts);
+            config.freeze = parts.iter().filter_map(|part| (*part).into()).collect();
         }
         if let Some(start) = self.start.resolve(self.ignore_head)? {
             config.start = Some(start);

@@ -1,9 +1,11 @@
 //! Tests of the binary `residual`.
 
+mod answers;
 mod data;
 mod report;
 mod survival;
 mod weights;
+mod words;
 
 use std::{
     fs,
@@ -70,7 +72,7 @@ fn invalid_requests_exit_with_2_and_say_what_is_valid() {
         (&["sweep", "--epochs", "0"], "epochs must be at least 1"),
         (&["sweep", "--jobs", "0"], "--jobs must be at least 1"),
         (&["summary", "resnet20", "--image", "32"], "invalid image shape `32`"),
-        (&["train"], "--net"),
+        (&["train"], "residual train resnet20"),
         (&["train", "--net", "resnet20", "--patience", "2", "--evaluate", "at-end"], "patience requires an evaluation"),
         (&["train", "--net", "resnet20", "--schedule", "step"], "a step schedule needs --milestones"),
         (&["sweep", "--seed", "18446744073709551615"], "seeds must be at most 1000"),
@@ -84,7 +86,7 @@ fn invalid_requests_exit_with_2_and_say_what_is_valid() {
 fn failures_exit_with_1() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).display().to_string();
-    refuses(&["train", "--resume", &path("missing")], 1, "holds no training");
+    refuses(&["train", "--resume", &path("missing")], 1, "does not exist");
     refuses(&["train", "--config", &path("missing.json")], 1, "cannot read");
     fs::write(path("broken.json"), "{").unwrap();
     refuses(&["train", "--config", &path("broken.json")], 1, "broken.json is not usable");

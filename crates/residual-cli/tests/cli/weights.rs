@@ -152,15 +152,17 @@ fn eval_reads_photos_as_the_card_of_the_weights_says() {
     write_digit(3, Path::new(&path("digit.png")));
     let digit = image::open(path("digit.png")).unwrap().to_luma8();
     for split in ["train", "val"] {
-        write_photo(&digit, true, Path::new(&path(&format!("photos/{split}/a/1.jpg"))));
-        write_photo(&digit, false, Path::new(&path(&format!("stored/{split}/a/1.jpg"))));
+        write_photo(&digit, true, Path::new(&path(&format!("photos/{split}/0/1.jpg"))));
+        write_photo(&digit, false, Path::new(&path(&format!("stored/{split}/0/1.jpg"))));
     }
     let weights = path("weights.safetensors");
     succeeds(&["convert", &run(), &weights]);
+    let labels = path("labels.txt");
+    fs::write(&labels, (0..10).map(|digit| format!("{digit}\n")).collect::<String>()).unwrap();
     let loss = |folder: &str| {
         let folder = path(folder);
         let args = ["eval", "--weights", &weights, "--data", "folder", "--data-dir", &folder, "--side", "8", "--json"];
-        json(&args)["loss"].clone()
+        json(&[&args[..], &["--labels", &labels]].concat())["loss"].clone()
     };
     assert_ne!(loss("photos"), loss("stored"));
     let card = format!("{weights}.json");

@@ -59,11 +59,12 @@ pub(super) fn resume(args: &TrainArgs, path: &Path, stop: &StopFlag) -> anyhow::
     }
     // The backend and kernels that the training began with, unless flags name others.
     let began = run.environment()?;
-    let BackendArgs { backend, kernels, recompute } = &args.backend;
+    let BackendArgs { backend, kernels, recompute, threads } = &args.backend;
     let same = backend.as_ref().is_none_or(|name| *name == began.backend) && kernels.is_none() && !recompute;
     let backend_args = BackendArgs {
         kernels: if same { Some(began.kernels) } else { *kernels },
         recompute: *recompute,
+        threads: *threads,
         backend: backend.clone().or(Some(began.backend)),
     };
     let (backend, hardware) = backend_args.open()?;

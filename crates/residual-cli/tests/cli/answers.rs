@@ -1,0 +1,163 @@
+//! Answers that can be trusted: classes by name, whole splits, readable tables.
+
+use super::{refuses, succeeds};
+use image::{Rgb, RgbImage};
+use std::{fs, path::Path, sync::OnceLock};
+use tempfile::TempDir;
+
+const COLOURS: [(&str, [u8; 3]); 3] = [("berry", [250, 10, 10]), ("grass", [10, 250, 10]), ("sea", [10, 10, 250])];
+
+/// Writes `count` images of one colour.
+fn paint(folder: &Path, colour: [u8; 3], count: usize) {
+    fs::create_dir_all(folder).unwrap();
+    for i in 0..count {
+        let shade = |value: u8| value.saturating_sub(i as u8);
+        RgbImage::from_pixel(8, 8, Rgb(colour.map(shade))).save(folder.join(format!("{i}.png"))).unwrap();
+    }
+}
+
+/// A run whose network tells three colours apart without error.
+fn run() -> String {
+    static RUN: OnceLock<TempDir> = OnceLock::new();
+    let dir = RUN.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, colour) in COLOURS {
+            paint(&dir.path().join("data/train").join(name), colour, 12);
+            paint(&dir.path().join("data/val").join(name), colour, 3);
+        }
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        let data = path("data");
+        let settings = ["--width", "4", "--side", "8", "--epochs", "8", "--batch-size", "12", "--lr", "0.1"];
+        let out = path("run");
+        succeeds(
+            &[&["train", "resnet8", "--data", "folder", "--data-dir", &data, "--out", &out], &settings[..]].concat(),
+        );
+        dir
+    });
+    dir.path().join("run").display().to_string()
+}
+
+fn eval(data: &Path, more: &[&str]) -> (serde_json::Value, String) {
+    let data = data.display().to_string();
+    let (stdout, stderr) = succeeds(&[&["eval", "--weights", &run(), "--data-dir", &data, "--json"], more].concat());
+    (serde_json::from_str(&stdout).unwrap(), stderr)
+}
+
+/// Without the folder `berry`, every other folder moves down by one.
+#[test]
+fn classes_are_matched_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    for split in ["train", "val"] {
+        for (name, colour) in &COLOURS[1..] {
+            paint(&dir.path().join(split).join(name), *colour, 2);
+        }
+    }
+    let (report, said) = eval(dir.path(), &[]);
+    assert_eq!((report["error"].as_f64(), report["samples"].as_u64()), (Some(0.0), Some(4)));
+    assert!(said.contains("no samples of 1 of the network's 3 classes: berry"), "{said}");
+    for split in ["train", "val"] {
+        fs::rename(dir.path().join(split).join("sea"), dir.path().join(split).join("ocean")).unwrap();
+    }
+    let data = dir.path().display().to_string();
+    refuses(
+        &["eval", "--weights", &run(), "--data-dir", &data],
+        2,
+        "the network does not know these classes of the dataset: ocean; classes of the network without a match: berry, sea",
+    );
+}
+
+/// Weights without class names take the folders in their order, which says so, and a missing folder is an error.
+#[test]
+fn classes_without_names_must_be_complete() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let weights = path("net.safetensors");
+    succeeds(&["convert", &run(), &weights]);
+    let card: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(format!("{weights}.json")).unwrap()).unwrap();
+    let mut card = card.as_object().unwrap().clone();
+    card.remove("labels");
+    fs::write(format!("{weights}.json"), serde_json::to_string(&card).unwrap()).unwrap();
+    for split in ["train", "val"] {
+        for (name, colour) in &COLOURS[1..] {
+            paint(&dir.path().join("data").join(split).join(name), *colour, 2);
+        }
+    }
+    let args = ["eval", "--weights", &weights, "--data", "folder", "--data-dir", &path("data")];
+    refuses(&args, 2, "the folder has 2 classes, the network 3, and the names of the network's classes are unknown");
+    fs::write(path("labels.txt"), "\u{feff}berry\r\ngrass\r\nsea\r\n").unwrap();
+    let (text, _) = succeeds(&[&args[..], &["--labels", &path("labels.txt")]].concat());
+    assert!(text.starts_with("test error 0.00 %\nloss"), "{text}");
+    assert!(text.contains("  0 berry   0   0   0\n  1 grass   0   2   0\n  2 sea     0   0   2\n"), "{text}");
+}
+
+/// A training on part of the data does not make `eval` measure a part.
+#[test]
+fn eval_measures_the_whole_split() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run").display().to_string();
+    succeeds(&["train", "dense-resnet4", "--epochs", "1", "--samples", "200", "--validation", "137", "--out", &out]);
+    let samples = |split: &[&str]| {
+        let (text, _) = succeeds(&[&["eval", "--weights", &out, "--json"], split].concat());
+        let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+        (report["split"].as_str().unwrap().to_string(), report["samples"].as_u64().unwrap())
+    };
+    assert_eq!(samples(&[]), ("test".into(), 360));
+    assert_eq!(samples(&["--split", "validation"]), ("validation".into(), 137));
+    assert_eq!(samples(&["--split", "train"]), ("training".into(), 1300));
+    assert_eq!(samples(&["--samples", "50"]), ("test".into(), 50));
+    let whole = dir.path().join("whole").display().to_string();
+    succeeds(&["train", "dense-resnet4", "--epochs", "1", "--out", &whole]);
+    refuses(&["eval", "--weights", &whole, "--split", "validation"], 2, "held out no samples");
+}
+
+/// Training on from weights whose head has other classes would mix up the classes.
+#[test]
+fn a_head_with_other_classes_is_not_trained_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    for (name, colour) in [("apple", [250, 10, 10]), ("leaf", [10, 250, 10]), ("sky", [10, 10, 250])] {
+        paint(&dir.path().join("data/train").join(name), colour, 2);
+        paint(&dir.path().join("data/val").join(name), colour, 1);
+    }
+    let (run, data, out) = (run(), path("data"), path("out"));
+    let args =
+        ["train", "resnet8", "--width", "4", "--side", "8", "--epochs", "1", "--weights", &run, "--data", "folder"];
+    let args = [&args[..], &["--data-dir", &data, "--out", &out]].concat();
+    refuses(&args, 1, "the head of the weights has other classes than the dataset");
+    succeeds(&[&args[..], &["--ignore-head"]].concat());
+}
+
+#[test]
+fn data_that_cannot_be_learned_from_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    for split in ["train", "val"] {
+        paint(&data.join(split).join("only"), [9, 9, 9], 3);
+    }
+    let (data, out) = (data.display().to_string(), dir.path().join("run").display().to_string());
+    let args = ["train", "resnet8", "--data", "folder", "--data-dir", &data, "--side", "8", "--out", &out];
+    refuses(&args, 2, "the dataset has only one class, only; a classifier needs at least two");
+    paint(&Path::new(&data).join("train/other"), [200, 9, 9], 2);
+    let args = ["train", "resnet18", "--width", "4", "--batch-size", "4", "--data", "folder", "--data-dir", &data];
+    let args = [&args[..], &["--side", "32", "--epochs", "1", "--out", &out]].concat();
+    refuses(&args, 2, "the last batch of 5 images in batches of 4 has one image");
+    let args: Vec<&str> = args.iter().map(|word| if *word == "4" { "8" } else { word }).collect();
+    let (_, said) = succeeds(&args);
+    assert!(said.contains("note: the training set has only 5 samples, less than the batch size of 8"), "{said}");
+    assert!(said.contains("1x1 are left after the last stage; try --stem small"), "{said}");
+    // A training with soft targets for more classes than the data has.
+    succeeds(&[
+        "train",
+        "dense-resnet4",
+        "--classes",
+        "20",
+        "--label-smoothing",
+        "0.1",
+        "--epochs",
+        "1",
+        "--out",
+        &out,
+        "--force",
+    ]);
+}

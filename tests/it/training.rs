@@ -1,5 +1,9 @@
 //! Complete training runs.
 
+use burn::{
+    module::{Module, ModuleMapper, Param},
+    tensor::{Tensor, TensorData, activation::softmax},
+};
 use residual::{
     backend::Backend,
     data::{Augmentation, DataError, DataName, Dataset, Source},
@@ -286,6 +290,63 @@ fn a_resumed_run_writes_the_same_bytes() {
     let resumed = Training::new(config, Device::flex()).unwrap().from_checkpoint(checkpoint).in_dir(run.clone());
     assert_eq!(resumed.run().unwrap().status, Status::Finished);
     assert!(files(&run) == first, "the resumed run differs");
+}
+
+/// PyTorch averages the unbiased variance of each batch, Burn the biased one, which is smaller by the factor (n - 1) / n
+/// for n values per channel. The network with PyTorch's variances makes the same errors.
+#[test]
+fn pytorchs_running_variance_hardly_changes_a_trained_network() {
+    /// Multiplies the running variances by n / (n - 1), for batches of 64 images.
+    #[derive(Default)]
+    struct Unbiased {
+        path: Vec<String>,
+        norms: usize,
+    }
+    impl ModuleMapper for Unbiased {
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.path.push(name.into());
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.path.pop();
+        }
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            if self.path.last().is_none_or(|name| name != "running_var") {
+                return param;
+            }
+            self.norms += 1;
+            let pixels = match self.path.iter().find_map(|name| name.strip_prefix("layer")) {
+                Some("2") => 16,
+                Some("3") => 4,
+                _ => 64,
+            };
+            let n = f64::from(64 * pixels);
+            param.map(|variance| variance.mul_scalar(n / (n - 1.0)))
+        }
+    }
+    let config = TrainConfig::new("resnet8".parse().unwrap(), DataName::Digits).unwrap().with_epochs(3);
+    let network = Training::new(config, Device::flex()).unwrap().run().unwrap().network;
+    let test = DataName::Digits.load().unwrap().test;
+    let mut pixels = vec![0.0; 360 * 64];
+    for (i, image) in pixels.chunks_exact_mut(64).enumerate() {
+        test.read(i, image).unwrap();
+    }
+    let images = Tensor::from_data(TensorData::new(pixels, [360, 1, 8, 8]), &Device::flex());
+    let classify = |network: &Network| {
+        let probabilities = softmax(network.forward(images.clone()), 1);
+        let classes: Vec<i64> = probabilities.clone().argmax(1).into_data().iter::<i64>().collect();
+        (probabilities, classes)
+    };
+    // Clones share the running statistics.
+    let (biased, classes) = classify(&network);
+    let mut unbiased = Unbiased::default();
+    let network = network.map(&mut unbiased);
+    assert_eq!(unbiased.norms, 7);
+    let (unbiased, same) = classify(&network);
+    assert_eq!(classes, same);
+    let moved = (biased - unbiased).abs();
+    let value = |tensor: Tensor<1>| tensor.into_data().iter::<f64>().next().unwrap();
+    let (largest, mean) = (value(moved.clone().max()), value(moved.mean()));
+    assert!(largest > 0.0 && largest < 0.01 && mean < 1e-3, "largest {largest}, mean {mean}");
 }
 
 /// A source that cannot read one of its samples while the flag is set.

@@ -29,6 +29,9 @@ use serde::{Deserialize, Serialize};
 #[strum(serialize_all = "kebab-case", parse_err_ty = ModelError, parse_err_fn = unknown_norm)]
 pub enum Norm {
     /// Batch normalisation (Ioffe & Szegedy 2015).
+    ///
+    /// The running variance averages the biased variance of each batch, as Burn does, while PyTorch averages the
+    /// unbiased one. For n values per channel (batch size times pixels), PyTorch's is larger by the factor n / (n - 1).
     #[default]
     Batch,
     /// No normalisation.

@@ -1,7 +1,7 @@
 use super::{BackendArgs, NetworkArgs, StartArgs};
 use crate::{
     Usage,
-    model::{Model, Weights},
+    model::{Filled, Model, Weights},
 };
 use residual_data::Preprocessing;
 use residual_model::{NetName, NetworkConfig};
@@ -31,7 +31,8 @@ impl ModelArgs {
     pub(crate) fn open(&self) -> anyhow::Result<Model> {
         let weights = Weights::of(&self.start.resolve(false)?.unwrap_or_default())?;
         let (_, hardware) = self.backend.open()?;
-        let (network, mut card) = weights.network(self.net, &self.network, &hardware.device.clone().inner())?;
+        let device = hardware.device.clone().inner();
+        let Filled { network, mut card, convention } = weights.network(self.net, &self.network, &device)?;
         match (&self.mean, &self.std) {
             (Some(mean), Some(std)) => {
                 let (mean, std) = (mean.clone(), std.clone());
@@ -39,7 +40,7 @@ impl ModelArgs {
                 let known = card.preprocessing.unwrap_or_else(|| Preprocessing::imagenet(side, side));
                 card.preprocessing = Some(Preprocessing { mean, std, ..known });
             }
-            (None, None) => {}
+            (None, None) => convention.into_iter().for_each(|convention| eprintln!("{convention}")),
             _ => return Err(Usage("--mean and --std must be given together".into()).into()),
         }
         if let Some(preprocessing) = &card.preprocessing {

@@ -34,6 +34,8 @@ pub(crate) struct Model {
     pub(crate) card: Card,
     pub(crate) data: Option<DataConfig>,
     pub(crate) hardware: Hardware,
+    /// A line that says which size images are prepared to by convention, if only their mean and deviation were given.
+    pub(crate) size_convention: Option<String>,
 }
 
 /// The image shape `[channels, height, width]` and the number of classes that a network was published for: those of
@@ -94,6 +96,11 @@ impl Weights {
         let card = Card { network: config.network, preprocessing: Some(run.preprocessing()?), labels };
         let path = if path.is_dir() { run.model()? } else { path.into() };
         Ok(Self { path, card: Some(card), data: Some(config.data), options })
+    }
+
+    /// The path of the file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Loads the weights into a network, and says what else the file holds.

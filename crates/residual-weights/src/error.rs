@@ -44,13 +44,13 @@ pub enum WeightsError {
         keys: Vec<String>,
     },
     /// A file has no tensors under a key.
-    #[error("{} has no tensors under `{key}`; it has: {}", path.display(), first_few(available))]
+    #[error("{} has no tensors under `{key}`; expected {}", path.display(), keys_or_none(available))]
     Key {
         /// The file.
         path: PathBuf,
         /// The key.
         key: String,
-        /// The keys under which there are tensors.
+        /// The keys under which there are weights of the network.
         available: Vec<String>,
     },
     /// A name map contains an invalid regular expression.
@@ -139,6 +139,10 @@ impl fmt::Display for Differences {
         }
         Ok(())
     }
+}
+
+fn keys_or_none(keys: &[String]) -> String {
+    if keys.is_empty() { "no key, because no dictionary in it fits the network".into() } else { first_few(keys) }
 }
 
 /// The first few names of a list, and the number of names left out.

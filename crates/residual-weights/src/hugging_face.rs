@@ -18,9 +18,14 @@ struct Preprocessor {
     #[serde(alias = "feature_extractor_type")]
     image_processor_type: String,
     size: Size,
+    #[serde(default = "crop_pct")]
     crop_pct: f64,
     image_mean: Vec<f32>,
     image_std: Vec<f32>,
+}
+
+fn crop_pct() -> f64 {
+    224.0 / 256.0
 }
 
 #[derive(Deserialize)]

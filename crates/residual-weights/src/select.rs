@@ -7,11 +7,7 @@ use crate::{
     names::{Naming, canonical, is_batch_counter},
 };
 use burn::module::Module;
-use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
+use std::{cmp::Reverse, collections::BTreeMap, fmt};
 
 /// The tensors of a checkpoint that belong to one network.
 #[derive(Clone, Debug)]
@@ -51,8 +47,10 @@ impl Checkpoint {
         wanted.retain(|name, _| !options.ignores(name));
         let fits = self.fits(&wanted, options);
         if let Some(key) = options.key.as_ref().filter(|_| fits.is_empty()) {
-            let (path, key) = (self.path().into(), key.clone());
-            return Err(WeightsError::Key { path, key, available: self.keys() });
+            let all = self.fits(&wanted, &LoadOptions { key: None, ..options.clone() });
+            let fitting = all.iter().filter(|(prefix, fit)| !prefix.is_empty() && 2 * fit.known >= wanted.len());
+            let available = fitting.map(|(prefix, _)| prefix.to_string()).collect();
+            return Err(WeightsError::Key { path: self.path().into(), key: key.clone(), available });
         }
         let order = |(prefix, fit): &(&str, Fit)| {
             (fit.known, fit.shaped, Reverse(rank(prefix)), Reverse(fit.unknown), Reverse(prefix.len()))
@@ -135,12 +133,6 @@ impl Checkpoint {
         let mut aside: Vec<(String, usize)> = aside.into_iter().collect();
         aside.sort_by_key(|(_, tensors)| Reverse(*tensors));
         Ok(Selection { checkpoint: self, key: key.into(), names, aside })
-    }
-
-    /// The first keys under which there are tensors.
-    fn keys(&self) -> Vec<String> {
-        let keys = self.tensors().filter_map(|(name, _)| name.split_once('.')).map(|(key, _)| key.to_string());
-        keys.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// The dictionary of a network's weights by its usual names, for files that fit in no other way.

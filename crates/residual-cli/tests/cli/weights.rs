@@ -378,7 +378,10 @@ fn preprocessing_by_convention_is_said() {
     let half = said("preact_resnet18", &[]);
     assert!(half.contains("does not say how images are prepared") && half.contains("mean [0.5, 0.5, 0.5]"), "{half}");
     let flags = ["--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5"];
-    assert!(!said("preact_resnet18", &flags).contains("does not say"));
+    let stderr = said("preact_resnet18", &flags);
+    assert!(stderr.contains("does not say the size of images; taking resize 256, crop 224"), "{stderr}");
+    let all = [&flags[..], &["--resize", "230", "--crop", "224"]].concat();
+    assert!(!said("preact_resnet18", &all).contains("does not say"));
 
     write_renamed(&weights, &network("resnet18", 1000, large), |name| vec![name.into()]);
     assert!(
@@ -424,7 +427,7 @@ fn a_flag_selects_the_average_of_the_weights() {
     let (code, stderr) = run("model_ema");
     assert!(code == Some(1) && stderr.contains("missing: fc.bias"), "{stderr}");
     let (code, stderr) = run("ema");
-    assert!(code == Some(2) && stderr.contains("has no tensors under `ema`; it has: model, model_ema"), "{stderr}");
+    assert!(code == Some(2) && stderr.contains("has no tensors under `ema`; expected model, model_ema"), "{stderr}");
     let train = ["train", "--net", "resnet8", "--data", "synthetic", "--dry-run", "--weights-key", "model"];
     refuses(&train, 2, "--weights-key need --weights or --pretrained");
 }

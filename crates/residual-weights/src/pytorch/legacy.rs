@@ -1,4 +1,4 @@
-use super::{BIG_ENDIAN, Node, Pickle, Problem, StorageRef, storage::read_exactly};
+use super::{BIG_ENDIAN, Node, Pickle, Problem, StorageRef, read_pickle, storage::read_exactly};
 use std::{
     collections::HashMap,
     fs::File,
@@ -33,16 +33,16 @@ impl Legacy {
     /// If the file is damaged, is in big-endian byte order, or has a storage of unknown type.
     pub(super) fn open(file: File) -> Result<(Self, Pickle), Problem> {
         let mut reader = BufReader::new(file);
-        Pickle::read(&mut reader)?;
-        let version = Pickle::read(&mut reader)?;
+        read_pickle(&mut reader)?;
+        let version = read_pickle(&mut reader)?;
         if version.size(version.root) != Some(1001) {
             return Err("its layout has an unknown version".into());
         }
-        if is_big_endian(&Pickle::read(&mut reader)?) {
+        if is_big_endian(&read_pickle(&mut reader)?) {
             return Err(BIG_ENDIAN);
         }
-        let object = Pickle::read(&mut reader)?;
-        let keys = Pickle::read(&mut reader)?;
+        let object = read_pickle(&mut reader)?;
+        let keys = read_pickle(&mut reader)?;
         let sizes: HashMap<String, usize> = (0..object.len())
             .filter_map(|id| StorageRef::of(&object, id as u32))
             .map(|storage| (storage.key, storage.dtype.size()))

@@ -2,6 +2,7 @@
 //! 1.6. Their pickles are read as data; nothing in them is executed.
 
 mod legacy;
+mod machine;
 mod pickle;
 mod storage;
 mod tensor;
@@ -9,6 +10,7 @@ mod walk;
 mod zip;
 
 use legacy::Legacy;
+use machine::read_pickle;
 use pickle::{Id, Node, Object, Pickle};
 use std::{collections::BTreeMap, fs::File, sync::Arc};
 use storage::Storages;

@@ -1,4 +1,4 @@
-use super::{BIG_ENDIAN, Pickle, Problem, storage::read_exactly};
+use super::{BIG_ENDIAN, Pickle, Problem, read_pickle, storage::read_exactly};
 use std::{
     borrow::Cow,
     fs::File,
@@ -39,7 +39,7 @@ impl Zip {
     }
 
     pub(super) fn pickle(&self) -> Result<Pickle, String> {
-        self.entry(PICKLE, |mut entry| Ok(Pickle::read(&mut entry)))?
+        self.entry(PICKLE, |mut entry| Ok(read_pickle(&mut entry)))?
     }
 
     /// Whether this is a TorchScript archive, which has code.

@@ -3,9 +3,12 @@
 use crate::{Usage, args::NetworkArgs, output::Progress};
 use residual_backend::Hardware;
 use residual_data::{DataConfig, Preprocessing};
-use residual_model::{Family, NetName, Network, NetworkConfig, summary::thousands};
+use residual_model::{Family, NetName, Network, NetworkConfig, Stem, summary::thousands};
 use residual_train::{Device, RunDir, Start};
-use residual_weights::{Card, Checkpoint, Format, LoadOptions, NameMap, Published, WeightsError, load};
+use residual_weights::{
+    Card, Checkpoint, Format, HuggingFace, LoadOptions, NameMap, Published, Selection, WeightsError, load,
+    names::Naming,
+};
 use std::path::{Path, PathBuf};
 
 /// A file of weights and the facts known about it.
@@ -17,12 +20,22 @@ pub(crate) struct Weights {
     options: LoadOptions,
 }
 
+/// A network with its weights.
+pub(crate) struct Filled {
+    pub(crate) network: Network,
+    pub(crate) card: Card,
+    /// A line that says which preprocessing the card has by convention, if the file does not say it.
+    pub(crate) convention: Option<String>,
+}
+
 /// A network with its weights, ready to predict.
 pub(crate) struct Model {
     pub(crate) network: Network,
     pub(crate) card: Card,
     pub(crate) data: Option<DataConfig>,
     pub(crate) hardware: Hardware,
+    /// A line that says which size images are prepared to by convention, if only their mean and deviation were given.
+    pub(crate) size_convention: Option<String>,
 }
 
 /// The image shape `[channels, height, width]` and the number of classes that a network was published for: those of
@@ -56,7 +69,7 @@ impl Weights {
     /// Finds the weights, downloading published ones if necessary.
     pub(crate) fn of(start: &Start) -> anyhow::Result<Self> {
         let names = start.name_map.as_deref().map(NameMap::read).transpose()?.unwrap_or_default();
-        let options = LoadOptions { ignore_head: start.ignore_head, names };
+        let options = LoadOptions { ignore_head: start.ignore_head, names, key: start.key.clone() };
         match (&start.pretrained, &start.weights) {
             (Some(name), _) => {
                 let published = Published::find(name)?;
@@ -69,6 +82,9 @@ impl Weights {
 
     /// Opens a weights file or the directory of a finished run.
     fn open(path: &Path, options: LoadOptions) -> anyhow::Result<Self> {
+        if let Some(file) = weights_in(path) {
+            return Err(Usage(format!("{} is a folder; give {}", path.display(), file.display())).into());
+        }
         let in_a_run = ["best.bpk", "model.bpk"].iter().any(|name| path.ends_with(name));
         let run = match (path.is_dir(), path.parent()) {
             (true, _) => RunDir::open(path)?,
@@ -87,26 +103,33 @@ impl Weights {
         self.card.as_ref().and_then(|card| card.labels.clone())
     }
 
-    /// Loads the weights into a network.
+    /// The path of the file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Loads the weights into a network, and says what else the file holds.
     pub(crate) fn put_into(&self, network: &mut Network) -> Result<(), WeightsError> {
-        load(network, &Checkpoint::read(&self.path)?, &self.options).map(|_| ())
+        self.load(network, &Checkpoint::read(&self.path)?)
+    }
+
+    fn load(&self, network: &mut Network, checkpoint: &Checkpoint) -> Result<(), WeightsError> {
+        if let Some(left_aside) = load(network, checkpoint, &self.options)?.left_aside {
+            eprintln!("{}: {left_aside}", self.path.display());
+        }
+        Ok(())
     }
 
     /// The network with these weights, and its card with the settings overridden whose flags are set.
-    pub(crate) fn network(
-        &self,
-        net: Option<NetName>,
-        args: &NetworkArgs,
-        device: &Device,
-    ) -> anyhow::Result<(Network, Card)> {
+    pub(crate) fn network(&self, net: Option<NetName>, args: &NetworkArgs, device: &Device) -> anyhow::Result<Filled> {
         let file = self.path.display();
         let checkpoint = Checkpoint::read(&self.path)?;
-        let mut card = match (&self.card, net) {
+        let (mut card, convention) = match (&self.card, net) {
             (Some(card), Some(net)) if card.network.name() != net => {
                 return Err(Usage(format!("{file} holds {}, not {net}", card.network.name())).into());
             }
-            (Some(card), _) => card.clone(),
-            (None, Some(net)) => self.guess(net, &checkpoint),
+            (Some(card), _) => (card.clone(), None),
+            (None, Some(net)) => self.guess(net, args, &checkpoint, device)?,
             (None, None) => {
                 return Err(
                     Usage(format!("the network of the weights in {file} is unknown; give it with --net")).into()
@@ -124,35 +147,91 @@ impl Weights {
             anyhow::bail!("{file} holds {held} values, but {} has {parameters} parameters", card.network.name());
         }
         let mut network = card.network.init(device);
-        load(&mut network, &checkpoint, &self.options)?;
-        Ok((network, card))
+        self.load(&mut network, &checkpoint)?;
+        Ok(Filled { network, card, convention })
     }
 
-    /// A card for a file without one. Channels, width and classes are read off the file's first and last layers. An
-    /// ImageNet net with 1000 classes gets ImageNet's preprocessing.
-    fn guess(&self, net: NetName, checkpoint: &Checkpoint) -> Card {
-        let canonical = |name: &str| residual_weights::names::canonical(&self.options.names.apply(name));
-        let shape = |wanted: &str| {
-            checkpoint.entries().find(|(name, _)| canonical(name) == wanted).map(|(_, entry)| entry.shape().to_vec())
-        };
+    /// A card for a file without one, and a line that says what of it is convention. Channels, width, stem and classes
+    /// are read off the file's first and last layers.
+    fn guess(
+        &self,
+        net: NetName,
+        args: &NetworkArgs,
+        checkpoint: &Checkpoint,
+        device: &Device,
+    ) -> anyhow::Result<(Card, Option<String>)> {
+        const NARROW: usize = 16;
         let ([channels, side, _], classes) = published_for(net);
-        let classes = shape("fc.bias").and_then(|s| s.first().copied()).unwrap_or(classes);
-        let (image, width) = match (shape("conv1.weight").as_deref(), shape("linear1.weight").as_deref()) {
-            (Some(&[width, channels, _, _]), _) => ([channels, side, side], Some(width)),
+        let network = NetworkConfig::new(net, [channels, side, side], classes);
+        // The width changes no names, which are what selects the tensors.
+        let narrow = args.apply(network.clone().with_width(NARROW), network.init)?.init(device);
+        let selection = checkpoint.select(&narrow, &self.options)?;
+        let shape = |name: &str| selection.get(name).map(|entry| entry.shape().to_vec());
+        let classes = shape("fc.bias").and_then(|shape| shape.first().copied()).unwrap_or(classes);
+        let mut network = network.with_classes(classes);
+        match (shape("conv1.weight").as_deref(), shape("linear1.weight").as_deref()) {
+            (Some(&[width, channels, kernel, _]), _) => {
+                network = network.with_image([channels, side, side]).with_width(width);
+                if kernel == 3 && side > SMALL {
+                    network = network.with_image([channels, SMALL, SMALL]).with_stem(Stem::Small);
+                    let file = self.path.display();
+                    eprintln!(
+                        "{file}: its first convolution is 3x3, so the stem is small and images are {SMALL}x{SMALL}"
+                    );
+                }
+            }
             (_, Some(&[a, b])) => {
                 let (width, features) = if checkpoint.format() == Format::Burnpack { (b, a) } else { (a, b) };
-                ([1, 1, features], Some(width))
+                network = network.with_image([1, 1, features]).with_width(width);
             }
-            _ => ([channels, side, side], None),
-        };
-        let network = NetworkConfig::new(net, image, classes);
-        let network = match width {
-            Some(width) => network.with_width(width),
-            None => network,
-        };
-        let is_imagenet = (image, classes) == ([3, 224, 224], 1000);
-        Card { network, preprocessing: is_imagenet.then(|| Preprocessing::imagenet(256, 224)), labels: None }
+            _ => {}
+        }
+        Ok(self.prepared(network, &selection))
     }
+
+    /// Adds the preprocessing of the network's images and the names of its classes, if they are known.
+    fn prepared(&self, network: NetworkConfig, selection: &Selection<'_>) -> (Card, Option<String>) {
+        let naming = selection.naming();
+        let beside = match naming {
+            Naming::HuggingFace => HuggingFace::beside(&self.path, network.classes),
+            _ => HuggingFace::default(),
+        };
+        let is_imagenet = network.classes == 1000 && network.as_conv().is_some_and(|conv| conv.image == [3, 224, 224]);
+        let (preprocessing, convention) = match (beside.preprocessing, naming) {
+            (Some(known), _) => (Some(known), None),
+            (None, _) if !is_imagenet => (None, None),
+            (None, Naming::Timm) => {
+                let half = vec![0.5; 3];
+                let preprocessing =
+                    Preprocessing { mean: half.clone(), std: half, ..Preprocessing::imagenet(256, 224) };
+                (Some(preprocessing), Some("timm prepares them for its resnetv2"))
+            }
+            (None, Naming::HuggingFace) => {
+                (Some(Preprocessing::imagenet(256, 224)), Some("Hugging Face prepares them"))
+            }
+            (None, Naming::Torchvision | Naming::Other) => {
+                (Some(Preprocessing::imagenet(256, 224)), Some("torchvision prepares them for ImageNet"))
+            }
+        };
+        let said = preprocessing.as_ref().zip(convention).map(|(Preprocessing { resize, crop, mean, std, .. }, who)| {
+            let file = self.path.display();
+            format!(
+                "{file} does not say how images are prepared; taking it as {who}: resize {resize}, crop {crop}, mean \
+                 {mean:?}, std {std:?}; set it with --mean and --std"
+            )
+        });
+        (Card { network, preprocessing, labels: beside.labels }, said)
+    }
+}
+
+/// The side of CIFAR's images.
+const SMALL: usize = 32;
+
+/// The file of weights in a folder that a model was published in.
+fn weights_in(folder: &Path) -> Option<PathBuf> {
+    let names =
+        ["model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin"];
+    names.iter().map(|name| folder.join(name)).find(|path| path.is_file())
 }
 
 impl Model {

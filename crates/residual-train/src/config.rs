@@ -158,6 +158,9 @@ pub struct Start {
     pub ignore_head: bool,
     /// A file with rules for renaming the tensors in the weights file.
     pub name_map: Option<PathBuf>,
+    /// The keys on the way to the weights in their file, joined by dots, if the file holds several networks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 impl TrainConfig {

@@ -1,13 +1,17 @@
-use crate::{WeightsError, names};
+use crate::{
+    WeightsError,
+    dtype::Dtype,
+    foreign,
+    pytorch::{self, Found, Problem},
+    shards,
+};
 use burn::tensor::TensorData;
 use burn_pack::Reader;
-use half::{bf16, f16};
-use pytorch_reader::{DType, PytorchReader};
-use safetensors::{Dtype, SafeTensors};
+use safetensors::SafeTensors;
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::Read,
+    io::{Read, Seek},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::Arc,
@@ -55,7 +59,7 @@ pub struct Entry {
 
 #[derive(Clone)]
 enum Source {
-    PyTorch(pytorch_reader::Tensor),
+    PyTorch(pytorch::Tensor),
     /// The byte range `start..end` of the file.
     Bytes {
         file: Arc<Vec<u8>>,
@@ -64,6 +68,8 @@ enum Source {
         dtype: Dtype,
     },
     Values(Arc<Vec<f32>>),
+    /// A tensor without an array of values, and what it is, such as `sparse`.
+    Other(String),
 }
 
 impl std::fmt::Debug for Entry {
@@ -73,32 +79,39 @@ impl std::fmt::Debug for Entry {
 }
 
 impl Checkpoint {
-    /// Reads the names and shapes of a file's tensors. The format is detected from the content, not from the name.
+    /// Reads the names and shapes of a file's tensors. The format is detected from the content, not from the name. An
+    /// index of weights in several files, `*.index.json`, stands for all of them.
     ///
-    /// The pickle of a PyTorch file is parsed as data; no code in it is executed. If the tensors are nested under
-    /// `state_dict`, `model` or a similar key, that prefix is removed from their names.
+    /// The pickle of a PyTorch file is parsed as data; no code in it is executed. A tensor's name holds all keys on the
+    /// way to it, as in `state_dict.module.fc.bias`; [`load`](crate::load) selects the dictionary that fits.
     ///
     /// # Errors
     /// If the file cannot be read, is not in a known format, is damaged, or contains no tensors.
     pub fn read(path: &Path) -> Result<Self, WeightsError> {
-        let mut start = [0; 9];
+        Self::open(path, Shards::Allowed)
+    }
+
+    /// Reads a file that an index names.
+    pub(crate) fn read_shard(path: &Path) -> Result<Self, WeightsError> {
+        Self::open(path, Shards::Refused)
+    }
+
+    fn open(path: &Path, shards: Shards) -> Result<Self, WeightsError> {
         let mut file = File::open(path).map_err(WeightsError::io("read", path))?;
-        let mut len = 0;
-        while len < start.len() {
-            match file.read(&mut start[len..]).map_err(WeightsError::io("read", path))? {
-                0 => break,
-                n => len += n,
+        let mut start = Vec::new();
+        file.by_ref().take(512).read_to_end(&mut start).map_err(WeightsError::io("read", path))?;
+        let (format, entries) = match &start[..] {
+            [] => return Err(WeightsError::bad_file(path, "is empty")),
+            [b'B', b'U', b'R', b'N', ..] | [b'N', b'R', b'U', b'B', ..] => (Format::Burnpack, read_burnpack(path)?),
+            start if is_json(start) && shards == Shards::Allowed => shards::read(path)?,
+            // The length of the header, and the header.
+            [_, _, _, _, _, _, _, _, b'{', ..] => (Format::Safetensors, read_safetensors(path)?),
+            start if pytorch::detect(start) => (Format::PyTorch, read_pytorch(path, file, start)?),
+            start => {
+                let kind = foreign::recognise(path, start);
+                let kind = kind.unwrap_or("is not a PyTorch, safetensors or burnpack file");
+                return Err(WeightsError::bad_file(path, kind));
             }
-        }
-        if len == 0 {
-            return Err(WeightsError::bad_file(path, "is empty"));
-        }
-        let (format, entries) = if start.starts_with(b"BURN") || start.starts_with(b"NRUB") {
-            (Format::Burnpack, read_burnpack(path)?)
-        } else if len == start.len() && start[8] == b'{' {
-            (Format::Safetensors, read_safetensors(path)?)
-        } else {
-            (Format::PyTorch, read_pytorch(path)?)
         };
         if entries.is_empty() {
             return Err(WeightsError::bad_file(path, "contains no tensors"));
@@ -145,30 +158,18 @@ impl Entry {
         &self.shape
     }
 
+    /// Whether both tensors are stored in the same place of one file.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        matches!((&self.source, &other.source), (Source::PyTorch(a), Source::PyTorch(b)) if a.is_same(b))
+    }
+
     fn values(&self) -> Result<Vec<f32>, String> {
         let elements = self.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).ok_or("its shape is too large")?;
         let values = match &self.source {
             Source::Values(values) => values.to_vec(),
-            Source::PyTorch(tensor) => {
-                let bytes = catch_panics(|| tensor.read().map_err(|e| e.to_string()))?;
-                match tensor.dtype() {
-                    DType::F32 => convert(&bytes, f32::from_ne_bytes),
-                    DType::F64 => convert(&bytes, |b| f64::from_ne_bytes(b) as f32),
-                    DType::F16 => convert(&bytes, |b| f16::from_ne_bytes(b).to_f32()),
-                    DType::BF16 => convert(&bytes, |b| bf16::from_ne_bytes(b).to_f32()),
-                    other => return Err(format!("its dtype is {other:?}; expected a floating-point type")),
-                }
-            }
-            Source::Bytes { file, start, end, dtype } => {
-                let bytes = &file[*start..*end];
-                match dtype {
-                    Dtype::F32 => convert(bytes, f32::from_le_bytes),
-                    Dtype::F64 => convert(bytes, |b| f64::from_le_bytes(b) as f32),
-                    Dtype::F16 => convert(bytes, |b| f16::from_le_bytes(b).to_f32()),
-                    Dtype::BF16 => convert(bytes, |b| bf16::from_le_bytes(b).to_f32()),
-                    other => return Err(format!("its dtype is {other:?}; expected a floating-point type")),
-                }
-            }
+            Source::PyTorch(tensor) => tensor.values()?,
+            Source::Bytes { file, start, end, dtype } => dtype.to_f32(&file[*start..*end])?,
+            Source::Other(kind) => return Err(format!("it is {kind}; expected a dense tensor with values")),
         };
         if values.len() == elements {
             Ok(values)
@@ -176,21 +177,36 @@ impl Entry {
             Err(format!("it has {} values, but its shape requires {elements}", values.len()))
         }
     }
+
+    /// Whether the tensor has no array of values, so that its shape is unknown too.
+    pub(crate) fn is_without_values(&self) -> bool {
+        matches!(self.source, Source::Other(_))
+    }
 }
 
-fn convert<const N: usize>(bytes: &[u8], f: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-    bytes.as_chunks::<N>().0.iter().map(|&chunk| f(chunk)).collect()
+/// Whether a file may be the index of others.
+#[derive(Clone, Copy, PartialEq)]
+enum Shards {
+    Allowed,
+    Refused,
 }
 
-fn read_pytorch(path: &Path) -> Result<BTreeMap<String, Entry>, WeightsError> {
-    let reader = catch_panics(|| PytorchReader::new(path).map_err(|e| e.to_string())).map_err(|reason| {
-        let reason = format!("is not a PyTorch, safetensors or burnpack file: {reason}");
-        WeightsError::bad_file(path, reason)
+/// Whether a file that starts like this is a JSON object. The length of a safetensors file's header has zeros.
+fn is_json(start: &[u8]) -> bool {
+    start.trim_ascii_start().starts_with(b"{") && !start.iter().take(8).any(|byte| *byte == 0)
+}
+
+fn read_pytorch(path: &Path, mut file: File, start: &[u8]) -> Result<BTreeMap<String, Entry>, WeightsError> {
+    file.rewind().map_err(WeightsError::io("read", path))?;
+    let found = pytorch::read(file, start).map_err(|problem| match problem {
+        Problem::Damaged(reason) => WeightsError::bad_file(path, format!("is a damaged PyTorch file: {reason}")),
+        Problem::Foreign(kind) => WeightsError::bad_file(path, kind),
     })?;
-    let tensors = reader.into_tensors().into_iter();
-    let entry =
-        |tensor: pytorch_reader::Tensor| Entry { shape: tensor.shape().to_vec(), source: Source::PyTorch(tensor) };
-    Ok(names::unnest(tensors.map(|(name, tensor)| (name, entry(tensor))).collect()))
+    let entry = |found| match found {
+        Found::Tensor(tensor) => Entry { shape: tensor.shape().to_vec(), source: Source::PyTorch(tensor) },
+        Found::Other(kind) => Entry { shape: Vec::new(), source: Source::Other(kind) },
+    };
+    Ok(found.into_iter().map(|(name, found)| (name, entry(found))).collect())
 }
 
 fn read_safetensors(path: &Path) -> Result<BTreeMap<String, Entry>, WeightsError> {
@@ -200,10 +216,10 @@ fn read_safetensors(path: &Path) -> Result<BTreeMap<String, Entry>, WeightsError
     let entry = |(name, view): (&str, safetensors::tensor::TensorView<'_>)| {
         let data = view.data();
         let start = data.as_ptr() as usize - file.as_ptr() as usize;
-        let source = Source::Bytes { file: file.clone(), start, end: start + data.len(), dtype: view.dtype() };
+        let source = Source::Bytes { file: file.clone(), start, end: start + data.len(), dtype: view.dtype().into() };
         (name.to_string(), Entry { shape: view.shape().to_vec(), source })
     };
-    Ok(names::unnest(tensors.iter().map(entry).collect()))
+    Ok(tensors.iter().map(entry).collect())
 }
 
 fn read_burnpack(path: &Path) -> Result<BTreeMap<String, Entry>, WeightsError> {
@@ -218,7 +234,7 @@ fn read_burnpack(path: &Path) -> Result<BTreeMap<String, Entry>, WeightsError> {
         }
         Ok(entries)
     };
-    catch_panics(read).map(names::unnest).map_err(bad)
+    catch_panics(read).map_err(bad)
 }
 
 /// Runs a parser of untrusted bytes and turns a panic into an error.

@@ -26,12 +26,32 @@ pub enum WeightsError {
         reason: String,
     },
     /// A checkpoint belongs to a different network.
-    #[error("{} does not fit the network: {differences}", path.display())]
+    #[error("{} does not fit the network: {differences}{}", path.display(), advice.as_ref().map_or(String::new(), |text| format!("; {text}")))]
     Mismatch {
         /// The file.
         path: PathBuf,
         /// The differences between the checkpoint and the network.
         differences: Differences,
+        /// What to do, or what else the file holds, if anything.
+        advice: Option<String>,
+    },
+    /// Several dictionaries of a file fit the network equally well.
+    #[error("{} holds the weights of several such networks, under {}", path.display(), keys.join(" and "))]
+    Ambiguous {
+        /// The file.
+        path: PathBuf,
+        /// The names of the dictionaries.
+        keys: Vec<String>,
+    },
+    /// A file has no tensors under a key.
+    #[error("{} has no tensors under `{key}`; expected {}", path.display(), keys_or_none(available))]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// The keys under which there are weights of the network.
+        available: Vec<String>,
     },
     /// A name map contains an invalid regular expression.
     #[error("{}: `{pattern}` is not a valid regular expression: {reason}", path.display())]
@@ -76,7 +96,9 @@ impl WeightsError {
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Fetch(error) => error.is_usage(),
-            _ => matches!(self, Self::Unpublished { .. } | Self::Extension { .. } | Self::Pattern { .. }),
+            Self::Unpublished { .. } | Self::Extension { .. } | Self::Pattern { .. } => true,
+            Self::Ambiguous { .. } | Self::Key { .. } => true,
+            Self::Io { .. } | Self::BadFile { .. } | Self::Mismatch { .. } => false,
         }
     }
 }
@@ -119,8 +141,12 @@ impl fmt::Display for Differences {
     }
 }
 
+fn keys_or_none(keys: &[String]) -> String {
+    if keys.is_empty() { "no key, because no dictionary in it fits the network".into() } else { first_few(keys) }
+}
+
 /// The first few names of a list, and the number of names left out.
-fn first_few(names: &[String]) -> String {
+pub(crate) fn first_few(names: &[String]) -> String {
     const SHOWN: usize = 5;
     let shown: Vec<String> = names.iter().take(SHOWN).map(|name| name.escape_debug().to_string()).collect();
     let text = shown.join(", ");

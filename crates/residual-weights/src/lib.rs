@@ -5,8 +5,10 @@
 //! | [`Checkpoint`] | reads the tensors of a file in any of these formats |
 //! | [`load`] | copies a checkpoint into a network, either completely or not at all |
 //! | [`save`] | writes a network as safetensors with torchvision's names, or as burnpack |
-//! | [`names`] | converts the parameter names of this project, timm and public CIFAR checkpoints to torchvision's |
+//! | [`Selection`] | the dictionary of a file that fits a network |
+//! | [`names`] | converts the parameter names of this project, timm, Hugging Face and others to torchvision's |
 //! | [`published`] | torchvision's pretrained weights, by name |
+//! | [`HuggingFace`] | what the files that Hugging Face puts beside weights say |
 //! | [`Card`] | metadata that a weights file does not contain: the network, the preprocessing, the labels |
 //!
 //! ```
@@ -32,16 +34,24 @@
 
 mod card;
 mod checkpoint;
+mod dtype;
 mod error;
+mod foreign;
+mod hugging_face;
 mod load;
 pub mod names;
 pub mod published;
+mod pytorch;
 mod save;
+mod select;
+mod shards;
 
 pub use card::Card;
 pub use checkpoint::{Checkpoint, Entry, Format};
 pub use error::WeightsError;
+pub use hugging_face::HuggingFace;
 pub use load::{LoadOptions, Loaded, load};
 pub use names::NameMap;
 pub use published::{Published, pretrained};
 pub use save::{save, tensors};
+pub use select::Selection;

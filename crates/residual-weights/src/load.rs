@@ -1,14 +1,10 @@
-use crate::{
-    Checkpoint, Format, NameMap, WeightsError,
-    error::Differences,
-    names::{canonical, duplicates, is_batch_counter, torchvision},
-};
+use crate::{Checkpoint, Entry, Format, NameMap, WeightsError, error::Differences, names::torchvision, shards};
 use burn::{
     module::{Module, ModuleMapper, Param},
     tensor::{Tensor, TensorData},
 };
 use residual_model::parameters::for_each_parameter;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Options for [`load`].
 #[derive(Clone, Debug, Default)]
@@ -17,74 +13,88 @@ pub struct LoadOptions {
     pub ignore_head: bool,
     /// The rules by which the checkpoint's tensors are renamed before they are matched with the network's.
     pub names: NameMap,
+    /// The keys on the way to the dictionary to read, joined by dots. Without them, the dictionary that fits best is
+    /// read, see [`Checkpoint::select`].
+    pub key: Option<String>,
+}
+
+impl LoadOptions {
+    pub(crate) fn ignores(&self, name: &str) -> bool {
+        self.ignore_head && name.starts_with("fc.")
+    }
 }
 
 /// The result of [`load`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded {
     /// The number of tensors copied from the checkpoint.
     pub tensors: usize,
+    /// What was read and what was left aside, on one line, if anything was left aside: `read state_dict (39 tensors);
+    /// left aside model_ema (39 tensors), best_acc1`.
+    pub left_aside: Option<String>,
 }
 
-/// Copies the tensors of a checkpoint into a network.
+/// Copies the tensors of the dictionary that [fits](Checkpoint::select) into a network.
 ///
 /// The batch counters of norms (`num_batches_tracked`) are ignored. Values are converted to f32.
 ///
 /// # Errors
-/// If the checkpoint's tensors differ from the network's in name or shape, two of them have the same name after
-/// renaming, or one cannot be read. The network is then unchanged.
+/// If no dictionary can be selected, its tensors differ from the network's in name or shape, or one cannot be read. The
+/// network is then unchanged.
 pub fn load<M: Module>(
     network: &mut M,
     checkpoint: &Checkpoint,
     options: &LoadOptions,
 ) -> Result<Loaded, WeightsError> {
     let wanted = shapes(network);
-    let named: Vec<(String, &str)> = checkpoint
-        .entries()
-        .filter(|(name, _)| !is_batch_counter(name))
-        .map(|(name, _)| (canonical(&options.names.apply(name)), name))
-        .collect();
-    if let Some(twice) = duplicates(named.iter().map(|(name, _)| name.as_str())).first() {
-        return Err(WeightsError::bad_file(checkpoint.path(), format!("has two tensors named `{twice}`")));
-    }
-    let sources: BTreeMap<String, &str> = named.into_iter().collect();
-    let is_ignored = |name: &str| options.ignore_head && name.starts_with("fc.");
-
+    let selection = checkpoint.select(network, options)?;
     let mut differences = Differences::default();
     let mut values = BTreeMap::new();
-    for (name, shape) in &wanted {
-        if is_ignored(name) {
-            continue;
-        }
-        let Some(source) = sources.get(name) else {
+    for (name, shape) in wanted.iter().filter(|(name, _)| !options.ignores(name)) {
+        let (Some(source), Some(entry)) = (selection.names().get(name), selection.get(name)) else {
             differences.missing.push(name.clone());
             continue;
         };
-        let entry = checkpoint.get(source).expect("sources hold names of the checkpoint");
-        let transposed = checkpoint.format() != Format::Burnpack && shape.len() == 2;
-        let ours = if transposed { vec![shape[1], shape[0]] } else { shape.clone() };
-        if !same_shape(&ours, entry.shape()) {
+        if !has_shape(entry, shape, checkpoint.format()) && !entry.is_without_values() {
             // Errors show the shapes of linear layers in PyTorch's order, `[out, in]`, for every format.
-            let in_pytorch_order = |mut shape: Vec<usize>| {
-                if shape.len() == 2 && !transposed {
-                    shape.reverse();
-                }
-                shape
-            };
-            differences.shapes.push((name.clone(), in_pytorch_order(ours), in_pytorch_order(entry.shape().to_vec())));
+            let theirs = in_layout_of(Format::PyTorch, entry.shape().to_vec(), checkpoint.format());
+            differences.shapes.push((
+                name.clone(),
+                in_layout_of(Format::PyTorch, shape.clone(), Format::Burnpack),
+                theirs,
+            ));
             continue;
         }
         let read = checkpoint.values(source)?;
-        values.insert(name.clone(), if transposed { transpose(&read, ours[0], ours[1]) } else { read });
+        let ours = match shape[..] {
+            [input, output] if checkpoint.format() != Format::Burnpack => transpose(&read, output, input),
+            _ => read,
+        };
+        values.insert(name.clone(), ours);
     }
-    let known: BTreeSet<&String> = wanted.keys().collect();
-    differences.unknown = sources.keys().filter(|name| !known.contains(name) && !is_ignored(name)).cloned().collect();
+    let unknown = selection.names().keys().filter(|name| !wanted.contains_key(*name) && !options.ignores(name));
+    differences.unknown = unknown.cloned().collect();
+    let left_aside = (!selection.aside().is_empty()).then(|| selection.to_string());
     if !differences.is_empty() {
-        return Err(WeightsError::Mismatch { path: checkpoint.path().into(), differences });
+        let advice = shards::advice(checkpoint.path()).or(left_aside);
+        return Err(WeightsError::Mismatch { path: checkpoint.path().into(), differences, advice });
     }
     let tensors = values.len();
     *network = network.clone().map(&mut Fill { path: Vec::new(), values });
-    Ok(Loaded { tensors })
+    Ok(Loaded { tensors, left_aside })
+}
+
+/// Whether a tensor of a file has the shape of a network's tensor.
+pub(crate) fn has_shape(entry: &Entry, shape: &[usize], format: Format) -> bool {
+    same_shape(&in_layout_of(format, shape.to_vec(), Format::Burnpack), entry.shape())
+}
+
+/// A shape in the layout of another format: linear layers are `[in, out]` in burnpack files, and `[out, in]` in others.
+fn in_layout_of(format: Format, mut shape: Vec<usize>, from: Format) -> Vec<usize> {
+    if shape.len() == 2 && (format == Format::Burnpack) != (from == Format::Burnpack) {
+        shape.reverse();
+    }
+    shape
 }
 
 /// Whether two shapes are equal. `[out, in, 1, 1]` counts as `[out, in]`, because the head of some checkpoints is a 1x1
@@ -99,7 +109,7 @@ pub(crate) fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32>
 }
 
 /// The shape of every tensor of a network, by torchvision's name.
-fn shapes<M: Module>(network: &M) -> BTreeMap<String, Vec<usize>> {
+pub(crate) fn shapes<M: Module>(network: &M) -> BTreeMap<String, Vec<usize>> {
     let mut shapes = BTreeMap::new();
     for_each_parameter(network, |parameter| {
         shapes.insert(torchvision(parameter.path), parameter.shape);

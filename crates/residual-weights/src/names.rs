@@ -3,13 +3,16 @@
 //! All names are converted to torchvision's, such as `conv1.weight`, `bn1.running_mean`, `layer1.0.downsample.0.weight`
 //! and `fc.bias`. The final norm of pre-activation nets, which torchvision lacks, is `bn`.
 //!
-//! | this crate | torchvision | timm `resnetv2` | public CIFAR checkpoints |
-//! |---|---|---|---|
-//! | `layer1.0.main_path.conv1.weight` | `layer1.0.conv1.weight` | `stages.0.blocks.0.conv1.weight` | `layer1.0.conv1.weight` |
-//! | `layer1.0.main_path.bn1.gamma` | `layer1.0.bn1.weight` | `stages.0.blocks.0.norm1.weight` | `layer1.0.bn1.weight` |
-//! | `layer1.0.shortcut.conv.weight` | `layer1.0.downsample.0.weight` | `stages.0.blocks.0.downsample.conv.weight` | `layer1.0.shortcut.0.weight` |
-//! | `bn.gamma` | | `norm.weight` | `bn.weight` |
-//! | `fc.weight` | `fc.weight` | `head.fc.weight` | `linear.weight` |
+//! | source | first convolution | a block's first convolution and norm | shortcut | head |
+//! |---|---|---|---|---|
+//! | torchvision | `conv1` | `layer1.0.conv1`, `layer1.0.bn1` | `layer2.0.downsample.0` | `fc` |
+//! | this crate | `conv1` | `layer1.0.main_path.conv1`, `.bn1` | `layer2.0.shortcut.conv` | `fc` |
+//! | timm's `resnetv2` | `stem.conv` | `stages.0.blocks.0.conv1`, `.norm1` | `stages.1.blocks.0.downsample.conv` | `head.fc` |
+//! | Hugging Face | `resnet.embedder.embedder.convolution` | `resnet.encoder.stages.0.layers.0.layer.0.convolution`, `.normalization` | `….shortcut.convolution` | `classifier.1` |
+//! | OpenMMLab | `backbone.conv1` | `backbone.layer1.0.conv1`, `.bn1` | `backbone.layer2.0.downsample.0` | `head.fc` |
+//! | ResNeXt-DenseNet (CIFAR) | `conv_1_3x3` | `stage_1.0.conv_a`, `.bn_a` | | `classifier` |
+//! | pytorch-cifar100 | `conv1.0` | `conv2_x.0.residual_function.0`, `.1` | `conv3_x.0.shortcut.0` | `fc` |
+//! | pytorch-cifar, pytorch_resnet_cifar10 | `conv1` | `layer1.0.conv1`, `.bn1` | `layer2.0.shortcut.0` | `linear` |
 
 use crate::WeightsError;
 use regex::Regex;
@@ -17,12 +20,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},
 };
-use std::{
-    collections::{BTreeMap, HashSet},
-    fmt, fs,
-    path::Path,
-    sync::LazyLock,
-};
+use std::{fmt, fs, path::Path};
 
 /// Converts a parameter path of this project to torchvision's name.
 ///
@@ -50,61 +48,118 @@ pub fn torchvision(path: &str) -> String {
 }
 
 /// Converts a parameter name of any scheme in the [module's table](self) to torchvision's name.
+///
+/// The parts that `DataParallel`, `torch.compile` and other wrappers of modules add inside a name are removed.
 pub fn canonical(name: &str) -> String {
-    static RULES: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
-        let rules = [
-            (r"^stem\.conv\.", "conv1."),
-            (r"^stem\.norm\.", "bn1."),
-            (r"^stages\.(\d+)\.blocks\.(\d+)\.", "layer{$1}.$2."),
-            (r"\.norm(\d)\.", ".bn$1."),
-            (r"\.downsample\.conv\.", ".downsample.0."),
-            (r"\.downsample\.norm\.", ".downsample.1."),
-            (r"\.shortcut\.(\d)\.", ".downsample.$1."),
-            (r"^norm\.", "bn."),
-            (r"^head\.fc\.", "fc."),
-            (r"^linear\.", "fc."),
-        ];
-        rules.map(|(pattern, new)| (Regex::new(pattern).expect("the pattern is valid"), new)).into()
-    });
-    let mut name = torchvision(name);
-    for (pattern, new) in RULES.iter() {
-        name = pattern.replace(&name, *new).into_owned();
+    let name = torchvision(name);
+    let parts = name.split('.').enumerate().filter(|(i, part)| *i == 0 || !WRAPPERS.contains(part));
+    let parts: Vec<&str> = parts.map(|(_, part)| part).collect();
+    let parts = match &parts[..] {
+        ["backbone" | "resnet", rest @ ..] if !rest.is_empty() => rest,
+        parts => parts,
+    };
+    if let Some((stage, block, rest)) = stage(parts) {
+        return format!("layer{stage}.{block}.{}", in_block(rest));
     }
-    // timm counts stages from 0.
-    match name.strip_prefix("layer{").and_then(|rest| rest.split_once('}')) {
-        Some((stage, rest)) => format!("layer{}{rest}", stage.parse::<usize>().unwrap_or(0).saturating_add(1)),
-        None => name,
+    match parts {
+        ["stem", "conv", rest @ ..]
+        | ["embedder", "embedder", "convolution", rest @ ..]
+        | ["conv_1_3x3", rest @ ..]
+        | ["conv1", "0", rest @ ..] => join("conv1", rest),
+        ["stem", "norm", rest @ ..]
+        | ["embedder", "embedder", "normalization", rest @ ..]
+        | ["bn_1", rest @ ..]
+        | ["conv1", "1", rest @ ..] => join("bn1", rest),
+        ["norm", rest @ ..] => join("bn", rest),
+        ["head", "fc", rest @ ..] | ["classifier", "1", rest @ ..] | ["linear" | "classifier" | "head", rest @ ..] => {
+            join("fc", rest)
+        }
+        parts => parts.join("."),
+    }
+}
+
+/// The parts of names that wrappers of modules add: `DataParallel`, `torch.compile`, FSDP, activation checkpointing,
+/// Lightning Fabric.
+const WRAPPERS: [&str; 5] =
+    ["module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"];
+
+/// The stage, counted from 1, the block, and the name in the block.
+fn stage<'a>(parts: &'a [&'a str]) -> Option<(usize, &'a str, &'a [&'a str])> {
+    match parts {
+        ["stages", stage, "blocks", block, rest @ ..] | ["encoder", "stages", stage, "layers", block, rest @ ..] => {
+            Some((stage.parse::<usize>().ok()?.checked_add(1)?, block, rest))
+        }
+        [stage, block, rest @ ..] => {
+            let same = stage.strip_prefix("layer").or_else(|| stage.strip_prefix("stage_"));
+            let number = match same {
+                Some(number) => number.parse().ok()?,
+                // The stages of the paper's table 1 are conv2_x to conv5_x.
+                None => stage.strip_prefix("conv")?.strip_suffix("_x")?.parse::<usize>().ok()?.checked_sub(1)?,
+            };
+            Some((number, block, rest))
+        }
+        _ => None,
+    }
+}
+
+fn in_block(parts: &[&str]) -> String {
+    match parts {
+        ["downsample", "0" | "conv" | "convolution", rest @ ..] => join("downsample.0", rest),
+        ["downsample", "1" | "norm" | "bn" | "normalization", rest @ ..] => join("downsample.1", rest),
+        ["layer", "0", "convolution", rest @ ..]
+        | ["residual_function", "0", rest @ ..]
+        | ["conv_a" | "conv_reduce", rest @ ..] => join("conv1", rest),
+        ["layer", "0", "normalization", rest @ ..]
+        | ["residual_function", "1", rest @ ..]
+        | ["norm1" | "bn_a" | "bn_reduce", rest @ ..] => join("bn1", rest),
+        ["layer", "1", "convolution", rest @ ..]
+        | ["residual_function", "3", rest @ ..]
+        | ["conv_b" | "conv_conv", rest @ ..] => join("conv2", rest),
+        ["layer", "1", "normalization", rest @ ..]
+        | ["residual_function", "4", rest @ ..]
+        | ["norm2" | "bn_b" | "bn_conv", rest @ ..] => join("bn2", rest),
+        ["layer", "2", "convolution", rest @ ..]
+        | ["residual_function", "6", rest @ ..]
+        | ["conv_expand", rest @ ..] => join("conv3", rest),
+        ["layer", "2", "normalization", rest @ ..]
+        | ["residual_function", "7", rest @ ..]
+        | ["norm3" | "bn_expand", rest @ ..] => join("bn3", rest),
+        parts => parts.join("."),
+    }
+}
+
+fn join(start: &str, rest: &[&str]) -> String {
+    [&[start], rest].concat().join(".")
+}
+
+/// Whose names the tensors of a file have. Each source prepares images in its own way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Naming {
+    /// torchvision's names, which many others use.
+    Torchvision,
+    /// timm's names for `resnetv2`.
+    Timm,
+    /// The names of Hugging Face's `transformers`.
+    HuggingFace,
+    /// Any other names.
+    Other,
+}
+
+impl Naming {
+    /// Whose name of the first convolution's weight this is.
+    pub(crate) fn of(name: &str) -> Self {
+        match name {
+            "conv1.weight" | "backbone.conv1.weight" => Self::Torchvision,
+            "stem.conv.weight" => Self::Timm,
+            _ if name.ends_with("embedder.convolution.weight") => Self::HuggingFace,
+            _ => Self::Other,
+        }
     }
 }
 
 /// Whether a tensor is the batch counter of a norm, which networks of this project do not have or need.
 pub fn is_batch_counter(name: &str) -> bool {
     name == "num_batches_tracked" || name.ends_with(".num_batches_tracked")
-}
-
-/// The keys under which training scripts store state other than the network's weights.
-const TRAINING_STATE: [&str; 9] =
-    ["optimizer", "optim", "scheduler", "lr_scheduler", "scaler", "state_dict_ema", "ema", "callbacks", "loops"];
-
-/// Removes training state, then strips the name prefixes added by training scripts (`state_dict.`), by wrappers such as
-/// `DataParallel` and Lightning (`module.`, `model.`), and by this project's checkpoints (`network.`).
-///
-/// A prefix is stripped only if all remaining tensors have it. Otherwise the names stay as they are, and `load`
-/// reports the unknown ones.
-pub(crate) fn unnest<T>(entries: BTreeMap<String, T>) -> BTreeMap<String, T> {
-    let is_state = |name: &str| name.split_once('.').is_some_and(|(first, _)| TRAINING_STATE.contains(&first));
-    let mut entries: BTreeMap<String, T> = entries.into_iter().filter(|(name, _)| !is_state(name)).collect();
-    let wrappers = ["state_dict.", "model_state_dict.", "model.", "net.", "module.", "network."];
-    while let Some(wrapper) = wrappers.iter().find(|w| entries.keys().all(|name| name.starts_with(**w)))
-        && !entries.is_empty()
-    {
-        entries = strip(entries, wrapper);
-    }
-    entries
-}
-
-fn strip<T>(entries: BTreeMap<String, T>, prefix: &str) -> BTreeMap<String, T> {
-    entries.into_iter().map(|(name, entry)| (name[prefix.len()..].to_string(), entry)).collect()
 }
 
 /// Renames tensors by regular expressions, for checkpoints with other naming schemes.
@@ -181,12 +236,6 @@ impl NameMap {
     }
 }
 
-/// The names that occur more than once.
-pub(crate) fn duplicates<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
-    let mut seen = HashSet::new();
-    names.filter(|name| !seen.insert(*name)).map(str::to_string).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,6 +252,26 @@ mod tests {
             ("head.fc.weight", "fc.weight"),
             ("linear.bias", "fc.bias"),
             ("layer2.0.shortcut.1.weight", "layer2.0.downsample.1.weight"),
+            ("resnet.embedder.embedder.convolution.weight", "conv1.weight"),
+            ("resnet.embedder.embedder.normalization.bias", "bn1.bias"),
+            ("resnet.encoder.stages.1.layers.3.layer.2.normalization.weight", "layer2.3.bn3.weight"),
+            ("resnet.encoder.stages.2.layers.0.shortcut.convolution.weight", "layer3.0.downsample.0.weight"),
+            ("resnet.encoder.stages.2.layers.0.shortcut.normalization.bias", "layer3.0.downsample.1.bias"),
+            ("classifier.1.weight", "fc.weight"),
+            ("backbone.layer4.2.conv3.weight", "layer4.2.conv3.weight"),
+            ("backbone.conv1.weight", "conv1.weight"),
+            ("conv_1_3x3.weight", "conv1.weight"),
+            ("bn_1.running_mean", "bn1.running_mean"),
+            ("stage_3.8.conv_b.weight", "layer3.8.conv2.weight"),
+            ("stage_1.0.bn_a.bias", "layer1.0.bn1.bias"),
+            ("classifier.bias", "fc.bias"),
+            ("conv1.0.weight", "conv1.weight"),
+            ("conv1.1.running_var", "bn1.running_var"),
+            ("conv2_x.0.residual_function.0.weight", "layer1.0.conv1.weight"),
+            ("conv5_x.2.residual_function.4.bias", "layer4.2.bn2.bias"),
+            ("conv5_x.2.residual_function.6.weight", "layer4.2.conv3.weight"),
+            ("conv3_x.0.shortcut.1.weight", "layer2.0.downsample.1.weight"),
+            ("layer1._orig_mod.0.module.conv1.weight", "layer1.0.conv1.weight"),
             ("linear1.weight", "linear1.weight"),
             ("blocks.0.main_path.linear2.bias", "blocks.0.linear2.bias"),
         ];
@@ -210,20 +279,5 @@ mod tests {
             assert_eq!(canonical(name), expected);
             assert_eq!(canonical(expected), expected);
         }
-    }
-
-    #[test]
-    fn prefixes_and_training_state_are_removed() {
-        let unnested = |names: &[&str]| {
-            unnest(names.iter().map(|n| (n.to_string(), ())).collect()).into_keys().collect::<Vec<_>>()
-        };
-        assert_eq!(unnested(&["state_dict.module.fc.bias", "optimizer.state.0"]), ["fc.bias"]);
-        assert_eq!(unnested(&["model.fc.bias"]), ["fc.bias"]);
-        assert_eq!(unnested(&["module.fc.bias", "module.fc.weight"]), ["fc.bias", "fc.weight"]);
-        assert_eq!(unnested(&["fc.bias"]), ["fc.bias"]);
-        assert_eq!(unnested(&["state_dict.model.fc.bias", "callbacks.best"]), ["fc.bias"]);
-        // If one tensor lacks the prefix, all names stay as they are.
-        assert_eq!(unnested(&["state_dict.fc.bias", "stray"]), ["state_dict.fc.bias", "stray"]);
-        assert_eq!(unnested(&["fc.bias", "net.extra"]), ["fc.bias", "net.extra"]);
     }
 }

@@ -1,7 +1,7 @@
 use super::{BackendArgs, NetworkArgs, StartArgs, net};
 use crate::{
     Usage,
-    model::{Model, Weights},
+    model::{Filled, Model, Weights},
 };
 use residual_data::Preprocessing;
 use residual_model::{NetName, NetworkConfig};
@@ -31,21 +31,31 @@ impl ModelArgs {
     pub(crate) fn open(&self) -> anyhow::Result<Model> {
         let weights = Weights::of(&self.start.resolve(false)?.unwrap_or_default())?;
         let (_, hardware) = self.backend.open()?;
-        let (network, mut card) = weights.network(self.net, &self.network, &hardware.device.clone().inner())?;
+        let device = hardware.device.clone().inner();
+        let Filled { network, mut card, convention } = weights.network(self.net, &self.network, &device)?;
+        let mut size_convention = None;
         match (&self.mean, &self.std) {
             (Some(mean), Some(std)) => {
                 let (mean, std) = (mean.clone(), std.clone());
                 let [_, side, _] = image(&card.network);
+                let is_convention = convention.is_some() || card.preprocessing.is_none();
                 let known = card.preprocessing.unwrap_or_else(|| Preprocessing::imagenet(side, side));
+                size_convention = is_convention.then(|| {
+                    let (file, Preprocessing { resize, crop, .. }) = (weights.path().display(), &known);
+                    format!(
+                        "{file} does not say the size of images; taking resize {resize}, crop {crop}; set it with \
+                         --resize and --crop"
+                    )
+                });
                 card.preprocessing = Some(Preprocessing { mean, std, ..known });
             }
-            (None, None) => {}
+            (None, None) => convention.into_iter().for_each(|convention| eprintln!("{convention}")),
             _ => return Err(Usage("--mean and --std must be given together".into()).into()),
         }
         if let Some(preprocessing) = &card.preprocessing {
             preprocessing.validate().map_err(Usage)?;
         }
-        Ok(Model { network, card, data: weights.data, hardware })
+        Ok(Model { network, card, data: weights.data, hardware, size_convention })
     }
 }
 

@@ -1,4 +1,9 @@
-use crate::{Usage, args::NetworkArgs, model::Weights, output};
+use crate::{
+    Usage,
+    args::NetworkArgs,
+    model::{Filled, Weights},
+    output,
+};
 use residual_backend::Backend;
 use residual_model::{
     NetName,
@@ -30,6 +35,13 @@ pub(crate) struct ConvertArgs {
     /// values.
     #[arg(long, help_heading = "Weights", value_name = "FILE", verbatim_doc_comment)]
     pub(crate) name_map: Option<PathBuf>,
+    /// Dictionary of the file that holds the weights, such as model_ema
+    ///
+    /// Dots separate the keys on the way to it.
+    /// Default: the one that fits the network best, trained weights before
+    /// their average.
+    #[arg(long, help_heading = "Weights", value_name = "KEY", verbatim_doc_comment)]
+    pub(crate) weights_key: Option<String>,
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
     /// Replace an existing file
@@ -43,9 +55,12 @@ pub(crate) fn convert(args: &ConvertArgs) -> anyhow::Result<()> {
         return Err(Usage(format!("{} exists; replace it with --force", args.to.display())).into());
     }
     Format::to_write(&args.to)?;
-    let (weights, name_map) = (Some(args.from.clone()), args.name_map.clone());
-    let weights = Weights::of(&Start { weights, name_map, ..Start::default() })?;
-    let (network, card) = weights.network(args.net, &args.network, &Backend::Flex.open()?)?;
+    let (weights, name_map, key) = (Some(args.from.clone()), args.name_map.clone(), args.weights_key.clone());
+    let weights = Weights::of(&Start { weights, name_map, key, ..Start::default() })?;
+    let Filled { network, card, convention } = weights.network(args.net, &args.network, &Backend::Flex.open()?)?;
+    if let Some(convention) = convention {
+        eprintln!("{convention}");
+    }
     // If a later step fails, the old card must not be left beside new weights.
     Card::remove(&args.to)?;
     save(&network, &args.to)?;

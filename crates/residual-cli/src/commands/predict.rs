@@ -61,6 +61,9 @@ pub(crate) fn predict(args: &PredictArgs) -> anyhow::Result<()> {
         let text = "the preprocessing of images for these weights is unknown; give it with --mean and --std";
         return Err(Usage(text.into()).into());
     };
+    if let (None, None, Some(convention)) = (args.resize, args.crop, &model.size_convention) {
+        eprintln!("{convention}");
+    }
     preprocessing.crop = args.crop.unwrap_or(preprocessing.crop);
     preprocessing.resize = args.resize.unwrap_or(preprocessing.resize.max(preprocessing.crop));
     preprocessing.ignore_exif |= args.no_exif;

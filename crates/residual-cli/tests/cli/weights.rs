@@ -332,3 +332,104 @@ fn a_failed_download_names_the_cause_and_the_path() {
     let (list, _) = succeeds(&["weights", "list"]);
     assert!(list.contains("resnet18-f37072fd.pth") && list.contains("BSD-3-Clause"));
 }
+
+/// Writes tensors of a network as a safetensors file under other names.
+fn write_renamed(path: &str, network: &residual_model::Network, name: impl Fn(&str) -> Vec<String>) {
+    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = residual_weights::tensors(network)
+        .into_iter()
+        .flat_map(|(n, (shape, values))| {
+            let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+            name(&n).into_iter().map(move |name| (name, shape.clone(), bytes.clone())).collect::<Vec<_>>()
+        })
+        .collect();
+    let views = tensors.iter().map(|(name, shape, data)| {
+        let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), data);
+        (name.clone(), view.unwrap())
+    });
+    fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+/// timm's names of `resnetv2`.
+fn timm(name: &str) -> String {
+    let Some((stage, rest)) = name.strip_prefix("layer").and_then(|rest| rest.split_once('.')) else {
+        return name.replace("conv1.", "stem.conv.").replace("bn.", "norm.").replace("fc.", "head.fc.");
+    };
+    let stage = stage.parse::<usize>().unwrap() - 1;
+    let (block, rest) = rest.split_once('.').unwrap();
+    format!("stages.{stage}.blocks.{block}.{}", rest.replace("downsample.0", "downsample.conv").replace("bn", "norm"))
+}
+
+#[test]
+fn preprocessing_by_convention_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (weights, image) = (path("net.safetensors"), path("grey.png"));
+    image::RgbImage::from_pixel(240, 230, image::Rgb([128, 90, 60])).save(&image).unwrap();
+    let network = |name: &str, classes: usize, stem: residual_model::Stem| {
+        let config = residual_model::NetworkConfig::new(name.parse().unwrap(), [3, 224, 224], classes);
+        config.with_width(8).with_stem(stem).init(&burn::tensor::Device::flex())
+    };
+    let large = residual_model::Stem::Large;
+    write_renamed(&weights, &network("preact_resnet18", 1000, large), |name| vec![timm(name)]);
+    let args = |net: &'static str| ["predict", "--net", net, "--weights", &weights, "--json", &image].map(String::from);
+    let said = |net: &'static str, more: &[&str]| {
+        let args = args(net);
+        let args: Vec<&str> = args.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        succeeds(&args).1
+    };
+    let half = said("preact_resnet18", &[]);
+    assert!(half.contains("does not say how images are prepared") && half.contains("mean [0.5, 0.5, 0.5]"), "{half}");
+    let flags = ["--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5"];
+    let stderr = said("preact_resnet18", &flags);
+    assert!(stderr.contains("does not say the size of images; taking resize 256, crop 224"), "{stderr}");
+    let all = [&flags[..], &["--resize", "230", "--crop", "224"]].concat();
+    assert!(!said("preact_resnet18", &all).contains("does not say"));
+
+    write_renamed(&weights, &network("resnet18", 1000, large), |name| vec![name.into()]);
+    assert!(
+        said("resnet18", &[]).contains("torchvision prepares them for ImageNet: resize 256, crop 224, mean [0.485")
+    );
+
+    // A card has the preprocessing, so nothing needs to be said.
+    let converted = path("converted.safetensors");
+    let (_, stderr) = succeeds(&["convert", &weights, &converted, "--net", "resnet18"]);
+    assert!(stderr.contains("mean [0.485"), "{stderr}");
+    let (_, stderr) = succeeds(&["predict", "--weights", &converted, &image]);
+    assert!(!stderr.contains("mean"), "{stderr}");
+
+    write_renamed(&weights, &network("resnet18", 10, residual_model::Stem::Small), |name| vec![name.into()]);
+    assert!(said("resnet18", &flags).contains("is 3x3, so the stem is small and images are 32x32"));
+    let args = args("resnet18");
+    let bare = command(&args.each_ref().map(String::as_str)).output().unwrap();
+    assert!(bare.status.code() == Some(2) && text(&bare.stderr).contains("give it with --mean and --std"));
+}
+
+#[test]
+fn a_flag_selects_the_average_of_the_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (both, trained, average) = (path("both.safetensors"), path("a.safetensors"), path("b.safetensors"));
+    let config = residual_model::NetworkConfig::new("resnet8".parse().unwrap(), [3, 32, 32], 10).with_width(4);
+    write_renamed(&both, &config.init(&burn::tensor::Device::flex()), |name| {
+        // The average lacks a tensor, which tells it from the trained weights.
+        let keys: &[&str] = if name == "fc.bias" { &["model"] } else { &["model", "model_ema"] };
+        keys.iter().map(|key| format!("{key}.{name}")).collect()
+    });
+    let (_, stderr) = succeeds(&["convert", &both, &trained, "--net", "resnet8"]);
+    assert!(
+        stderr.contains("both.safetensors: read model (") && stderr.contains("; left aside model_ema ("),
+        "{stderr}"
+    );
+    let with_key =
+        |key: &'static str| ["convert", &both, &average, "--net", "resnet8", "--weights-key", key].map(String::from);
+    let run = |key: &'static str| {
+        let output = command(&with_key(key).each_ref().map(String::as_str)).output().unwrap();
+        (output.status.code(), text(&output.stderr))
+    };
+    let (code, stderr) = run("model_ema");
+    assert!(code == Some(1) && stderr.contains("missing: fc.bias"), "{stderr}");
+    let (code, stderr) = run("ema");
+    assert!(code == Some(2) && stderr.contains("has no tensors under `ema`; expected model, model_ema"), "{stderr}");
+    let train = ["train", "--net", "resnet8", "--data", "synthetic", "--dry-run", "--weights-key", "model"];
+    refuses(&train, 2, "--weights-key need --weights or --pretrained");
+}

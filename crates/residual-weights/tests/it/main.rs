@@ -1,4 +1,9 @@
 //! Tests of reading and writing weights, and of parity with PyTorch.
 
+mod checkpoints;
+mod common;
 mod files;
+mod others;
 mod parity;
+mod pickles;
+mod torch;

@@ -1,0 +1,84 @@
+use super::{BIG_ENDIAN, Node, Pickle, Problem, StorageRef, read_pickle, storage::read_exactly};
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{BufReader, Read, Seek, SeekFrom},
+    sync::{Mutex, PoisonError},
+};
+
+/// The layout of PyTorch before 1.6: pickles of a magic number, a version, the system, the object and the list of its
+/// storages, and after them each storage's number of elements and its elements.
+pub(super) struct Legacy {
+    file: Mutex<File>,
+    /// The first byte and the number of bytes of each storage.
+    storages: HashMap<String, (u64, u64)>,
+}
+
+/// The magic number 0x1950a86a20f9469cfc6c, as binary pickles hold it.
+const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
+/// The same number, as pickles of the protocols 0 and 1 hold it.
+const MAGIC_TEXT: &[u8] = b"119547037146038801333356";
+
+impl Legacy {
+    /// Whether a file that starts like this has the legacy layout.
+    pub(super) fn detect(start: &[u8]) -> bool {
+        let start = &start[..start.len().min(64)];
+        start.windows(MAGIC.len()).any(|window| window == MAGIC)
+            || start.windows(MAGIC_TEXT.len()).any(|window| window == MAGIC_TEXT)
+    }
+
+    /// Opens a file and returns the pickle of its object.
+    ///
+    /// # Errors
+    /// If the file is damaged, is in big-endian byte order, or has a storage of unknown type.
+    pub(super) fn open(file: File) -> Result<(Self, Pickle), Problem> {
+        let mut reader = BufReader::new(file);
+        read_pickle(&mut reader)?;
+        let version = read_pickle(&mut reader)?;
+        if version.size(version.root) != Some(1001) {
+            return Err("its layout has an unknown version".into());
+        }
+        if is_big_endian(&read_pickle(&mut reader)?) {
+            return Err(BIG_ENDIAN);
+        }
+        let object = read_pickle(&mut reader)?;
+        let keys = read_pickle(&mut reader)?;
+        let sizes: HashMap<String, usize> = (0..object.len())
+            .filter_map(|id| StorageRef::of(&object, id as u32))
+            .map(|storage| (storage.key, storage.dtype.size()))
+            .collect();
+        let mut at = reader.stream_position().map_err(|error| error.to_string())?;
+        let end = reader.seek(SeekFrom::End(0)).map_err(|error| error.to_string())?;
+        let mut file = reader.into_inner();
+        let mut storages = HashMap::new();
+        for &key in keys.elements(keys.root).ok_or("its list of storages is missing")? {
+            let key = StorageRef::key(&keys, key).ok_or("its list of storages is damaged")?;
+            let size = sizes.get(&key).ok_or_else(|| format!("the type of its storage {key} is unknown"))?;
+            let mut count = [0; 8];
+            file.seek(SeekFrom::Start(at)).and_then(|_| file.read_exact(&mut count)).map_err(|_| CUT)?;
+            let bytes = u64::from_le_bytes(count).checked_mul(*size as u64).ok_or(CUT)?;
+            let next = (at + 8).checked_add(bytes).filter(|next| *next <= end).ok_or(CUT)?;
+            storages.insert(key, (at + 8, bytes));
+            at = next;
+        }
+        Ok((Self { file: Mutex::new(file), storages }, object))
+    }
+
+    pub(super) fn storage(&self, key: &str, start: u64, len: u64) -> Result<Vec<u8>, String> {
+        let &(at, size) = self.storages.get(key).ok_or_else(|| format!("the file has no storage {key}"))?;
+        if start.checked_add(len).is_none_or(|end| end > size) {
+            return Err(format!("its storage has {size} bytes, of which {start} and {len} more are needed"));
+        }
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.seek(SeekFrom::Start(at + start)).map_err(|error| error.to_string())?;
+        read_exactly(&mut *file, len).map_err(|error| error.to_string())
+    }
+}
+
+const CUT: &str = "its storages end early, perhaps because a download was interrupted";
+
+fn is_big_endian(system: &Pickle) -> bool {
+    let Node::Dict(pairs) = system.node(system.root) else { return false };
+    let is_little = pairs.iter().find(|(key, _)| system.text(*key) == Some("little_endian"));
+    is_little.is_some_and(|(_, value)| matches!(system.node(*value), Node::Bool(false)))
+}

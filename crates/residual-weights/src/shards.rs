@@ -1,0 +1,67 @@
+//! Weights in several files, of which an index says which tensor is in which.
+
+use crate::{Checkpoint, Entry, Format, WeightsError};
+use serde::Deserialize;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Component, Path},
+};
+
+/// `model.safetensors.index.json` or `pytorch_model.bin.index.json`.
+#[derive(Deserialize)]
+struct Index {
+    /// The file that holds each tensor.
+    weight_map: BTreeMap<String, String>,
+}
+
+/// Reads the tensors of an index from the files beside it.
+///
+/// # Errors
+/// If the index is invalid, names a file outside of its folder, or a file of it cannot be read or lacks a tensor.
+pub(crate) fn read(path: &Path) -> Result<(Format, BTreeMap<String, Entry>), WeightsError> {
+    let bad = |reason: String| WeightsError::bad_file(path, reason);
+    let text = fs::read_to_string(path).map_err(WeightsError::io("read", path))?;
+    let Index { weight_map } = serde_json::from_str(&text)
+        .map_err(|error| bad(format!("is JSON, but not an index of weights in several files: {error}")))?;
+    let mut format = Format::Safetensors;
+    let mut entries = BTreeMap::new();
+    for file in weight_map.values().collect::<BTreeSet<_>>() {
+        let parts: Vec<Component<'_>> = Path::new(file).components().collect();
+        if !matches!(parts[..], [Component::Normal(_)]) || file.contains(['/', '\\']) {
+            return Err(bad(format!("names the file `{}`; expected a file in the same folder", file.escape_debug())));
+        }
+        let shard = Checkpoint::read_shard(&path.with_file_name(file))?;
+        format = shard.format();
+        for name in weight_map.iter().filter(|(_, of)| *of == file).map(|(name, _)| name) {
+            let entry = shard.get(name).ok_or_else(|| {
+                bad(format!("says that {file} holds the tensor `{}`, but it does not", name.escape_debug()))
+            })?;
+            entries.insert(name.clone(), entry.clone());
+        }
+    }
+    Ok((format, entries))
+}
+
+/// What to do with a file that is one of several, such as `model-00001-of-00002.safetensors`.
+pub(crate) fn advice(path: &Path) -> Option<String> {
+    let (stem, extension) = (path.file_stem()?.to_str()?, path.extension()?.to_str()?);
+    let (start, count) = stem.rsplit_once("-of-")?;
+    let (name, number) = start.rsplit_once('-')?;
+    let (_, count): (usize, usize) = (number.parse().ok()?, count.parse().ok()?);
+    Some(format!("it is one of {count} shards; give {name}.{extension}.index.json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_are_recognised_by_their_names() {
+        let advice = |name: &str| advice(Path::new(name));
+        let text = advice("a/pytorch_model-00001-of-00003.bin").unwrap();
+        assert_eq!(text, "it is one of 3 shards; give pytorch_model.bin.index.json");
+        assert_eq!(advice("best-of-5.pth"), None);
+        assert_eq!(advice("model.safetensors"), None);
+    }
+}

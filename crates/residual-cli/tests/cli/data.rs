@@ -48,7 +48,7 @@ fn broken_images_are_listed_and_make_the_check_fail() {
     folder(dir.path(), true);
     let output = command(&["data", "check", dir.path().to_str().unwrap()]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stdout).contains("broken.jpg is neither PNG nor JPEG"));
+    assert!(text(&output.stdout).contains("broken.jpg is neither PNG, JPEG"));
     assert!(text(&output.stderr).contains("error: 1 unusable file"));
 }
 

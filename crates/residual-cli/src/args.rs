@@ -5,6 +5,7 @@ mod backend;
 mod data;
 mod model;
 mod network;
+mod reset;
 mod start;
 mod words;
 

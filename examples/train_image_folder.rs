@@ -1,9 +1,9 @@
-//! Trains a network on your own images: a folder with one sub-folder of PNG or JPEG files per class.
+//! Trains a network on your own images: a folder with one sub-folder of images per class.
 //!
 //!     cargo run --release --example train_image_folder FOLDER [SIDE]
 //!
 //! Images are cropped to SIDE x SIDE pixels (default: 64). If the folder has sub-folders `train` and `val`, the images
-//! in `val` are the test images; otherwise, every fifth image of each class is a test image.
+//! in `val` are the test images; otherwise, about one fifth of the images is held out for the test.
 //!
 //! You should see the classes, and one line per epoch. 500 images of 64x64 pixels take about a minute on two cores. The
 //! error after ten epochs depends on the images. The example `finetune` shows how to start from pretrained weights.

@@ -3,19 +3,19 @@
 mod augmentation;
 mod backend;
 mod data;
-mod limit;
 mod model;
 mod net;
 mod network;
+mod reset;
 mod start;
 mod words;
 
 pub(crate) use augmentation::AugmentationArgs;
 pub(crate) use backend::{BackendArgs, choose, threads};
 pub(crate) use data::DataArgs;
-pub(crate) use limit::{Limit, override_with};
 pub(crate) use model::ModelArgs;
 pub(crate) use net::{NetArg, net};
 pub(crate) use network::{ImageNetworkArgs, NetworkArgs};
+pub(crate) use reset::{Reset, or_word};
 pub(crate) use start::StartArgs;
 pub(crate) use words::words;

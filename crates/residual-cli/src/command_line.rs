@@ -23,7 +23,8 @@ pub(crate) fn sweep(config: &SweepConfig, environment: &Environment, explain: bo
             command.push_str(&format!(" --{flag} {}", quoted(&value)));
         }
     };
-    let DataConfig { name, dir, side, samples, validation, normalize, ignore_exif } = &config.data;
+    let DataConfig { name, dir, side, samples, validation, normalize, ignore_exif, skip_broken, group_by } =
+        &config.data;
     let Environment { backend, kernels, .. } = environment;
     if let [family] = config.families[..] {
         add("family", Some(family.to_string()));
@@ -38,6 +39,8 @@ pub(crate) fn sweep(config: &SweepConfig, environment: &Environment, explain: bo
     add("side", side.map(|side| side.to_string()));
     add("samples", samples.map(|samples| samples.to_string()));
     add("validation", (*validation != usual.data.validation).then(|| validation.to_string()));
+    add("skip-broken", (*skip_broken > 0).then(|| skip_broken.to_string()));
+    add("group-by", group_by.clone());
     add("normalize", (*normalize != usual.data.normalize).then(|| normalize.to_string()));
     add("epochs", config.epochs.map(|epochs| epochs.to_string()));
     add("batch-size", (config.batch_size != usual.batch_size).then(|| config.batch_size.to_string()));
@@ -122,6 +125,8 @@ mod tests {
                 validation: 50,
                 normalize: Normalize::Pixel,
                 ignore_exif: false,
+                skip_broken: 0,
+                group_by: None,
             },
             epochs: Some(2),
             batch_size: 32,
@@ -174,6 +179,8 @@ mod tests {
             side: Some(48),
             samples: Some(9),
             ignore_exif: true,
+            skip_broken: 3,
+            group_by: Some("scene[0-9]+".into()),
             ..DataName::Folder.into()
         };
         let mut environment = environment();

@@ -1,7 +1,10 @@
 use crate::{
     DataConfig, DataError, DataName, Folder, Images, Normalization, Normalize, Preprocessing, Source,
     cifar::{CIFAR10, CIFAR100},
+    folder::FolderOptions,
     mnist,
+    split::GroupBy,
+    tree::check_is_folder,
 };
 use rayon::prelude::*;
 use residual_fetch::sha256_file;
@@ -26,6 +29,8 @@ pub struct Report {
     /// Groups of samples with identical images. A sample is named by its file, or by its split and index, such as
     /// `train 17`.
     pub duplicates: Vec<Vec<String>>,
+    /// What the user should know about the dataset: see [`Dataset::notes`](crate::Dataset::notes).
+    pub notes: Vec<String>,
 }
 
 /// The samples of one split.
@@ -62,42 +67,33 @@ pub fn check(dir: &Path, name: Option<DataName>) -> Result<Report, DataError> {
     };
     let mut all = samples("train", &train);
     all.extend(samples("test", &test));
-    let classes = class_names(dir, name);
     Ok(Report {
         dataset: name,
-        classes,
+        classes: train.class_names().unwrap_or_default(),
         splits: [split_report(&train), split_report(&test)],
         unreadable: Vec::new(),
         duplicates: groups_of_equals(all.into_iter().filter_map(|(bytes, name)| Some((bytes?, name)))),
+        notes: Vec::new(),
     })
 }
 
-/// The dataset that the files in a directory belong to.
-fn recognize(dir: &Path) -> Result<DataName, DataError> {
-    if !dir.is_dir() {
-        return Err(DataError::Folder { path: dir.into(), reason: "is not a directory".into() });
-    }
+/// The dataset that the files in a directory belong to: [`DataName::Folder`] if they are of no other.
+///
+/// # Errors
+/// If `dir` is not a directory, or a file of MNIST's layout cannot be read.
+pub fn recognize(dir: &Path) -> Result<DataName, DataError> {
+    check_is_folder(dir)?;
     for (name, cifar) in [(DataName::Cifar10, CIFAR10), (DataName::Cifar100, CIFAR100)] {
-        if dir.join(cifar.folder).is_dir() || dir.join(cifar.train[0]).is_file() {
+        if cifar.is_recognized_in(dir) {
             return Ok(name);
         }
     }
-    if !mnist::is_complete_in(dir) {
-        return Ok(DataName::Folder);
-    }
-    Ok(if mnist::is_fashion_mnist(dir)? { DataName::FashionMnist } else { DataName::Mnist })
-}
-
-fn class_names(dir: &Path, name: DataName) -> Vec<String> {
-    let (cifar, file) = match name {
-        DataName::Cifar10 => (&CIFAR10, "batches.meta.txt"),
-        DataName::Cifar100 => (&CIFAR100, "fine_label_names.txt"),
-        _ => return Vec::new(),
-    };
-    let read = |dir: &Path| std::fs::read_to_string(dir.join(file)).ok();
-    let text = read(&dir.join(cifar.folder)).or_else(|| read(dir)).unwrap_or_default();
-    let names: Vec<String> = text.lines().map(str::trim).filter(|name| !name.is_empty()).map(String::from).collect();
-    if names.len() == cifar.classes { names } else { Vec::new() }
+    let found = [DataName::Mnist, DataName::FashionMnist].into_iter().find(|name| name.is_in(dir));
+    Ok(match found {
+        None => DataName::Folder,
+        Some(name) if mnist::is_fashion_mnist(name.into(), dir)? => DataName::FashionMnist,
+        Some(_) => DataName::Mnist,
+    })
 }
 
 fn split_report(images: &Images) -> SplitReport {
@@ -120,11 +116,7 @@ struct ImageStatistics {
 
 /// Reads an image file. The error is the reason why the file cannot be used.
 fn scan(path: &Path) -> Result<ImageStatistics, String> {
-    let message = |error: DataError| match error {
-        DataError::Image { reason, .. } => reason,
-        error => error.to_string(),
-    };
-    let image = Preprocessing::imagenet(1, 1).decode(path).map_err(message)?.to_rgb8();
+    let image = Preprocessing::imagenet(1, 1).decode(path).map_err(DataError::image_reason)?.to_rgb8();
     let mut sums = [[0.0; 2]; 3];
     for pixel in image.pixels() {
         for (sums, byte) in sums.iter_mut().zip(pixel.0) {
@@ -137,24 +129,27 @@ fn scan(path: &Path) -> Result<ImageStatistics, String> {
 }
 
 fn check_folder(dir: &Path) -> Result<Report, DataError> {
-    let (train, test) = Folder::list(dir, Preprocessing::imagenet(1, 1))?;
+    let preprocessing = Preprocessing::imagenet(1, 1);
+    let opened = Folder::list(dir, &FolderOptions { preprocessing, group_by: GroupBy::default(), skip_broken: 0 })?;
+    let (train, test) = (&opened.train, &opened.test);
     let mut unreadable = Vec::new();
     let mut checksums = Vec::new();
     let mut split = |folder: &Folder| {
-        let scanned: Vec<_> = folder.files().par_iter().map(|(path, _)| scan(path)).collect();
+        let files: Vec<_> = folder.files().collect();
+        let scanned: Vec<_> = files.par_iter().map(|(path, _)| scan(path)).collect();
         let mut counts = vec![0; folder.classes()];
         let (mut sums, mut pixels, mut samples) = ([[0.0f64; 2]; 3], 0, 0);
         let mut sizes: Option<[[usize; 2]; 2]> = None;
-        for ((path, label), scanned) in folder.files().iter().zip(scanned) {
+        for ((path, label), scanned) in files.into_iter().zip(scanned) {
             let image = match scanned {
                 Ok(image) => image,
                 Err(reason) => {
-                    unreadable.push((path.clone(), reason));
+                    unreadable.push((path.to_path_buf(), reason));
                     continue;
                 }
             };
             samples += 1;
-            counts[*label] += 1;
+            counts[label] += 1;
             pixels += image.size[0] * image.size[1];
             (0..3).for_each(|c| (0..2).for_each(|i| sums[c][i] += image.sums[c][i]));
             let [smallest, largest] = sizes.unwrap_or([image.size; 2]);
@@ -171,13 +166,14 @@ fn check_folder(dir: &Path) -> Result<Report, DataError> {
         let statistics = Normalization { mean: narrow(mean), std: narrow(std) };
         SplitReport { samples, counts, sizes: sizes.unwrap_or_default(), statistics }
     };
-    let splits = [split(&train), split(&test)];
+    let splits = [split(train), split(test)];
     Ok(Report {
         dataset: DataName::Folder,
         classes: train.class_names().unwrap_or_default(),
         splits,
         unreadable,
         duplicates: groups_of_equals(checksums.into_iter()),
+        notes: opened.notes(dir),
     })
 }
 
@@ -227,14 +223,13 @@ mod tests {
         let report = check(dir.path(), None).unwrap();
         assert_eq!((report.dataset, &report.classes[..]), (DataName::Folder, &["a".to_string(), "b".into()][..]));
         let [train, test] = &report.splits;
-        assert_eq!((&train.counts[..], &test.counts[..]), (&[2, 4][..], &[0, 1][..]));
+        assert_eq!((&train.counts[..], &test.counts[..]), (&[1, 4][..], &[1, 1][..]));
         assert_eq!(train.sizes, [[2, 2], [4, 3]]);
         assert_eq!(report.unreadable.len(), 1);
         assert_eq!(report.unreadable[0].0, broken);
         assert_eq!(report.duplicates, [[black.display().to_string(), again.display().to_string()]]);
-        // Red: 12 pixels of 255 and 6 of 0 in `a`; 6 of 0 and 4 each of 30, 40 and 60 in `b`. The image with
-        // the value 50 is held out, because it is the fifth file of `b`, counting the unreadable one.
-        let red = (12.0 * 255.0 + 4.0 * f32::from(30u8 + 40 + 60)) / (255.0 * (12.0 + 12.0 + 12.0));
+        // Both files 1.png are held out by their hash. Red: 12 pixels of 255 in `a`; 4 each of 30 to 60 in `b`.
+        let red = (12.0 * 255.0 + 4.0 * f32::from(30u8 + 40 + 50 + 60)) / (255.0 * (12.0 + 16.0));
         assert!((train.statistics.mean[0] - red).abs() < 1e-6, "{:?}", train.statistics);
     }
 

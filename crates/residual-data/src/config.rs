@@ -1,10 +1,19 @@
 use crate::{
-    DataError, DataName, Dataset, Folder, Images, Normalization, Normalize, Preprocessing, Subset, Synthetic,
+    DataError, DataName, Dataset, Folder, Images, Normalization, Normalize, Preprocessing, Source, Subset, Synthetic,
     cifar::{CIFAR10, CIFAR100},
-    digits, mnist,
+    digits,
+    folder::{FolderOptions, Opened},
+    mnist,
+    split::GroupBy,
+    tree::is_archive,
+    words::count,
 };
 use serde::{Deserialize, Serialize};
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 impl DataName {
     /// Loads the dataset from its default directory, normalised with the mean and standard deviation of its training
@@ -41,14 +50,21 @@ pub struct DataConfig {
     /// The maximum number of training samples and of test samples to use. The samples used are evenly spaced.
     pub samples: Option<usize>,
     /// The number of training samples to hold out for validation. They replace the test samples. The last training
-    /// samples are held out, except in a [`Folder`]: its images are sorted by class, so evenly spaced samples are held
-    /// out.
+    /// samples are held out, except in a [`Folder`]: of its training images, those with the smallest hashes are held
+    /// out, which are spread over the classes.
     pub validation: usize,
     /// The statistics with which the pixels are normalised. They are computed on all training samples. A [`Folder`] is
     /// always normalised with ImageNet's mean and standard deviation.
     pub normalize: Normalize,
     /// Whether to ignore the EXIF orientation of the images of a [`Folder`].
     pub ignore_exif: bool,
+    /// The maximum number of broken images of a [`Folder`] to leave out. Unless it is 0, every image is decoded once
+    /// when the dataset is loaded.
+    pub skip_broken: usize,
+    /// A regular expression that groups the images of a [`Folder`] by their path within the class folder, such as
+    /// `(scene\d+)/`. Images with the same first capture group, or the same match if there is none, are held out
+    /// together. An image that does not match is a group of its own.
+    pub group_by: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -72,17 +88,33 @@ struct Full {
     validation: usize,
     #[serde(default)]
     normalize: Normalize,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "is_default")]
     ignore_exif: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    skip_broken: usize,
+    #[serde(default, skip_serializing_if = "is_default")]
+    group_by: Option<String>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl From<Repr> for DataConfig {
     fn from(repr: Repr) -> Self {
         match repr {
             Repr::Name(name) => name.into(),
-            Repr::Full(Full { name, dir, side, samples, validation, normalize, ignore_exif }) => {
-                Self { name, dir, side, samples, validation, normalize, ignore_exif }
-            }
+            Repr::Full(Full {
+                name,
+                dir,
+                side,
+                samples,
+                validation,
+                normalize,
+                ignore_exif,
+                skip_broken,
+                group_by,
+            }) => Self { name, dir, side, samples, validation, normalize, ignore_exif, skip_broken, group_by },
         }
     }
 }
@@ -92,8 +124,8 @@ impl From<DataConfig> for Repr {
         if config == config.name.into() {
             return Self::Name(config.name);
         }
-        let DataConfig { name, dir, side, samples, validation, normalize, ignore_exif } = config;
-        Self::Full(Full { name, dir, side, samples, validation, normalize, ignore_exif })
+        let DataConfig { name, dir, side, samples, validation, normalize, ignore_exif, skip_broken, group_by } = config;
+        Self::Full(Full { name, dir, side, samples, validation, normalize, ignore_exif, skip_broken, group_by })
     }
 }
 
@@ -118,6 +150,18 @@ pub struct Description {
     pub classes: usize,
     /// The number of training samples.
     pub train: usize,
+}
+
+/// The archive of a dataset that is given instead of its directory, or is in it.
+fn archive_in(dir: &Path) -> Option<PathBuf> {
+    if dir.is_file() {
+        return is_archive(dir).then(|| dir.into());
+    }
+    let is_of_many = |path: &PathBuf| {
+        let name = path.to_string_lossy().to_lowercase();
+        is_archive(path) && [".tar", ".tgz", ".zip", ".7z"].iter().any(|ending| name.contains(ending))
+    };
+    fs::read_dir(dir).ok()?.flatten().map(|entry| entry.path()).filter(is_of_many).min()
 }
 
 /// The default side of the images in a [`Folder`], in pixels.
@@ -179,7 +223,7 @@ impl DataConfig {
     /// If the dataset's files are missing or invalid, or it is a [`Folder`], whose images are not held in memory.
     pub fn images(&self) -> Result<(Images, Images), DataError> {
         let dataset = self.name.into();
-        match self.name {
+        let images = match self.name {
             DataName::Digits => digits::images(),
             DataName::Synthetic => Synthetic::default().images(),
             DataName::Cifar10 => CIFAR10.read(dataset, &self.dir()?),
@@ -190,7 +234,13 @@ impl DataConfig {
                 expected: "one whose images are held in memory".into(),
                 value: "folder".into(),
             }),
-        }
+        };
+        images.map_err(|error| match self.dir().ok().and_then(|dir| archive_in(&dir)) {
+            Some(path) if matches!(error, DataError::Missing { .. } | DataError::Io { .. }) => {
+                DataError::Packed { dataset, path }
+            }
+            _ => error,
+        })
     }
 
     /// The directory that contains the dataset's files: the field `dir` if it is set, otherwise
@@ -213,31 +263,41 @@ impl DataConfig {
     }
 
     fn open_folder(&self, preprocessing: Preprocessing) -> Result<Dataset, DataError> {
-        let (train, test) = Folder::open(&self.dir()?, preprocessing.clone())?;
-        Ok(Dataset { train: Arc::new(train), test: Arc::new(test), preprocessing })
+        let dir = self.dir()?;
+        let group_by = GroupBy::new(self.group_by.as_deref())?;
+        let options = FolderOptions { preprocessing, group_by, skip_broken: self.skip_broken };
+        let mut opened = Folder::open_with(&dir, &options)?;
+        if self.validation > 0 {
+            self.trained(opened.train.len())?;
+            (opened.train, opened.test) = opened.train.hold_out(self.validation, &options.group_by);
+            if opened.train.is_empty() {
+                let reason =
+                    format!("has no images left to train on; its groups are larger than {} images", self.validation);
+                return Err(DataError::Folder { path: dir, reason });
+            }
+        }
+        let notes = opened.notes(&dir);
+        let Opened { train, test, .. } = opened;
+        Ok(Dataset { train: Arc::new(train), test: Arc::new(test), preprocessing: options.preprocessing, notes })
     }
 
-    /// Holds out the validation samples and selects the requested number of samples.
+    /// The number of samples, out of `len`, that are trained on when the validation samples are held out.
+    fn trained(&self, len: usize) -> Result<usize, DataError> {
+        len.checked_sub(self.validation).filter(|kept| *kept > 0).ok_or_else(|| DataError::Setting {
+            name: "the number of validation samples",
+            expected: format!("less than {len} (the number of training samples)"),
+            value: self.validation.to_string(),
+        })
+    }
+
+    /// Holds out the validation samples, unless [`Self::open_folder`] has done so, and selects the requested number of
+    /// samples.
     fn select(&self, mut dataset: Dataset) -> Result<Dataset, DataError> {
-        let len = dataset.train.len();
-        if self.validation > 0 {
-            let Some(kept) = len.checked_sub(self.validation).filter(|kept| *kept > 0) else {
-                let expected = format!("less than {len} (the number of training samples)");
-                return Err(DataError::Setting {
-                    name: "the number of validation samples",
-                    expected,
-                    value: self.validation.to_string(),
-                });
-            };
-            let (train, test): (Vec<_>, Vec<_>) = match self.name {
-                // Index i is held out if `i * validation / len` increases from i to i + 1, so they are evenly spaced.
-                DataName::Folder => {
-                    (0..len).partition(|i| i * self.validation / len == (i + 1) * self.validation / len)
-                }
-                _ => (0..len).partition(|i| *i < kept),
-            };
+        if self.validation > 0 && self.name != DataName::Folder {
+            let len = dataset.train.len();
+            let kept = self.trained(len)?;
             let subset = |indices| Arc::new(Subset::new(dataset.train.clone(), indices));
-            dataset = Dataset { train: subset(train), test: subset(test), ..dataset };
+            dataset = Dataset { train: subset((0..kept).collect()), test: subset((kept..len).collect()), ..dataset };
         }
         if let Some(samples) = self.samples {
             if samples == 0 {
@@ -246,6 +306,12 @@ impl DataConfig {
                     expected: "at least 1".into(),
                     value: "0".into(),
                 });
+            }
+            for (source, split) in [(&dataset.train, "training"), (&dataset.test, "test")] {
+                if source.len() < samples {
+                    let has = count(source.len(), &format!("{split} sample"));
+                    dataset.notes.push(format!("{}: has only {has}, not {samples}", self.name));
+                }
             }
             let subset = |source| Arc::new(Subset::evenly(source, samples));
             dataset = Dataset { train: subset(dataset.train), test: subset(dataset.test), ..dataset };
@@ -257,8 +323,6 @@ impl DataConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Source;
-    use std::fs;
 
     #[test]
     fn a_default_config_serialises_to_its_name() {
@@ -303,6 +367,38 @@ mod tests {
             (0..source.len()).map(|i| source.read(i, &mut [0.0; 48]).unwrap()).collect()
         };
         assert_eq!(labels(&split.test), [0, 0, 1, 1]);
-        assert_eq!(labels(&split.train), [[0; 6], [1; 6]].concat());
+        assert_eq!(labels(&split.train), [[0; 7], [1; 7]].concat());
+    }
+
+    #[test]
+    fn an_archive_is_named_as_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let archive = dir.path().join("cifar-10-python.tar.gz");
+        fs::write(&archive, "").unwrap();
+        for given in [dir.path(), &archive] {
+            let config = DataConfig { dir: Some(given.into()), ..DataName::Cifar10.into() };
+            let error = config.load().unwrap_err().to_string();
+            let expected = format!("dataset cifar10 not found: {} is an archive; unpack it, ", archive.display());
+            assert!(error.starts_with(&expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn more_samples_than_there_are_is_told() {
+        let config = DataConfig { samples: Some(400), ..DataName::Digits.into() };
+        assert_eq!(config.load().unwrap().notes, ["digits: has only 360 test samples, not 400"]);
+        assert!(DataConfig { samples: Some(360), ..config }.load().unwrap().notes.is_empty());
+    }
+
+    #[test]
+    fn every_setting_of_a_folder_is_stored() {
+        let config = DataConfig {
+            dir: Some("photos".into()),
+            skip_broken: 3,
+            group_by: Some("scene".into()),
+            ..DataName::Folder.into()
+        };
+        let json = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<DataConfig>(&json).unwrap(), config);
     }
 }

@@ -1,4 +1,7 @@
-use crate::{Augmentation, DataError, Normalization, Normalize, Preprocessing, normalization::mean_and_std};
+use crate::{
+    Augmentation, DataError, Fingerprint, Normalization, Normalize, Preprocessing, chain::Chain, hash::Hasher,
+    normalization::mean_and_std,
+};
 use rand::rngs::ChaCha8Rng;
 use std::{fmt, sync::Arc};
 
@@ -29,6 +32,25 @@ pub trait Source: Send + Sync {
     /// If the sample cannot be read.
     fn read(&self, index: usize, pixels: &mut [f32]) -> Result<usize, DataError>;
 
+    /// The name of a sample, if it has one: for a file, its path within the dataset's folder, separated by `/`.
+    fn name(&self, _index: usize) -> Option<String> {
+        None
+    }
+
+    /// A number that changes if the sample changes, by which [`Dataset::fingerprint`] tells whether a dataset is still
+    /// the same: a hash of the label and the pixels, or, for a file, of its class, name and size.
+    ///
+    /// # Errors
+    /// If the sample cannot be read.
+    fn identity(&self, index: usize) -> Result<u64, DataError> {
+        let mut pixels = vec![0.0; self.shape().iter().product()];
+        let label = self.read(index, &mut pixels)?;
+        let mut hasher = Hasher::default();
+        hasher.write(&(label as u64).to_le_bytes());
+        pixels.iter().for_each(|x| hasher.write(&x.to_le_bytes()));
+        Ok(hasher.finish())
+    }
+
     /// Like [`Self::read`], but also augments the image. Mixup and label smoothing are left to the loader.
     ///
     /// # Errors
@@ -53,6 +75,7 @@ pub struct Images {
     classes: usize,
     pixels: Pixels,
     labels: Vec<u16>,
+    class_names: Option<Vec<String>>,
     normalization: Option<Normalization>,
 }
 
@@ -108,7 +131,7 @@ impl Images {
         assert_eq!(pixels.len(), labels.len() * values, "the number of labels must equal the number of images");
         match labels.iter().position(|&label| usize::from(label) >= classes) {
             Some(index) => Err(DataError::Label { index, label: labels[index].into(), classes }),
-            None => Ok(Self { shape, classes, pixels, labels, normalization: None }),
+            None => Ok(Self { shape, classes, pixels, labels, class_names: None, normalization: None }),
         }
     }
 
@@ -179,9 +202,30 @@ impl Images {
         Ok(Self { normalization: Some(normalization), ..self })
     }
 
+    /// The same images, with names of the classes.
+    ///
+    /// # Panics
+    /// If the number of names differs from the number of classes.
+    #[must_use]
+    pub fn with_class_names(self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let names: Vec<String> = names.into_iter().map(Into::into).collect();
+        assert_eq!(names.len(), self.classes, "the number of names must equal the number of classes");
+        Self { class_names: Some(names), ..self }
+    }
+
     /// The labels.
     pub fn labels(&self) -> &[u16] {
         &self.labels
+    }
+
+    /// The smallest and the largest pixel value, before any normalisation. Bytes are from 0 to 1.
+    pub(crate) fn range(&self) -> [f32; 2] {
+        match &self.pixels {
+            Pixels::Bytes(_) => [0.0, 1.0],
+            Pixels::Floats(floats) => {
+                floats.iter().fold([f32::INFINITY, f32::NEG_INFINITY], |[low, high], &x| [low.min(x), high.max(x)])
+            }
+        }
     }
 
     /// The bytes of a sample's image, if the images are stored as bytes.
@@ -203,8 +247,26 @@ impl Source for Images {
         self.classes
     }
 
+    fn class_names(&self) -> Option<Vec<String>> {
+        self.class_names.clone()
+    }
+
     fn len(&self) -> usize {
         self.labels.len()
+    }
+
+    /// A hash of the label and the pixels, before any normalisation.
+    fn identity(&self, index: usize) -> Result<u64, DataError> {
+        let values = self.shape.iter().product::<usize>();
+        let mut hasher = Hasher::default();
+        hasher.write(&self.labels[index].to_le_bytes());
+        match &self.pixels {
+            Pixels::Bytes(bytes) => hasher.write(&bytes[index * values..][..values]),
+            Pixels::Floats(floats) => {
+                floats[index * values..][..values].iter().for_each(|x| hasher.write(&x.to_le_bytes()));
+            }
+        }
+        Ok(hasher.finish())
     }
 
     fn read(&self, index: usize, pixels: &mut [f32]) -> Result<usize, DataError> {
@@ -269,6 +331,14 @@ impl Source for Subset {
         self.source.read(self.indices[index], pixels)
     }
 
+    fn name(&self, index: usize) -> Option<String> {
+        self.source.name(self.indices[index])
+    }
+
+    fn identity(&self, index: usize) -> Result<u64, DataError> {
+        self.source.identity(self.indices[index])
+    }
+
     fn read_augmented(
         &self,
         index: usize,
@@ -289,6 +359,9 @@ pub struct Dataset {
     pub test: Arc<dyn Source>,
     /// The preprocessing that turns an image file into an image like those in the splits.
     pub preprocessing: Preprocessing,
+    /// What the user should know about the dataset, in sentences without a full stop: which folders were taken for
+    /// what, which files were left out. Empty if there is nothing to say.
+    pub notes: Vec<String>,
 }
 
 impl Dataset {
@@ -327,7 +400,7 @@ impl Dataset {
             ignore_exif: false,
         };
         let (train, test) = (train.normalized(by.clone())?, test.normalized(by)?);
-        Ok(Self { train: Arc::new(train), test: Arc::new(test), preprocessing })
+        Ok(Self { train: Arc::new(train), test: Arc::new(test), preprocessing, notes: Vec::new() })
     }
 
     /// `[channels, height, width]` of every image.
@@ -338,6 +411,19 @@ impl Dataset {
     /// The number of classes.
     pub fn classes(&self) -> usize {
         self.train.classes()
+    }
+
+    /// The training samples followed by the held-out samples.
+    pub fn all(&self) -> Arc<dyn Source> {
+        Arc::new(Chain::new(self.train.clone(), self.test.clone()))
+    }
+
+    /// What the dataset consists of, to be compared with what it consists of later.
+    ///
+    /// # Errors
+    /// If a sample cannot be read. Files are not opened; only their sizes are read.
+    pub fn fingerprint(&self) -> Result<Fingerprint, DataError> {
+        Fingerprint::of(self)
     }
 }
 

@@ -43,6 +43,16 @@ pub enum DataError {
         /// The file.
         path: PathBuf,
     },
+    /// The files of a dataset are in an archive that is not unpacked.
+    #[error(
+        "dataset {dataset} not found: {} is an archive; unpack it, and give the folder of its content", path.display()
+    )]
+    Packed {
+        /// The name of the dataset.
+        dataset: &'static str,
+        /// The archive.
+        path: PathBuf,
+    },
     /// No folder was given for the dataset [`DataName::Folder`](crate::DataName::Folder).
     #[error("the dataset `folder` needs the path to its images")]
     FolderRequired,
@@ -91,8 +101,20 @@ pub enum DataError {
     Image {
         /// The file.
         path: PathBuf,
-        /// The problem, phrased to follow the path, such as `is neither PNG nor JPEG`.
+        /// The problem, phrased to follow the path, such as `is truncated`.
         reason: String,
+    },
+    /// A folder has more broken images than may be skipped.
+    #[error("{} has {number} broken images, more than the {most} to skip: {first}", path.display())]
+    Broken {
+        /// The folder.
+        path: PathBuf,
+        /// The number of broken images.
+        number: usize,
+        /// The maximum number of images to skip.
+        most: usize,
+        /// The first of them, with the reasons.
+        first: String,
     },
     /// The number of means or standard deviations does not match the images.
     #[error(
@@ -146,18 +168,28 @@ pub enum DataError {
 }
 
 impl DataError {
+    /// The reason why an image file cannot be used, without the name of the file.
+    pub(crate) fn image_reason(self) -> String {
+        match self {
+            Self::Image { reason, .. } => reason,
+            error => error.to_string(),
+        }
+    }
+
     /// Whether the request itself is invalid, such as a setting or a path. Otherwise a file or the system is at fault.
     pub fn is_usage(&self) -> bool {
         match self {
             Self::UnknownDataset { .. } | Self::UnknownWord { .. } | Self::Setting { .. } | Self::Missing { .. } => {
                 true
             }
-            Self::FolderRequired | Self::Folder { .. } | Self::Preprocessing(_) => true,
+            Self::FolderRequired | Self::Folder { .. } | Self::Packed { .. } | Self::Preprocessing(_) => true,
             Self::Classes { .. } | Self::Channels { .. } | Self::InvalidStatistics => true,
             Self::NotPublished { .. } | Self::UnknownClasses { .. } | Self::UnnamedClasses => true,
             Self::Fetch(error) => error.is_usage(),
             Self::Io { .. } => false,
-            Self::Corrupt { .. } | Self::Image { .. } | Self::Label { .. } | Self::Worker(_) => false,
+            Self::Corrupt { .. } | Self::Image { .. } | Self::Broken { .. } | Self::Label { .. } | Self::Worker(_) => {
+                false
+            }
         }
     }
 }

@@ -1,10 +1,67 @@
+//! Reading files.
+
 use crate::DataError;
-use std::{fs, io, path::Path};
+use std::{fs, io, path::Path, thread, time::Duration};
 
 /// Reads a file of a dataset. Errors name the dataset if the file does not exist.
 pub(crate) fn read_file(dataset: &'static str, path: &Path) -> Result<Vec<u8>, DataError> {
-    fs::read(path).map_err(|error| match error.kind() {
+    retry(|| fs::read(path)).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => DataError::Missing { dataset, path: path.into() },
         _ => DataError::Io { action: "read", path: path.into(), source: error },
     })
+}
+
+/// The pauses before a failed operation is repeated, in milliseconds.
+const PAUSES: [u64; 3] = [50, 200, 800];
+
+/// Repeats an operation that fails for a reason that may pass, as on network drives.
+pub(crate) fn retry<T>(mut operation: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for pause in PAUSES {
+        match operation() {
+            Err(error) if may_pass(&error) => thread::sleep(Duration::from_millis(pause)),
+            result => return result,
+        }
+    }
+    operation()
+}
+
+fn may_pass(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    /// `EIO`, an input or output error, has no kind.
+    const EIO: i32 = 5;
+    matches!(
+        error.kind(),
+        Kind::Interrupted
+            | Kind::WouldBlock
+            | Kind::TimedOut
+            | Kind::StaleNetworkFileHandle
+            | Kind::ResourceBusy
+            | Kind::NetworkDown
+            | Kind::NetworkUnreachable
+            | Kind::HostUnreachable
+            | Kind::ConnectionReset
+            | Kind::ConnectionAborted
+    ) || cfg!(unix) && error.raw_os_error() == Some(EIO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_that_may_pass_are_retried() {
+        let attempts = |failures: usize, error: fn() -> io::Error| {
+            let mut attempts = 0;
+            let result = retry(|| {
+                attempts += 1;
+                if attempts <= failures { Err(error()) } else { Ok(7) }
+            });
+            (attempts, result.ok())
+        };
+        assert_eq!(attempts(2, || io::ErrorKind::StaleNetworkFileHandle.into()), (3, Some(7)));
+        assert_eq!(attempts(9, || io::ErrorKind::Interrupted.into()), (4, None));
+        assert_eq!(attempts(1, || io::ErrorKind::NotFound.into()), (1, None));
+        #[cfg(unix)]
+        assert_eq!(attempts(1, || io::Error::from_raw_os_error(5)), (2, Some(7)));
+    }
 }

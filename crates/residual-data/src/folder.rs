@@ -1,10 +1,18 @@
 use crate::{
     Augmentation, DataError, Preprocessing, Source,
     augmentation::{Rect, random_rect},
+    files::retry,
+    hash::Hasher,
+    scan::{ImageFile, Scan, scan},
+    split::{self, GroupBy},
+    tree::Walk,
+    words::{count, display_name, listed},
 };
 use image::{DynamicImage, imageops::FilterType};
 use rand::rngs::ChaCha8Rng;
+use rayon::prelude::*;
 use std::{
+    collections::HashMap,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -12,18 +20,40 @@ use std::{
 
 /// Image files on disk, with one subfolder per class. A file is read when its sample is requested.
 ///
-/// Classes are sorted by the names of the subfolders, and images by file name. Images are PNG and JPEG files with the
-/// extension `.png`, `.jpg` or `.jpeg`. If the folder contains `train` and `val` (or `valid`, `validation`, `test`),
-/// these are the two splits, and each contains its own class subfolders. The held-out split may lack some classes. If
-/// there is no `train`, every fifth image of each class is held out.
+/// An image is a file whose name ends in `.png`, `.jpg`, `.jpeg`, `.jfif`, `.jpe`, `.webp`, `.bmp`, `.gif`, `.tif` or
+/// `.tiff`, in upper or lower case, in a class folder or in folders within it. Links are followed. Hidden files and
+/// folders, and those that operating systems write, are left out.
+///
+/// Classes are sorted by name, or as numbers if all are numbers, and the images of a class by their path. A subfolder
+/// named `train` or `training`, and one named `val`, `valid`, `validation` or `test`, are the two splits if they hold
+/// folders of images and no image themselves. The held-out split may lack some classes. Without a held-out split, the
+/// images whose hash is a multiple of five are held out: the first eight bytes of the SHA-256 checksum of the path within
+/// the class folder, separated by `/` and in the Unicode normalization form C, as a big-endian number. So a new image
+/// moves no other one, except in a class of few images, of which one is trained on, and one is held out if there are
+/// two.
 #[derive(Clone, Debug)]
 pub struct Folder {
-    files: Vec<(PathBuf, usize)>,
+    root: Arc<Path>,
+    files: Vec<ImageFile>,
     classes: Arc<Vec<String>>,
     preprocessing: Preprocessing,
 }
 
-const HELD_OUT: [&str; 4] = ["val", "valid", "validation", "test"];
+/// How a folder is opened.
+#[derive(Clone, Debug)]
+pub(crate) struct FolderOptions {
+    pub(crate) preprocessing: Preprocessing,
+    pub(crate) group_by: GroupBy,
+    /// The maximum number of broken images to leave out.
+    pub(crate) skip_broken: usize,
+}
+
+/// The two splits of a folder, and what there is to say about them.
+pub(crate) struct Opened {
+    pub(crate) train: Folder,
+    pub(crate) test: Folder,
+    pub(crate) notes: Vec<String>,
+}
 
 impl Folder {
     /// The training images and the held-out images.
@@ -31,96 +61,137 @@ impl Folder {
     /// # Errors
     /// If a split is empty, a class has no training images, or a folder cannot be read.
     pub fn open(dir: &Path, preprocessing: Preprocessing) -> Result<(Self, Self), DataError> {
-        let (train, test) = Self::list(dir, preprocessing)?;
-        if let Some(class) = (0..train.classes.len()).find(|&class| !train.files.iter().any(|file| file.1 == class)) {
-            let reason = format!("has no PNG or JPEG files in the subfolder {}", train.classes[class]);
-            return Err(DataError::Folder { path: dir.into(), reason });
-        }
-        if test.files.is_empty() {
-            return Err(DataError::Folder {
-                path: dir.into(),
-                reason: "has no images to hold out; it needs five images of one class, or the subfolders train and val"
-                    .into(),
-            });
-        }
-        Ok((train, test))
+        let opened =
+            Self::open_with(dir, &FolderOptions { preprocessing, group_by: GroupBy::default(), skip_broken: 0 })?;
+        Ok((opened.train, opened.test))
     }
 
-    /// Like [`Self::open`], but allows classes without images and an empty held-out split.
-    pub(crate) fn list(dir: &Path, preprocessing: Preprocessing) -> Result<(Self, Self), DataError> {
-        preprocessing.validate().map_err(DataError::Preprocessing)?;
+    /// Like [`Self::open`], with options and notes.
+    pub(crate) fn open_with(dir: &Path, options: &FolderOptions) -> Result<Opened, DataError> {
+        let opened = Self::list(dir, options)?;
         let bad = |reason: String| DataError::Folder { path: dir.into(), reason };
-        if !dir.is_dir() {
-            return Err(bad("is not a directory".into()));
+        if let Some(class) = opened.train.counts().iter().position(|count| *count == 0) {
+            return Err(bad(format!("has no training images in the subfolder {}", opened.train.classes[class])));
         }
-        let train = dir.join("train");
-        let (train, test, classes) = if train.is_dir() {
-            let held_out = HELD_OUT.iter().map(|name| dir.join(name)).find(|path| path.is_dir());
-            let held_out =
-                held_out.ok_or_else(|| bad(format!("has a subfolder train, but none of {}", HELD_OUT.join(", "))))?;
-            let classes = subfolders(&train)?;
-            if let Some(other) = subfolders(&held_out)?.into_iter().find(|class| !classes.contains(class)) {
-                return Err(DataError::Folder {
-                    path: held_out.join(other),
-                    reason: "is a class without a subfolder in train".into(),
-                });
-            }
-            (images(&train, &classes)?, images(&held_out, &classes)?, classes)
-        } else {
-            let classes = subfolders(dir)?;
-            let mut split: [Vec<_>; 2] = Default::default();
-            for files in images(dir, &classes)?.chunk_by(|a, b| a.1 == b.1) {
-                files.iter().enumerate().for_each(|(i, file)| split[usize::from(i % 5 == 4)].push(file.clone()));
-            }
-            let [train, test] = split;
-            (train, test, classes)
+        if opened.test.files.is_empty() {
+            let needs = "it needs two images of one class, or the subfolders train and val";
+            return Err(bad(format!("has no images to hold out; {needs}")));
+        }
+        Ok(opened)
+    }
+
+    /// Like [`Self::open_with`], but allows classes without images and an empty held-out split.
+    pub(crate) fn list(dir: &Path, options: &FolderOptions) -> Result<Opened, DataError> {
+        options.preprocessing.validate().map_err(DataError::Preprocessing)?;
+        let Scan { classes, mut train, mut held_out, mut notes, walk } = scan(dir)?;
+        if options.skip_broken > 0 {
+            let broken = broken(&walk, &options.preprocessing, train.iter().chain(held_out.iter().flatten()));
+            notes.extend(skipped(dir, broken, options.skip_broken)?);
+            train.retain(|file| !broken.contains_key(&file.path));
+            held_out.iter_mut().for_each(|files| files.retain(|file| !broken.contains_key(&file.path)));
+        }
+        let (root, classes) = (Arc::from(&*walk.root.path), Arc::new(classes));
+        let preprocessing = &options.preprocessing;
+        let of = |files| Self {
+            root: Arc::clone(&root),
+            files,
+            classes: classes.clone(),
+            preprocessing: preprocessing.clone(),
         };
-        if train.is_empty() {
-            return Err(bad("has no training images; expected one subfolder of PNG or JPEG files per class".into()));
-        }
-        let classes = Arc::new(classes);
-        let split = |files| Self { files, classes: classes.clone(), preprocessing: preprocessing.clone() };
-        Ok((split(train), split(test)))
+        let (train, test) = match held_out {
+            Some(held_out) => (of(train), of(held_out)),
+            None => {
+                let marks = split::hold_out_fifth(&train, classes.len(), &options.group_by);
+                of(train).partition(&marks)
+            }
+        };
+        Ok(Opened { train, test, notes })
+    }
+
+    /// Holds out the images with the smallest hashes: `count` of them, or more if images are grouped.
+    pub(crate) fn hold_out(self, count: usize, group_by: &GroupBy) -> (Self, Self) {
+        let marks = split::hold_out(&self.files, count, group_by);
+        self.partition(&marks)
+    }
+
+    fn partition(self, held_out: &[bool]) -> (Self, Self) {
+        let mut marks = held_out.iter();
+        let (test, train) = self.files.into_iter().partition(|_| marks.next() == Some(&true));
+        let test = Self {
+            files: test,
+            root: self.root.clone(),
+            classes: self.classes.clone(),
+            preprocessing: self.preprocessing.clone(),
+        };
+        (Self { files: train, ..self }, test)
     }
 
     /// The files, each with its label.
-    pub fn files(&self) -> &[(PathBuf, usize)] {
-        &self.files
+    pub fn files(&self) -> impl ExactSizeIterator<Item = (&Path, usize)> {
+        self.files.iter().map(|file| (&*file.path, file.label))
+    }
+
+    /// The number of images of each class.
+    pub(crate) fn counts(&self) -> Vec<usize> {
+        let mut counts = vec![0; self.classes.len()];
+        self.files.iter().for_each(|file| counts[file.label] += 1);
+        counts
     }
 }
 
-fn entries(dir: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let read = || fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<_>>>();
-    let mut paths =
-        read().map_err(|error| DataError::Folder { path: dir.into(), reason: format!("cannot be read: {error}") })?;
-    paths.retain(|path| !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')));
-    paths.sort();
-    Ok(paths)
-}
-
-fn subfolders(dir: &Path) -> Result<Vec<String>, DataError> {
-    let folders = entries(dir)?.into_iter().filter(|path| path.is_dir());
-    let name = |path: PathBuf| match path.file_name().and_then(|name| name.to_str()) {
-        Some(name) => Ok(name.to_string()),
-        None => Err(DataError::Folder { path: path.clone(), reason: "has a name that is not valid Unicode".into() }),
-    };
-    folders.map(name).collect()
-}
-
-fn images(dir: &Path, classes: &[String]) -> Result<Vec<(PathBuf, usize)>, DataError> {
-    let mut files = Vec::new();
-    for (label, class) in classes.iter().enumerate() {
-        let folder = dir.join(class);
-        if folder.is_dir() {
-            files.extend(entries(&folder)?.into_iter().filter(|path| is_image(path)).map(|path| (path, label)));
+impl Opened {
+    /// All notes, including one on classes that are not in both splits.
+    pub(crate) fn notes(&self, dir: &Path) -> Vec<String> {
+        let mut notes = self.notes.clone();
+        for (folder, images) in [(&self.train, "training images"), (&self.test, "held-out images")] {
+            let counts = folder.counts();
+            let without: Vec<String> = counts
+                .iter()
+                .zip(&*folder.classes)
+                .filter(|(count, _)| **count == 0)
+                .map(|(_, class)| class.clone())
+                .collect();
+            let (classes, have) = if without.len() == 1 { ("class", "has") } else { ("classes", "have") };
+            if !without.is_empty() {
+                notes.push(format!("{}: the {classes} {} {have} no {images}", display_name(dir), listed(without)));
+            }
         }
+        notes
     }
-    Ok(files)
 }
 
-fn is_image(path: &Path) -> bool {
-    let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
-    extension.is_some_and(|extension| ["png", "jpg", "jpeg"].contains(&&*extension))
+/// The files that cannot be decoded, each with the reason.
+fn broken<'a, 'b>(
+    walk: &'a Walk,
+    preprocessing: &Preprocessing,
+    files: impl Iterator<Item = &'b ImageFile>,
+) -> &'a HashMap<PathBuf, String> {
+    walk.broken.get_or_init(|| {
+        let files: Vec<_> = files.collect();
+        let failure = |file: &&ImageFile| {
+            let error = preprocessing.decode(&file.path).err()?;
+            Some((file.path.clone(), error.image_reason()))
+        };
+        files.par_iter().filter_map(failure).collect()
+    })
+}
+
+/// The note on the broken images that are left out. The error lists the first of them if there are more than `most`.
+fn skipped(dir: &Path, broken: &HashMap<PathBuf, String>, most: usize) -> Result<Option<String>, DataError> {
+    let mut files: Vec<String> = broken
+        .iter()
+        .map(|(path, reason)| {
+            let root = std::path::absolute(dir).unwrap_or_else(|_| dir.into());
+            format!("{} ({reason})", path.strip_prefix(root).unwrap_or(path).display())
+        })
+        .collect();
+    files.sort();
+    let number = files.len();
+    if number > most {
+        return Err(DataError::Broken { path: dir.into(), number, most, first: listed(files) });
+    }
+    Ok((number > 0)
+        .then(|| format!("{}: skipped {}: {}", display_name(dir), count(number, "broken image"), listed(files))))
 }
 
 impl Source for Folder {
@@ -141,9 +212,27 @@ impl Source for Folder {
     }
 
     fn read(&self, index: usize, pixels: &mut [f32]) -> Result<usize, DataError> {
-        let (path, label) = &self.files[index];
+        let ImageFile { path, label, .. } = &self.files[index];
         pixels.copy_from_slice(&self.preprocessing.read(path)?);
         Ok(*label)
+    }
+
+    /// The path within the folder, separated by `/`.
+    fn name(&self, index: usize) -> Option<String> {
+        let path = &self.files[index].path;
+        let parts = path.strip_prefix(&self.root).unwrap_or(path).iter().map(|part| part.to_string_lossy());
+        Some(parts.collect::<Vec<_>>().join("/"))
+    }
+
+    /// A hash of the class, of the path within the class folder, and of the size of the file.
+    fn identity(&self, index: usize) -> Result<u64, DataError> {
+        let ImageFile { path, label, name } = &self.files[index];
+        let metadata = retry(|| fs::metadata(path));
+        let metadata = metadata.map_err(|source| DataError::Io { action: "read", path: path.clone(), source })?;
+        let mut hasher = Hasher::default();
+        [self.classes[*label].as_bytes(), name.as_bytes()].iter().for_each(|part| hasher.write(part));
+        hasher.write(&metadata.len().to_le_bytes());
+        Ok(hasher.finish())
     }
 
     /// Takes the resized crop from the image at full resolution.
@@ -159,7 +248,7 @@ impl Source for Folder {
             augmentation.apply(self.shape(), pixels, rng);
             return Ok(label);
         };
-        let (path, label) = &self.files[index];
+        let ImageFile { path, label, .. } = &self.files[index];
         let image = self.preprocessing.decode(path)?;
         let Rect { top, left, height, width } =
             random_rect([image.height() as usize, image.width() as usize], min_area, rng);
@@ -184,58 +273,80 @@ mod tests {
     }
 
     fn names(folder: &Folder) -> Vec<String> {
-        folder
-            .files()
-            .iter()
-            .map(|(path, label)| format!("{label}:{}", path.file_stem().unwrap().to_string_lossy()))
-            .collect()
+        folder.files.iter().map(|file| format!("{}:{}", file.label, file.name)).collect()
     }
 
     fn unnormalized() -> Preprocessing {
         Preprocessing { resize: 8, crop: 8, mean: vec![0.0; 3], std: vec![1.0; 3], ignore_exif: false }
     }
 
-    #[test]
-    fn every_fifth_image_of_a_class_is_held_out() {
-        let dir = tempfile::tempdir().unwrap();
-        for class in ["owl", "cat"] {
-            (0..6).for_each(|i| write(dir.path().join(class).join(format!("{i}.PNG")), 10 * i));
-        }
-        fs::write(dir.path().join("cat/notes.txt"), "not an image").unwrap();
-        fs::write(dir.path().join("cat/.hidden.png"), "not an image").unwrap();
-        let (train, test) = Folder::open(dir.path(), unnormalized()).unwrap();
-        assert_eq!(train.class_names().unwrap(), ["cat", "owl"]);
-        assert_eq!(names(&test), ["0:4", "1:4"]);
-        assert_eq!(names(&train), ["0:0", "0:1", "0:2", "0:3", "0:5", "1:0", "1:1", "1:2", "1:3", "1:5"]);
-        let mut pixels = vec![0.0; 3 * 64];
-        assert_eq!(train.read(4, &mut pixels).unwrap(), 0);
-        assert!(pixels.iter().all(|x| (x - 50.0 / 255.0).abs() < 1e-6));
-        let augmentation = Augmentation { resized_crop: Some(0.1), flip: true, ..Augmentation::default() };
-        let mut rng = ChaCha8Rng::seed_from_u64(0);
-        assert_eq!(train.read_augmented(4, &augmentation, &mut rng, &mut pixels).unwrap(), 0);
-        assert!(pixels.iter().all(|x| (x - 50.0 / 255.0).abs() < 0.01));
+    fn skipping(skip_broken: usize) -> FolderOptions {
+        FolderOptions { preprocessing: unnormalized(), group_by: GroupBy::default(), skip_broken }
     }
 
     #[test]
-    fn train_and_val_subfolders_are_the_splits() {
+    fn images_are_read_with_their_label_and_name() {
+        let dir = tempfile::tempdir().unwrap();
+        for class in ["owl", "cat"] {
+            (0..6).for_each(|i| write(dir.path().join(class).join(format!("day/{i}.PNG")), 10 * i));
+        }
+        let (train, test) = Folder::open(dir.path(), unnormalized()).unwrap();
+        assert_eq!(train.class_names().unwrap(), ["cat", "owl"]);
+        assert_eq!(train.len() + test.len(), 12);
+        let at = train.files.iter().position(|file| file.label == 1).unwrap();
+        let value = f32::from(train.files[at].name.as_bytes()[4] - b'0') * 10.0 / 255.0;
+        assert_eq!(train.name(at).unwrap(), format!("owl/{}", train.files[at].name));
+        let mut pixels = vec![0.0; 3 * 64];
+        assert_eq!(train.read(at, &mut pixels).unwrap(), 1);
+        assert!(pixels.iter().all(|x| (x - value).abs() < 1e-6));
+        let augmentation = Augmentation { resized_crop: Some(0.1), flip: true, ..Augmentation::default() };
+        let mut rng = ChaCha8Rng::seed_from_u64(0);
+        assert_eq!(train.read_augmented(at, &augmentation, &mut rng, &mut pixels).unwrap(), 1);
+        assert!(pixels.iter().all(|x| (x - value).abs() < 0.01));
+    }
+
+    #[test]
+    fn the_folders_own_splits_are_used_and_missing_images_are_told() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path().join("train/a/1.jpg"), 1);
         write(dir.path().join("train/b/2.jpeg"), 1);
-        let error = |dir: &Path| Folder::open(dir, unnormalized()).unwrap_err().to_string();
-        assert!(error(dir.path()).ends_with("has a subfolder train, but none of val, valid, validation, test"));
         write(dir.path().join("val/b/3.png"), 1);
-        let (train, test) = Folder::open(dir.path(), unnormalized()).unwrap();
-        assert_eq!((names(&train), names(&test)), (vec!["0:1".into(), "1:2".into()], vec!["1:3".to_string()]));
-        write(dir.path().join("val/c/4.png"), 1);
-        assert!(error(dir.path()).ends_with("c is a class without a subfolder in train"));
-        assert!(error(&dir.path().join("nowhere")).ends_with("is not a directory"));
-        fs::create_dir(dir.path().join("empty")).unwrap();
-        assert!(error(&dir.path().join("empty")).contains("has no training images; expected one subfolder"));
-        write(dir.path().join("few/a/1.png"), 1);
-        assert!(
-            error(&dir.path().join("few")).contains("has no images to hold out; it needs five images of one class")
+        let opened = Folder::open_with(dir.path(), &skipping(0)).unwrap();
+        assert_eq!(
+            (names(&opened.train), names(&opened.test)),
+            (vec!["0:1.jpg".into(), "1:2.jpeg".into()], vec!["1:3.png".to_string()])
         );
-        fs::create_dir(dir.path().join("few/b")).unwrap();
-        assert!(error(&dir.path().join("few")).ends_with("has no PNG or JPEG files in the subfolder b"));
+        assert_eq!(opened.test.name(0).unwrap(), "val/b/3.png");
+        assert!(opened.notes(dir.path()).last().unwrap().ends_with(": the class a has no held-out images"));
+
+        let error = |dir: &Path| Folder::open(dir, unnormalized()).unwrap_err().to_string();
+        assert!(error(&dir.path().join("nowhere")).ends_with("is not a directory"));
+        write(dir.path().join("few/a/1.png"), 1);
+        write(dir.path().join("few/b/1.png"), 1);
+        assert!(error(&dir.path().join("few")).contains("has no images to hold out; it needs two images of one class"));
+        fs::create_dir(dir.path().join("few/c")).unwrap();
+        assert!(error(&dir.path().join("few")).ends_with("has no training images in the subfolder c"));
+    }
+
+    #[test]
+    fn broken_images_are_skipped_up_to_a_number_and_named() {
+        let dir = tempfile::tempdir().unwrap();
+        for class in ["a", "b"] {
+            (0..6).for_each(|i| write(dir.path().join(class).join(format!("{i}.png")), 10 * i));
+        }
+        let whole = Folder::open_with(dir.path(), &skipping(1)).unwrap();
+        assert_eq!(whole.train.len() + whole.test.len(), 12);
+        fs::write(dir.path().join("a/3.png"), "").unwrap();
+        fs::write(dir.path().join("b/4.png"), "no image").unwrap();
+        let error = Folder::open_with(dir.path(), &skipping(1)).err().unwrap().to_string();
+        let listed = "a/3.png (is empty) and b/4.png (is neither PNG, JPEG, WebP, BMP, GIF nor TIFF)";
+        assert!(error.ends_with(&format!("has 2 broken images, more than the 1 to skip: {listed}")), "{error}");
+        let opened = Folder::open_with(dir.path(), &skipping(2)).unwrap();
+        assert!(opened.notes[0].ends_with(&format!("skipped 2 broken images: {listed}")), "{:?}", opened.notes);
+        let mut pixels = vec![0.0; 3 * 64];
+        for folder in [&opened.train, &opened.test] {
+            (0..folder.len()).for_each(|i| assert!(folder.read(i, &mut pixels).is_ok()));
+        }
+        assert_eq!(opened.train.len() + opened.test.len(), 10);
     }
 }

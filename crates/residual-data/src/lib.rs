@@ -24,6 +24,7 @@
 //! - `flex` (default): Burn's CPU backend, `Device::flex()`. Without it, enable any other backend of `burn`.
 
 mod augmentation;
+mod chain;
 mod check;
 mod cifar;
 mod classes;
@@ -31,23 +32,33 @@ mod config;
 mod dataset;
 mod digits;
 mod error;
+mod export;
 mod files;
+mod fingerprint;
 mod folder;
 pub mod formats;
+mod hash;
+mod layout;
 mod loader;
 mod mnist;
 mod name;
 mod normalization;
 mod preprocessing;
 mod published;
+mod scan;
+mod split;
 mod synthetic;
+mod tree;
+mod words;
 
 pub use augmentation::Augmentation;
-pub use check::{Report, SplitReport, check};
+pub use check::{Report, SplitReport, check, recognize};
 pub use classes::{Relabeled, match_classes};
 pub use config::{DataConfig, Description};
 pub use dataset::{Dataset, Images, Source, Subset};
 pub use error::DataError;
+pub use export::export;
+pub use fingerprint::Fingerprint;
 pub use folder::Folder;
 pub use loader::{Batch, Batches, Loader, Order};
 pub use name::DataName;

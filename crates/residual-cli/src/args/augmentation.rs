@@ -1,4 +1,4 @@
-use super::{Limit, override_with};
+use super::{Reset, or_word};
 use residual_data::Augmentation;
 
 /// Random augmentation of the training images.
@@ -14,8 +14,9 @@ pub(crate) struct AugmentationArgs {
     /// Crop a random part, at least this fraction of the area, and resize it
     ///
     /// none: do not.
-    #[arg(long, help_heading = "Augmentation", value_name = "FRACTION", allow_negative_numbers = true)]
-    pub(crate) resized_crop: Option<Limit<f64>>,
+    #[arg(long, help_heading = "Augmentation", value_name = "FRACTION", allow_negative_numbers = true,
+        value_parser = or_word::<f64>("none"))]
+    pub(crate) resized_crop: Option<Reset<f64>>,
     /// Set a random square with this side to zero
     #[arg(long, help_heading = "Augmentation", value_name = "PIXELS")]
     pub(crate) cutout: Option<usize>,
@@ -38,7 +39,7 @@ impl AugmentationArgs {
         Augmentation {
             crop: self.crop_padding.unwrap_or(augmentation.crop),
             flip: self.flip.unwrap_or(augmentation.flip),
-            resized_crop: override_with(self.resized_crop.as_ref(), augmentation.resized_crop),
+            resized_crop: Reset::or(self.resized_crop.as_ref(), augmentation.resized_crop),
             cutout: self.cutout.unwrap_or(augmentation.cutout),
             erase: self.erase.unwrap_or(augmentation.erase),
             mixup: self.mixup.unwrap_or(augmentation.mixup),

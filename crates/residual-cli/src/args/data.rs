@@ -1,6 +1,6 @@
-use super::words;
+use super::{Reset, or_word, words};
 use crate::Usage;
-use residual_data::{DataConfig, DataName, Normalize};
+use residual_data::{DataConfig, DataName, Normalize, recognize};
 use std::path::PathBuf;
 
 /// The dataset.
@@ -13,24 +13,40 @@ pub(crate) struct DataArgs {
     /// Directory of the dataset's files
     ///
     /// Default: the directory that `residual data fetch` downloads to.
-    #[arg(long, help_heading = "Data", value_name = "DIR")]
+    /// Without --data, and if no recipe or configuration names a dataset in
+    /// files, the dataset is recognised from the files.
+    #[arg(long, help_heading = "Data", value_name = "DIR", verbatim_doc_comment)]
     pub(crate) data_dir: Option<PathBuf>,
-    /// Side of the square crop of images in `--data folder`
+    /// Side of the square crop of images in `--data folder`, or `default`
     ///
     /// Default: 32 for nets for small images, else 224.
-    #[arg(long, help_heading = "Data", value_name = "PIXELS")]
-    pub(crate) side: Option<usize>,
-    /// Use only this many training samples, evenly spaced
+    #[arg(long, help_heading = "Data", value_name = "PIXELS", value_parser = or_word::<usize>("default"))]
+    pub(crate) side: Option<Reset<usize>>,
+    /// Use only this many training samples, evenly spaced, or `all`
     ///
     /// The test set is limited to the same number.
-    #[arg(long, help_heading = "Data")]
-    pub(crate) samples: Option<usize>,
-    /// Hold out this many training samples and evaluate on them
+    #[arg(long, help_heading = "Data", value_parser = or_word::<usize>("all"))]
+    pub(crate) samples: Option<Reset<usize>>,
+    /// Hold out this many training samples and evaluate on them; 0 for none
     ///
-    /// They replace the test set. They are the last training samples, or
-    /// evenly spaced ones with `--data folder`.
+    /// They replace the test set. They are the last training samples, or with
+    /// `--data folder` those with the smallest hashes of their names, which
+    /// are spread over the classes.
     #[arg(long, help_heading = "Data", value_name = "SAMPLES", verbatim_doc_comment)]
     pub(crate) validation: Option<usize>,
+    /// Hold out images of `--data folder` in groups, by a regular expression
+    ///
+    /// It is matched with the path within the class folder. Images with the
+    /// same first group in parentheses, or the same match, stay together:
+    /// `(scene\d+)/`. `none` for no groups.
+    #[arg(long, help_heading = "Data", value_name = "REGEX", verbatim_doc_comment)]
+    pub(crate) group_by: Option<String>,
+    /// Leave out at most this many broken images of `--data folder`
+    ///
+    /// Decodes every image once before the start. Without it, a broken image
+    /// ends the command.
+    #[arg(long, help_heading = "Data", value_name = "IMAGES", verbatim_doc_comment)]
+    pub(crate) skip_broken: Option<usize>,
     /// Statistics by which images are normalised [default: all]
     ///
     /// all: one mean and one standard deviation.
@@ -41,33 +57,38 @@ pub(crate) struct DataArgs {
     /// Do not turn photos upright by their EXIF orientation
     ///
     /// torchvision does not turn them either.
-    #[arg(long, help_heading = "Data")]
-    pub(crate) no_exif: bool,
+    #[arg(long, help_heading = "Data", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) no_exif: Option<bool>,
 }
 
 impl DataArgs {
     /// Whether any of these flags is set.
     pub(crate) fn any(&self) -> bool {
-        let Self { data, data_dir, side, samples, validation, normalize, no_exif } = self;
-        let sizes = [side, samples, validation].iter().any(|size| size.is_some());
-        data.is_some() || data_dir.is_some() || sizes || normalize.is_some() || *no_exif
+        let Self { data, data_dir, side, samples, validation, group_by, skip_broken, normalize, no_exif } = self;
+        let numbers = side.is_some() || samples.is_some() || validation.is_some() || skip_broken.is_some();
+        let choices = group_by.is_some() || normalize.is_some() || no_exif.is_some();
+        data.is_some() || data_dir.is_some() || numbers || choices
     }
 
     /// Overrides the settings whose flags are set.
     pub(crate) fn apply(&self, data: DataConfig) -> anyhow::Result<DataConfig> {
-        let Self { data: name, data_dir, side, samples, validation, normalize, no_exif } = self;
+        let Self { data: name, data_dir, side, samples, validation, group_by, skip_broken, normalize, no_exif } = self;
+        let name = name.or(self.recognized(&data));
         // Another dataset resets the other settings. A recipe's normalisation stays, except for folders, which have
         // their own.
         let data = match name {
             Some(DataName::Folder) if data.name != DataName::Folder => DataName::Folder.into(),
-            Some(name) if *name != data.name => DataConfig { normalize: data.normalize, ..(*name).into() },
+            Some(name) if name != data.name => DataConfig { normalize: data.normalize, ..name.into() },
             _ => data,
         };
         let folder = data.name == DataName::Folder;
+        let of_folders = "--data folder";
         for (flag, unfit, expected) in [
             ("--data-dir", data_dir.is_some() && !data.name.has_files(), "datasets in files, such as --data folder"),
-            ("--side", side.is_some() && !folder, "--data folder"),
-            ("--no-exif", *no_exif && !folder, "--data folder"),
+            ("--side", side.is_some() && !folder, of_folders),
+            ("--no-exif", no_exif.is_some() && !folder, of_folders),
+            ("--group-by", group_by.is_some() && !folder, of_folders),
+            ("--skip-broken", skip_broken.is_some() && !folder, of_folders),
             ("--normalize", normalize.is_some() && folder, "datasets other than --data folder"),
         ] {
             if unfit {
@@ -77,11 +98,26 @@ impl DataArgs {
         Ok(DataConfig {
             name: data.name,
             dir: data_dir.as_ref().map(std::path::absolute).transpose()?.or(data.dir),
-            side: side.or(data.side),
-            samples: samples.or(data.samples),
+            side: Reset::or(side.as_ref(), data.side),
+            samples: Reset::or(samples.as_ref(), data.samples),
             validation: validation.unwrap_or(data.validation),
             normalize: normalize.unwrap_or(data.normalize),
-            ignore_exif: *no_exif || data.ignore_exif,
+            ignore_exif: no_exif.unwrap_or(data.ignore_exif),
+            skip_broken: skip_broken.unwrap_or(data.skip_broken),
+            group_by: match group_by.as_deref() {
+                Some("none") => None,
+                Some(pattern) => Some(pattern.into()),
+                None => data.group_by,
+            },
         })
+    }
+
+    /// The dataset in the given directory, if only the directory is given and the dataset would be a built-in one.
+    fn recognized(&self, data: &DataConfig) -> Option<DataName> {
+        let dir = self.data_dir.as_ref().filter(|dir| self.data.is_none() && !data.name.has_files() && dir.is_dir())?;
+        // A directory that cannot be read is reported as --data-dir without --data.
+        let name = recognize(dir).ok()?;
+        eprintln!("{}: took it for --data {name}", dir.display());
+        Some(name)
     }
 }

@@ -1,4 +1,4 @@
-use super::{Limit, words};
+use super::{Reset, or_word, words};
 use crate::{Usage, model::published_for};
 use residual_model::{
     BlockOptions, BranchScale, InitConfig, ModelError, NetName, NetworkConfig, Norm, ShortcutOption, Stem,
@@ -51,8 +51,8 @@ pub(crate) struct NetworkArgs {
     /// Input size divided by the last stage's output size
     ///
     /// Stages beyond it have dilation instead of stride. none: no dilation.
-    #[arg(long, help_heading = "Network", value_name = "STRIDE")]
-    pub(crate) output_stride: Option<Limit<usize>>,
+    #[arg(long, help_heading = "Network", value_name = "STRIDE", value_parser = or_word::<usize>("none"))]
+    pub(crate) output_stride: Option<Reset<usize>>,
     /// Stochastic depth: survival probability of the last block [default: 1]
     ///
     /// The probability falls linearly over the blocks, from 1 at the first.
@@ -97,7 +97,7 @@ impl NetworkArgs {
             network = network.with_stem(stem);
         }
         if let Some(output_stride) = self.output_stride {
-            network = network.with_output_stride(Option::from(output_stride));
+            network = network.with_output_stride(output_stride.0);
         }
         network.validate()?;
         Ok(network)

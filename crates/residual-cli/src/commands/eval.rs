@@ -1,6 +1,6 @@
 use crate::{
     Usage,
-    args::{DataArgs, ModelArgs},
+    args::{DataArgs, ModelArgs, Reset},
     classes::ClassNames,
     model::Model,
     output::{self, percent},
@@ -145,7 +145,7 @@ fn load(data: &DataConfig, args: &EvalArgs, model: &Model) -> anyhow::Result<Dat
         return Ok(data.load()?);
     };
     let mut preprocessing = Preprocessing { ignore_exif: known.ignore_exif || data.ignore_exif, ..known.clone() };
-    if let Some(side) = args.data.side {
+    if let Some(Reset(Some(side))) = args.data.side {
         preprocessing =
             Preprocessing { resize: (known.resize * side).div_ceil(known.crop), crop: side, ..preprocessing };
     }

@@ -3,9 +3,7 @@ mod run;
 
 use crate::{
     Usage,
-    args::{
-        AugmentationArgs, BackendArgs, DataArgs, Limit, NetArg, NetworkArgs, StartArgs, override_with, threads, words,
-    },
+    args::{AugmentationArgs, BackendArgs, DataArgs, NetArg, NetworkArgs, Reset, StartArgs, or_word, threads, words},
 };
 use residual_model::{BlockOptions, ModelError, Part};
 use residual_train::{Decay, DecayKind, Evaluate, OnNan, Recipe, RecipeOverrides, StopFlag, TrainConfig, Warmup};
@@ -52,8 +50,8 @@ pub(crate) struct TrainArgs {
     #[arg(long)]
     pub(crate) epochs: Option<usize>,
     /// Stop after this many optimizer steps, or none
-    #[arg(long)]
-    pub(crate) iterations: Option<Limit<usize>>,
+    #[arg(long, value_parser = or_word::<usize>("none"))]
+    pub(crate) iterations: Option<Reset<usize>>,
     /// Samples per batch [default: 64]
     #[arg(long)]
     pub(crate) batch_size: Option<usize>,
@@ -96,13 +94,13 @@ pub(crate) struct TrainArgs {
     /// Largest norm of the gradient, or none; larger ones are scaled down
     ///
     /// The norm is over all parameters.
-    #[arg(long, value_name = "NORM", allow_negative_numbers = true)]
-    pub(crate) clip: Option<Limit<f64>>,
+    #[arg(long, value_parser = or_word::<f64>("none"), value_name = "NORM", allow_negative_numbers = true)]
+    pub(crate) clip: Option<Reset<f64>>,
     /// Average the weights with this decay; evaluate and keep the average
     ///
     /// The average is an exponential moving average (EMA). none: no average.
-    #[arg(long, value_name = "DECAY", allow_negative_numbers = true)]
-    pub(crate) ema: Option<Limit<f64>>,
+    #[arg(long, value_parser = or_word::<f64>("none"), value_name = "DECAY", allow_negative_numbers = true)]
+    pub(crate) ema: Option<Reset<f64>>,
     /// Weight decay [default: 1e-4]
     #[arg(long)]
     pub(crate) weight_decay: Option<f64>,
@@ -112,16 +110,16 @@ pub(crate) struct TrainArgs {
     /// Parts to freeze, separated by commas: stem, layer1 to layer4, head
     ///
     /// none: no part.
-    #[arg(long, value_delimiter = ',')]
-    pub(crate) freeze: Option<Vec<Limit<Part>>>,
+    #[arg(long, value_delimiter = ',', value_parser = or_word::<Part>("none"))]
+    pub(crate) freeze: Option<Vec<Reset<Part>>>,
     /// Factors of parts' learning rates, such as stem=0.1,head=10
     ///
     /// none: one rate for all parts.
     #[arg(long, value_name = "PART=FACTOR", value_delimiter = ',', value_parser = part_rate)]
-    pub(crate) part_lr: Option<Vec<Limit<(Part, f64)>>>,
+    pub(crate) part_lr: Option<Vec<Reset<(Part, f64)>>>,
     /// Stop if the test loss has not improved for this many epochs, or none
-    #[arg(long, value_name = "EPOCHS")]
-    pub(crate) patience: Option<Limit<usize>>,
+    #[arg(long, value_parser = or_word::<usize>("none"), value_name = "EPOCHS")]
+    pub(crate) patience: Option<Reset<usize>>,
     /// When to measure the errors by clean passes [default: every-epoch]
     ///
     /// every-epoch: training and test error after every epoch.
@@ -169,13 +167,13 @@ pub(crate) struct TrainArgs {
 }
 
 /// Parses a part and a factor, such as `head=10`.
-fn part_rate(text: &str) -> Result<Limit<(Part, f64)>, String> {
+fn part_rate(text: &str) -> Result<Reset<(Part, f64)>, String> {
     if text == "none" {
-        return Ok(Limit::None);
+        return Ok(Reset(None));
     }
     let (part, factor) = text.split_once('=').ok_or("expected a part and a factor, such as head=10")?;
     let factor = factor.parse().map_err(|_| format!("`{factor}` is not a number"))?;
-    Ok(Limit::Some((part.parse().map_err(|error: ModelError| error.to_string())?, factor)))
+    Ok(Reset(Some((part.parse().map_err(|error: ModelError| error.to_string())?, factor))))
 }
 
 /// Parses `90s`, `10m`, `2h`, or a number of seconds.
@@ -235,22 +233,22 @@ impl TrainArgs {
         }
         config.epochs = self.epochs.unwrap_or(config.epochs);
         config.batch_size = self.batch_size.unwrap_or(config.batch_size);
-        config.iterations = override_with(self.iterations.as_ref(), config.iterations);
+        config.iterations = Reset::or(self.iterations.as_ref(), config.iterations);
         config.accumulate = self.accumulate.unwrap_or(config.accumulate);
-        config.patience = override_with(self.patience.as_ref(), config.patience);
-        config.ema = override_with(self.ema.as_ref(), config.ema);
+        config.patience = Reset::or(self.patience.as_ref(), config.patience);
+        config.ema = Reset::or(self.ema.as_ref(), config.ema);
         config.evaluate = self.evaluate.unwrap_or(config.evaluate);
         config.on_nan = self.on_nan.unwrap_or(config.on_nan);
-        config.optimizer.clip = override_with(self.clip.as_ref(), config.optimizer.clip);
+        config.optimizer.clip = Reset::or(self.clip.as_ref(), config.optimizer.clip);
         config.optimizer.nesterov = self.nesterov.unwrap_or(config.optimizer.nesterov);
         config.optimizer.momentum = self.momentum.unwrap_or(config.optimizer.momentum);
         config.optimizer.weight_decay = self.weight_decay.unwrap_or(config.optimizer.weight_decay);
         config.optimizer.decay_all = self.no_norm_decay.map_or(config.optimizer.decay_all, |without| !without);
         if let Some(rates) = &self.part_lr {
-            config.optimizer.rates = rates.iter().filter_map(|rate| (*rate).into()).collect();
+            config.optimizer.rates = rates.iter().filter_map(|rate| rate.0).collect();
         }
         if let Some(parts) = &self.freeze {
-            config.freeze = parts.iter().filter_map(|part| (*part).into()).collect();
+            config.freeze = parts.iter().filter_map(|part| part.0).collect();
         }
         if let Some(start) = self.start.resolve(self.ignore_head)? {
             config.start = Some(start);

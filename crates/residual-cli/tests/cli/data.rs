@@ -48,8 +48,60 @@ fn broken_images_are_listed_and_make_the_check_fail() {
     folder(dir.path(), true);
     let output = command(&["data", "check", dir.path().to_str().unwrap()]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stdout).contains("broken.jpg is neither PNG nor JPEG"));
+    assert!(text(&output.stdout).contains("broken.jpg is neither PNG, JPEG"));
     assert!(text(&output.stderr).contains("error: 1 unusable file"));
+}
+
+#[test]
+fn exported_images_are_recognised_by_their_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("digits");
+    let path = path.to_str().unwrap();
+    let (written, _) = succeeds(&["data", "export", "digits", path, "--samples", "40"]);
+    assert!(written.ends_with("digits: 40 training images and 40 test images\n"), "{written}");
+    refuses(&["data", "export", "digits", path], 2, "is not empty; give a new or an empty folder");
+    let (report, _) = succeeds(&["data", "check", path]);
+    let took = "digits: took train for the training split and test for the held-out split";
+    assert!(report.contains("folder, 10 classes") && report.contains(took), "{report}");
+    assert!(report.lines().skip(1).all(|line| line.len() <= 80), "{report}");
+
+    let (config, log) = succeeds(&["train", "--net", "resnet8", "--data-dir", path, "--print-config"]);
+    assert!(log.contains("took it for --data folder"), "{log}");
+    let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    assert_eq!((&config["data"]["name"], &config["network"]["classes"]), (&"folder".into(), &10.into()));
+}
+
+#[test]
+fn broken_images_are_skipped_on_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("images");
+    folder(&path, true);
+    let (path, run) = (path.to_str().unwrap(), dir.path().join("run"));
+    let train = ["train", "--net", "resnet8", "--data", "folder", "--data-dir", path, "--side", "8", "--epochs", "1"];
+    let train = [&train[..], &["--width", "4", "--out", run.to_str().unwrap()]].concat();
+    refuses(&train, 1, "broken.jpg is neither PNG, JPEG");
+    succeeds(&[&train[..], &["--force", "--skip-broken", "1"]].concat());
+}
+
+#[test]
+fn flags_undo_what_a_configuration_sets() {
+    let dir = tempfile::tempdir().unwrap();
+    folder(&dir.path().join("images"), false);
+    let (images, file) = (dir.path().join("images"), dir.path().join("config.json"));
+    let data = ["train", "--net", "resnet8", "--data", "folder", "--data-dir", images.to_str().unwrap()];
+    let set = ["--samples", "3", "--validation", "2", "--no-exif", "--group-by", "[0-9]", "--skip-broken", "4"];
+    let (config, _) = succeeds(&[&data[..], &set, &["--print-config"]].concat());
+    fs::write(&file, &config).unwrap();
+    let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    assert_eq!((&config["data"]["group_by"], &config["data"]["skip_broken"]), (&"[0-9]".into(), &4.into()));
+    let undo =
+        ["--samples", "all", "--validation", "0", "--no-exif", "false", "--group-by", "none", "--skip-broken", "0"];
+    let with = ["train", "--config", file.to_str().unwrap(), "--print-config"];
+    let (config, _) = succeeds(&[&with[..], &undo].concat());
+    let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    let (plain, _) = succeeds(&[&data[..], &["--print-config"]].concat());
+    let plain: serde_json::Value = serde_json::from_str(&plain).unwrap();
+    assert_eq!(config["data"], plain["data"]);
 }
 
 #[test]

@@ -101,7 +101,7 @@ fn corrupt_images_are_reported_and_the_others_classified() {
     assert!(stdout.contains("good.png") && stdout.trim_end().ends_with(names[label]), "{stdout}");
     for expected in [
         "bad.png is not a valid image",
-        "text.png is neither PNG nor JPEG",
+        "text.png is neither PNG, JPEG",
         "missing.png cannot be read",
         "long.png is 1x60000 pixels",
         "4 of 5",

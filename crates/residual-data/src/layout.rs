@@ -1,0 +1,100 @@
+//! Which folders are splits, and which are classes.
+
+use crate::{
+    tree::Tree,
+    words::{count, listed},
+};
+
+/// The names of a training split.
+pub(crate) const TRAIN: [&str; 2] = ["train", "training"];
+/// The names of a held-out split, in order of preference.
+const HELD_OUT: [&str; 4] = ["val", "valid", "validation", "test"];
+
+/// The roles of the subfolders of a folder.
+///
+/// A subfolder is a split if it is named like one, in upper or lower case, contains folders with images, and contains no
+/// image itself. With a training split, its subfolders are the classes. Otherwise the folder's own subfolders are,
+/// except its splits.
+pub(crate) struct Layout<'a> {
+    pub(crate) train: Option<&'a Tree>,
+    pub(crate) held_out: Option<&'a Tree>,
+    /// The class folders to train on.
+    pub(crate) classes: Vec<&'a Tree>,
+    /// Folders with images that are not used.
+    aside: Vec<&'a Tree>,
+}
+
+impl<'a> Layout<'a> {
+    pub(crate) fn of(root: &'a Tree) -> Self {
+        let rank = |folder: &Tree, names: &[&str]| {
+            let holds_classes = folder.images.is_empty() && folder.has_images();
+            names.iter().position(|name| holds_classes && is_named(folder, &[name]))
+        };
+        let best =
+            |names: &[&str]| root.folders.iter().filter(|f| rank(f, names).is_some()).min_by_key(|f| rank(f, names));
+        let (train, mut held_out) = (best(&TRAIN), best(&HELD_OUT));
+        let is_split = |folder: &&Tree| rank(folder, &TRAIN).or(rank(folder, &HELD_OUT)).is_some();
+        let mut classes: Vec<&Tree> = match train {
+            Some(train) => train.folders.iter().collect(),
+            None => root.folders.iter().filter(|folder| !is_split(folder)).collect(),
+        };
+        if train.is_none() && !classes.iter().any(|class| class.has_images()) {
+            // Nothing to train on beside the held-out split: it is no split.
+            (held_out, classes) = (None, root.folders.iter().collect());
+        }
+        let used = |folder: &&Tree| {
+            let is = |other: &&Tree| std::ptr::eq(*other, *folder);
+            train.as_ref().is_some_and(is) || held_out.as_ref().is_some_and(is) || classes.iter().any(is)
+        };
+        let aside = root.folders.iter().filter(|folder| folder.has_images() && !used(folder)).collect();
+        Self { train, held_out, classes, aside }
+    }
+
+    /// The one subfolder that contains everything, if it contains several folders of images: the user gave the folder
+    /// above the dataset.
+    pub(crate) fn only_folder(&self, root: &'a Tree) -> Option<&'a Tree> {
+        let mut with_images = self.classes.iter().filter(|class| class.has_images());
+        let (Some(only), None) = (with_images.next(), with_images.next()) else { return None };
+        let several = only.folders.iter().filter(|folder| folder.has_images()).count() > 1;
+        let alone = self.train.is_none() && self.held_out.is_none() && root.images.is_empty();
+        (alone && several && only.images.is_empty()).then_some(only)
+    }
+
+    pub(crate) fn notes(&self, root: &Tree) -> Vec<String> {
+        let names = |folders: &[&Tree]| listed(folders.iter().map(|folder| folder.name.clone()));
+        let mut notes = Vec::new();
+        let aside =
+            if self.aside.is_empty() { String::new() } else { format!(", and left {} aside", names(&self.aside)) };
+        match (self.train, self.held_out) {
+            (Some(train), Some(held_out)) => notes.push(format!(
+                "took {} for the training split and {} for the held-out split{aside}",
+                train.name, held_out.name
+            )),
+            (Some(train), None) => {
+                notes.push(format!(
+                    "took {} for all images, because no folder holds classes to test on{aside}",
+                    train.name
+                ));
+            }
+            (None, Some(held_out)) => notes.push(format!(
+                "took {} for the held-out split and the other folders for the classes{aside}",
+                held_out.name
+            )),
+            (None, None) => {}
+        }
+        let parent = self.train.unwrap_or(root);
+        let stray = parent.images.len();
+        if stray > 0 {
+            notes.push(format!("left out {} outside the class folders", count(stray, "image")));
+        }
+        for class in self.classes.iter().filter(|class| is_named(class, &TRAIN) || is_named(class, &HELD_OUT)) {
+            notes.push(format!("took {} for a class, not for a split, because it holds images itself", class.name));
+        }
+        notes
+    }
+}
+
+/// Whether a folder has one of these names, in upper or lower case.
+pub(crate) fn is_named(folder: &Tree, names: &[&str]) -> bool {
+    names.contains(&&*folder.name.to_lowercase())
+}

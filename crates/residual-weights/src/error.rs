@@ -26,7 +26,7 @@ pub enum WeightsError {
         reason: String,
     },
     /// A checkpoint belongs to a different network.
-    #[error("{} does not fit the network: {differences}{}", path.display(), advice.as_ref().map_or(String::new(), |text| format!("; {text}")))]
+    #[error("{} does not fit the network: {differences}{}", path.display(), after_semicolon(advice))]
     Mismatch {
         /// The file.
         path: PathBuf,
@@ -139,6 +139,10 @@ impl fmt::Display for Differences {
         }
         Ok(())
     }
+}
+
+fn after_semicolon(advice: &Option<String>) -> String {
+    advice.as_ref().map_or(String::new(), |text| format!("; {text}"))
 }
 
 fn keys_or_none(keys: &[String]) -> String {

@@ -41,8 +41,8 @@ struct Config {
 }
 
 impl HuggingFace {
-    /// Reads the files beside weights of a network with this number of classes. What is missing, invalid or does not fit
-    /// is left out.
+    /// Reads the files beside weights of a network with this number of classes. What is missing, invalid or does not
+    /// fit is left out.
     pub fn beside(weights: &Path, classes: usize) -> Self {
         let preprocessor = read::<Preprocessor>(&weights.with_file_name("preprocessor_config.json"));
         let labels = read::<Config>(&weights.with_file_name("config.json")).map(|config| config.id2label);

@@ -40,8 +40,8 @@ impl Checkpoint {
     /// average of the weights, whose key has a word such as `ema` or `swa`. `options.key` selects another dictionary.
     ///
     /// # Errors
-    /// If dictionaries are equal in all of this but differ in their values, there are no tensors under `options.key`, or
-    /// two tensors have the same name after renaming.
+    /// If dictionaries are equal in all of this but differ in their values, there are no tensors under `options.key`,
+    /// or two tensors have the same name after renaming.
     pub fn select<M: Module>(&self, network: &M, options: &LoadOptions) -> Result<Selection<'_>, WeightsError> {
         let mut wanted = shapes(network);
         wanted.retain(|name, _| !options.ignores(name));

@@ -1,5 +1,5 @@
-//! The files that `torch.save` writes: as zip archives, which TorchScript writes too, or in the layout of PyTorch before
-//! 1.6. Their pickles are read as data; nothing in them is executed.
+//! The files that `torch.save` writes: as zip archives, which TorchScript writes too, or in the layout of PyTorch
+//! before 1.6. Their pickles are read as data; nothing in them is executed.
 
 mod legacy;
 mod machine;

@@ -7,8 +7,8 @@ use std::{
 };
 use zip::{CompressionMethod, ZipArchive, ZipReadOptions, result::ZipError};
 
-/// The zip archive of PyTorch 1.6 and later: a pickle `data.pkl`, and beside it a file `data/KEY` per storage. TorchScript
-/// has the same layout.
+/// The zip archive of PyTorch 1.6 and later: a pickle `data.pkl`, and beside it a file `data/KEY` per storage.
+/// TorchScript has the same layout.
 pub(super) struct Zip {
     archive: Mutex<ZipArchive<BufReader<File>>>,
     /// The folder of `data.pkl` in the archive, with a slash at the end, or nothing.

@@ -81,8 +81,8 @@ fn equal_dictionaries_need_a_key() {
     assert!(refused(&path).ends_with("holds the weights of several such networks, under student and teacher"));
     let with_key = |key: &str| read(&path, &LoadOptions { key: Some(key.into()), ..LoadOptions::default() });
     assert!(tensors(&with_key("teacher").unwrap().0) == tensors(&network(2)));
-    let error = with_key("techer").err().unwrap();
-    assert!(error.is_usage() && error.to_string().contains("no tensors under `techer`; expected student, teacher"));
+    let error = with_key("tutor").err().unwrap();
+    assert!(error.is_usage() && error.to_string().contains("no tensors under `tutor`; expected student, teacher"));
     // A deeper network has all names of the network, and more.
     let deeper = NetworkConfig::new("resnet14".parse().unwrap(), [3, 16, 16], 10).with_width(4);
     let deeper = deeper.with_shortcut("B".parse().unwrap()).init(&Device::flex());

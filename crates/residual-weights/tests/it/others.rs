@@ -46,9 +46,9 @@ fn shards_are_read_through_their_index() {
         ("/etc/passwd", "expected a file in the same folder"),
         ("..", "expected a file in the same folder"),
         ("bad.index.json", "is not"),
-        ("model-00001-of-00002.safetensors", "holds the tensor `fc.weigth`, but it does not"),
+        ("model-00001-of-00002.safetensors", "holds the tensor `fc.other`, but it does not"),
     ] {
-        fs::write(&bad, serde_json::json!({ "weight_map": { "fc.weigth": file } }).to_string()).unwrap();
+        fs::write(&bad, serde_json::json!({ "weight_map": { "fc.other": file } }).to_string()).unwrap();
         let text = refused(&bad);
         assert!(text.contains(expected), "{text}");
     }

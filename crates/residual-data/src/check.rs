@@ -4,6 +4,7 @@ use crate::{
     folder::FolderOptions,
     mnist,
     split::GroupBy,
+    tree::check_is_folder,
 };
 use rayon::prelude::*;
 use residual_fetch::sha256_file;
@@ -66,10 +67,9 @@ pub fn check(dir: &Path, name: Option<DataName>) -> Result<Report, DataError> {
     };
     let mut all = samples("train", &train);
     all.extend(samples("test", &test));
-    let classes = class_names(dir, name);
     Ok(Report {
         dataset: name,
-        classes,
+        classes: train.class_names().unwrap_or_default(),
         splits: [split_report(&train), split_report(&test)],
         unreadable: Vec::new(),
         duplicates: groups_of_equals(all.into_iter().filter_map(|(bytes, name)| Some((bytes?, name)))),
@@ -82,30 +82,18 @@ pub fn check(dir: &Path, name: Option<DataName>) -> Result<Report, DataError> {
 /// # Errors
 /// If `dir` is not a directory, or a file of MNIST's layout cannot be read.
 pub fn recognize(dir: &Path) -> Result<DataName, DataError> {
-    if !dir.is_dir() {
-        return Err(DataError::Folder { path: dir.into(), reason: "is not a directory".into() });
-    }
+    check_is_folder(dir)?;
     for (name, cifar) in [(DataName::Cifar10, CIFAR10), (DataName::Cifar100, CIFAR100)] {
-        if dir.join(cifar.folder).is_dir() || dir.join(cifar.train[0]).is_file() {
+        if cifar.is_recognized_in(dir) {
             return Ok(name);
         }
     }
-    if !mnist::is_complete_in(dir) {
-        return Ok(DataName::Folder);
-    }
-    Ok(if mnist::is_fashion_mnist(dir)? { DataName::FashionMnist } else { DataName::Mnist })
-}
-
-fn class_names(dir: &Path, name: DataName) -> Vec<String> {
-    let (cifar, file) = match name {
-        DataName::Cifar10 => (&CIFAR10, "batches.meta.txt"),
-        DataName::Cifar100 => (&CIFAR100, "fine_label_names.txt"),
-        _ => return Vec::new(),
-    };
-    let read = |dir: &Path| std::fs::read_to_string(dir.join(file)).ok();
-    let text = read(&dir.join(cifar.folder)).or_else(|| read(dir)).unwrap_or_default();
-    let names: Vec<String> = text.lines().map(str::trim).filter(|name| !name.is_empty()).map(String::from).collect();
-    if names.len() == cifar.classes { names } else { Vec::new() }
+    let found = [DataName::Mnist, DataName::FashionMnist].into_iter().find(|name| name.is_in(dir));
+    Ok(match found {
+        None => DataName::Folder,
+        Some(name) if mnist::is_fashion_mnist(name.into(), dir)? => DataName::FashionMnist,
+        Some(_) => DataName::Mnist,
+    })
 }
 
 fn split_report(images: &Images) -> SplitReport {

@@ -218,6 +218,16 @@ impl Images {
         &self.labels
     }
 
+    /// The smallest and the largest pixel value, before any normalisation. Bytes are from 0 to 1.
+    pub(crate) fn range(&self) -> [f32; 2] {
+        match &self.pixels {
+            Pixels::Bytes(_) => [0.0, 1.0],
+            Pixels::Floats(floats) => {
+                floats.iter().fold([f32::INFINITY, f32::NEG_INFINITY], |[low, high], &x| [low.min(x), high.max(x)])
+            }
+        }
+    }
+
     /// The bytes of a sample's image, if the images are stored as bytes.
     pub(crate) fn bytes(&self, index: usize) -> Option<&[u8]> {
         let values = self.shape.iter().product::<usize>();

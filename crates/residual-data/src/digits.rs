@@ -1,4 +1,4 @@
-use crate::{DataError, Images, formats::idx};
+use crate::{DataError, Images, formats::idx, mnist::digit_names};
 
 const TRAIN: usize = 1437;
 const CLASSES: usize = 10;
@@ -12,7 +12,8 @@ pub(crate) fn images() -> Result<(Images, Images), DataError> {
     let split = |from: usize, to: usize| {
         let pixels = images.bytes[from * values..to * values].iter().map(|&x| f32::from(x) / 16.0).collect();
         let labels = labels.bytes[from..to].iter().map(|&x| x.into()).collect();
-        Images::new(shape, CLASSES, pixels, labels)
+        let images = Images::new(shape, CLASSES, pixels, labels);
+        images.map(|images| images.with_class_names(digit_names()))
     };
     Ok((split(0, TRAIN)?, split(TRAIN, labels.dims[0])?))
 }

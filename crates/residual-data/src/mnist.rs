@@ -3,34 +3,56 @@ use crate::{
     files::read_file,
     formats::idx::{self, Idx},
 };
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub(crate) const CLASSES: usize = 10;
 
-/// The names of the image file and the label file, without `.gz`.
+/// The names of the image file and the label file. Files are also found as `train-images.idx3-ubyte`, and gzipped.
 const TRAIN: [&str; 2] = ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"];
 const TEST: [&str; 2] = ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"];
 
-/// Reads the training and test images of a dataset in MNIST's format: four files, uncompressed or gzipped.
+/// The names of the classes of Fashion-MNIST (Xiao et al. 2017, table 2).
+const CLOTHES: [&str; CLASSES] =
+    ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"];
+
+/// The name of Fashion-MNIST.
+const FASHION: &str = "fashion-mnist";
+
+/// Reads the training and test images of a dataset in MNIST's format: four files, uncompressed or gzipped, in `dir` or
+/// where torchvision puts them below `dir`.
 pub(crate) fn read(dataset: &'static str, dir: &Path) -> Result<(Images, Images), DataError> {
-    Ok((split(dataset, dir, TRAIN)?, split(dataset, dir, TEST)?))
+    let names = if dataset == FASHION { CLOTHES.map(String::from) } else { digit_names() };
+    let named = |files| split(dataset, dir, files).map(|images| images.with_class_names(names.clone()));
+    Ok((named(TRAIN)?, named(TEST)?))
 }
 
-/// Whether a directory contains the four files, uncompressed or gzipped.
-pub(crate) fn is_complete_in(dir: &Path) -> bool {
-    TRAIN.iter().chain(&TEST).all(|stem| dir.join(stem).is_file() || dir.join(format!("{stem}.gz")).is_file())
+/// The names of ten digits as classes: "0" to "9".
+pub(crate) fn digit_names() -> [String; CLASSES] {
+    std::array::from_fn(|digit| digit.to_string())
+}
+
+/// Whether the four files are in a directory or where torchvision puts them below it.
+pub(crate) fn is_complete_in(dataset: &'static str, dir: &Path) -> bool {
+    TRAIN.iter().chain(&TEST).all(|stem| find(dataset, dir, stem).is_some())
 }
 
 /// Whether the four files in `dir` are Fashion-MNIST rather than MNIST. The first test labels of Fashion-MNIST are 9
 /// (ankle boot), 2 (pullover) and 1 (trouser); those of MNIST are 7, 2 and 1.
-pub(crate) fn is_fashion_mnist(dir: &Path) -> Result<bool, DataError> {
-    let (_, labels) = read_idx("mnist", dir, TEST[1])?;
+pub(crate) fn is_fashion_mnist(dataset: &'static str, dir: &Path) -> Result<bool, DataError> {
+    let (_, labels) = read_idx(dataset, dir, TEST[1])?;
     Ok(labels.bytes.starts_with(&[9, 2, 1]))
 }
 
+fn find(dataset: &'static str, dir: &Path, stem: &str) -> Option<PathBuf> {
+    let torchvision = if dataset == FASHION { "FashionMNIST/raw" } else { "MNIST/raw" };
+    let dotted = stem.replace("-idx", ".idx");
+    let names = [stem, &format!("{stem}.gz"), &dotted, &format!("{dotted}.gz")].map(String::from);
+    let dirs = [dir.into(), dir.join("raw"), dir.join(torchvision)];
+    dirs.iter().flat_map(|dir| names.iter().map(|name| dir.join(name))).find(|path| path.is_file())
+}
+
 fn read_idx(dataset: &'static str, dir: &Path, stem: &str) -> Result<(String, Idx), DataError> {
-    let (plain, gzipped) = (dir.join(stem), dir.join(format!("{stem}.gz")));
-    let path = if plain.is_file() { plain } else { gzipped };
+    let path = find(dataset, dir, stem).unwrap_or_else(|| dir.join(format!("{stem}.gz")));
     let file = path.display().to_string();
     idx::read(&file, &read_file(dataset, &path)?).map(|idx| (file, idx))
 }
@@ -98,5 +120,27 @@ mod tests {
         fs::remove_file(dir.path().join(TRAIN[1])).unwrap();
         let error = read("fashion-mnist", dir.path()).unwrap_err().to_string();
         assert!(error.starts_with("dataset fashion-mnist not found: "), "{error}");
+    }
+
+    #[test]
+    fn other_spellings_and_the_layout_of_torchvision_are_found() {
+        let content = |stem: &str| if stem.contains("images") { idx(&[1, 1, 1], &[9]) } else { idx(&[1], &[3]) };
+        for (dataset, folder, spelling) in [
+            ("mnist", "MNIST/raw", ".idx"),
+            ("fashion-mnist", "FashionMNIST/raw", "-idx"),
+            ("mnist", "raw", "-idx"),
+            ("mnist", "", ".idx"),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            fs::create_dir_all(dir.path().join(folder)).unwrap();
+            for stem in TRAIN.iter().chain(&TEST) {
+                fs::write(dir.path().join(folder).join(stem.replace("-idx", spelling)), content(stem)).unwrap();
+            }
+            assert!(is_complete_in(dataset, dir.path()), "{folder}");
+            let (train, test) = read(dataset, dir.path()).unwrap();
+            assert_eq!((train.labels(), test.len()), (&[3][..], 1));
+            let name = if dataset == "mnist" { "3" } else { "Dress" };
+            assert_eq!(test.class_names().unwrap()[3], name);
+        }
     }
 }

@@ -89,7 +89,7 @@ impl DataName {
             Self::Digits | Self::Synthetic => true,
             Self::Cifar10 => CIFAR10.is_complete_in(dir),
             Self::Cifar100 => CIFAR100.is_complete_in(dir),
-            Self::Mnist | Self::FashionMnist => mnist::is_complete_in(dir),
+            Self::Mnist | Self::FashionMnist => mnist::is_complete_in(self.into(), dir),
             Self::Folder => dir.is_dir(),
         }
     }

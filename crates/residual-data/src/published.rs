@@ -74,8 +74,8 @@ impl DataName {
     /// The server, the files on it, and, if the file is an archive, the directory in the archive.
     fn published(self) -> Option<(&'static str, &'static [Download], Option<&'static str>)> {
         match self {
-            Self::Cifar10 => Some((TORONTO, &CIFAR10_ARCHIVE, Some(CIFAR10.folder))),
-            Self::Cifar100 => Some((TORONTO, &CIFAR100_ARCHIVE, Some(CIFAR100.folder))),
+            Self::Cifar10 => Some((TORONTO, &CIFAR10_ARCHIVE, Some(CIFAR10.binary.folder))),
+            Self::Cifar100 => Some((TORONTO, &CIFAR100_ARCHIVE, Some(CIFAR100.binary.folder))),
             Self::Mnist => Some((MNIST_SERVER, &MNIST, None)),
             Self::FashionMnist => Some((FASHION_SERVER, &FASHION, None)),
             Self::Digits | Self::Synthetic | Self::Folder => None,

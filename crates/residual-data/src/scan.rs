@@ -41,12 +41,7 @@ pub(crate) struct Scan {
 /// If the folder cannot be read, or contains no images in class folders.
 pub(crate) fn scan(dir: &Path) -> Result<Scan, DataError> {
     let bad = |reason: String| DataError::Folder { path: dir.into(), reason };
-    if dir.is_file() && tree::is_archive(dir) {
-        return Err(bad("is an archive; unpack it, and give the folder of its content".into()));
-    }
-    if !dir.is_dir() {
-        return Err(bad("is not a directory".into()));
-    }
+    tree::check_is_folder(dir)?;
     let walk = tree::walk(dir)?;
     let layout = Layout::of(&walk.root);
     let root = Root { name: display_name(dir), dir };

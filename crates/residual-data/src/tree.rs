@@ -95,6 +95,17 @@ pub(crate) fn is_archive(path: &Path) -> bool {
     ending(path).is_some_and(|ending| ARCHIVES.contains(&&*ending))
 }
 
+/// Checks that the path is that of a folder, not of a file or an archive.
+pub(crate) fn check_is_folder(path: &Path) -> Result<(), DataError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let is_packed = path.is_file() && is_archive(path);
+    let reason =
+        if is_packed { "is an archive; unpack it, and give the folder of its content" } else { "is not a directory" };
+    Err(DataError::Folder { path: path.into(), reason: reason.into() })
+}
+
 fn ending(path: &Path) -> Option<String> {
     path.extension().map(|ending| ending.to_string_lossy().to_lowercase())
 }

@@ -1,9 +1,10 @@
 use crate::{
     Usage,
+    args::words,
     output::{self, Progress},
 };
 use clap::Subcommand;
-use residual_data::{DataName, Report, check};
+use residual_data::{DataConfig, DataName, Report, SplitReport, check, export};
 use serde::Serialize;
 use std::{
     fmt::Write,
@@ -41,7 +42,7 @@ pub(crate) enum DataCommand {
     /// Check every sample of a dataset in a directory
     ///
     /// Prints the number of samples per class, the mean and standard deviation,
-    /// and the unreadable and the duplicate files.
+    /// the unreadable and the duplicate files, and what was left out.
     #[command(verbatim_doc_comment)]
     Check {
         /// Directory of the dataset
@@ -53,6 +54,24 @@ pub(crate) enum DataCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Write the images of a dataset as PNG files, in a folder per class
+    ///
+    /// Writes DIR/train/CLASS/INDEX.png and DIR/test/CLASS/INDEX.png, for
+    /// example to try `residual predict` and `--data folder`.
+    #[command(verbatim_doc_comment)]
+    Export {
+        /// Dataset, such as digits
+        #[arg(value_parser = words::<DataName>())]
+        name: DataName,
+        /// New or empty directory to write to
+        dir: PathBuf,
+        /// Directory of the dataset's files
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+        /// Write only this many samples of each split, evenly spaced
+        #[arg(long)]
+        samples: Option<usize>,
+    },
 }
 
 /// Runs the command `data`.
@@ -61,6 +80,11 @@ pub(crate) fn data(args: &DataCommandArgs) -> anyhow::Result<()> {
         DataCommand::List { json } => list(*json),
         DataCommand::Fetch { name, data_dir } => fetch(*name, data_dir.as_deref()),
         DataCommand::Check { dir, data, json } => check_folder(dir, *data, *json),
+        DataCommand::Export { name, dir, data_dir, samples } => {
+            let config = DataConfig { dir: data_dir.clone(), samples: *samples, ..(*name).into() };
+            let [train, test] = export(&config, dir)?;
+            output::print(&format!("{}: {train} training images and {test} test images\n", dir.display()))
+        }
     }
 }
 
@@ -138,37 +162,131 @@ fn check_folder(dir: &Path, name: Option<DataName>, json: bool) -> anyhow::Resul
     }
 }
 
+/// The report in lines of at most 80 columns, except for long names of files.
 fn text(dir: &Path, report: &Report) -> String {
     let mut text = format!("{}: {}, {} classes\n", dir.display(), report.dataset, report.splits[0].counts.len());
-    let numbers = |values: &[f32]| values.iter().map(|x| format!("{x:.4}")).collect::<Vec<_>>().join(" ");
     for (name, split) in ["training", "test"].iter().zip(&report.splits) {
-        let [[low, narrow], [high, wide]] = split.sizes;
-        let size = if split.sizes[0] == split.sizes[1] {
-            format!("{low}x{narrow} pixels")
-        } else {
-            format!("{low}x{narrow} to {high}x{wide} pixels")
-        };
-        let (mean, std) = (numbers(&split.statistics.mean), numbers(&split.statistics.std));
-        let _ = writeln!(text, "\n{name}: {} samples of {size}, mean {mean}, standard deviation {std}", split.samples);
-        let (least, most) = (split.counts.iter().min(), split.counts.iter().max());
-        if report.classes.is_empty() && least == most {
-            let _ = writeln!(text, "  {} per class", least.copied().unwrap_or_default());
-            continue;
-        }
-        for (class, count) in split.counts.iter().enumerate() {
-            let class = report.classes.get(class).cloned().unwrap_or_else(|| class.to_string());
-            let _ = writeln!(text, "  {count:>7}  {class}");
-        }
+        split_text(&mut text, name, split, &report.classes);
     }
+    if !report.notes.is_empty() {
+        text.push('\n');
+        report.notes.iter().for_each(|note| wrap(&mut text, note));
+    }
+    let within = |path: &str| {
+        let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.into());
+        Path::new(path).strip_prefix(dir).map_or(path.to_string(), |path| path.display().to_string())
+    };
     if !report.unreadable.is_empty() {
         let _ = writeln!(text, "\n{} unreadable", report.unreadable.len());
         for (path, reason) in &report.unreadable {
-            let _ = writeln!(text, "  {} {reason}", path.display());
+            let _ = writeln!(text, "  {} {reason}", within(&path.to_string_lossy()));
         }
     }
-    let _ = writeln!(text, "\n{} groups of identical images", report.duplicates.len());
+    let groups = report.duplicates.len();
+    let _ = writeln!(text, "\n{groups} {} of identical images", if groups == 1 { "group" } else { "groups" });
     for group in &report.duplicates {
-        let _ = writeln!(text, "  {}", group.join(" = "));
+        let mut names: Vec<String> = group.iter().take(MOST_NAMES).map(|name| within(name)).collect();
+        if group.len() > names.len() {
+            names.push(format!("{} more", group.len() - names.len()));
+        }
+        let _ = writeln!(text, "  {}", names.join(" = "));
     }
     text
+}
+
+/// The names that are printed of a group of identical images; JSON has all.
+const MOST_NAMES: usize = 10;
+
+fn split_text(text: &mut String, name: &str, split: &SplitReport, classes: &[String]) {
+    /// More classes than this are not listed one by one.
+    const MANY: usize = 20;
+    const SHOWN: usize = 5;
+    let numbers = |values: &[f32]| values.iter().map(|x| format!("{x:.4}")).collect::<Vec<_>>().join(" ");
+    let [[low, narrow], [high, wide]] = split.sizes;
+    let size = if split.sizes[0] == split.sizes[1] {
+        format!("{low}x{narrow} pixels")
+    } else {
+        format!("{low}x{narrow} to {high}x{wide} pixels")
+    };
+    let (mean, std) = (numbers(&split.statistics.mean), numbers(&split.statistics.std));
+    let _ = writeln!(text, "\n{name}: {} samples of {size}", split.samples);
+    let _ = writeln!(text, "  mean {mean}, standard deviation {std}");
+    let mut counts: Vec<(usize, String)> = split
+        .counts
+        .iter()
+        .enumerate()
+        .map(|(class, &count)| (count, classes.get(class).cloned().unwrap_or_else(|| class.to_string())))
+        .collect();
+    let line = |text: &mut String, (count, class): &(usize, String)| {
+        let _ = writeln!(text, "  {count:>7}  {class}");
+    };
+    if counts.len() <= MANY {
+        counts.iter().for_each(|entry| line(text, entry));
+        return;
+    }
+    counts.sort();
+    let (least, most) = (counts[0].0, counts[counts.len() - 1].0);
+    if least == most {
+        let _ = writeln!(text, "  {least} per class");
+        return;
+    }
+    let _ = writeln!(text, "  {least} to {most} per class; the smallest and the largest classes:");
+    counts[..SHOWN].iter().for_each(|entry| line(text, entry));
+    let _ = writeln!(text, "      ...  {} more", counts.len() - 2 * SHOWN);
+    counts[counts.len() - SHOWN..].iter().for_each(|entry| line(text, entry));
+}
+
+/// Appends a paragraph in lines of at most 80 columns, all but the first of them indented.
+fn wrap(text: &mut String, paragraph: &str) {
+    const COLUMNS: usize = 80;
+    let mut line = String::new();
+    for word in paragraph.split_whitespace() {
+        if !line.trim().is_empty() && line.chars().count() + 1 + word.chars().count() > COLUMNS {
+            text.push_str(&line);
+            text.push('\n');
+            line = format!("  {word}");
+        } else {
+            line.push_str(if line.is_empty() { "" } else { " " });
+            line.push_str(word);
+        }
+    }
+    text.push_str(&line);
+    text.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use residual_data::Normalization;
+
+    #[test]
+    fn a_thousand_classes_fit_into_a_screen() {
+        let split = SplitReport {
+            samples: 500_500,
+            counts: (1..=1000).rev().collect(),
+            sizes: [[100, 75], [1200, 1600]],
+            statistics: Normalization { mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] },
+        };
+        let report = Report {
+            dataset: DataName::Folder,
+            classes: (1..=1000).map(|class| format!("class-{class:04}")).collect(),
+            splits: [split.clone(), SplitReport { counts: vec![7; 1000], ..split }],
+            unreadable: vec![(std::path::absolute("photos").unwrap().join("a/1.png"), "is empty".into())],
+            duplicates: Vec::new(),
+            notes: vec![
+                "photos: left out 3 .heic and 1 .svg files, whose format is not read, and one more note".into(),
+            ],
+        };
+        let text = text(Path::new("photos"), &report);
+        assert!(text.lines().count() < 40 && text.lines().all(|line| line.len() <= 80), "{text}");
+        for line in [
+            "        1  class-1000",
+            "     1000  class-0001",
+            "      ...  990 more",
+            "  7 per class",
+            "  a/1.png is empty",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+    }
 }

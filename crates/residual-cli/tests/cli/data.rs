@@ -53,6 +53,25 @@ fn broken_images_are_listed_and_make_the_check_fail() {
 }
 
 #[test]
+fn exported_images_are_recognised_by_their_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("digits");
+    let path = path.to_str().unwrap();
+    let (written, _) = succeeds(&["data", "export", "digits", path, "--samples", "40"]);
+    assert!(written.ends_with("digits: 40 training images and 40 test images\n"), "{written}");
+    refuses(&["data", "export", "digits", path], 2, "is not empty; give a new or an empty folder");
+    let (report, _) = succeeds(&["data", "check", path]);
+    let took = "digits: took train for the training split and test for the held-out split";
+    assert!(report.contains("folder, 10 classes") && report.contains(took), "{report}");
+    assert!(report.lines().skip(1).all(|line| line.len() <= 80), "{report}");
+
+    let (config, log) = succeeds(&["train", "--net", "resnet8", "--data-dir", path, "--print-config"]);
+    assert!(log.contains("took it for --data folder"), "{log}");
+    let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    assert_eq!((&config["data"]["name"], &config["network"]["classes"]), (&"folder".into(), &10.into()));
+}
+
+#[test]
 fn broken_images_are_skipped_on_request() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("images");

@@ -1,6 +1,6 @@
 //! The binary format of CIFAR-10 and CIFAR-100 (Krizhevsky 2009). A record is one or two label bytes and an image.
 
-use crate::DataError;
+use crate::{DataError, formats::pickle::Pickle};
 
 /// The number of values of an image `[3, 32, 32]`.
 pub const PIXELS: usize = 3 * 32 * 32;
@@ -37,9 +37,53 @@ pub fn read(file: &str, bytes: &[u8], labels: usize, classes: usize) -> Result<R
     Ok(records)
 }
 
+/// Reads a file for Python: a pickled dictionary of the images, a NumPy array `[images, 3 · 32 · 32]` of bytes, and the
+/// labels, a list by the name `labels`. Errors name the file as `file`.
+///
+/// # Errors
+/// If the file is damaged or has no such entries, the numbers of images and labels differ, or a label is not below
+/// `classes`.
+pub fn read_python(file: &str, bytes: &[u8], labels: &str, classes: usize) -> Result<Records, DataError> {
+    let corrupt = |reason: String| DataError::Corrupt { file: file.into(), reason };
+    let pickle = Pickle::read(bytes).map_err(corrupt)?;
+    let Some((pixels, [images, PIXELS])) = pickle.array("data") else {
+        return Err(corrupt(format!("expected an array `data` of images of {PIXELS} bytes")));
+    };
+    let numbers = pickle.numbers(labels).ok_or_else(|| corrupt(format!("expected a list `{labels}` of numbers")))?;
+    if images == 0 || Some(pixels.len()) != images.checked_mul(PIXELS) || numbers.len() != images {
+        let (bytes, labels) = (pixels.len(), numbers.len());
+        return Err(corrupt(format!("it has {images} images, {bytes} bytes of pixels and {labels} labels")));
+    }
+    let label = |(index, &label): (usize, &i64)| {
+        let valid = u16::try_from(label).ok().filter(|label| usize::from(*label) < classes);
+        valid.ok_or_else(|| corrupt(format!("image {index} has label {label}, but there are {classes} classes")))
+    };
+    let labels = numbers.iter().enumerate().map(label).collect::<Result<_, _>>()?;
+    Ok(Records { pixels: pixels.to_vec(), labels })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::formats::pickle::tests::batch;
+
+    #[test]
+    fn a_python_file_has_the_same_records() {
+        let pixels: Vec<u8> = (0..2 * PIXELS).map(|i| (i % 251) as u8).collect();
+        let read = |pixels: &[u8], labels: &[u8]| {
+            read_python("batch", &batch(pixels, PIXELS as u16, "labels", labels), "labels", 10)
+        };
+        let records = read(&pixels, &[3, 9]).unwrap();
+        assert_eq!((records.pixels, records.labels), (pixels.clone(), vec![3, 9]));
+        let error = |pixels: &[u8], labels: &[u8]| read(pixels, labels).unwrap_err().to_string();
+        assert_eq!(error(&pixels, &[3, 10]), "batch is invalid: image 1 has label 10, but there are 10 classes");
+        let counts = "batch is invalid: it has 2 images, 6143 bytes of pixels and 2 labels";
+        assert_eq!(error(&pixels[1..], &[3, 9]), counts);
+        let other = read_python("batch", &batch(&[0; 6], 3, "labels", &[1, 2]), "labels", 10).unwrap_err().to_string();
+        assert_eq!(other, "batch is invalid: expected an array `data` of images of 3072 bytes");
+        let other = read_python("batch", &batch(&pixels, PIXELS as u16, "x", &[1, 2]), "labels", 10).unwrap_err();
+        assert!(other.to_string().ends_with("expected a list `labels` of numbers"));
+    }
 
     #[test]
     fn the_last_label_is_kept_and_pixels_stay_in_order() {

@@ -2,3 +2,4 @@
 
 pub mod cifar;
 pub mod idx;
+pub(crate) mod pickle;

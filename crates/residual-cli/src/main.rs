@@ -80,6 +80,13 @@ fn on_a_large_stack<T: Send + 'static>(f: impl FnOnce() -> anyhow::Result<T> + S
 
 /// The end of an error message: the flag or command that helps, which the libraries do not know.
 fn tip(error: &anyhow::Error) -> Option<String> {
+    match error.downcast_ref::<WeightsError>() {
+        Some(WeightsError::Mismatch { differences, .. }) if !differences.only_head_differs() => {
+            return Some("; if its tensors only have other names, rename them with --name-map".into());
+        }
+        Some(WeightsError::Ambiguous { .. }) => return Some("; choose one with --weights-key".into()),
+        _ => {}
+    }
     let lab = error.downcast_ref::<LabError>();
     let train = lab.map_or_else(
         || error.downcast_ref::<TrainError>(),
@@ -102,6 +109,15 @@ fn tip(error: &anyhow::Error) -> Option<String> {
         (_, _, Some(DataError::FolderRequired), _) => "; give it with --data-dir".into(),
         (_, _, Some(DataError::Missing { dataset, .. }), _) => {
             format!(" (`residual data fetch {dataset}`, or --data-dir)")
+        }
+        (_, _, Some(DataError::Packed { dataset, .. }), _) => {
+            format!(" (`residual data fetch {dataset}`, or --data-dir)")
+        }
+        (_, _, Some(DataError::Broken { number, .. }), _) => {
+            format!("; skip them with --skip-broken {number}, or list them with `residual data check DIR`")
+        }
+        (_, _, Some(DataError::Image { .. }), _) | (_, Some(TrainError::Sample { .. }), ..) => {
+            "; `residual data check DIR` lists all broken images, and --skip-broken N leaves out up to N".into()
         }
         (_, _, _, Some(BackendError::NotCompiled(backend))) => format!(", or rebuild with `--features {backend}`"),
         _ => return None,

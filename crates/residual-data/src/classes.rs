@@ -64,6 +64,10 @@ impl Source for Relabeled {
         self.source.len()
     }
 
+    fn name(&self, index: usize) -> Option<String> {
+        self.source.name(index)
+    }
+
     fn read(&self, index: usize, pixels: &mut [f32]) -> Result<usize, DataError> {
         self.source.read(index, pixels).map(|label| self.labels[label])
     }

@@ -174,20 +174,21 @@ impl DataConfig {
     /// If the dataset's files are missing or invalid, or a setting is out of range.
     pub fn load(&self) -> Result<Dataset, DataError> {
         if self.name == DataName::Folder {
-            return self.select(self.open_folder(self.folder_preprocessing())?);
+            return self.select(self.open_folder(self.folder_preprocessing(), Folder::open_with)?);
         }
         let (train, test) = self.images()?;
         self.select(Dataset::normalized(train, test, self.normalize)?)
     }
 
     /// Loads the dataset with the given preprocessing. Images in memory are normalised with its means and standard
-    /// deviations; the images of a [`Folder`] are also resized and cropped as it says.
+    /// deviations; the images of a [`Folder`] are also resized and cropped as it says. Unlike in [`Self::load`], classes
+    /// of a folder may lack training images, and its held-out split may be empty.
     ///
     /// # Errors
     /// The same as for [`Self::load`] and [`Normalization::check`].
     pub fn load_as(&self, preprocessing: Preprocessing) -> Result<Dataset, DataError> {
         if self.name == DataName::Folder {
-            return self.select(self.open_folder(preprocessing)?);
+            return self.select(self.open_folder(preprocessing, Folder::list)?);
         }
         let (train, test) = self.images()?;
         let Preprocessing { mean, std, .. } = preprocessing;
@@ -262,11 +263,15 @@ impl DataConfig {
         Preprocessing { ignore_exif: self.ignore_exif, ..Preprocessing::imagenet(side * 8 / 7, side) }
     }
 
-    fn open_folder(&self, preprocessing: Preprocessing) -> Result<Dataset, DataError> {
+    fn open_folder(
+        &self,
+        preprocessing: Preprocessing,
+        open: impl FnOnce(&Path, &FolderOptions) -> Result<Opened, DataError>,
+    ) -> Result<Dataset, DataError> {
         let dir = self.dir()?;
         let group_by = GroupBy::new(self.group_by.as_deref())?;
         let options = FolderOptions { preprocessing, group_by, skip_broken: self.skip_broken };
-        let mut opened = Folder::open_with(&dir, &options)?;
+        let mut opened = open(&dir, &options)?;
         if self.validation > 0 {
             self.trained(opened.train.len())?;
             (opened.train, opened.test) = opened.train.hold_out(self.validation, &options.group_by);
@@ -277,8 +282,9 @@ impl DataConfig {
             }
         }
         let notes = opened.notes(&dir);
-        let Opened { train, test, .. } = opened;
-        Ok(Dataset { train: Arc::new(train), test: Arc::new(test), preprocessing: options.preprocessing, notes })
+        let Opened { train, test, held_out, .. } = opened;
+        let preprocessing = options.preprocessing;
+        Ok(Dataset { train: Arc::new(train), test: Arc::new(test), preprocessing, notes, held_out })
     }
 
     /// The number of samples, out of `len`, that are trained on when the validation samples are held out.

@@ -362,6 +362,17 @@ pub struct Dataset {
     /// What the user should know about the dataset, in sentences without a full stop: which folders were taken for
     /// what, which files were left out. Empty if there is nothing to say.
     pub notes: Vec<String>,
+    /// Where the held-out samples come from.
+    pub held_out: HeldOut,
+}
+
+/// Where the held-out samples of a dataset come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeldOut {
+    /// The dataset comes with them.
+    Given,
+    /// They were chosen among all samples.
+    Chosen,
 }
 
 impl Dataset {
@@ -400,7 +411,13 @@ impl Dataset {
             ignore_exif: false,
         };
         let (train, test) = (train.normalized(by.clone())?, test.normalized(by)?);
-        Ok(Self { train: Arc::new(train), test: Arc::new(test), preprocessing, notes: Vec::new() })
+        Ok(Self {
+            train: Arc::new(train),
+            test: Arc::new(test),
+            preprocessing,
+            notes: Vec::new(),
+            held_out: HeldOut::Given,
+        })
     }
 
     /// `[channels, height, width]` of every image.

@@ -1,5 +1,5 @@
 use crate::{
-    Augmentation, DataError, Preprocessing, Source,
+    Augmentation, DataError, HeldOut, Preprocessing, Source,
     augmentation::{Rect, random_rect},
     files::retry,
     hash::Hasher,
@@ -27,10 +27,10 @@ use std::{
 /// Classes are sorted by name, or as numbers if all are numbers, and the images of a class by their path. A subfolder
 /// named `train` or `training`, and one named `val`, `valid`, `validation` or `test`, are the two splits if they hold
 /// folders of images and no image themselves. The held-out split may lack some classes. Without a held-out split, the
-/// images whose hash is a multiple of five are held out: the first eight bytes of the SHA-256 checksum of the path within
-/// the class folder, separated by `/` and in the Unicode normalization form C, as a big-endian number. So a new image
-/// moves no other one, except in a class of few images, of which one is trained on, and one is held out if there are
-/// two.
+/// images whose hash is a multiple of five are held out: the first eight bytes of the SHA-256 checksum of the class and
+/// the path within its folder, separated by `/` and in the Unicode normalization form C, as a big-endian number. So a new
+/// image moves no other one, except in a class of few images, of which one is trained on, and one is held out if there
+/// are two.
 #[derive(Clone, Debug)]
 pub struct Folder {
     root: Arc<Path>,
@@ -53,6 +53,7 @@ pub(crate) struct Opened {
     pub(crate) train: Folder,
     pub(crate) test: Folder,
     pub(crate) notes: Vec<String>,
+    pub(crate) held_out: HeldOut,
 }
 
 impl Folder {
@@ -98,19 +99,20 @@ impl Folder {
             classes: classes.clone(),
             preprocessing: preprocessing.clone(),
         };
+        let chosen = if held_out.is_some() { HeldOut::Given } else { HeldOut::Chosen };
         let (train, test) = match held_out {
             Some(held_out) => (of(train), of(held_out)),
             None => {
-                let marks = split::hold_out_fifth(&train, classes.len(), &options.group_by);
+                let marks = split::hold_out_fifth(&train, &classes, &options.group_by);
                 of(train).partition(&marks)
             }
         };
-        Ok(Opened { train, test, notes })
+        Ok(Opened { train, test, notes, held_out: chosen })
     }
 
     /// Holds out the images with the smallest hashes: `count` of them, or more if images are grouped.
     pub(crate) fn hold_out(self, count: usize, group_by: &GroupBy) -> (Self, Self) {
-        let marks = split::hold_out(&self.files, count, group_by);
+        let marks = split::hold_out(&self.files, &self.classes, count, group_by);
         self.partition(&marks)
     }
 

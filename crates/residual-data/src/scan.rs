@@ -81,6 +81,24 @@ pub(crate) fn scan(dir: &Path) -> Result<Scan, DataError> {
     Ok(Scan { classes, train, held_out, notes, walk: walk.clone() })
 }
 
+/// The image files in a folder and in the folders within it, sorted by their paths.
+///
+/// Which files are images depends on their endings: see [`Folder`](crate::Folder).
+///
+/// # Errors
+/// If the folder cannot be read.
+pub fn image_files(dir: &Path) -> Result<Vec<PathBuf>, DataError> {
+    fn add(tree: &Tree, files: &mut Vec<PathBuf>) {
+        files.extend(tree.images.iter().map(|image| image.path_in(tree)));
+        tree.folders.iter().for_each(|folder| add(folder, files));
+    }
+    tree::check_is_folder(dir)?;
+    let mut files = Vec::new();
+    add(&tree::walk(dir)?.root, &mut files);
+    files.sort();
+    Ok(files)
+}
+
 /// The sorted names of the classes, and what there is to say about them.
 fn class_names(folders: &[&Tree]) -> (Vec<String>, Vec<String>) {
     let mut notes = Vec::new();

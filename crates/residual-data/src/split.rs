@@ -1,11 +1,11 @@
-//! The split of a folder into training and held-out images, by hashes of their names.
+//! The split of a folder into training and held-out images, by hashes of their paths.
 
 use crate::{DataError, scan::ImageFile};
 use regex::Regex;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 
-/// What decides on which side of a split an image is: its path within its class folder, or a part of it.
+/// What decides on which side of a split an image is: its path, or a part of its path within its class folder.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct GroupBy(Option<Regex>);
 
@@ -49,13 +49,17 @@ struct Group {
     held_out: bool,
 }
 
-fn groups(files: &[ImageFile], by: &GroupBy) -> Vec<Group> {
+fn groups(files: &[ImageFile], classes: &[String], by: &GroupBy) -> Vec<Group> {
     let mut index: HashMap<(Option<usize>, &str), usize> = HashMap::with_capacity(files.len());
     let mut groups: Vec<Group> = Vec::new();
     for (i, file) in files.iter().enumerate() {
         let key = by.key(file);
         let at = *index.entry(key).or_insert_with(|| {
-            groups.push(Group { hash: hash(key.1), files: Vec::new(), classes: Vec::new(), held_out: false });
+            let hash = match key {
+                (Some(label), name) => hash(&format!("{}/{name}", classes[label])),
+                (None, group) => hash(group),
+            };
+            groups.push(Group { hash, files: Vec::new(), classes: Vec::new(), held_out: false });
             groups.len() - 1
         });
         groups[at].files.push(i);
@@ -72,10 +76,10 @@ fn groups(files: &[ImageFile], by: &GroupBy) -> Vec<Group> {
 /// So that every class is trained on and tested if possible, two kinds of classes differ. If all groups of a class would
 /// be held out, the one with the largest hash is not. If none would be, the one with the smallest hash is held out,
 /// unless a class has no other group to train on.
-pub(crate) fn hold_out_fifth(files: &[ImageFile], classes: usize, by: &GroupBy) -> Vec<bool> {
-    let mut groups = groups(files, by);
+pub(crate) fn hold_out_fifth(files: &[ImageFile], classes: &[String], by: &GroupBy) -> Vec<bool> {
+    let mut groups = groups(files, classes, by);
     groups.iter_mut().for_each(|group| group.held_out = group.hash.is_multiple_of(5));
-    let mut of_class = vec![Vec::new(); classes];
+    let mut of_class = vec![Vec::new(); classes.len()];
     for (i, group) in groups.iter().enumerate() {
         group.classes.iter().for_each(|&class| of_class[class].push(i));
     }
@@ -102,8 +106,8 @@ pub(crate) fn hold_out_fifth(files: &[ImageFile], classes: usize, by: &GroupBy) 
 
 /// Holds out the groups with the smallest hashes, until at least `count` files are held out. Returns for each file
 /// whether it is held out.
-pub(crate) fn hold_out(files: &[ImageFile], count: usize, by: &GroupBy) -> Vec<bool> {
-    let mut groups = groups(files, by);
+pub(crate) fn hold_out(files: &[ImageFile], classes: &[String], count: usize, by: &GroupBy) -> Vec<bool> {
+    let mut groups = groups(files, classes, by);
     groups.sort_by_key(|group| (group.hash, group.files[0]));
     let mut held_out = 0;
     for group in &mut groups {
@@ -129,8 +133,8 @@ mod tests {
         names.iter().map(|&(label, name)| ImageFile { path: name.into(), label, name: name.into() }).collect()
     }
 
-    fn held_out<'a>(files: &'a [ImageFile], marks: &[bool]) -> Vec<&'a str> {
-        files.iter().zip(marks).filter(|(_, held_out)| **held_out).map(|(file, _)| &*file.name).collect()
+    fn classes(count: usize) -> Vec<String> {
+        (0..count).map(|class| format!("class{class}")).collect()
     }
 
     /// `int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")` in Python.
@@ -145,12 +149,12 @@ mod tests {
         let names: Vec<String> = (0..1000).map(|i| format!("{i}.png")).collect();
         let of = |names: &[String]| files(&names.iter().map(|name| (0, &**name)).collect::<Vec<_>>());
         let (all, fewer) = (of(&names), of(&names[1..]));
-        let marks = hold_out_fifth(&all, 1, &GroupBy::default());
+        let marks = hold_out_fifth(&all, &classes(1), &GroupBy::default());
         let count = marks.iter().filter(|held_out| **held_out).count();
         assert!((150..250).contains(&count), "{count}");
-        assert_eq!(hold_out_fifth(&fewer, 1, &GroupBy::default()), marks[1..]);
+        assert_eq!(hold_out_fifth(&fewer, &classes(1), &GroupBy::default()), marks[1..]);
         for (file, held_out) in all.iter().zip(marks) {
-            assert_eq!(held_out, hash(&file.name).is_multiple_of(5));
+            assert_eq!(held_out, hash(&format!("class0/{}", file.name)).is_multiple_of(5));
         }
     }
 
@@ -162,7 +166,7 @@ mod tests {
                 .flat_map(|&(c, n)| (0..n).map(move |i| (c, format!("{seed}-{i}"))))
                 .collect();
             let all = files(&names.iter().map(|(class, name)| (*class, &**name)).collect::<Vec<_>>());
-            let marks = hold_out_fifth(&all, 3, &GroupBy::default());
+            let marks = hold_out_fifth(&all, &classes(3), &GroupBy::default());
             let held = |class| all.iter().zip(&marks).filter(|(file, held)| file.label == class && **held).count();
             assert_eq!(held(0), 0);
             assert!((1..2).contains(&held(1)) && (1..3).contains(&held(2)), "{seed}: {marks:?}");
@@ -176,7 +180,7 @@ mod tests {
         let all = files(&names.iter().map(|(class, name)| (*class, &**name)).collect::<Vec<_>>());
         for pattern in ["(scene\\d+)/", "scene\\d+"] {
             let by = GroupBy::new(Some(pattern)).unwrap();
-            for marks in [hold_out_fifth(&all, 2, &by), hold_out(&all, 30, &by)] {
+            for marks in [hold_out_fifth(&all, &classes(2), &by), hold_out(&all, &classes(2), 30, &by)] {
                 let mut scenes: HashMap<&str, bool> = HashMap::new();
                 for (file, held_out) in all.iter().zip(&marks) {
                     let scene = file.name.split('/').next().unwrap();
@@ -189,13 +193,29 @@ mod tests {
         assert!(error.starts_with("the pattern of groups must be a regular expression, not `(`: unclosed"), "{error}");
     }
 
+    /// Classes often number their files alike. Their images are held out independently.
+    #[test]
+    fn classes_with_the_same_file_names_are_split_differently() {
+        let names: Vec<(usize, String)> =
+            (0..3).flat_map(|class| (0..100).map(move |i| (class, format!("{i:03}.png")))).collect();
+        let all = files(&names.iter().map(|(class, name)| (*class, &**name)).collect::<Vec<_>>());
+        let marks = hold_out_fifth(&all, &classes(3), &GroupBy::default());
+        assert!(marks[..100] != marks[100..200] && marks[100..200] != marks[200..]);
+        let count = marks.iter().filter(|held_out| **held_out).count();
+        assert!((40..80).contains(&count), "{count}");
+    }
+
     #[test]
     fn a_given_number_is_held_out_by_the_smallest_hashes() {
         let all = files(&[(0, "a"), (0, "b"), (0, "c"), (1, "a"), (1, "b"), (1, "c")]);
-        let mut order = ["a", "b", "c"];
-        order.sort_by_key(|name| hash(name));
-        let marks = hold_out(&all, 2, &GroupBy::default());
-        assert_eq!(held_out(&all, &marks), [order[0]; 2]);
-        assert_eq!(hold_out(&all, 3, &GroupBy::default()).iter().filter(|held| **held).count(), 3);
+        let path = |i: &usize| format!("class{}/{}", all[*i].label, all[*i].name);
+        let mut order: Vec<usize> = (0..6).collect();
+        order.sort_by_key(|i| hash(&path(i)));
+        for count in 0..=6 {
+            let marks = hold_out(&all, &classes(2), count, &GroupBy::default());
+            for (place, i) in order.iter().enumerate() {
+                assert_eq!(marks[*i], place < count);
+            }
+        }
     }
 }

@@ -6,6 +6,8 @@ use std::fmt;
 /// Something unusual about a training that is allowed, but that the user should know before it starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
+    /// What the dataset says of itself: one of its [`notes`](residual_data::Dataset::notes).
+    Data(String),
     /// The training set has fewer samples than a batch.
     SmallSet {
         /// The number of training samples.
@@ -34,6 +36,7 @@ pub enum Note {
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Data(note) => f.write_str(note),
             Self::SmallSet { samples, batch_size } => {
                 write!(f, "the training set has only {samples} samples, less than the batch size of {batch_size}")
             }
@@ -69,7 +72,7 @@ impl TrainConfig {
             )));
         }
         self.check_batch_norm(samples)?;
-        let mut notes = Vec::new();
+        let mut notes: Vec<Note> = dataset.notes.iter().cloned().map(Note::Data).collect();
         if samples < self.batch_size {
             notes.push(Note::SmallSet { samples, batch_size: self.batch_size });
         }

@@ -9,7 +9,7 @@ use burn::{
     optim::{OptimizerRecord, lr_scheduler::LrSchedulerRecord},
     store::ModuleRecord,
 };
-use residual_data::{Dataset, Preprocessing};
+use residual_data::{DataConfig, Dataset, Fingerprint, Preprocessing};
 use residual_fetch::{is_unfinished, remove_unfinished};
 use residual_model::Network;
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,7 @@ use std::{
 /// | `best.bpk` | the weights of the epoch with the lowest test error |
 /// | `preprocessing.json` | the preprocessing that turns an image file into an input of the network |
 /// | `classes.json` | the names of the classes, if the dataset has them |
+/// | `dataset.json` | the [`Fingerprint`] of the dataset |
 /// | `checkpoint/` | the two newest [`Checkpoint`]s, each with a file of measured times |
 /// | `.lock` | a lock file, locked by the process that is training |
 ///
@@ -69,6 +70,7 @@ const CHECKPOINT: &str = "checkpoint";
 const BEST: &str = "best.bpk";
 const PREPROCESSING: &str = "preprocessing.json";
 const CLASSES: &str = "classes.json";
+const DATASET: &str = "dataset.json";
 const LOCK: &str = ".lock";
 
 /// The extension of the file with a checkpoint's measured times.
@@ -99,8 +101,20 @@ impl RunDir {
         // Another process may have created a run before this one held the lock.
         run.check_vacant(force)?;
         // The environment is removed last, because a directory that contains nothing else counts as empty.
-        let names =
-            [SUMMARY, MODEL, BEST, METRICS, CHECKPOINT, PREPROCESSING, CLASSES, "train", "valid", CONFIG, ENVIRONMENT];
+        let names = [
+            SUMMARY,
+            MODEL,
+            BEST,
+            METRICS,
+            CHECKPOINT,
+            PREPROCESSING,
+            CLASSES,
+            DATASET,
+            "train",
+            "valid",
+            CONFIG,
+            ENVIRONMENT,
+        ];
         names.iter().try_for_each(|name| files::remove(&run.file(name)))?;
         // The configuration is written last, because a directory that contains it counts as a run.
         files::write_json(&run.file(ENVIRONMENT), environment)?;
@@ -262,8 +276,25 @@ impl RunDir {
         path.exists().then(|| files::read_json(&path)).transpose()
     }
 
-    /// Writes the preprocessing and the class names of the dataset.
-    pub(crate) fn write_data(&self, dataset: &Dataset) -> Result<(), TrainError> {
+    /// Writes the preprocessing, the class names and the fingerprint of the dataset, and its directory if that moved.
+    ///
+    /// # Errors
+    /// If the run began with another dataset, or a file cannot be written.
+    pub(crate) fn write_data(&self, config: &DataConfig, dataset: &Dataset) -> Result<(), TrainError> {
+        let (path, now) = (self.file(DATASET), dataset.fingerprint()?);
+        if path.exists() {
+            let began: Fingerprint = files::read_json(&path)?;
+            if let Some(changes) = began.changes(&now) {
+                return Err(TrainError::ChangedData { path: self.path.clone(), changes });
+            }
+        } else {
+            files::write_json(&path, &now)?;
+        }
+        let mut own = self.config()?;
+        if own.data.dir != config.dir {
+            own.data.dir.clone_from(&config.dir);
+            files::write_json(&self.file(CONFIG), &own)?;
+        }
         files::write_json(&self.file(PREPROCESSING), &dataset.preprocessing)?;
         dataset.train.class_names().map_or(Ok(()), |names| files::write_json(&self.file(CLASSES), &names))
     }

@@ -46,6 +46,14 @@ pub enum TrainError {
         /// The file and the problem.
         reason: String,
     },
+    /// The dataset differs from the one with which the run began.
+    #[error("the dataset changed since {} began: {changes}; restore it, or start a new training", path.display())]
+    ChangedData {
+        /// The run directory.
+        path: PathBuf,
+        /// What changed.
+        changes: String,
+    },
     /// The network does not match the dataset.
     #[error("the network does not match the dataset: {0}")]
     Mismatch(String),
@@ -107,7 +115,7 @@ impl TrainError {
             Self::Scores { .. } | Self::Sample { .. } | Self::Stopped | Self::Diverged { .. } | Self::Learner(_) => {
                 false
             }
-            Self::Io { .. } | Self::Occupied { .. } | Self::BadFile { .. } => false,
+            Self::Io { .. } | Self::Occupied { .. } | Self::BadFile { .. } | Self::ChangedData { .. } => false,
         }
     }
 

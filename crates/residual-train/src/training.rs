@@ -162,13 +162,14 @@ impl Training {
     /// Trains to the end of the run, or until it is stopped.
     ///
     /// # Errors
-    /// If the loss becomes NaN or infinite, a sample cannot be read, or a file cannot be written. The run directory, if
+    /// If the loss becomes NaN or infinite, a sample cannot be read, a file cannot be written, or the dataset is not the
+    /// one that a resumed run began with. The run directory, if
     /// there is one, then has the error in its summary and keeps its last checkpoint.
     pub fn run(mut self) -> Result<Outcome, TrainError> {
         let parameters = self.config.network.summary().parameters();
         if let Some(directory) = &self.options.directory {
+            directory.write_data(&self.config.data, &self.dataset)?;
             self.config = directory.config()?;
-            directory.write_data(&self.dataset)?;
         }
         let directory = self.options.directory.clone();
         let (network, session, error) =

@@ -112,6 +112,17 @@ impl DataArgs {
         })
     }
 
+    /// The dataset at the place that `--data-dir` names, for a resumed training.
+    pub(crate) fn moved(&self, data: DataConfig) -> anyhow::Result<DataConfig> {
+        match &self.data_dir {
+            Some(_) if !data.name.has_files() => {
+                Err(Usage(format!("--data-dir is for datasets in files, but the dataset is {}", data.name)).into())
+            }
+            Some(dir) => Ok(DataConfig { dir: Some(std::path::absolute(dir)?), ..data }),
+            None => Ok(data),
+        }
+    }
+
     /// The dataset in the given directory, if only the directory is given and the dataset would be a built-in one.
     fn recognized(&self, data: &DataConfig) -> Option<DataName> {
         let dir = self.data_dir.as_ref().filter(|dir| self.data.is_none() && !data.name.has_files() && dir.is_dir())?;

@@ -6,9 +6,13 @@ use crate::{
     output::{self, percent},
 };
 use clap::ValueEnum;
-use residual_data::{DataConfig, DataName, Dataset, Preprocessing, Relabeled, Source};
+use residual_data::{DataConfig, DataName, Dataset, HeldOut, Preprocessing, Relabeled, Source};
 use residual_train::{Predictions, files, predict};
-use std::{fmt::Write, path::PathBuf, sync::Arc};
+use std::{
+    fmt::Write,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// Measure the error of a network with given weights on a dataset
 #[derive(clap::Args)]
@@ -24,8 +28,10 @@ pub(crate) struct EvalArgs {
     /// Split of the dataset
     ///
     /// validation: the training samples that a training held out.
-    #[arg(long, value_enum, default_value = "test")]
-    pub(crate) split: SplitName,
+    /// Default: all for a folder that has no split of its own and was not
+    /// trained on, else test.
+    #[arg(long, value_enum, verbatim_doc_comment)]
+    pub(crate) split: Option<SplitName>,
     /// File of the names of the network's classes, one per line
     ///
     /// Default: the names in the weights' card or run.
@@ -36,7 +42,8 @@ pub(crate) struct EvalArgs {
     pub(crate) batch_size: usize,
     /// Write the predicted class of each sample to this file, one per line
     ///
-    /// Classes are names if the names are known, else numbers from 0.
+    /// A .csv file has the sample's file or number, its class, and the
+    /// predicted class. Classes are names if they are known, else numbers.
     #[arg(long, value_name = "FILE")]
     pub(crate) predictions: Option<PathBuf>,
     /// Print JSON
@@ -50,6 +57,7 @@ pub(crate) enum SplitName {
     Train,
     Validation,
     Test,
+    All,
 }
 
 impl SplitName {
@@ -58,6 +66,7 @@ impl SplitName {
             Self::Train => "training",
             Self::Validation => "validation",
             Self::Test => "test",
+            Self::All => "all",
         }
     }
 }
@@ -73,24 +82,32 @@ pub(crate) fn eval(args: &EvalArgs) -> anyhow::Result<()> {
     let model = args.model.open()?;
     let data = data_of(args, &model)?;
     let dataset = load(&data, args, &model)?;
+    dataset.notes.iter().for_each(|note| eprintln!("note: {note}"));
     model.check_image(dataset.shape())?;
-    let source = if args.split == SplitName::Train { &dataset.train } else { &dataset.test };
+    let split = args.split.unwrap_or_else(|| default_split(&data, &dataset, &model));
+    let source = match split {
+        SplitName::Train => dataset.train.clone(),
+        SplitName::Validation | SplitName::Test => dataset.test.clone(),
+        SplitName::All => dataset.all(),
+    };
+    if source.is_empty() {
+        return Err(Usage(format!("the {} split of {data} has no samples", split.name())).into());
+    }
     let network = &model.card.network;
     let names = ClassNames::of(args.labels.as_deref(), &model.card)?;
-    let source = with_labels_of(&names, source, &data, network.classes)?;
+    let source = with_labels_of(&names, &source, &data, network.classes)?;
     let predictions = predict(&model.network, &source, args.batch_size, &model.hardware.device)?;
     if let Some(path) = &args.predictions {
-        let lines: String = predictions.predicted.iter().map(|&class| names.name(class) + "\n").collect();
-        files::write(path, lines.as_bytes())?;
+        files::write(path, predictions_file(path, &predictions, &*source, &names).as_bytes())?;
     }
-    let (name, split) = (network.name().to_string(), args.split.name());
+    let name = network.name().to_string();
     let top5 = (network.classes > 5).then(|| predictions.top_k_error(5));
     let table = predictions.confusion();
     if args.json {
         let mut value = serde_json::json!({
             "network": name,
             "data": data.to_string(),
-            "split": split,
+            "split": split.name(),
             "samples": predictions.labels.len(),
             "loss": predictions.loss,
             "error": predictions.top_k_error(1),
@@ -106,7 +123,11 @@ pub(crate) fn eval(args: &EvalArgs) -> anyhow::Result<()> {
         }
         return output::print_json(&value);
     }
-    let mut text = format!("{split} error {}\n", percent(predictions.top_k_error(1)));
+    let error = percent(predictions.top_k_error(1));
+    let mut text = match split {
+        SplitName::All => format!("error {error} on all images, without a split\n"),
+        split => format!("{} error {error}\n", split.name()),
+    };
     if let Some(top5) = top5 {
         let _ = writeln!(text, "top-5 error {}", percent(top5));
     }
@@ -122,10 +143,11 @@ fn data_of(args: &EvalArgs, model: &Model) -> anyhow::Result<DataConfig> {
     let held_out = trained.validation;
     let mut data = args.data.apply(DataConfig { samples: None, validation: 0, ..trained.clone() })?;
     let same = (data.name, &data.dir) == (trained.name, &trained.dir);
-    if args.split != SplitName::Test && args.data.validation.is_none() && same {
+    let of_training = matches!(args.split, Some(SplitName::Train | SplitName::Validation));
+    if of_training && args.data.validation.is_none() && same {
         data.validation = held_out;
     }
-    if args.split == SplitName::Validation && data.validation == 0 {
+    if args.split == Some(SplitName::Validation) && data.validation == 0 {
         let text = "the training held out no samples for validation; give their number with --validation";
         return Err(Usage(text.into()).into());
     }
@@ -133,6 +155,32 @@ fn data_of(args: &EvalArgs, model: &Model) -> anyhow::Result<DataConfig> {
         data.side = Some(network.image[1]);
     }
     Ok(data)
+}
+
+/// A folder that has no split of its own is measured whole, unless the weights were trained on a part of it.
+fn default_split(data: &DataConfig, dataset: &Dataset, model: &Model) -> SplitName {
+    let trained_on = model.data.as_ref().is_some_and(|trained| (trained.name, &trained.dir) == (data.name, &data.dir));
+    if data.name == DataName::Folder && dataset.held_out == HeldOut::Chosen && !trained_on {
+        SplitName::All
+    } else {
+        SplitName::Test
+    }
+}
+
+/// The predicted class of each sample, one per line, or in a CSV file the sample, its class and the predicted class.
+fn predictions_file(path: &Path, predictions: &Predictions, source: &dyn Source, names: &ClassNames) -> String {
+    let classes = predictions.labels.iter().zip(&predictions.predicted);
+    if path.extension().is_none_or(|ending| ending != "csv") {
+        return classes.map(|(_, &predicted)| names.name(predicted) + "\n").collect();
+    }
+    let quoted = |text: String| {
+        if text.contains(['"', ',', '\n']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
+    };
+    let row = |(i, (&label, &predicted)): (usize, (&usize, &usize))| {
+        let sample = source.name(i).unwrap_or_else(|| i.to_string());
+        [sample, names.name(label), names.name(predicted)].map(quoted).join(",") + "\n"
+    };
+    classes.enumerate().map(row).fold("sample,true,predicted\n".into(), |text, row| text + &row)
 }
 
 /// Loads the dataset with the preprocessing that the weights were trained with. If that is unknown, pixels are

@@ -6,7 +6,7 @@ use crate::{
     output::{self, percent},
 };
 use burn::tensor::{Tensor, TensorData, activation::softmax};
-use residual_data::Preprocessing;
+use residual_data::{Preprocessing, image_files};
 use std::{
     fmt::Write,
     path::{Path, PathBuf},
@@ -16,9 +16,10 @@ use std::{
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   residual predict --pretrained resnet50 --labels imagenet.txt dog.jpg cat.png
-  residual predict --weights runs/resnet20-digits-0 seven.png")]
+  residual predict --weights runs/resnet20-digits-0 seven.png
+  residual predict --weights runs/resnet20-digits-0 digits/test")]
 pub(crate) struct PredictArgs {
-    /// PNG or JPEG files
+    /// Image files, or folders of them
     #[arg(required = true)]
     pub(crate) images: Vec<PathBuf>,
     #[command(flatten)]
@@ -75,8 +76,9 @@ pub(crate) fn predict(args: &PredictArgs) -> anyhow::Result<()> {
         None => format!("class {class}"),
     };
 
+    let images = image_paths(&args.images)?;
     let (mut rows, mut text, mut failed) = (Vec::new(), String::new(), 0);
-    for path in &args.images {
+    for path in &images {
         let name = path.display().to_string();
         let probabilities = match classify(&model, &preprocessing, path) {
             Ok(probabilities) => probabilities,
@@ -104,8 +106,25 @@ pub(crate) fn predict(args: &PredictArgs) -> anyhow::Result<()> {
     }
     match failed {
         0 => Ok(()),
-        _ => anyhow::bail!("{failed} of {} images could not be classified", args.images.len()),
+        _ => anyhow::bail!("{failed} of {} images could not be classified", images.len()),
     }
+}
+
+/// The given files, and the images in the given folders and the folders within them.
+fn image_paths(given: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+    let mut images = Vec::new();
+    for path in given {
+        if !path.is_dir() {
+            images.push(path.clone());
+            continue;
+        }
+        let inside = image_files(path)?;
+        if inside.is_empty() {
+            return Err(Usage(format!("{} contains no image files", path.display())).into());
+        }
+        images.extend(inside);
+    }
+    Ok(images)
 }
 
 /// The probabilities of the classes.

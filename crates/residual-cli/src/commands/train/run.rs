@@ -49,7 +49,8 @@ pub(super) fn start(args: &TrainArgs, stop: &StopFlag) -> anyhow::Result<()> {
 /// Resumes the training in a run directory from its newest usable checkpoint.
 pub(super) fn resume(args: &TrainArgs, path: &Path, stop: &StopFlag) -> anyhow::Result<()> {
     let run = RunDir::open(path)?;
-    let config = run.config()?;
+    let mut config = run.config()?;
+    config.data = args.data.moved(config.data)?;
     if run.is_finished() {
         eprintln!("{} is finished; nothing to resume", path.display());
         let network = config.network.name().to_string();
@@ -74,6 +75,7 @@ pub(super) fn resume(args: &TrainArgs, path: &Path, stop: &StopFlag) -> anyhow::
     make_default(backend)?;
     let run = run.locked()?;
     let mut training = Training::new(config.clone(), hardware.device.clone())?;
+    print_notes(&training);
     announce(&config, backend, &hardware, path);
     let latest = run.latest(&hardware.device, args.older_checkpoint).map_err(|error| {
         if args.older_checkpoint {
@@ -168,7 +170,7 @@ fn print_notes(training: &Training) {
     for note in training.notes() {
         let tip = match note {
             Note::LargeStem { .. } => "; try --stem small",
-            Note::SmallSet { .. } | Note::UnusedClasses { .. } => "",
+            Note::Data(_) | Note::SmallSet { .. } | Note::UnusedClasses { .. } => "",
         };
         eprintln!("note: {note}{tip}");
     }
@@ -228,7 +230,13 @@ fn finish(
         .with_checkpoint_every(args.checkpoint_every)
         .with_workers(args.workers.unwrap_or(cores))
         .in_dir(run)
-        .run()?;
+        .run()
+        .inspect_err(|error| {
+            if matches!(error, TrainError::Sample { .. } | TrainError::Data(_)) {
+                let path = quoted(&path.display().to_string());
+                eprintln!("a checkpoint is kept; once the file can be read, `residual train --resume {path}` goes on");
+            }
+        })?;
     if outcome.status == Status::Interrupted {
         return Err(Interrupted(format!(
             "stopped in epoch {} after iteration {}; resume with `residual train --resume {}`",

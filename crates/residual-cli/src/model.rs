@@ -2,7 +2,7 @@
 
 use crate::{Usage, args::NetworkArgs, output::Progress};
 use residual_backend::Hardware;
-use residual_data::{DataConfig, Preprocessing};
+use residual_data::{DataConfig, Normalization, Preprocessing};
 use residual_model::{Family, NetName, Network, NetworkConfig, Stem, summary::thousands};
 use residual_train::{Device, RunDir, Start};
 use residual_weights::{
@@ -108,9 +108,19 @@ impl Weights {
         &self.path
     }
 
-    /// Loads the weights into a network, and says what else the file holds.
-    pub(crate) fn put_into(&self, network: &mut Network) -> Result<(), WeightsError> {
-        self.load(network, &Checkpoint::read(&self.path)?)
+    /// Loads the weights into a network, and says what else the file holds. Returns the means and the standard
+    /// deviations by which the weights expect images to be normalised, if they are known.
+    pub(crate) fn put_into(&self, network: &mut Network) -> Result<Option<Normalization>, WeightsError> {
+        let checkpoint = Checkpoint::read(&self.path)?;
+        let expected = match &self.card {
+            Some(card) => card.preprocessing.clone().map(|Preprocessing { mean, std, .. }| Normalization { mean, std }),
+            None => match checkpoint.select(network, &self.options)?.naming() {
+                Naming::Timm => Some(Normalization { mean: vec![0.5; 3], std: vec![0.5; 3] }),
+                _ => None,
+            },
+        };
+        self.load(network, &checkpoint)?;
+        Ok(expected)
     }
 
     fn load(&self, network: &mut Network, checkpoint: &Checkpoint) -> Result<(), WeightsError> {

@@ -2,7 +2,7 @@ use crate::{
     Checkpoint, Device, Evaluation, Event, Note, Row, RunDir, Status, StopFlag, TrainConfig, TrainError,
     event::Observer, run_options::RunOptions, session::Session, training_loop,
 };
-use residual_data::Dataset;
+use residual_data::{Dataset, Preprocessing};
 use residual_model::Network;
 use std::time::Duration;
 
@@ -103,6 +103,11 @@ impl Training {
     /// The names of the dataset's classes, if they are known.
     pub fn class_names(&self) -> Option<Vec<String>> {
         self.dataset.train.class_names()
+    }
+
+    /// The preprocessing that turns an image file into an input of the network.
+    pub fn preprocessing(&self) -> &Preprocessing {
+        &self.dataset.preprocessing
     }
 
     /// Sets the flag that stops the run.

@@ -10,6 +10,8 @@ use residual_train::{Decay, DecayKind, Evaluate, OnNan, Recipe, RecipeOverrides,
 use std::{path::PathBuf, time::Duration};
 
 /// Train one network and write a run directory
+///
+/// Defaults are those without --recipe and --config.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   residual train --net resnet20
@@ -25,7 +27,7 @@ pub(crate) struct TrainArgs {
     ///
     /// Uses the backend and kernels that it began with, unless flags say
     /// otherwise. --data-dir names the new place of a dataset that moved.
-    #[arg(long, value_name = "DIR", verbatim_doc_comment, conflicts_with_all = [
+    #[arg(long, help_heading = "Run directory", value_name = "DIR", verbatim_doc_comment, conflicts_with_all = [
         "net", "net_flag", "config", "data", "side", "samples",
         "validation", "group_by", "skip_broken", "normalize", "no_exif", "augmentation", "out", "epochs", "iterations", "batch_size", "accumulate", "seed",
         "lr", "schedule", "milestones", "factor", "warmup", "warmup_lr", "warmup_error", "momentum", "nesterov", "clip",
@@ -33,125 +35,131 @@ pub(crate) struct TrainArgs {
         "part_lr", "no_norm_decay", "print_config", "dry_run"])]
     pub(crate) resume: Option<PathBuf>,
     /// Read settings from a config.json; other flags override them
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = "Run directory", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Use the settings of a recipe; other flags override them
     ///
     /// `residual recipes` lists the recipes.
-    #[arg(long, conflicts_with_all = ["config", "resume"], value_parser = words::<Recipe>())]
+    #[arg(long, help_heading = "Training", conflicts_with_all = ["config", "resume"], value_parser = words::<Recipe>())]
     pub(crate) recipe: Option<Recipe>,
     #[command(flatten)]
     pub(crate) data: DataArgs,
     #[command(flatten)]
     pub(crate) augmentation: AugmentationArgs,
     /// Run directory [default: runs/NET-DATA-SEED]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, help_heading = "Run directory", value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// Passes over the training set [default: 10]
-    #[arg(long)]
+    #[arg(long, help_heading = "Training")]
     pub(crate) epochs: Option<usize>,
     /// Stop after this many optimizer steps, or none
-    #[arg(long, value_parser = or_word::<usize>("none"))]
+    #[arg(long, help_heading = "Training", value_parser = or_word::<usize>("none"))]
     pub(crate) iterations: Option<Reset<usize>>,
     /// Samples per batch [default: 64]
-    #[arg(long)]
+    #[arg(long, help_heading = "Training")]
     pub(crate) batch_size: Option<usize>,
     /// Batches over which each optimizer step averages gradients [default: 1]
-    #[arg(long, value_name = "BATCHES")]
+    #[arg(long, help_heading = "Training", value_name = "BATCHES")]
     pub(crate) accumulate: Option<usize>,
     /// Seed of weights, sample order and augmentation [default: 0]
-    #[arg(long)]
+    #[arg(long, help_heading = "Training")]
     pub(crate) seed: Option<u64>,
     /// Peak learning rate [default: 0.05]
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long, help_heading = "Optimizer", allow_negative_numbers = true)]
     pub(crate) lr: Option<f64>,
     /// Decay of the learning rate [default: cosine]
-    #[arg(long, value_parser = words::<DecayKind>())]
+    #[arg(long, help_heading = "Learning rate schedule", value_parser = words::<DecayKind>())]
     pub(crate) schedule: Option<DecayKind>,
     /// Iterations at which a step schedule decays, separated by commas
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, help_heading = "Learning rate schedule", value_delimiter = ',')]
     pub(crate) milestones: Option<Vec<usize>>,
     /// Factor of the learning rate at each milestone [default: 0.1]
-    #[arg(long)]
+    #[arg(long, help_heading = "Learning rate schedule")]
     pub(crate) factor: Option<f64>,
     /// Iterations of warm-up; 0 for none
     ///
     /// The learning rate rises linearly to its peak, or is --warmup-lr if
     /// given.
-    #[arg(long, value_name = "ITERATIONS", verbatim_doc_comment, conflicts_with = "warmup_error")]
+    #[arg(
+        long,
+        help_heading = "Learning rate schedule",
+        value_name = "ITERATIONS",
+        verbatim_doc_comment,
+        conflicts_with = "warmup_error"
+    )]
     pub(crate) warmup: Option<usize>,
     /// Warm up until the running training error is below this fraction
-    #[arg(long, value_name = "FRACTION")]
+    #[arg(long, help_heading = "Learning rate schedule", value_name = "FRACTION")]
     pub(crate) warmup_error: Option<f64>,
     /// Learning rate of the warm-up [default: 0.01 with --warmup-error]
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long, help_heading = "Learning rate schedule", allow_negative_numbers = true)]
     pub(crate) warmup_lr: Option<f64>,
     /// Momentum of SGD, without dampening [default: 0.9]
-    #[arg(long)]
+    #[arg(long, help_heading = "Optimizer")]
     pub(crate) momentum: Option<f64>,
     /// Use Nesterov momentum
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, help_heading = "Optimizer", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) nesterov: Option<bool>,
     /// Largest norm of the gradient, or none; larger ones are scaled down
     ///
     /// The norm is over all parameters.
-    #[arg(long, value_parser = or_word::<f64>("none"), value_name = "NORM", allow_negative_numbers = true)]
+    #[arg(long, help_heading = "Optimizer", value_parser = or_word::<f64>("none"), value_name = "NORM", allow_negative_numbers = true)]
     pub(crate) clip: Option<Reset<f64>>,
     /// Average the weights with this decay; evaluate and keep the average
     ///
     /// The average is an exponential moving average (EMA). none: no average.
-    #[arg(long, value_parser = or_word::<f64>("none"), value_name = "DECAY", allow_negative_numbers = true)]
+    #[arg(long, help_heading = "Training", value_parser = or_word::<f64>("none"), value_name = "DECAY", allow_negative_numbers = true)]
     pub(crate) ema: Option<Reset<f64>>,
     /// Weight decay [default: 1e-4]
-    #[arg(long)]
+    #[arg(long, help_heading = "Optimizer")]
     pub(crate) weight_decay: Option<f64>,
     /// Exempt norms and biases from weight decay
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, help_heading = "Optimizer", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) no_norm_decay: Option<bool>,
     /// Parts to freeze, separated by commas: stem, layer1 to layer4, head
     ///
     /// none: no part.
-    #[arg(long, value_delimiter = ',', value_parser = or_word::<Part>("none"))]
+    #[arg(long, help_heading = "Training", value_delimiter = ',', value_parser = or_word::<Part>("none"))]
     pub(crate) freeze: Option<Vec<Reset<Part>>>,
     /// Factors of parts' learning rates, such as stem=0.1,head=10
     ///
     /// none: one rate for all parts.
-    #[arg(long, value_name = "PART=FACTOR", value_delimiter = ',', value_parser = part_rate)]
+    #[arg(long, help_heading = "Optimizer", value_name = "PART=FACTOR", value_delimiter = ',', value_parser = part_rate)]
     pub(crate) part_lr: Option<Vec<Reset<(Part, f64)>>>,
     /// Stop if the test loss has not improved for this many epochs, or none
-    #[arg(long, value_parser = or_word::<usize>("none"), value_name = "EPOCHS")]
+    #[arg(long, help_heading = "Training", value_parser = or_word::<usize>("none"), value_name = "EPOCHS")]
     pub(crate) patience: Option<Reset<usize>>,
     /// When to measure the errors by clean passes [default: every-epoch]
     ///
     /// every-epoch: training and test error after every epoch.
     /// test-every-epoch: test error after every epoch, both at the end.
     /// at-end: both at the end.
-    #[arg(long, verbatim_doc_comment, value_parser = words::<Evaluate>())]
+    #[arg(long, help_heading = "Training", verbatim_doc_comment, value_parser = words::<Evaluate>())]
     pub(crate) evaluate: Option<Evaluate>,
     /// What to do if the loss becomes NaN or infinite [default: stop]
     ///
     /// rewind: return to the last checkpoint and halve the learning rate.
-    #[arg(long, value_parser = words::<OnNan>())]
+    #[arg(long, help_heading = "Training", value_parser = words::<OnNan>())]
     pub(crate) on_nan: Option<OnNan>,
     /// Also write checkpoints within epochs, at this interval
     ///
     /// A number and s, m or h, such as 90s, 10m or 2h.
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, help_heading = "Run directory", value_name = "TIME", value_parser = duration)]
     pub(crate) checkpoint_every: Option<Duration>,
     /// With --resume: use the previous checkpoint if the newest is damaged
-    #[arg(long)]
+    #[arg(long, help_heading = "Run directory")]
     pub(crate) older_checkpoint: bool,
     /// Threads that read and augment samples [default: the number of cores]
-    #[arg(long, value_parser = threads)]
+    #[arg(long, help_heading = "Training", value_parser = threads)]
     pub(crate) workers: Option<usize>,
     /// Replace a training that is already in the directory
-    #[arg(long)]
+    #[arg(long, help_heading = "Run directory")]
     pub(crate) force: bool,
     /// Print the resolved configuration and exit
-    #[arg(long)]
+    #[arg(long, help_heading = "Run directory")]
     pub(crate) print_config: bool,
     /// Print the expected peak memory and exit
-    #[arg(long, conflicts_with = "print_config")]
+    #[arg(long, help_heading = "Run directory", conflicts_with = "print_config")]
     pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) start: StartArgs,

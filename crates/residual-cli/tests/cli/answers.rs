@@ -111,6 +111,78 @@ fn eval_measures_the_whole_split() {
     refuses(&["eval", "--weights", &whole, "--split", "validation"], 2, "held out no samples");
 }
 
+/// A folder of one's own has no split, so all of it is measured; the folder that was trained on has one.
+#[test]
+fn a_folder_without_splits_is_measured_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, colour) in COLOURS {
+        paint(&dir.path().join("mine").join(name), colour, 10);
+    }
+    let mine = dir.path().join("mine");
+    let (report, _) = eval(&mine, &[]);
+    assert_eq!((report["split"].as_str(), report["samples"].as_u64()), (Some("all"), Some(30)));
+    assert_eq!(report["error"].as_f64(), Some(0.0));
+    assert!(report.get("top5_error").is_none(), "three classes have no top-5 error");
+    let (held_out, _) = eval(&mine, &["--split", "test"]);
+    assert!((1..30).contains(&held_out["samples"].as_u64().unwrap()));
+    let csv = dir.path().join("predicted.csv").display().to_string();
+    eval(&mine, &["--predictions", &csv]);
+    let csv = fs::read_to_string(csv).unwrap();
+    assert!(csv.starts_with("sample,true,predicted\n") && csv.contains("grass/3.png,grass,grass\n"), "{csv}");
+    assert_eq!(csv.lines().count(), 31);
+    // A single image per class cannot be split, but measured.
+    for (name, colour) in COLOURS {
+        paint(&dir.path().join("few").join(name), colour, 1);
+    }
+    assert_eq!(eval(&dir.path().join("few"), &[]).0["samples"].as_u64(), Some(3));
+}
+
+#[test]
+fn folders_of_images_are_classified() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, colour) in COLOURS {
+        paint(&dir.path().join("mixed").join(name), colour, 2);
+    }
+    let mixed = dir.path().join("mixed").display().to_string();
+    let (text, _) = succeeds(&["predict", "--weights", &run(), "--top", "1", "--json", &mixed]);
+    let rows: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(rows.as_array().unwrap().len(), 6);
+    for row in rows.as_array().unwrap() {
+        assert!(row["image"].as_str().unwrap().contains(row["top"][0]["label"].as_str().unwrap()), "{row}");
+    }
+    let empty = dir.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    refuses(&["predict", "--weights", &run(), &empty.display().to_string()], 2, "contains no image files");
+}
+
+/// A training whose data changed would go on with other samples, or with shifted labels.
+#[test]
+fn a_resumed_training_notices_changed_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    for (name, colour) in COLOURS {
+        paint(&dir.path().join("data").join(name), colour, 10);
+    }
+    fs::write(path("data/sea/3.png"), "not an image").unwrap();
+    let out = path("run");
+    let train = ["train", "resnet8", "--width", "4", "--side", "8", "--batch-size", "6", "--data", "folder"];
+    let said = "`residual data check DIR` lists all broken images, and --skip-broken N";
+    refuses(&[&train[..], &["--data-dir", &path("data"), "--out", &out, "--epochs", "2"]].concat(), 1, said);
+    // The file is repaired, but the size is another one.
+    paint(&dir.path().join("data/sea"), [10, 10, 250], 10);
+    refuses(&["train", "--resume", &out], 1, "samples were replaced, renamed or changed in size");
+    fs::write(path("data/sea/3.png"), "not an image").unwrap();
+    fs::rename(path("data/berry"), path("berry")).unwrap();
+    refuses(&["train", "--resume", &out], 1, "began: class berry is gone, ");
+    fs::rename(path("berry"), path("data/berry")).unwrap();
+    // The same data in another place. An image of the same size replaces the broken one.
+    fs::rename(path("data"), path("moved")).unwrap();
+    refuses(&["train", "--resume", &out], 2, "is not a directory");
+    refuses(&["train", "--resume", &out, "--data-dir", &path("moved")], 1, "3.png");
+    let (config, _) = (fs::read_to_string(path("run/config.json")).unwrap(), ());
+    assert!(config.contains(&path("moved")), "{config}");
+}
+
 /// Training on from weights whose head has other classes would mix up the classes.
 #[test]
 fn a_head_with_other_classes_is_not_trained_on() {

@@ -7,6 +7,7 @@ use crate::{
     output::{self, percent},
 };
 use residual_backend::{Backend, Hardware};
+use residual_data::{Normalization, Preprocessing};
 use residual_model::{Kernels, Network, summary::thousands};
 use residual_train::{
     Environment, Memory, Note, OnNan, Outcome, RunDir, Start, Status, StopFlag, TrainConfig, TrainError, Training,
@@ -192,7 +193,26 @@ fn started(config: &TrainConfig, start: &Start, training: &Training, hardware: &
         Err(WeightsError::Mismatch { differences, .. }) if differences.only_head_differs() => {
             anyhow::bail!("the head of the weights has a different number of classes; leave it out with --ignore-head")
         }
-        result => result.map(|()| network).map_err(Into::into),
+        Err(error) => Err(error.into()),
+        Ok(expected) => {
+            compare_normalization(expected.as_ref(), training.preprocessing());
+            Ok(network)
+        }
+    }
+}
+
+/// Says so if a training normalises images in another way than its initial weights expect, or if that is unknown.
+fn compare_normalization(expected: Option<&Normalization>, Preprocessing { mean, std, .. }: &Preprocessing) {
+    let close = |ours: &[f32], theirs: &[f32]| {
+        ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(a, b)| (a - b).abs() < 0.01)
+    };
+    let ours = format!("this training normalises images with mean {mean:?} and std {std:?}");
+    match expected {
+        None => eprintln!("note: the weights do not say how images are normalised; {ours}"),
+        Some(known) if !close(&known.mean, mean) || !close(&known.std, std) => {
+            eprintln!("note: the weights expect mean {:?} and std {:?}, but {ours}", known.mean, known.std);
+        }
+        Some(_) => {}
     }
 }
 

@@ -209,13 +209,13 @@ mod tests {
             RgbImage::from_pixel(size[1], size[0], Rgb(color)).save(&path).unwrap();
             path
         };
-        let black = image("a", "1.png", [2, 3], [0; 3]);
-        let again = image("b", "1.png", [2, 3], [0; 3]);
-        image("a", "2.png", [4, 3], [255, 0, 51]);
+        let black = image("val/a", "1.png", [2, 3], [0; 3]);
+        let again = image("val/b", "1.png", [2, 3], [0; 3]);
+        image("train/a", "2.png", [4, 3], [255, 0, 51]);
         for i in 3..7 {
-            image("b", &format!("{i}.png"), [2, 2], [10 * i; 3]);
+            image("train/b", &format!("{i}.png"), [2, 2], [10 * i; 3]);
         }
-        let broken = dir.path().join("b/2.jpg");
+        let broken = dir.path().join("train/b/2.jpg");
         RgbImage::from_fn(64, 64, |x, y| Rgb([x as u8, y as u8, (x * y) as u8])).save(&broken).unwrap();
         let jpeg = fs::read(&broken).unwrap();
         fs::write(&broken, &jpeg[..jpeg.len() * 2 / 3]).unwrap();
@@ -228,7 +228,7 @@ mod tests {
         assert_eq!(report.unreadable.len(), 1);
         assert_eq!(report.unreadable[0].0, broken);
         assert_eq!(report.duplicates, [[black.display().to_string(), again.display().to_string()]]);
-        // Both files 1.png are held out by their hash. Red: 12 pixels of 255 in `a`; 4 each of 30 to 60 in `b`.
+        // Red: 12 pixels of 255 in `a`; 4 each of 30 to 60 in `b`.
         let red = (12.0 * 255.0 + 4.0 * f32::from(30u8 + 40 + 50 + 60)) / (255.0 * (12.0 + 16.0));
         assert!((train.statistics.mean[0] - red).abs() < 1e-6, "{:?}", train.statistics);
     }

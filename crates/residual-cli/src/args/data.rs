@@ -30,8 +30,8 @@ pub(crate) struct DataArgs {
     /// Hold out this many training samples and evaluate on them; 0 for none
     ///
     /// They replace the test set. They are the last training samples, or with
-    /// `--data folder` those with the smallest hashes of their names, which
-    /// are spread over the classes.
+    /// `--data folder` about the same share of every class, chosen by hashes
+    /// of the paths.
     #[arg(long, help_heading = "Data", value_name = "SAMPLES", verbatim_doc_comment)]
     pub(crate) validation: Option<usize>,
     /// Hold out images of `--data folder` in groups, by a regular expression

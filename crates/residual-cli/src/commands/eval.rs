@@ -44,7 +44,7 @@ pub(crate) struct EvalArgs {
     ///
     /// A .csv file has the sample's file or number, its class, and the
     /// predicted class. Classes are names if they are known, else numbers.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
     pub(crate) predictions: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]

@@ -108,7 +108,14 @@ fn directory_names_need_not_be_utf8() {
         ends(&["sweep", "--depths", "4", "--family", "dense", "--seeds", "1", "--epochs", "1"], &sweep),
         Some(0)
     );
-    // JSON cannot hold this path, so the training does not start.
-    let data = [OsStr::new("--data-dir"), run.as_os_str()];
-    assert_eq!(ends(&["train", "resnet8", "--data", "folder"], &data), Some(2));
+    // Configurations are JSON, which cannot hold this path.
+    let data = odd(b"data\xe9");
+    let export = ["data", "export", "digits", "--samples", "40"];
+    assert_eq!(ends(&export, &[data.as_os_str()]), Some(0));
+    let paths = [OsStr::new("--data-dir"), data.as_os_str()];
+    assert_eq!(ends(&["eval", "--weights"], &[&[run.as_os_str()], &paths[..]].concat()), Some(0));
+    let out = odd(b"never");
+    let paths = [&paths[..], &[OsStr::new("--out"), out.as_os_str()]].concat();
+    assert_eq!(ends(&["train", "resnet8", "--data", "folder", "--side", "8"], &paths), Some(2));
+    assert!(!out.exists());
 }

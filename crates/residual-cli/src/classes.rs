@@ -32,7 +32,7 @@ impl ClassNames {
 fn read(path: &Path, classes: usize) -> anyhow::Result<Vec<String>> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let names: Vec<String> = text.lines().map(|line| line.trim().to_string()).collect();
+    let names: Vec<String> = text.trim_end().lines().map(|line| line.trim().to_string()).collect();
     if names.len() != classes {
         let text = format!("{} has {} lines, but the network has {classes} classes", path.display(), names.len());
         return Err(Usage(text).into());

@@ -13,6 +13,7 @@ use clap::{
     CommandFactory, Parser, Subcommand,
     error::{ContextKind, ContextValue, ErrorKind},
 };
+use std::ffi::OsString;
 
 /// Trains plain and residual networks and shows what shortcuts do
 ///
@@ -66,6 +67,27 @@ impl Command {
             Self::Completions(args) => completions(&args),
         }
     }
+}
+
+/// Writes `--flip false` as `--flip=false`, which clap needs to tell the value from a following argument.
+pub(crate) fn with_joined_bools(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let program = Args::command();
+    let takes_bool = |word: &OsString| {
+        let name = word.to_str().and_then(|word| word.strip_prefix("--"));
+        let args = || program.get_subcommands().flat_map(clap::Command::get_arguments);
+        name.is_some_and(|name| args().any(|arg| arg.get_long() == Some(name) && arg.is_require_equals_set()))
+    };
+    let mut joined: Vec<OsString> = Vec::new();
+    for word in words {
+        match joined.last_mut() {
+            Some(flag) if (word == "true" || word == "false") && takes_bool(flag) => {
+                flag.push("=");
+                flag.push(word);
+            }
+            _ => joined.push(word),
+        }
+    }
+    joined
 }
 
 /// Replaces clap's tip for an unknown flag, to pass it as a value, by the command that has the flag, if any.
@@ -145,6 +167,19 @@ pub(crate) mod tests {
                 check(&format!("{path} {}", arg.get_id()), [arg.get_help(), arg.get_long_help(), None], 70);
             }
         });
+    }
+
+    #[test]
+    fn a_bool_flag_takes_a_value_but_no_other_argument() {
+        let parsed = |line: &str| {
+            let words = with_joined_bools(split(line).into_iter().map(OsString::from));
+            let Command::Train(args) = Args::try_parse_from(words).unwrap().command else { panic!("{line}") };
+            (args.augmentation.flip, args.net.get().map(|net| net.to_string()))
+        };
+        let net = Some("resnet8".to_string());
+        assert_eq!(parsed("residual train --flip resnet8"), (Some(true), net.clone()));
+        assert_eq!(parsed("residual train --flip false resnet8"), (Some(false), net.clone()));
+        assert_eq!(parsed("residual train resnet8 --flip=false"), (Some(false), net));
     }
 
     #[test]

@@ -24,7 +24,8 @@ use residual_weights::WeightsError;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let args = cli::Args::try_parse().unwrap_or_else(|error| cli::with_tip(error).exit());
+    let args = cli::Args::try_parse_from(cli::with_joined_bools(std::env::args_os()))
+        .unwrap_or_else(|error| cli::with_tip(error).exit());
     match on_a_large_stack(move || args.command.run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<Interrupted>() => {
@@ -110,14 +111,14 @@ fn tip(error: &anyhow::Error) -> Option<String> {
         (_, _, Some(DataError::Missing { dataset, .. }), _) => {
             format!(" (`residual data fetch {dataset}`, or --data-dir)")
         }
-        (_, _, Some(DataError::Packed { dataset, .. }), _) => {
-            format!(" (`residual data fetch {dataset}`, or --data-dir)")
+        (_, _, Some(DataError::UnknownClasses { .. }), _) => {
+            "; if only the names differ, name the network's classes in their order with --labels".into()
         }
         (_, _, Some(DataError::Broken { number, .. }), _) => {
             format!("; skip them with --skip-broken {number}, or list them with `residual data check DIR`")
         }
         (_, _, Some(DataError::Image { .. }), _) | (_, Some(TrainError::Sample { .. }), ..) => {
-            "; `residual data check DIR` lists all broken images, and --skip-broken N leaves out up to N".into()
+            "; `residual data check DIR` lists all broken images, and --skip-broken N skips up to N".into()
         }
         (_, _, _, Some(BackendError::NotCompiled(backend))) => format!(", or rebuild with `--features {backend}`"),
         _ => return None,

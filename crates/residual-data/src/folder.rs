@@ -75,7 +75,7 @@ impl Folder {
             return Err(bad(format!("has no training images in the subfolder {}", opened.train.classes[class])));
         }
         if opened.test.files.is_empty() {
-            let needs = "it needs two images of one class, or the subfolders train and val";
+            let needs = "it needs two images, or two groups of images, of one class, or the subfolders train and val";
             return Err(bad(format!("has no images to hold out; {needs}")));
         }
         Ok(opened)
@@ -90,6 +90,13 @@ impl Folder {
             notes.extend(skipped(dir, broken, options.skip_broken)?);
             train.retain(|file| !broken.contains_key(&file.path));
             held_out.iter_mut().for_each(|files| files.retain(|file| !broken.contains_key(&file.path)));
+        }
+        if options.group_by.is_idle(train.iter()) {
+            notes.push(format!(
+                "{}: the pattern of groups matches none of {}",
+                display_name(dir),
+                count(train.len(), "image")
+            ));
         }
         let (root, classes) = (Arc::from(&*walk.root.path), Arc::new(classes));
         let preprocessing = &options.preprocessing;
@@ -323,7 +330,7 @@ mod tests {
         assert!(opened.notes(dir.path()).last().unwrap().ends_with(": the class a has no held-out images"));
 
         let error = |dir: &Path| Folder::open(dir, unnormalized()).unwrap_err().to_string();
-        assert!(error(&dir.path().join("nowhere")).ends_with("is not a directory"));
+        assert!(error(&dir.path().join("nowhere")).ends_with("does not exist"));
         write(dir.path().join("few/a/1.png"), 1);
         write(dir.path().join("few/b/1.png"), 1);
         assert!(error(&dir.path().join("few")).contains("has no images to hold out; it needs two images of one class"));

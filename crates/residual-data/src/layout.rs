@@ -55,26 +55,45 @@ impl<'a> Layout<'a> {
     pub(crate) fn only_folder(&self, root: &'a Tree) -> Option<&'a Tree> {
         let mut with_images = self.classes.iter().filter(|class| class.has_images());
         let (Some(only), None) = (with_images.next(), with_images.next()) else { return None };
-        let several = only.folders.iter().filter(|folder| folder.has_images()).count() > 1;
+        let inner = inner(only);
+        let several = inner.folders.iter().filter(|folder| folder.has_images()).count() > 1;
         let alone = self.train.is_none() && self.held_out.is_none() && root.images.is_empty();
-        (alone && several && only.images.is_empty()).then_some(only)
+        (alone && several && inner.images.is_empty()).then_some(inner)
+    }
+
+    /// Two classes that hold the same folders of images, as two splits do.
+    fn twins(&self) -> Option<(&'a Tree, &'a Tree)> {
+        let inside = |class: &Tree| -> Vec<String> {
+            let class = inner(class);
+            let folders = class.folders.iter().filter(|folder| class.images.is_empty() && folder.has_images());
+            folders.map(|folder| folder.name.clone()).collect()
+        };
+        let holding: Vec<(&Tree, Vec<String>)> = self.classes.iter().map(|&class| (class, inside(class))).collect();
+        holding.iter().enumerate().find_map(|(i, (class, names))| {
+            let twin = holding[..i].iter().find(|(_, others)| names.len() > 1 && others == names)?;
+            Some((twin.0, *class))
+        })
     }
 
     pub(crate) fn notes(&self, root: &Tree) -> Vec<String> {
         let names = |folders: &[&Tree]| listed(folders.iter().map(|folder| folder.name.clone()));
         let mut notes = Vec::new();
-        let aside =
-            if self.aside.is_empty() { String::new() } else { format!(", and left {} aside", names(&self.aside)) };
+        let aside = match &self.aside[..] {
+            [] => String::new(),
+            [only] => format!(", and left {} aside; to use it alone, give {}", only.name, only.path.display()),
+            folders => format!(", and left {} aside", names(folders)),
+        };
         match (self.train, self.held_out) {
             (Some(train), Some(held_out)) => notes.push(format!(
                 "took {} for the training split and {} for the held-out split{aside}",
                 train.name, held_out.name
             )),
             (Some(train), None) => {
-                notes.push(format!(
-                    "took {} for all images, because no folder holds classes to test on{aside}",
-                    train.name
-                ));
+                let why = match self.aside.iter().find(|folder| is_named(folder, &HELD_OUT)) {
+                    Some(folder) => format!("{} holds no class folders", folder.name),
+                    None => "no folder beside it is named val, valid, validation or test".into(),
+                };
+                notes.push(format!("took {} for all images, because {why}{aside}", train.name));
             }
             (None, Some(held_out)) => notes.push(format!(
                 "took {} for the held-out split and the other folders for the classes{aside}",
@@ -87,10 +106,24 @@ impl<'a> Layout<'a> {
         if stray > 0 {
             notes.push(format!("left out {} outside the class folders", count(stray, "image")));
         }
+        if let Some((first, second)) = self.twins() {
+            notes.push(format!(
+                "the classes {} and {} hold folders of the same names; if they are splits, name them train and val",
+                first.name, second.name
+            ));
+        }
         for class in self.classes.iter().filter(|class| is_named(class, &TRAIN) || is_named(class, &HELD_OUT)) {
             notes.push(format!("took {} for a class, not for a split, because it holds images itself", class.name));
         }
         notes
+    }
+}
+
+/// The folder inside a folder that holds nothing else, as archives are often packed, or the folder itself.
+fn inner(folder: &Tree) -> &Tree {
+    match &folder.folders[..] {
+        [only] if folder.images.is_empty() && only.images.is_empty() => inner(only),
+        _ => folder,
     }
 }
 

@@ -54,8 +54,7 @@ pub(crate) fn scan(dir: &Path) -> Result<Scan, DataError> {
         return Err(bad(format!("has no training images in its subfolder {}{unread}", empty.name)));
     }
     if let Some(inner) = layout.only_folder(&walk.root) {
-        let inner = dir.join(inner.path.file_name().unwrap_or_default());
-        return Err(bad(format!("has all its images in one folder; give {} instead", inner.display())));
+        return Err(bad(format!("has all its images in one folder; give {} instead", inner.path.display())));
     }
 
     let mut notes = layout.notes(&walk.root);
@@ -67,9 +66,13 @@ pub(crate) fn scan(dir: &Path) -> Result<Scan, DataError> {
             let (files, unknown) = files(&split.folders.iter().collect::<Vec<_>>(), &classes);
             if let Some(unknown) = unknown {
                 let place = layout.train.map_or("beside it".into(), |train| format!("in {}", train.name));
+                let train = layout.classes.iter().find(|class| is_named(class, &TRAIN));
+                let why = train.map_or(String::new(), |train| {
+                    format!("; {} counts as a class, because it holds images itself", train.name)
+                });
                 return Err(DataError::Folder {
                     path: dir.join(split.path.file_name().unwrap_or_default()).join(&unknown.name),
-                    reason: format!("is a class without a subfolder {place}"),
+                    reason: format!("is a class without a subfolder {place}{why}"),
                 });
             }
             Some(files)
@@ -298,9 +301,37 @@ mod tests {
         let dir = folder(&["train/a/1.png", "train/b/2.png", "test/3.png"]);
         let scan = scan(&dir.path()).unwrap();
         assert_eq!((scan.classes.len(), scan.held_out), (2, None));
-        assert_eq!(
-            scan.notes,
-            ["photos: took train for all images, because no folder holds classes to test on, and left test aside"]
+        let path = dir.path().join("test");
+        let note = format!(
+            "photos: took train for all images, because test holds no class folders, and left test aside; to use it alone, \
+             give {}",
+            path.display()
+        );
+        assert_eq!(scan.notes, [note]);
+        let dir = folder(&["Training/a/1.png", "Training/b/2.png", "Testing/a/3.png"]);
+        let notes = super::scan(&dir.path()).unwrap().notes;
+        assert!(notes[0].contains("because no folder beside it is named val, valid, validation or test"), "{notes:?}");
+    }
+
+    #[test]
+    fn what_looks_like_splits_or_one_level_too_deep_is_told() {
+        let dir = folder(&["seg_train/seg_train/a/1.png", "seg_train/seg_train/b/2.png", "seg_test/seg_test/a/3.png"]);
+        fs::create_dir_all(dir.path().join("seg_test/seg_test/b")).unwrap();
+        fs::write(dir.path().join("seg_test/seg_test/b/4.png"), "").unwrap();
+        let expected = "photos: the classes seg_test and seg_train hold folders of the same names; if they are splits, \
+                        name them train and val";
+        assert_eq!(scan(&dir.path()).unwrap().notes, [expected]);
+        // Folders within classes are common: one class may have them, or different ones.
+        let dir = folder(&["cat/2023/1.png", "cat/2024/2.png", "dog/2024/3.png", "dog/4.png"]);
+        assert!(scan(&dir.path()).unwrap().notes.is_empty());
+        let deep = error(&["a/b/cats/1.png", "a/b/dogs/2.png"]);
+        assert_eq!(deep, "photos has all its images in one folder; give photos/a/b instead");
+        let stray = error(&["train/0.png", "train/cat/1.png", "train/dog/2.png", "val/cat/3.png", "val/dog/4.png"]);
+        assert!(
+            stray.ends_with(
+                "is a class without a subfolder beside it; train counts as a class, because it holds images itself"
+            ),
+            "{stray}"
         );
     }
 

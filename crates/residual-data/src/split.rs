@@ -19,6 +19,11 @@ impl GroupBy {
         })?))
     }
 
+    /// Whether there is a pattern and it matches none of these images.
+    pub(crate) fn is_idle<'a>(&self, mut files: impl Iterator<Item = &'a ImageFile>) -> bool {
+        self.0.as_ref().is_some_and(|regex| !files.any(|file| regex.is_match(&file.name)))
+    }
+
     /// The group of an image: the first capture group of the pattern, or all that the pattern matches. An image that
     /// does not match is a group of its own, and so is every image without a pattern.
     fn key<'a>(&self, file: &'a ImageFile) -> (Option<usize>, &'a str) {

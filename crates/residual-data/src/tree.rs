@@ -101,8 +101,13 @@ pub(crate) fn check_is_folder(path: &Path) -> Result<(), DataError> {
         return Ok(());
     }
     let is_packed = path.is_file() && is_archive(path);
-    let reason =
-        if is_packed { "is an archive; unpack it, and give the folder of its content" } else { "is not a directory" };
+    let reason = if !path.exists() {
+        "does not exist"
+    } else if is_packed {
+        "is an archive; unpack it, and give the folder of its content"
+    } else {
+        "is not a directory"
+    };
     Err(DataError::Folder { path: path.into(), reason: reason.into() })
 }
 

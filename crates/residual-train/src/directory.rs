@@ -276,19 +276,31 @@ impl RunDir {
         path.exists().then(|| files::read_json(&path)).transpose()
     }
 
+    /// Checks that the dataset is the one with which the run began. A run that has not begun, or of an earlier version,
+    /// does not know it.
+    ///
+    /// # Errors
+    /// If the dataset changed, or a file cannot be read. The error says what changed.
+    pub fn check_data(&self, dataset: &Dataset) -> Result<(), TrainError> {
+        let path = self.file(DATASET);
+        if !path.exists() {
+            return Ok(());
+        }
+        let began: Fingerprint = files::read_json(&path)?;
+        match began.changes(&dataset.fingerprint()?) {
+            Some(changes) => Err(TrainError::ChangedData { path: self.path.clone(), changes }),
+            None => Ok(()),
+        }
+    }
+
     /// Writes the preprocessing, the class names and the fingerprint of the dataset, and its directory if that moved.
     ///
     /// # Errors
-    /// If the run began with another dataset, or a file cannot be written.
+    /// The same as for [`Self::check_data`], and if a file cannot be written.
     pub(crate) fn write_data(&self, config: &DataConfig, dataset: &Dataset) -> Result<(), TrainError> {
-        let (path, now) = (self.file(DATASET), dataset.fingerprint()?);
-        if path.exists() {
-            let began: Fingerprint = files::read_json(&path)?;
-            if let Some(changes) = began.changes(&now) {
-                return Err(TrainError::ChangedData { path: self.path.clone(), changes });
-            }
-        } else {
-            files::write_json(&path, &now)?;
+        self.check_data(dataset)?;
+        if !self.file(DATASET).exists() {
+            files::write_json(&self.file(DATASET), &dataset.fingerprint()?)?;
         }
         let mut own = self.config()?;
         if own.data.dir != config.dir {

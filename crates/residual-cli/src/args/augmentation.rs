@@ -9,7 +9,7 @@ pub(crate) struct AugmentationArgs {
     #[arg(long, help_heading = "Augmentation", value_name = "PIXELS")]
     pub(crate) crop_padding: Option<usize>,
     /// Flip horizontally with probability 1/2
-    #[arg(long, help_heading = "Augmentation", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, help_heading = "Augmentation", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) flip: Option<bool>,
     /// Crop a random part, at least this fraction of the area, and resize it
     ///

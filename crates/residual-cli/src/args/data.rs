@@ -57,7 +57,7 @@ pub(crate) struct DataArgs {
     /// Do not turn photos upright by their EXIF orientation
     ///
     /// torchvision does not turn them either.
-    #[arg(long, help_heading = "Data", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, help_heading = "Data", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) no_exif: Option<bool>,
 }
 
@@ -73,7 +73,7 @@ impl DataArgs {
     /// Overrides the settings whose flags are set.
     pub(crate) fn apply(&self, data: DataConfig) -> anyhow::Result<DataConfig> {
         let Self { data: name, data_dir, side, samples, validation, group_by, skip_broken, normalize, no_exif } = self;
-        let name = name.or(self.recognized(&data));
+        let name = name.or(self.recognized(&data)?);
         // Another dataset resets the other settings. A recipe's normalisation stays, except for folders, which have
         // their own.
         let data = match name {
@@ -124,11 +124,14 @@ impl DataArgs {
     }
 
     /// The dataset in the given directory, if only the directory is given and the dataset would be a built-in one.
-    fn recognized(&self, data: &DataConfig) -> Option<DataName> {
-        let dir = self.data_dir.as_ref().filter(|dir| self.data.is_none() && !data.name.has_files() && dir.is_dir())?;
-        // A directory that cannot be read is reported as --data-dir without --data.
-        let name = recognize(dir).ok()?;
-        eprintln!("{}: took it for --data {name}", dir.display());
-        Some(name)
+    fn recognized(&self, data: &DataConfig) -> anyhow::Result<Option<DataName>> {
+        match &self.data_dir {
+            Some(dir) if self.data.is_none() && !data.name.has_files() => {
+                let name = recognize(dir)?;
+                eprintln!("note: took {} for --data {name}", dir.display());
+                Ok(Some(name))
+            }
+            _ => Ok(None),
+        }
     }
 }

@@ -164,7 +164,9 @@ fn check_folder(dir: &Path, name: Option<DataName>, json: bool) -> anyhow::Resul
 
 /// The report in lines of at most 80 columns, except for long names of files.
 fn text(dir: &Path, report: &Report) -> String {
-    let mut text = format!("{}: {}, {} classes\n", dir.display(), report.dataset, report.splits[0].counts.len());
+    let classes = report.splits[0].counts.len();
+    let noun = if classes == 1 { "class" } else { "classes" };
+    let mut text = format!("{}: {}, {classes} {noun}\n", dir.display(), report.dataset);
     for (name, split) in ["training", "test"].iter().zip(&report.splits) {
         split_text(&mut text, name, split, &report.classes);
     }
@@ -204,12 +206,17 @@ fn split_text(text: &mut String, name: &str, split: &SplitReport, classes: &[Str
     let numbers = |values: &[f32]| values.iter().map(|x| format!("{x:.4}")).collect::<Vec<_>>().join(" ");
     let [[low, narrow], [high, wide]] = split.sizes;
     let size = if split.sizes[0] == split.sizes[1] {
-        format!("{low}x{narrow} pixels")
+        format!("{narrow}x{low} pixels")
     } else {
-        format!("{low}x{narrow} to {high}x{wide} pixels")
+        format!("{narrow}x{low} to {wide}x{high} pixels")
     };
     let (mean, std) = (numbers(&split.statistics.mean), numbers(&split.statistics.std));
-    let _ = writeln!(text, "\n{name}: {} samples of {size}", split.samples);
+    if split.samples == 0 {
+        let _ = writeln!(text, "\n{name}: no samples");
+        return;
+    }
+    let noun = if split.samples == 1 { "sample" } else { "samples" };
+    let _ = writeln!(text, "\n{name}: {} {noun} of {size}", split.samples);
     let _ = writeln!(text, "  mean {mean}, standard deviation {std}");
     let mut counts: Vec<(usize, String)> = split
         .counts

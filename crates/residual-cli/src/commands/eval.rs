@@ -10,6 +10,7 @@ use residual_data::{DataConfig, DataName, Dataset, HeldOut, Preprocessing, Relab
 use residual_train::{Predictions, files, predict};
 use std::{
     fmt::Write,
+    fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -85,6 +86,8 @@ pub(crate) fn eval(args: &EvalArgs) -> anyhow::Result<()> {
     dataset.notes.iter().for_each(|note| eprintln!("note: {note}"));
     model.check_image(dataset.shape())?;
     let split = args.split.unwrap_or_else(|| default_split(&data, &dataset, &model));
+    // Samples that --validation holds out replace the test samples.
+    let split = if split == SplitName::Test && data.validation > 0 { SplitName::Validation } else { split };
     let source = match split {
         SplitName::Train => dataset.train.clone(),
         SplitName::Validation | SplitName::Test => dataset.test.clone(),
@@ -112,6 +115,9 @@ pub(crate) fn eval(args: &EvalArgs) -> anyhow::Result<()> {
             "loss": predictions.loss,
             "error": predictions.top_k_error(1),
         });
+        if let Some(names) = names.known() {
+            value["classes"] = serde_json::json!(names);
+        }
         if let Some(top5) = top5 {
             value["top5_error"] = top5.into();
         }
@@ -125,7 +131,7 @@ pub(crate) fn eval(args: &EvalArgs) -> anyhow::Result<()> {
     }
     let error = percent(predictions.top_k_error(1));
     let mut text = match split {
-        SplitName::All => format!("error {error} on all images, without a split\n"),
+        SplitName::All => format!("error {error} on all images\n"),
         split => format!("{} error {error}\n", split.name()),
     };
     if let Some(top5) = top5 {
@@ -142,7 +148,7 @@ fn data_of(args: &EvalArgs, model: &Model) -> anyhow::Result<DataConfig> {
     let trained = model.data.clone().unwrap_or_default();
     let held_out = trained.validation;
     let mut data = args.data.apply(DataConfig { samples: None, validation: 0, ..trained.clone() })?;
-    let same = (data.name, &data.dir) == (trained.name, &trained.dir);
+    let same = is_same(&data, &trained);
     let of_training = matches!(args.split, Some(SplitName::Train | SplitName::Validation));
     if of_training && args.data.validation.is_none() && same {
         data.validation = held_out;
@@ -157,9 +163,15 @@ fn data_of(args: &EvalArgs, model: &Model) -> anyhow::Result<DataConfig> {
     Ok(data)
 }
 
+/// Whether both are the same dataset in the same place, however its path is spelled.
+fn is_same(data: &DataConfig, trained: &DataConfig) -> bool {
+    let place = |data: &DataConfig| data.dir.as_ref().map(|dir| fs::canonicalize(dir).unwrap_or_else(|_| dir.clone()));
+    data.name == trained.name && place(data) == place(trained)
+}
+
 /// A folder that has no split of its own is measured whole, unless the weights were trained on a part of it.
 fn default_split(data: &DataConfig, dataset: &Dataset, model: &Model) -> SplitName {
-    let trained_on = model.data.as_ref().is_some_and(|trained| (trained.name, &trained.dir) == (data.name, &data.dir));
+    let trained_on = model.data.as_ref().is_some_and(|trained| is_same(data, trained));
     if data.name == DataName::Folder && dataset.held_out == HeldOut::Chosen && !trained_on {
         SplitName::All
     } else {
@@ -254,8 +266,9 @@ fn add_confusions(text: &mut String, predictions: &Predictions, table: &[Vec<usi
     const COLUMNS: usize = 80;
     let largest = table.iter().flatten().max().copied().unwrap_or_default();
     let cell = largest.to_string().len().max(3) + 1;
+    let room = COLUMNS.saturating_sub(table.len() * cell + 4).clamp(8, 40);
     let numbered = |class: usize| match names.known() {
-        Some(names) if names[class] != class.to_string() => format!("{class:>3} {:.15}", names[class]),
+        Some(names) if names[class] != class.to_string() => format!("{class:>3} {}", shortened(&names[class], room)),
         _ => format!("{class:>3}"),
     };
     let head = (0..table.len()).map(|class| numbered(class).chars().count()).max().unwrap_or_default();
@@ -273,6 +286,19 @@ fn add_confusions(text: &mut String, predictions: &Predictions, table: &[Vec<usi
         predictions.rank.iter().filter(|&&rank| rank > 0).count()
     });
     for (n, label, predicted) in confusions(table).into_iter().take(10) {
-        let _ = writeln!(text, "{n:>6}  {:<32.32}  {:.32}", names.name(label), names.name(predicted));
+        let [label, predicted] = [label, predicted].map(|class| shortened(&names.name(class), 34));
+        let _ = writeln!(text, "{n:>6}  {label:<34}  {predicted}");
     }
+}
+
+/// A name on one line of at most `columns` characters. The middle of a longer name is left out, because long names often
+/// differ at their ends.
+fn shortened(name: &str, columns: usize) -> String {
+    let name: Vec<char> = name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    if name.len() <= columns {
+        return name.into_iter().collect();
+    }
+    let front = columns / 2;
+    let back = columns - 1 - front;
+    name[..front].iter().chain(&['…']).chain(&name[name.len() - back..]).collect()
 }

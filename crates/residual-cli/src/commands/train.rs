@@ -5,6 +5,7 @@ use crate::{
     Usage,
     args::{AugmentationArgs, BackendArgs, DataArgs, NetArg, NetworkArgs, Reset, StartArgs, or_word, threads, words},
 };
+use residual_data::DataName;
 use residual_model::{BlockOptions, ModelError, Part};
 use residual_train::{Decay, DecayKind, Evaluate, OnNan, Recipe, RecipeOverrides, StopFlag, TrainConfig, Warmup};
 use std::{path::PathBuf, time::Duration};
@@ -98,7 +99,7 @@ pub(crate) struct TrainArgs {
     #[arg(long, help_heading = "Optimizer")]
     pub(crate) momentum: Option<f64>,
     /// Use Nesterov momentum
-    #[arg(long, help_heading = "Optimizer", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, help_heading = "Optimizer", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) nesterov: Option<bool>,
     /// Largest norm of the gradient, or none; larger ones are scaled down
     ///
@@ -114,7 +115,7 @@ pub(crate) struct TrainArgs {
     #[arg(long, help_heading = "Optimizer")]
     pub(crate) weight_decay: Option<f64>,
     /// Exempt norms and biases from weight decay
-    #[arg(long, help_heading = "Optimizer", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, help_heading = "Optimizer", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) no_norm_decay: Option<bool>,
     /// Parts to freeze, separated by commas: stem, layer1 to layer4, head
     ///
@@ -213,7 +214,10 @@ impl TrainArgs {
     /// The configuration from the file, the recipe or the defaults, overridden by the flags.
     fn resolve(&self) -> anyhow::Result<TrainConfig> {
         let mut config = match (&self.config, self.net.get()) {
-            (Some(path), _) => TrainConfig::read(path)?,
+            (Some(path), _) => {
+                let config = TrainConfig::read(path)?;
+                TrainConfig { data: self.data.apply(config.data.clone())?, ..config }
+            }
             (None, Some(net)) => {
                 let recipe = self.recipe.unwrap_or_default();
                 let overrides =
@@ -226,7 +230,6 @@ impl TrainArgs {
                 return Err(Usage(text.into()).into());
             }
         };
-        config.data = self.data.apply(config.data)?;
         config.augmentation = self.augmentation.apply(&config.augmentation);
         if let (Some(_), Some(net)) = (&self.config, self.net.get()) {
             // Keep the file's block options and initialisation, and within a family its width: `--net plain20` makes
@@ -239,6 +242,10 @@ impl TrainArgs {
                 network = network.with_width(old.width);
             }
             config.network = network;
+        }
+        if let (DataName::Folder, None, Some(network)) = (config.data.name, config.data.side, config.network.as_conv())
+        {
+            config.data.side = Some(network.image[1]);
         }
         config.epochs = self.epochs.unwrap_or(config.epochs);
         config.batch_size = self.batch_size.unwrap_or(config.batch_size);

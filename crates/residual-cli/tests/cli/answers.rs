@@ -177,7 +177,7 @@ fn a_resumed_training_notices_changed_data() {
     fs::rename(path("berry"), path("data/berry")).unwrap();
     // The same data in another place. An image of the same size replaces the broken one.
     fs::rename(path("data"), path("moved")).unwrap();
-    refuses(&["train", "--resume", &out], 2, "is not a directory");
+    refuses(&["train", "--resume", &out], 1, "does not exist; if the dataset moved, add --data-dir");
     refuses(&["train", "--resume", &out, "--data-dir", &path("moved")], 1, "3.png");
     let (config, _) = (fs::read_to_string(path("run/config.json")).unwrap(), ());
     assert!(config.contains(&path("moved")), "{config}");

@@ -66,7 +66,7 @@ fn exported_images_are_recognised_by_their_directory() {
     assert!(report.lines().skip(1).all(|line| line.len() <= 80), "{report}");
 
     let (config, log) = succeeds(&["train", "--net", "resnet8", "--data-dir", path, "--print-config"]);
-    assert!(log.contains("took it for --data folder"), "{log}");
+    assert!(log.contains("for --data folder"), "{log}");
     let config: serde_json::Value = serde_json::from_str(&config).unwrap();
     assert_eq!((&config["data"]["name"], &config["network"]["classes"]), (&"folder".into(), &10.into()));
 }
@@ -125,7 +125,7 @@ fn missing_data_and_invalid_settings_are_reported() {
         "{error}"
     );
     refuses(&["data", "fetch", "digits"], 2, "digits is built in; there is nothing to fetch");
-    refuses(&["data", "check", "/nowhere"], 2, "/nowhere is not a directory");
+    refuses(&["data", "check", "/nowhere"], 2, "/nowhere does not exist");
     refuses(
         &["train", "--net", "resnet8", "--data", "folder"],
         2,
@@ -179,7 +179,7 @@ fn flags_without_effect_are_refused() {
     refuses(&train(&["--schedule", "step"]), 2, "a step schedule needs --milestones");
     refuses(&train(&["--schedule", "cosine", "--factor", "0.5"]), 2, "--milestones and --factor need --schedule step");
     refuses(&train(&["--warmup-lr", "0.5"]), 2, "--warmup-lr needs --warmup or --warmup-error");
-    refuses(&train(&["--data-dir", "photos"]), 2, "--data-dir is for datasets in files");
+    refuses(&train(&["--data-dir", "photos"]), 2, "photos does not exist");
     refuses(&train(&["--side", "32"]), 2, "--side is for --data folder, but the dataset is digits");
     let normalize = ["--data", "folder", "--data-dir", "x", "--normalize", "pixel"];
     refuses(&train(&normalize), 2, "--normalize is for datasets other than --data folder");

@@ -17,7 +17,7 @@ pub(super) fn observer(config: &TrainConfig) -> impl FnMut(Event<'_>) + 'static 
         }
         Event::Epoch(rows) => {
             if let (Some(bar), Some(last)) = (&bar, rows.last()) {
-                bar.line(&epoch_line(rows, last.epoch, epochs, bar.columns()));
+                bar.line(&epoch_line(rows, last.epoch, epochs, config.data.validation > 0, bar.columns()));
                 if last.epoch == epochs {
                     bar.finish();
                 }
@@ -37,13 +37,16 @@ pub(super) fn observer(config: &TrainConfig) -> impl FnMut(Event<'_>) + 'static 
 
 /// `epoch   3/10  loss 0.9420  error: running 33.20 %, training 30.01 %, test 31.94 %  lr 5.00e-2  1204 images/s`, or in
 /// a narrow terminal `epoch   3/10  loss 0.9420  error: 33.20 % run, 30.01 % train, 31.94 % test`.
-fn epoch_line(rows: &[Row], epoch: usize, epochs: usize, columns: Option<usize>) -> String {
+fn epoch_line(rows: &[Row], epoch: usize, epochs: usize, validation: bool, columns: Option<usize>) -> String {
     let find = |split| rows.iter().rev().find(|row| row.epoch == epoch && row.split == split);
     let start = format!("epoch {epoch:>3}/{epochs}");
     let Some(running) = find(Split::Running) else { return start };
     let start = format!("{start}  loss {:.4}  error: ", running.loss);
-    let splits =
-        [("running", "run", Split::Running), ("training", "train", Split::Train), ("test", "test", Split::Test)];
+    let splits = [
+        ("running", "run", Split::Running),
+        ("training", "train", Split::Train),
+        if validation { ("validation", "val", Split::Test) } else { ("test", "test", Split::Test) },
+    ];
     let errors: Vec<_> =
         splits.iter().filter_map(|(long, short, split)| Some((long, short, find(*split)?.error))).collect();
     let long: Vec<String> = errors.iter().map(|(name, _, error)| format!("{name} {:>7}", percent(*error))).collect();
@@ -71,13 +74,13 @@ mod tests {
             images_per_second: 1204.0,
         };
         let rows = [row(Split::Running, 0.332), row(Split::Train, 1.0), row(Split::Test, 0.3194)];
-        let wide = epoch_line(&rows, 3, 10, Some(120));
+        let wide = epoch_line(&rows, 3, 10, false, Some(120));
         assert_eq!(
             wide,
             "epoch   3/10  loss 0.9420  error: running 33.20 %, training 100.00 %, test 31.94 %  lr 5.00e-2  1204 images/s"
         );
-        assert_eq!(epoch_line(&rows, 3, 10, None), wide);
-        let narrow = epoch_line(&rows, 3, 1000, Some(80));
+        assert_eq!(epoch_line(&rows, 3, 10, false, None), wide);
+        let narrow = epoch_line(&rows, 3, 1000, false, Some(80));
         assert_eq!(narrow, "epoch   3/1000  loss 0.9420  error: 33.20 % run, 100.00 % train, 31.94 % test");
         assert!(narrow.chars().count() <= 80);
     }

@@ -7,7 +7,7 @@ use crate::{
     output::{self, percent},
 };
 use residual_backend::{Backend, Hardware};
-use residual_data::{Normalization, Preprocessing};
+use residual_data::{DataError, Normalization, Preprocessing};
 use residual_model::{Kernels, Network, summary::thousands};
 use residual_train::{
     Environment, Memory, Note, OnNan, Outcome, RunDir, Start, Status, StopFlag, TrainConfig, TrainError, Training,
@@ -70,12 +70,20 @@ pub(super) fn resume(args: &TrainArgs, path: &Path, stop: &StopFlag) -> anyhow::
         backend: backend.clone().or(Some(began.backend)),
     };
     let (backend, hardware) = backend_args.open()?;
-    let memory = Memory::expected(&config, Kernels::on(&hardware.device)).map_err(TrainError::from)?;
+    let has_moved = |error: DataError| match args.data.data_dir {
+        None if config.data.dir.is_some() => {
+            anyhow::anyhow!("{error}; if the dataset moved, add --data-dir and its new place")
+        }
+        _ => error.into(),
+    };
+    let memory = Memory::expected(&config, Kernels::on(&hardware.device)).map_err(has_moved)?;
     check_memory(&config, backend, memory)?;
     // The program may start again here, so the directory is locked afterwards.
     make_default(backend)?;
     let run = run.locked()?;
-    let mut training = Training::new(config.clone(), hardware.device.clone())?;
+    let dataset = config.data.load().map_err(has_moved)?;
+    run.check_data(&dataset)?;
+    let mut training = Training::with_data(config.clone(), dataset, hardware.device.clone())?;
     print_notes(&training);
     announce(&config, backend, &hardware, path);
     let latest = run.latest(&hardware.device, args.older_checkpoint).map_err(|error| {
@@ -254,7 +262,10 @@ fn finish(
         .inspect_err(|error| {
             if matches!(error, TrainError::Sample { .. } | TrainError::Data(_)) {
                 let path = quoted(&path.display().to_string());
-                eprintln!("a checkpoint is kept; once the file can be read, `residual train --resume {path}` goes on");
+                eprintln!(
+                    "a checkpoint is kept: once the file is repaired, `residual train --resume {path}` resumes; to leave \
+                     broken files out, start again with --skip-broken and --force"
+                );
             }
         })?;
     if outcome.status == Status::Interrupted {
@@ -288,9 +299,10 @@ fn report(config: &TrainConfig, outcome: &Outcome, path: &Path) -> String {
         String::new()
     };
     format!(
-        "{early}{}: training error {}, test error {}, {:.1} s\nwritten to {}\n",
+        "{early}{}: training error {}, {} error {}, {:.1} s\nwritten to {}\n",
         config.network.name(),
         percent(outcome.train.error),
+        if config.data.validation > 0 { "validation" } else { "test" },
         percent(outcome.test.error),
         outcome.seconds,
         path.display()

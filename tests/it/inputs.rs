@@ -47,6 +47,19 @@ fn dataset_readers_never_panic() {
             }
         }
     }
+    let mut read_pickles = 0;
+    for input in inputs("cifar_python") {
+        for (labels, classes) in [("labels", 10), ("fine_labels", 100)] {
+            match cifar::read_python("input", &input, labels, classes) {
+                Ok(records) => {
+                    assert_eq!(records.pixels.len(), records.labels.len() * cifar::PIXELS);
+                    assert!(records.labels.iter().all(|label| usize::from(*label) < classes));
+                    read_pickles += 1;
+                }
+                Err(_) => refused += 1,
+            }
+        }
+    }
     for input in inputs("idx") {
         match idx::read("input", &input) {
             Ok(idx) => {
@@ -56,7 +69,7 @@ fn dataset_readers_never_panic() {
             Err(_) => refused += 1,
         }
     }
-    assert!(read > 0 && refused > 0);
+    assert!(read > 0 && read_pickles > 0 && refused > 0);
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Parsers for the file formats of datasets.
+//! Parsers for the file formats of datasets, and for Python's pickles, which files of weights use too.
 
 pub mod cifar;
 pub mod idx;
-pub(crate) mod pickle;
+pub mod pickle;

@@ -35,7 +35,7 @@ impl Legacy {
         let mut reader = BufReader::new(file);
         read_pickle(&mut reader)?;
         let version = read_pickle(&mut reader)?;
-        if version.size(version.root) != Some(1001) {
+        if version.size(version.root()) != Some(1001) {
             return Err("its layout has an unknown version".into());
         }
         if is_big_endian(&read_pickle(&mut reader)?) {
@@ -43,15 +43,16 @@ impl Legacy {
         }
         let object = read_pickle(&mut reader)?;
         let keys = read_pickle(&mut reader)?;
-        let sizes: HashMap<String, usize> = (0..object.len())
-            .filter_map(|id| StorageRef::of(&object, id as u32))
+        let sizes: HashMap<String, usize> = object
+            .ids()
+            .filter_map(|id| StorageRef::of(&object, id))
             .map(|storage| (storage.key, storage.dtype.size()))
             .collect();
         let mut at = reader.stream_position().map_err(|error| error.to_string())?;
         let end = reader.seek(SeekFrom::End(0)).map_err(|error| error.to_string())?;
         let mut file = reader.into_inner();
         let mut storages = HashMap::new();
-        for &key in keys.elements(keys.root).ok_or("its list of storages is missing")? {
+        for &key in keys.elements(keys.root()).ok_or("its list of storages is missing")? {
             let key = StorageRef::key(&keys, key).ok_or("its list of storages is damaged")?;
             let size = sizes.get(&key).ok_or_else(|| format!("the type of its storage {key} is unknown"))?;
             let mut count = [0; 8];
@@ -78,7 +79,7 @@ impl Legacy {
 const CUT: &str = "its storages end early, perhaps because a download was interrupted";
 
 fn is_big_endian(system: &Pickle) -> bool {
-    let Node::Dict(pairs) = system.node(system.root) else { return false };
+    let Node::Dict(pairs) = system.node(system.root()) else { return false };
     let is_little = pairs.iter().find(|(key, _)| system.text(*key) == Some("little_endian"));
     is_little.is_some_and(|(_, value)| matches!(system.node(*value), Node::Bool(false)))
 }

@@ -2,17 +2,14 @@
 //! before 1.6. Their pickles are read as data; nothing in them is executed.
 
 mod legacy;
-mod machine;
-mod pickle;
 mod storage;
 mod tensor;
 mod walk;
 mod zip;
 
 use legacy::Legacy;
-use machine::read_pickle;
-use pickle::{Id, Node, Object, Pickle};
-use std::{collections::BTreeMap, fs::File, sync::Arc};
+use residual_data::formats::pickle::{Id, Node, Object, Pickle};
+use std::{collections::BTreeMap, fs::File, io::BufRead, sync::Arc};
 use storage::Storages;
 pub(crate) use tensor::Tensor;
 use tensor::{Made, StorageRef};
@@ -70,4 +67,8 @@ pub(crate) fn read(file: File, start: &[u8]) -> Result<BTreeMap<String, Found>, 
         Made::Other(kind) => Found::Other(kind),
     };
     Ok(tensors.into_iter().map(|(name, made)| (name, found(made))).collect())
+}
+
+fn read_pickle(input: impl BufRead) -> Result<Pickle, String> {
+    Pickle::read(input).map_err(|error| error.to_string())
 }

@@ -38,7 +38,7 @@ struct Visit {
 pub(super) fn tensors(pickle: &Pickle) -> Result<BTreeMap<String, Made>, String> {
     let holds = holds_tensors(pickle);
     let mut tensors = BTreeMap::new();
-    let mut visits = vec![Visit { node: pickle.root, key: Key::Same, parent: None, depth: 0 }];
+    let mut visits = vec![Visit { node: pickle.root(), key: Key::Same, parent: None, depth: 0 }];
     let (mut at, mut length) = (0, 0);
     while at < visits.len() {
         let Visit { node, depth, .. } = visits[at];
@@ -63,15 +63,15 @@ pub(super) fn tensors(pickle: &Pickle) -> Result<BTreeMap<String, Made>, String>
 
 /// Whether each value is a tensor or contains one.
 fn holds_tensors(pickle: &Pickle) -> Vec<bool> {
-    let mut holds: Vec<bool> = (0..pickle.len()).map(|id| Made::of(pickle, id as Id).is_some()).collect();
+    let mut holds: Vec<bool> = pickle.ids().map(|id| Made::of(pickle, id).is_some()).collect();
     for _ in 0..MAX_DEPTH {
         let mut changed = false;
         // Most containers have smaller indices than their contents.
-        for id in (0..pickle.len()).rev() {
-            if !holds[id] {
+        for id in pickle.ids().rev() {
+            if !holds[id as usize] {
                 let mut any = false;
-                for_each_child(pickle, id as Id, &mut |_, child| any |= holds[child as usize]);
-                holds[id] = any;
+                for_each_child(pickle, id, &mut |_, child| any |= holds[child as usize]);
+                holds[id as usize] = any;
                 changed |= any;
             }
         }

@@ -39,7 +39,7 @@ impl Zip {
     }
 
     pub(super) fn pickle(&self) -> Result<Pickle, String> {
-        self.entry(PICKLE, |mut entry| Ok(read_pickle(&mut entry)))?
+        self.entry(PICKLE, |entry| Ok(read_pickle(entry)))?
     }
 
     /// Whether this is a TorchScript archive, which has code.

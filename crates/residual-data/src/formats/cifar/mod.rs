@@ -1,6 +1,10 @@
-//! The binary format of CIFAR-10 and CIFAR-100 (Krizhevsky 2009). A record is one or two label bytes and an image.
+//! The formats of CIFAR-10 and CIFAR-100 (Krizhevsky 2009): the binary one, in which a record is one or two label bytes
+//! and an image, and the one for Python.
 
-use crate::{DataError, formats::pickle::Pickle};
+pub(crate) mod python;
+
+use crate::DataError;
+use python::Dictionary;
 
 /// The number of values of an image `[3, 32, 32]`.
 pub const PIXELS: usize = 3 * 32 * 32;
@@ -45,11 +49,12 @@ pub fn read(file: &str, bytes: &[u8], labels: usize, classes: usize) -> Result<R
 /// `classes`.
 pub fn read_python(file: &str, bytes: &[u8], labels: &str, classes: usize) -> Result<Records, DataError> {
     let corrupt = |reason: String| DataError::Corrupt { file: file.into(), reason };
-    let pickle = Pickle::read(bytes).map_err(corrupt)?;
-    let Some((pixels, [images, PIXELS])) = pickle.array("data") else {
+    let dictionary = Dictionary::read(bytes).map_err(|error| corrupt(error.to_string()))?;
+    let Some((pixels, [images, PIXELS])) = dictionary.array("data") else {
         return Err(corrupt(format!("expected an array `data` of images of {PIXELS} bytes")));
     };
-    let numbers = pickle.numbers(labels).ok_or_else(|| corrupt(format!("expected a list `{labels}` of numbers")))?;
+    let numbers =
+        dictionary.numbers(labels).ok_or_else(|| corrupt(format!("expected a list `{labels}` of numbers")))?;
     if images == 0 || Some(pixels.len()) != images.checked_mul(PIXELS) || numbers.len() != images {
         let (bytes, labels) = (pixels.len(), numbers.len());
         return Err(corrupt(format!("it has {images} images, {bytes} bytes of pixels and {labels} labels")));
@@ -65,7 +70,7 @@ pub fn read_python(file: &str, bytes: &[u8], labels: &str, classes: usize) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::formats::pickle::tests::batch;
+    use crate::formats::cifar::python::tests::batch;
 
     #[test]
     fn a_python_file_has_the_same_records() {

@@ -3,10 +3,10 @@
 //!
 //! The opcodes are those of Python's `pickletools`.
 
-use super::{Id, Node, Object, Pickle};
+use super::{Id, Node, Object, PickleError};
 use std::{
     collections::HashMap,
-    io::{self, BufRead, Read},
+    io::{self, BufRead, Read, Take},
 };
 
 const NONE: Id = 0;
@@ -22,26 +22,10 @@ const MAX_BYTES: u64 = 1 << 30;
 /// The largest number of values, references to values, and pieces of 32 bytes of text.
 const MAX_SIZE: usize = 1 << 24;
 
-/// Reads one pickle, and leaves the input after its end.
-///
-/// # Errors
-/// If the pickle is incomplete, has an unknown opcode, is too large or too long, or uses values that are not there.
-pub(super) fn read_pickle(input: &mut impl BufRead) -> Result<Pickle, String> {
-    let mut input = input.take(MAX_BYTES);
-    let constants = [Node::None, Node::Bool(true), Node::Bool(false), Node::Opaque, Node::Tuple(Vec::new())];
-    let machine = Machine {
-        input: &mut input,
-        nodes: constants.into(),
-        stack: Vec::new(),
-        marks: Vec::new(),
-        memo: HashMap::new(),
-        size: 0,
-    };
-    machine.run()
-}
+type Result<T> = std::result::Result<T, PickleError>;
 
-struct Machine<'a, R> {
-    input: &'a mut R,
+pub(super) struct Machine<R> {
+    input: Take<R>,
     nodes: Vec<Node>,
     stack: Vec<Id>,
     /// The heights of the stack at the open marks.
@@ -50,20 +34,33 @@ struct Machine<'a, R> {
     size: usize,
 }
 
-impl<R: BufRead> Machine<'_, R> {
-    fn run(mut self) -> Result<Pickle, String> {
+impl<R: BufRead> Machine<R> {
+    pub(super) fn new(input: R) -> Self {
+        let constants = [Node::None, Node::Bool(true), Node::Bool(false), Node::Opaque, Node::Tuple(Vec::new())];
+        Self {
+            input: input.take(MAX_BYTES),
+            nodes: constants.into(),
+            stack: Vec::new(),
+            marks: Vec::new(),
+            memo: HashMap::new(),
+            size: 0,
+        }
+    }
+
+    /// Reads one pickle: its values, and the one that it stands for.
+    pub(super) fn run(mut self) -> Result<(Vec<Node>, Id)> {
         loop {
             match self.byte()? {
                 b'.' => {
                     let root = self.pop()?;
-                    return Ok(Pickle::new(self.nodes, root));
+                    return Ok((self.nodes, root));
                 }
                 opcode => self.step(opcode)?,
             }
         }
     }
 
-    fn step(&mut self, opcode: u8) -> Result<(), String> {
+    fn step(&mut self, opcode: u8) -> Result<()> {
         match opcode {
             // Protocol version and frames.
             0x80 => self.byte().map(|_| ()),
@@ -99,18 +96,18 @@ impl<R: BufRead> Machine<'_, R> {
             // Text and bytes.
             b'S' => {
                 let line = self.line()?;
-                self.push_text(line.trim_matches(['\'', '"']))
+                self.push_text(line.trim_matches(['\'', '"']).into())
             }
             b'V' => {
                 let line = self.line()?;
-                self.push_text(&line)
+                self.push_text(line.into())
             }
             b'U' | 0x8c => self.number::<1>().and_then(|len| self.string(len)),
             b'T' | b'X' => self.number::<4>().and_then(|len| self.string(len)),
             0x8d => self.number::<8>().and_then(|len| self.string(len)),
-            b'C' => self.number::<1>().and_then(|len| self.opaque(len)),
-            b'B' => self.number::<4>().and_then(|len| self.opaque(len)),
-            0x8e | 0x96 => self.number::<8>().and_then(|len| self.opaque(len)),
+            b'C' => self.number::<1>().and_then(|len| self.bytes(len)),
+            b'B' => self.number::<4>().and_then(|len| self.bytes(len)),
+            0x8e | 0x96 => self.number::<8>().and_then(|len| self.bytes(len)),
             0x97 => self.push(OPAQUE),
             0x98 => Ok(()),
             // Containers.
@@ -162,7 +159,7 @@ impl<R: BufRead> Machine<'_, R> {
             }
             b'o' => {
                 let items = self.marked()?;
-                let (&class, args) = items.split_first().ok_or(UNDERFLOW)?;
+                let (&class, args) = items.split_first().ok_or(PickleError::NoValue)?;
                 let args = self.node(Node::Tuple(args.to_vec()))?;
                 self.push_object(class, args)
             }
@@ -182,7 +179,7 @@ impl<R: BufRead> Machine<'_, R> {
             }
             b'P' => {
                 let line = self.line()?;
-                self.push_text(&line)?;
+                self.push_text(line.into())?;
                 let id = self.pop()?;
                 self.push_node(Node::Persistent(id))
             }
@@ -205,76 +202,76 @@ impl<R: BufRead> Machine<'_, R> {
             b'q' => self.number::<1>().and_then(|key| self.put(key)),
             b'r' => self.number::<4>().and_then(|key| self.put(key)),
             0x94 => self.put(self.memo.len() as u64),
-            _ => Err(format!("its pickle has the unknown opcode {opcode:#04x}")),
+            _ => Err(PickleError::UnknownOpcode { opcode, at: self.position() - 1 }),
         }
     }
 
-    fn spend(&mut self, size: usize) -> Result<(), String> {
+    fn spend(&mut self, size: usize) -> Result<()> {
         self.size += size;
-        if self.size > MAX_SIZE { Err("its pickle has too many values".into()) } else { Ok(()) }
+        if self.size > MAX_SIZE { Err(PickleError::TooManyValues) } else { Ok(()) }
     }
 
-    fn node(&mut self, node: Node) -> Result<Id, String> {
+    fn node(&mut self, node: Node) -> Result<Id> {
         self.spend(1)?;
         self.nodes.push(node);
         Ok((self.nodes.len() - 1) as Id)
     }
 
-    fn push(&mut self, id: Id) -> Result<(), String> {
+    fn push(&mut self, id: Id) -> Result<()> {
         self.spend(1)?;
         self.stack.push(id);
         Ok(())
     }
 
-    fn push_node(&mut self, node: Node) -> Result<(), String> {
+    fn push_node(&mut self, node: Node) -> Result<()> {
         let id = self.node(node)?;
         self.push(id)
     }
 
-    fn push_text(&mut self, text: &str) -> Result<(), String> {
+    fn push_text(&mut self, text: Box<str>) -> Result<()> {
         self.spend(text.len() / 32)?;
-        self.push_node(Node::Text(text.into()))
+        self.push_node(Node::Text(text))
     }
 
-    fn push_object(&mut self, class: Id, args: Id) -> Result<(), String> {
+    fn push_object(&mut self, class: Id, args: Id) -> Result<()> {
         let object = Object { class, args, state: None, items: Vec::new(), pairs: Vec::new() };
         self.spend(2)?;
         self.push_node(Node::Object(Box::new(object)))
     }
 
-    fn push_global(&mut self, module: Id, name: Id) -> Result<(), String> {
+    fn push_global(&mut self, module: Id, name: Id) -> Result<()> {
         let text = |id: Id| match &self.nodes[id as usize] {
             Node::Text(text) => Ok(text.clone()),
-            _ => Err("its pickle names a class by something that is not text"),
+            _ => Err(PickleError::ClassName),
         };
         let global = Node::Global { module: text(module)?, name: text(name)? };
         self.push_node(global)
     }
 
-    fn global_lines(&mut self) -> Result<(), String> {
+    fn global_lines(&mut self) -> Result<()> {
         let (module, name) = (self.line()?.into(), self.line()?.into());
         self.push_node(Node::Global { module, name })
     }
 
-    fn top(&self) -> Result<Id, String> {
+    fn top(&self) -> Result<Id> {
         let base = self.marks.last().copied().unwrap_or(0);
-        self.stack.get(base..).and_then(|items| items.last()).copied().ok_or_else(|| UNDERFLOW.into())
+        self.stack.get(base..).and_then(|items| items.last()).copied().ok_or(PickleError::NoValue)
     }
 
-    fn pop(&mut self) -> Result<Id, String> {
+    fn pop(&mut self) -> Result<Id> {
         let id = self.top()?;
         self.stack.pop();
         Ok(id)
     }
 
     /// Takes the values above the newest mark, and the mark.
-    fn marked(&mut self) -> Result<Vec<Id>, String> {
-        let mark = self.marks.pop().ok_or(UNDERFLOW)?;
+    fn marked(&mut self) -> Result<Vec<Id>> {
+        let mark = self.marks.pop().ok_or(PickleError::NoValue)?;
         Ok(self.stack.split_off(mark))
     }
 
     /// Appends to a list. Other built-in values cannot hold tensors, so nothing happens to them.
-    fn append(&mut self, new: &[Id]) -> Result<(), String> {
+    fn append(&mut self, new: &[Id]) -> Result<()> {
         let target = self.top()?;
         match &mut self.nodes[target as usize] {
             Node::List(items) => items.extend(new),
@@ -284,7 +281,7 @@ impl<R: BufRead> Machine<'_, R> {
         Ok(())
     }
 
-    fn set(&mut self, new: &[Id]) -> Result<(), String> {
+    fn set(&mut self, new: &[Id]) -> Result<()> {
         let target = self.top()?;
         match &mut self.nodes[target as usize] {
             Node::Dict(entries) => entries.extend(pairs(new)),
@@ -294,83 +291,105 @@ impl<R: BufRead> Machine<'_, R> {
         Ok(())
     }
 
-    fn get(&mut self, key: u64) -> Result<(), String> {
-        let id = *self.memo.get(&key).ok_or("its pickle uses a value before it is stored")?;
+    fn get(&mut self, key: u64) -> Result<()> {
+        let id = *self.memo.get(&key).ok_or(PickleError::NotStored)?;
         self.push(id)
     }
 
-    fn put(&mut self, key: u64) -> Result<(), String> {
+    fn put(&mut self, key: u64) -> Result<()> {
         let id = self.top()?;
         self.spend(1)?;
         self.memo.insert(key, id);
         Ok(())
     }
 
-    fn string(&mut self, len: u64) -> Result<(), String> {
+    fn string(&mut self, len: u64) -> Result<()> {
         if len > MAX_TEXT {
-            return self.opaque(len);
+            return self.bytes(len);
         }
+        let start = self.position();
         let mut bytes = vec![0; len as usize];
-        self.input.read_exact(&mut bytes).map_err(cut)?;
-        self.push_text(&String::from_utf8_lossy(&bytes))
+        self.fill(&mut bytes)?;
+        match String::from_utf8(bytes) {
+            Ok(text) => self.push_text(text.into()),
+            Err(_) => self.push_node(Node::Bytes(start..self.position())),
+        }
     }
 
-    /// Skips bytes.
-    fn opaque(&mut self, len: u64) -> Result<(), String> {
-        let skipped = io::copy(&mut self.input.by_ref().take(len), &mut io::sink()).map_err(cut)?;
-        if skipped == len { self.push(OPAQUE) } else { Err(CUT.into()) }
+    fn bytes(&mut self, len: u64) -> Result<()> {
+        let start = self.position();
+        self.skip(len)?;
+        self.push_node(Node::Bytes(start..self.position()))
     }
 
     /// A little-endian integer in two's complement.
-    fn long(&mut self, len: u64) -> Result<(), String> {
+    fn long(&mut self, len: u64) -> Result<()> {
         if len > 8 {
-            return self.opaque(len);
+            return self.skip(len).and_then(|()| self.push(OPAQUE));
         }
         let mut bytes = [0; 8];
-        self.input.read_exact(&mut bytes[..len as usize]).map_err(cut)?;
+        self.fill(&mut bytes[..len as usize])?;
         if len > 0 && bytes[len as usize - 1] & 0x80 != 0 {
             bytes[len as usize..].fill(0xff);
         }
         self.push_node(Node::Int(i64::from_le_bytes(bytes)))
     }
 
-    fn int<const N: usize>(&mut self) -> Result<(), String> {
+    fn int<const N: usize>(&mut self) -> Result<()> {
         let value = self.number::<N>()?;
         self.push_node(Node::Int(value.cast_signed()))
     }
 
-    fn byte(&mut self) -> Result<u8, String> {
+    fn byte(&mut self) -> Result<u8> {
         self.number::<1>().map(|byte| byte as u8)
     }
 
     /// A little-endian unsigned integer.
-    fn number<const N: usize>(&mut self) -> Result<u64, String> {
+    fn number<const N: usize>(&mut self) -> Result<u64> {
         let mut bytes = [0; 8];
-        self.input.read_exact(&mut bytes[..N]).map_err(cut)?;
+        self.fill(&mut bytes[..N])?;
         Ok(u64::from_le_bytes(bytes))
     }
 
-    fn line_number(&mut self) -> Result<u64, String> {
-        self.line()?.parse().map_err(|_| "its pickle has an invalid number".into())
+    fn line_number(&mut self) -> Result<u64> {
+        self.line()?.parse().map_err(|_| PickleError::Number)
     }
 
-    fn line(&mut self) -> Result<String, String> {
+    fn line(&mut self) -> Result<String> {
         let mut line = Vec::new();
-        self.input.by_ref().take(MAX_TEXT).read_until(b'\n', &mut line).map_err(cut)?;
+        let read = self.input.by_ref().take(MAX_TEXT).read_until(b'\n', &mut line);
+        read.map_err(|error| self.problem(error))?;
         match line.pop() {
             Some(b'\n') => Ok(String::from_utf8_lossy(&line).trim_end_matches('\r').into()),
-            _ => Err(CUT.into()),
+            _ if line.len() as u64 + 1 == MAX_TEXT => Err(PickleError::LongLine),
+            _ => Err(self.end()),
         }
     }
-}
 
-const UNDERFLOW: &str = "its pickle uses a value that is not there";
-const CUT: &str = "its pickle ends early";
+    fn fill(&mut self, bytes: &mut [u8]) -> Result<()> {
+        self.input.read_exact(bytes).map_err(|error| self.problem(error))
+    }
 
-fn cut(error: io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof => CUT.into(),
-        _ => format!("its pickle cannot be read: {error}"),
+    fn skip(&mut self, len: u64) -> Result<()> {
+        let skipped = io::copy(&mut self.input.by_ref().take(len), &mut io::sink());
+        if skipped.map_err(|error| self.problem(error))? == len { Ok(()) } else { Err(self.end()) }
+    }
+
+    /// The number of bytes that were read.
+    fn position(&self) -> u64 {
+        MAX_BYTES - self.input.limit()
+    }
+
+    fn problem(&self, error: io::Error) -> PickleError {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => self.end(),
+            _ => PickleError::Io(error),
+        }
+    }
+
+    /// Why there are no more bytes.
+    fn end(&self) -> PickleError {
+        if self.input.limit() == 0 { PickleError::TooLong } else { PickleError::EndsEarly }
     }
 }
 
@@ -380,10 +399,15 @@ fn pairs(items: &[Id]) -> Vec<(Id, Id)> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::Pickle, *};
+    use std::io::BufReader;
 
-    fn read(bytes: &[u8]) -> Result<Pickle, String> {
-        read_pickle(&mut &bytes[..])
+    fn read(bytes: &[u8]) -> Result<Pickle> {
+        Pickle::read(bytes)
+    }
+
+    fn error(bytes: &[u8]) -> String {
+        read(bytes).unwrap_err().to_string()
     }
 
     /// The pickles are those of CPython 3.12 for `{"a": [1, -2, None, True, (3,)]}`, in the protocols 0, 2 and 4.
@@ -396,7 +420,7 @@ mod tests {
         ];
         for pickle in pickles {
             let pickle = read(pickle).unwrap();
-            let Node::Dict(pairs) = pickle.node(pickle.root) else { panic!("{pickle:?}") };
+            let Node::Dict(pairs) = pickle.node(pickle.root()) else { panic!("{pickle:?}") };
             let [(key, value)] = pairs[..] else { panic!("{pickle:?}") };
             assert_eq!(pickle.text(key), Some("a"));
             let items: Vec<&Node> = pickle.elements(value).unwrap().iter().map(|&id| pickle.node(id)).collect();
@@ -410,29 +434,77 @@ mod tests {
     #[test]
     fn a_list_may_contain_itself() {
         let pickle = read(b"]\x94h\0a.").unwrap();
-        assert_eq!(pickle.elements(pickle.root), Some(&[pickle.root][..]));
+        assert_eq!(pickle.elements(pickle.root()), Some(&[pickle.root()][..]));
+    }
+
+    #[test]
+    fn bytes_and_binary_texts_are_found_in_the_input() {
+        let long = "é".repeat(2049);
+        let values: [(&[u8], &[u8]); 8] = [
+            (b"U\x03", b"\x00\xff\x80"),
+            (b"T\x03\0\0\0", b"\x00\xff\x80"),
+            (b"C\x03", b"abc"),
+            (b"B\x03\0\0\0", b"abc"),
+            (b"\x8e\x03\0\0\0\0\0\0\0", b"abc"),
+            (b"\x96\x00\0\0\0\0\0\0\0", b""),
+            (b"X\x02\x10\0\0", long.as_bytes()),
+            (b"\x8d\x02\x10\0\0\0\0\0\0", long.as_bytes()),
+        ];
+        for (opcode, content) in values {
+            let start = 2 + opcode.len() as u64;
+            let file = [b"\x80\x04", opcode, content, b"."].concat();
+            let pickle = read(&file).unwrap();
+            assert_eq!(pickle.node(pickle.root()), &Node::Bytes(start..start + content.len() as u64));
+            assert_eq!(pickle.content(pickle.root(), &file), Some(content));
+            assert_eq!(pickle.content(pickle.root(), &[]).unwrap_or_default(), b"");
+        }
+        let pickle = read(b"\x80\x02U\x02\xc3\xa9.").unwrap();
+        assert_eq!(pickle.text(pickle.root()), Some("é"));
+        assert_eq!(pickle.content(pickle.root(), &[]), Some("é".as_bytes()));
+    }
+
+    #[test]
+    fn the_input_is_left_after_the_pickle() {
+        let mut input = &b"C\x01a.C\x02bc.rest"[..];
+        for range in [2..3, 2..4] {
+            let pickle = Pickle::read(&mut input).unwrap();
+            assert_eq!(pickle.node(pickle.root()), &Node::Bytes(range));
+        }
+        assert_eq!(input, b"rest");
     }
 
     #[test]
     fn broken_pickles_are_refused() {
-        let cases: [(&[u8], &str); 7] = [
-            (b"", CUT),
-            (b"]", CUT),
-            (b".", UNDERFLOW),
-            (b"(.", UNDERFLOW),
-            (b"h\x07.", "before it is stored"),
-            (b"\xff.", "unknown opcode 0xff"),
-            (b"X\xff\xff\xff\xffa.", CUT),
+        let cases: [(&[u8], &str); 11] = [
+            (b"", "the pickle ends early"),
+            (b"]", "the pickle ends early"),
+            (b"X\xff\xff\xff\xffa.", "the pickle ends early"),
+            (b"C\x02a", "the pickle ends early"),
+            (b"Va", "the pickle ends early"),
+            (b".", "the pickle uses a value that is not there"),
+            (b"(.", "the pickle uses a value that is not there"),
+            (b"h\x07.", "the pickle uses a value before it is stored"),
+            (b"NN\x93.", "the pickle names a class by something that is not text"),
+            (b"gx\n.", "the pickle has an invalid number"),
+            (b"\x80\x02\xff.", "the pickle has the unknown opcode 0xff at byte 2"),
         ];
         for (pickle, expected) in cases {
-            let error = read(pickle).unwrap_err();
-            assert!(error.contains(expected), "{pickle:?}: {error}");
+            assert_eq!(error(pickle), expected, "{pickle:?}");
         }
     }
 
     #[test]
-    fn the_number_of_values_is_bounded() {
-        let error = read(&vec![b']'; MAX_SIZE]).unwrap_err();
-        assert!(error.contains("too many values"), "{error}");
+    fn the_numbers_of_values_and_bytes_are_bounded() {
+        assert_eq!(error(&vec![b']'; MAX_SIZE]), "the pickle has too many values");
+        let line = [&b"V"[..], &b"a".repeat(4095), b"\n."].concat();
+        assert!(read(&line).is_ok());
+        assert!(error(&[&b"Va"[..], &line[1..]].concat()).contains("a line of more than 4096 bytes"));
+        let endless = BufReader::with_capacity(1 << 20, b"B\xff\xff\xff\xff".chain(io::repeat(0)));
+        assert_eq!(Pickle::read(endless).unwrap_err().to_string(), "the pickle is longer than 1 GiB");
+    }
+
+    #[test]
+    fn deep_nesting_needs_no_recursion() {
+        assert!(read(&[&b")"[..], &b"\x85".repeat(1_000_000), b"."].concat()).is_ok());
     }
 }

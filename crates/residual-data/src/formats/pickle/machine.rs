@@ -15,7 +15,7 @@ const FALSE: Id = 2;
 const OPAQUE: Id = 3;
 const NO_ARGS: Id = 4;
 
-/// The longest text that is kept. Texts name tensors, classes and storages.
+/// The longest text that is kept. Keys, classes and storages have shorter names.
 const MAX_TEXT: u64 = 4096;
 /// The longest pickle, most of which may be skipped arrays.
 const MAX_BYTES: u64 = 1 << 30;
@@ -270,7 +270,7 @@ impl<R: BufRead> Machine<R> {
         Ok(self.stack.split_off(mark))
     }
 
-    /// Appends to a list. Other built-in values cannot hold tensors, so nothing happens to them.
+    /// Appends to a list or a set. Nothing happens to other values, which have no elements.
     fn append(&mut self, new: &[Id]) -> Result<()> {
         let target = self.top()?;
         match &mut self.nodes[target as usize] {

@@ -64,7 +64,7 @@ pub enum Node {
 pub struct Object {
     /// The class or the function.
     pub class: Id,
-    /// The arguments, a tuple.
+    /// The arguments, a tuple unless the file is damaged.
     pub args: Id,
     /// What the object's `__setstate__` would receive, which mostly is the dictionary of its attributes.
     pub state: Option<Id>,

@@ -187,7 +187,7 @@ pub(crate) mod tests {
         let text = |line: &str| with_tip(Args::try_parse_from(split(line)).err().unwrap()).to_string();
         let error = text("residual train resnet20 --optimizr adam");
         assert!(error.contains("unexpected argument '--optimizr'") && !error.contains("tip"), "{error}");
-        let error = text("residual train resnet20 --wieght-decay 0");
+        let error = text("residual train resnet20 --weightdecay 0");
         assert!(error.contains("--weight-decay") && !error.contains("as a value"), "{error}");
         let error = text("residual train resnet20 --what gradients");
         assert!(error.contains("tip: `residual inspect` has the flag --what"), "{error}");

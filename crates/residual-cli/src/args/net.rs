@@ -56,7 +56,7 @@ mod tests {
             ("dense_resnet12", "dense-resnet12"),
             ("preact-resnet110", "preact_resnet110"),
             ("wide-resnet50-2", "wide_resnet50_2"),
-            ("plian20", "plain20"),
+            ("plin20", "plain20"),
         ];
         for (typed, meant) in cases {
             let error = net(typed).unwrap_err();

@@ -2,7 +2,7 @@
 
 use crate::{
     common::{Folder, config, holds, network, read, refused, scalar, state},
-    torch::{Py, dict, tensor, text},
+    torch::{Layout, Py, dict, save, tensor, text},
 };
 use burn::tensor::Device;
 use residual_model::NetworkConfig;
@@ -92,6 +92,14 @@ fn equal_dictionaries_need_a_key() {
     let other = config().with_classes(7).init(&Device::flex());
     let other = tensors(&other).iter().map(|(name, (shape, v))| (text(name), tensor(shape, v))).collect();
     assert!(holds(&folder.save(&dict([("a", Py::Dict(other)), ("b", state(4, ""))])), 4).is_some());
+}
+
+#[test]
+fn the_name_of_an_archive_has_any_length() {
+    let folder = Folder::new();
+    for length in 1..=64 {
+        assert_eq!(holds(&save(folder.path(), "net.pth", &state(1, ""), Layout::Zip64(length)), 1), None, "{length}");
+    }
 }
 
 #[test]

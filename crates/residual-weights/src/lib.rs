@@ -33,6 +33,7 @@
 //! - `flex` (default): Burn's CPU backend flex with the fused kernels, as in `residual-model`
 
 mod card;
+mod cause;
 mod checkpoint;
 mod dtype;
 mod error;
@@ -47,8 +48,9 @@ mod select;
 mod shards;
 
 pub use card::Card;
+pub use cause::Cause;
 pub use checkpoint::{Checkpoint, Entry, Format};
-pub use error::WeightsError;
+pub use error::{Differences, WeightsError};
 pub use hugging_face::HuggingFace;
 pub use load::{LoadOptions, Loaded, load};
 pub use names::NameMap;

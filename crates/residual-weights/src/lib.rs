@@ -55,5 +55,5 @@ pub use hugging_face::HuggingFace;
 pub use load::{LoadOptions, Loaded, load};
 pub use names::NameMap;
 pub use published::{Published, pretrained};
-pub use save::{save, tensors};
+pub use save::{not_finite, save, tensors};
 pub use select::Selection;

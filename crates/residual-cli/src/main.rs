@@ -18,9 +18,9 @@ use clap::Parser;
 use residual_backend::BackendError;
 use residual_data::DataError;
 use residual_lab::LabError;
-use residual_model::ModelError;
+use residual_model::{ModelError, ShortcutOption};
 use residual_train::{StopFlag, TrainError};
-use residual_weights::WeightsError;
+use residual_weights::{Cause, WeightsError};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -82,10 +82,11 @@ fn on_a_large_stack<T: Send + 'static>(f: impl FnOnce() -> anyhow::Result<T> + S
 /// The end of an error message: the flag or command that helps, which the libraries do not know.
 fn tip(error: &anyhow::Error) -> Option<String> {
     match error.downcast_ref::<WeightsError>() {
-        Some(WeightsError::Mismatch { differences, .. }) if !differences.only_head_differs() => {
-            return Some("; if its tensors only have other names, rename them with --name-map".into());
-        }
+        Some(WeightsError::Mismatch { cause, .. }) => return mismatch_tip(cause),
         Some(WeightsError::Ambiguous { .. }) => return Some("; choose one with --weights-key".into()),
+        Some(WeightsError::Key { available, .. }) if available.iter().any(String::is_empty) => {
+            return Some("; leave out --weights-key".into());
+        }
         _ => {}
     }
     let lab = error.downcast_ref::<LabError>();
@@ -122,6 +123,19 @@ fn tip(error: &anyhow::Error) -> Option<String> {
         }
         (_, _, _, Some(BackendError::NotCompiled(backend))) => format!(", or rebuild with `--features {backend}`"),
         _ => return None,
+    })
+}
+
+/// The flag that helps with weights that do not fit the network.
+fn mismatch_tip(cause: &Cause) -> Option<String> {
+    Some(match cause {
+        Cause::Shortcuts(ShortcutOption::ZeroPad) => "; try --shortcut A, or A-after".into(),
+        Cause::Shortcuts(option) => format!("; try --shortcut {option}"),
+        Cause::NoHead => "; `residual train` starts with a new head if --ignore-head is given".into(),
+        Cause::Sizes { width: Some(width), .. } => format!("; give --width {width}"),
+        Cause::Extra => "; drop them with a --name-map that replaces their whole names by an empty one".into(),
+        Cause::Names => "; if its tensors only have other names, rename them with --name-map".into(),
+        Cause::Shard { .. } | Cause::Classes | Cause::Blocks | Cause::Sizes { .. } | Cause::Incomplete => return None,
     })
 }
 

@@ -9,7 +9,10 @@ use residual_weights::{
     Card, Checkpoint, Format, HuggingFace, LoadOptions, NameMap, Published, Selection, WeightsError, load,
     names::Naming,
 };
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// A file of weights and the facts known about it.
 pub(crate) struct Weights {
@@ -85,6 +88,13 @@ impl Weights {
         if let Some(file) = weights_in(path) {
             return Err(Usage(format!("{} is a folder; give {}", path.display(), file.display())).into());
         }
+        if path.is_dir() && is_published(path) {
+            return Err(Usage(format!(
+                "{} is a folder and no training run; give the weights file in it",
+                path.display()
+            ))
+            .into());
+        }
         let in_a_run = ["best.bpk", "model.bpk"].iter().any(|name| path.ends_with(name));
         let run = match (path.is_dir(), path.parent()) {
             (true, _) => RunDir::open(path)?,
@@ -108,19 +118,32 @@ impl Weights {
         &self.path
     }
 
-    /// Loads the weights into a network, and says what else the file holds. Returns the means and the standard
-    /// deviations by which the weights expect images to be normalised, if they are known.
-    pub(crate) fn put_into(&self, network: &mut Network) -> Result<Option<Normalization>, WeightsError> {
+    /// Loads the weights into the network of this configuration, and says what else the file holds. Returns the means
+    /// and the standard deviations by which the weights expect images to be normalised, if they are known.
+    pub(crate) fn put_into(
+        &self,
+        network: &mut Network,
+        config: &NetworkConfig,
+    ) -> Result<Option<Normalization>, WeightsError> {
         let checkpoint = Checkpoint::read(&self.path)?;
+        let normalization = |Preprocessing { mean, std, .. }| Normalization { mean, std };
         let expected = match &self.card {
-            Some(card) => card.preprocessing.clone().map(|Preprocessing { mean, std, .. }| Normalization { mean, std }),
+            Some(card) => card.preprocessing.clone().map(normalization),
             None => match checkpoint.select(network, &self.options)?.naming() {
                 Naming::Timm => Some(Normalization { mean: vec![0.5; 3], std: vec![0.5; 3] }),
-                _ => None,
+                Naming::HuggingFace => self.beside(config)?.preprocessing.map(normalization),
+                Naming::Torchvision | Naming::Other => None,
             },
         };
         self.load(network, &checkpoint)?;
         Ok(expected)
+    }
+
+    /// What Hugging Face's files beside the weights say. Prints what of them is not followed.
+    fn beside(&self, network: &NetworkConfig) -> Result<HuggingFace, WeightsError> {
+        let beside = HuggingFace::beside(&self.path, network)?;
+        beside.notes.iter().for_each(|note| eprintln!("note: {note}"));
+        Ok(beside)
     }
 
     fn load(&self, network: &mut Network, checkpoint: &Checkpoint) -> Result<(), WeightsError> {
@@ -173,9 +196,9 @@ impl Weights {
         const NARROW: usize = 16;
         let ([channels, side, _], classes) = published_for(net);
         let network = NetworkConfig::new(net, [channels, side, side], classes);
-        // The width changes no names, which are what selects the tensors.
+        // Neither the width nor the image changes names, which are what selects the tensors.
         let narrow = args.apply(network.clone().with_width(NARROW), network.init)?.init(device);
-        let selection = checkpoint.select(&narrow, &self.options)?;
+        let selection = checkpoint.select_by_name(&narrow, &self.options)?;
         let shape = |name: &str| selection.get(name).map(|entry| entry.shape().to_vec());
         let classes = shape("fc.bias").and_then(|shape| shape.first().copied()).unwrap_or(classes);
         let mut network = network.with_classes(classes);
@@ -196,14 +219,18 @@ impl Weights {
             }
             _ => {}
         }
-        Ok(self.prepared(network, &selection))
+        Ok(self.prepared(network, &selection)?)
     }
 
     /// Adds the preprocessing of the network's images and the names of its classes, if they are known.
-    fn prepared(&self, network: NetworkConfig, selection: &Selection<'_>) -> (Card, Option<String>) {
+    fn prepared(
+        &self,
+        network: NetworkConfig,
+        selection: &Selection<'_>,
+    ) -> Result<(Card, Option<String>), WeightsError> {
         let naming = selection.naming();
         let beside = match naming {
-            Naming::HuggingFace => HuggingFace::beside(&self.path, network.classes),
+            Naming::HuggingFace => self.beside(&network)?,
             _ => HuggingFace::default(),
         };
         let is_imagenet = network.classes == 1000 && network.as_conv().is_some_and(|conv| conv.image == [3, 224, 224]);
@@ -230,7 +257,7 @@ impl Weights {
                  {mean:?}, std {std:?}; set it with --mean and --std"
             )
         });
-        (Card { network, preprocessing, labels: beside.labels }, said)
+        Ok((Card { network, preprocessing, labels: beside.labels }, said))
     }
 }
 
@@ -242,6 +269,22 @@ fn weights_in(folder: &Path) -> Option<PathBuf> {
     let names =
         ["model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin"];
     names.iter().map(|name| folder.join(name)).find(|path| path.is_file())
+}
+
+/// Whether a folder holds no run of a training, but Hugging Face's `config.json` or weights of any program.
+fn is_published(folder: &Path) -> bool {
+    const ENDS: [&str; 11] =
+        ["bin", "ckpt", "h5", "index", "keras", "msgpack", "onnx", "pb", "pt", "pth", "safetensors"];
+    if let Ok(text) = fs::read_to_string(folder.join("config.json")) {
+        let config: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        return config.get("model_type").is_some() || config.get("architectures").is_some();
+    }
+    let files = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_weights = |file: &Path| {
+        let end = file.extension().map(|end| end.to_string_lossy().to_ascii_lowercase());
+        end.is_some_and(|end| ENDS.contains(&end.as_str()) || end.starts_with("ckpt-"))
+    };
+    files.into_iter().any(|file| file.is_file() && is_weights(&file))
 }
 
 impl Model {

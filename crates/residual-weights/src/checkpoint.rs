@@ -159,8 +159,14 @@ impl Entry {
     }
 
     /// Whether both tensors are stored in the same place of one file.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
+    pub(crate) fn is_in_place_of(&self, other: &Self) -> bool {
         matches!((&self.source, &other.source), (Source::PyTorch(a), Source::PyTorch(b)) if a.is_same(b))
+    }
+
+    /// Whether both tensors have the same shape and, bit by bit, the same values.
+    pub(crate) fn has_values_of(&self, other: &Self) -> bool {
+        let bits = |entry: &Self| Some(entry.values().ok()?.into_iter().map(f32::to_bits).collect::<Vec<_>>());
+        self.shape == other.shape && bits(self).is_some_and(|ours| bits(other) == Some(ours))
     }
 
     fn values(&self) -> Result<Vec<f32>, String> {

@@ -1,3 +1,4 @@
+use crate::Cause;
 use residual_fetch::FetchError;
 use std::{
     fmt, io,
@@ -26,17 +27,19 @@ pub enum WeightsError {
         reason: String,
     },
     /// A checkpoint belongs to a different network.
-    #[error("{} does not fit the network: {differences}{}", path.display(), after_semicolon(advice))]
+    #[error("{} does not fit the network: {differences}{cause}{}", path.display(), after_semicolon(left_aside))]
     Mismatch {
         /// The file.
         path: PathBuf,
         /// The differences between the checkpoint and the network.
-        differences: Differences,
-        /// What to do, or what else the file holds, if anything.
-        advice: Option<String>,
+        differences: Box<Differences>,
+        /// What the differences suggest.
+        cause: Box<Cause>,
+        /// What was read and what was left aside, if anything was.
+        left_aside: Option<String>,
     },
     /// Several dictionaries of a file fit the network equally well.
-    #[error("{} holds the weights of several such networks, under {}", path.display(), keys.join(" and "))]
+    #[error("{} holds the weights of several such networks, under {}", path.display(), shown(keys).join(" and "))]
     Ambiguous {
         /// The file.
         path: PathBuf,
@@ -50,7 +53,7 @@ pub enum WeightsError {
         path: PathBuf,
         /// The key.
         key: String,
-        /// The keys under which there are weights of the network.
+        /// The keys under which there are weights of the network. An empty one stands for the whole file.
         available: Vec<String>,
     },
     /// A name map contains an invalid regular expression.
@@ -133,29 +136,36 @@ impl fmt::Display for Differences {
         let parts = [("missing", &self.missing), ("unknown", &self.unknown), ("wrong shape", &shapes)];
         let parts = parts.into_iter().filter(|(_, names)| !names.is_empty());
         let text: Vec<String> = parts.map(|(kind, names)| format!("{kind}: {}", first_few(names))).collect();
-        f.write_str(&text.join("; "))?;
-        if self.only_head_differs() {
-            f.write_str(" (only the head differs: it has a different number of classes)")?;
-        }
-        Ok(())
+        f.write_str(&text.join("; "))
     }
 }
 
-fn after_semicolon(advice: &Option<String>) -> String {
-    advice.as_ref().map_or(String::new(), |text| format!("; {text}"))
+fn after_semicolon(text: &Option<String>) -> String {
+    text.as_ref().map_or(String::new(), |text| format!("; {text}"))
 }
 
 fn keys_or_none(keys: &[String]) -> String {
-    if keys.is_empty() { "no key, because no dictionary in it fits the network".into() } else { first_few(keys) }
+    let (whole, keys): (Vec<String>, Vec<String>) = keys.iter().cloned().partition(String::is_empty);
+    match (whole.is_empty(), keys.is_empty()) {
+        (true, true) => "no key, because no dictionary in it fits the network".into(),
+        (false, true) => "no key, because the file as a whole fits the network".into(),
+        (true, false) => first_few(&keys),
+        (false, false) => format!("{}, or no key", first_few(&keys)),
+    }
 }
 
 /// The first few names of a list, and the number of names left out.
 pub(crate) fn first_few(names: &[String]) -> String {
     const SHOWN: usize = 5;
-    let shown: Vec<String> = names.iter().take(SHOWN).map(|name| name.escape_debug().to_string()).collect();
-    let text = shown.join(", ");
+    let text = shown(&names[..names.len().min(SHOWN)]).join(", ");
     match names.len().checked_sub(SHOWN) {
         Some(more) if more > 0 => format!("{text} and {more} more"),
         _ => text,
     }
+}
+
+/// Names as errors show them: on one line, and an empty one as `""`.
+fn shown(names: &[String]) -> Vec<String> {
+    let name = |name: &String| if name.is_empty() { "\"\"".into() } else { name.escape_debug().to_string() };
+    names.iter().map(name).collect()
 }

@@ -33,6 +33,7 @@
 //! - `flex` (default): Burn's CPU backend flex with the fused kernels, as in `residual-model`
 
 mod card;
+mod cause;
 mod checkpoint;
 mod dtype;
 mod error;
@@ -47,11 +48,12 @@ mod select;
 mod shards;
 
 pub use card::Card;
+pub use cause::Cause;
 pub use checkpoint::{Checkpoint, Entry, Format};
-pub use error::WeightsError;
+pub use error::{Differences, WeightsError};
 pub use hugging_face::HuggingFace;
 pub use load::{LoadOptions, Loaded, load};
 pub use names::NameMap;
 pub use published::{Published, pretrained};
-pub use save::{save, tensors};
+pub use save::{not_finite, save, tensors};
 pub use select::Selection;

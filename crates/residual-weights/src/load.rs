@@ -1,4 +1,4 @@
-use crate::{Checkpoint, Entry, Format, NameMap, WeightsError, error::Differences, names::torchvision, shards};
+use crate::{Cause, Checkpoint, Entry, Format, NameMap, WeightsError, error::Differences, names::torchvision};
 use burn::{
     module::{Module, ModuleMapper, Param},
     tensor::{Tensor, TensorData},
@@ -76,8 +76,12 @@ pub fn load<M: Module>(
     differences.unknown = unknown.cloned().collect();
     let left_aside = (!selection.aside().is_empty()).then(|| selection.to_string());
     if !differences.is_empty() {
-        let advice = shards::advice(checkpoint.path()).or(left_aside);
-        return Err(WeightsError::Mismatch { path: checkpoint.path().into(), differences, advice });
+        let path = checkpoint.path();
+        let given = selection.names().keys().map(String::as_str).collect();
+        let cause = Cause::of(path, &differences, &wanted.keys().map(String::as_str).collect(), &given);
+        let left_aside = left_aside.filter(|_| !matches!(cause, Cause::Shard { .. }));
+        let (differences, cause) = (differences.into(), cause.into());
+        return Err(WeightsError::Mismatch { path: path.into(), differences, cause, left_aside });
     }
     let tensors = values.len();
     *network = network.clone().map(&mut Fill { path: Vec::new(), values });

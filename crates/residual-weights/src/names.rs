@@ -169,8 +169,10 @@ pub fn is_batch_counter(name: &str) -> bool {
 /// replacement, `$1` stands for the text matched by the first group:
 ///
 /// ```json
-/// { "^backbone\\.": "", "^classifier\\.1\\.": "fc." }
+/// { "^backbone\\.": "", "^classifier\\.1\\.": "fc.", "^loss\\..*$": "" }
 /// ```
+///
+/// A tensor whose whole name is replaced by an empty one, such as `loss.weight` here, is dropped.
 #[derive(Clone, Debug, Default)]
 pub struct NameMap(Vec<(Regex, String)>);
 
@@ -213,20 +215,23 @@ impl NameMap {
     /// # Errors
     /// If `json` is not a JSON object of strings, or contains an invalid regular expression.
     pub fn parse(json: &str, path: &Path) -> Result<Self, WeightsError> {
+        let json = json.trim_start_matches('\u{feff}');
         let Rules(rules) = serde_json::from_str(json).map_err(|error| {
             WeightsError::bad_file(path, format!("is not a JSON object of patterns and replacements: {error}"))
         })?;
         let rule = |(pattern, new): (String, String)| match Regex::new(&pattern) {
             Ok(regex) => Ok((regex, new)),
             Err(error) => {
-                let reason = error.to_string().lines().last().unwrap_or_default().trim().to_string();
+                let text = error.to_string();
+                let reason = text.lines().last().unwrap_or_default().trim();
+                let reason = reason.strip_prefix("error: ").unwrap_or(reason).to_string();
                 Err(WeightsError::Pattern { path: path.into(), pattern, reason })
             }
         };
         rules.into_iter().map(rule).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Renames a tensor. If the name becomes longer than 4,096 bytes, which no real name is, the remaining patterns are
+    /// Renames a tensor. An empty name means that it is dropped. If the name becomes longer than 4,096 bytes, which no real name is, the remaining patterns are
     /// not applied. A malicious map therefore cannot exhaust the memory.
     pub fn apply(&self, name: &str) -> String {
         const MAX_LEN: usize = 4096;

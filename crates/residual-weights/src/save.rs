@@ -24,6 +24,17 @@ pub fn tensors<M: Module>(network: &M) -> BTreeMap<String, (Vec<usize>, Vec<f32>
     tensors
 }
 
+/// The name of the first tensor of a network with a NaN or infinite value, in torchvision's naming.
+pub fn not_finite<M: Module>(network: &M) -> Option<String> {
+    let mut found = None;
+    for_each_parameter(&network.valid(), |parameter| {
+        if found.is_none() && !parameter.data().iter::<f32>().all(f32::is_finite) {
+            found = Some(torchvision(parameter.path));
+        }
+    });
+    found
+}
+
 /// Writes the weights of a network to a file whose extension selects the format: `.safetensors` with torchvision's
 /// names and PyTorch's layouts, which PyTorch can load, or `.bpk`, Burn's own format, without parameter ids.
 ///

@@ -30,6 +30,13 @@ struct Fit {
     unknown: usize,
 }
 
+/// Whether the shapes of a network are those of the weights that are looked for.
+#[derive(Clone, Copy, PartialEq)]
+enum Shapes {
+    Known,
+    Unknown,
+}
+
 /// How many dictionaries are compared with the best one. More copies of one network are no real file.
 const MAX_EQUALS: usize = 8;
 
@@ -43,12 +50,30 @@ impl Checkpoint {
     /// If dictionaries are equal in all of this but differ in their values, there are no tensors under `options.key`,
     /// or two tensors have the same name after renaming.
     pub fn select<M: Module>(&self, network: &M, options: &LoadOptions) -> Result<Selection<'_>, WeightsError> {
+        self.select_with(network, options, Shapes::Known)
+    }
+
+    /// Selects the dictionary that holds most of the network's tensors by name alone, as [`Self::select`] does by name
+    /// and shape. The network's width, channels and classes need not be those of the weights.
+    ///
+    /// # Errors
+    /// The same as for [`Self::select`], where dictionaries of other shapes are equals too.
+    pub fn select_by_name<M: Module>(&self, network: &M, options: &LoadOptions) -> Result<Selection<'_>, WeightsError> {
+        self.select_with(network, options, Shapes::Unknown)
+    }
+
+    fn select_with<M: Module>(
+        &self,
+        network: &M,
+        options: &LoadOptions,
+        known: Shapes,
+    ) -> Result<Selection<'_>, WeightsError> {
         let mut wanted = shapes(network);
         wanted.retain(|name, _| !options.ignores(name));
-        let fits = self.fits(&wanted, options);
+        let fits = self.fits(&wanted, options, known);
         if let Some(key) = options.key.as_ref().filter(|_| fits.is_empty()) {
-            let all = self.fits(&wanted, &LoadOptions { key: None, ..options.clone() });
-            let fitting = all.iter().filter(|(prefix, fit)| !prefix.is_empty() && 2 * fit.known >= wanted.len());
+            let all = self.fits(&wanted, &LoadOptions { key: None, ..options.clone() }, known);
+            let fitting = all.iter().filter(|(_, fit)| 2 * fit.known >= wanted.len());
             let available = fitting.map(|(prefix, _)| prefix.to_string()).collect();
             return Err(WeightsError::Key { path: self.path().into(), key: key.clone(), available });
         }
@@ -73,12 +98,13 @@ impl Checkpoint {
         Ok(selection)
     }
 
-    /// How well the dictionary under each prefix of a name fits the wanted names and shapes.
-    fn fits(&self, wanted: &BTreeMap<String, Vec<usize>>, options: &LoadOptions) -> BTreeMap<&str, Fit> {
+    /// How well the dictionary under each prefix of a name fits the wanted names, and the shapes if they are known.
+    fn fits(&self, wanted: &BTreeMap<String, Vec<usize>>, options: &LoadOptions, known: Shapes) -> BTreeMap<&str, Fit> {
         let mut fits: BTreeMap<&str, Fit> = BTreeMap::new();
         for (name, entry) in self.tensors() {
             for (prefix, rest) in splits(name).filter(|(prefix, _)| is_under(prefix, options.key.as_deref())) {
-                let name = canonical(&options.names.apply(rest));
+                let Some(renamed) = renamed(rest, options) else { continue };
+                let name = canonical(&renamed);
                 if is_average(rest) || options.ignores(&name) {
                     continue;
                 }
@@ -86,7 +112,8 @@ impl Checkpoint {
                 match wanted.get(&name) {
                     Some(shape) => {
                         fit.known += 1;
-                        fit.shaped += usize::from(has_shape(entry, shape, self.format()));
+                        let has_shape = known == Shapes::Known && has_shape(entry, shape, self.format());
+                        fit.shaped += usize::from(has_shape);
                     }
                     None => fit.unknown += 1,
                 }
@@ -111,7 +138,9 @@ impl Checkpoint {
             };
             match rest.filter(|rest| !is_average(rest)) {
                 Some(rest) => {
-                    translated.entry(canonical(&options.names.apply(rest))).or_default().push((rest, name));
+                    if let Some(renamed) = renamed(rest, options) {
+                        translated.entry(canonical(&renamed)).or_default().push((rest, name));
+                    }
                 }
                 None => *aside.entry(outside(name, key).to_string()).or_insert(0) += 1,
             }
@@ -182,12 +211,23 @@ impl Selection<'_> {
         &self.aside
     }
 
-    /// Whether both hold the same tensors under the same names.
+    /// Whether both hold the same tensors under the same names: in the same places of the file, or, if they have fewer
+    /// than 64 Mi values, with equal values.
     fn is_same(&self, other: &Self) -> bool {
+        const MAX_COMPARED: usize = 64 << 20;
+        let mut compared = 0usize;
+        let mut same = |ours: &Entry, theirs: &Entry| {
+            if ours.is_in_place_of(theirs) {
+                return true;
+            }
+            let elements = ours.shape().iter().fold(1usize, |n, &d| n.saturating_mul(d));
+            compared = compared.saturating_add(elements);
+            compared < MAX_COMPARED && ours.has_values_of(theirs)
+        };
         self.names.len() == other.names.len()
             && self.names.keys().all(|name| {
                 let pair = self.get(name).zip(other.get(name));
-                pair.is_some_and(|(ours, theirs)| ours.is_same(theirs))
+                pair.is_some_and(|(ours, theirs)| same(ours, theirs))
             })
     }
 }
@@ -203,11 +243,18 @@ impl fmt::Display for Selection<'_> {
         }
         let text = |(name, count): &(String, usize)| match count {
             1 => name.clone(),
+            count if name.is_empty() => format!("\"\" ({count} tensors)"),
             count => format!("{name} ({count} tensors)"),
         };
         let aside: Vec<String> = self.aside.iter().map(text).collect();
         if aside.is_empty() { Ok(()) } else { write!(f, "; left aside {}", first_few(&aside)) }
     }
+}
+
+/// The name that the options' map gives a tensor, or `None` if it drops the tensor.
+fn renamed(name: &str, options: &LoadOptions) -> Option<String> {
+    let renamed = options.names.apply(name);
+    (!renamed.is_empty() || name.is_empty()).then_some(renamed)
 }
 
 /// All ways to split a name in a dictionary's key and the name in the dictionary, up to a depth of 32.

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::{Component, Path},
+    path::{Component, Path, PathBuf},
 };
 
 /// `model.safetensors.index.json` or `pytorch_model.bin.index.json`.
@@ -31,7 +31,12 @@ pub(crate) fn read(path: &Path) -> Result<(Format, BTreeMap<String, Entry>), Wei
         if !matches!(parts[..], [Component::Normal(_)]) || file.contains(['/', '\\']) {
             return Err(bad(format!("names the file `{}`; expected a file in the same folder", file.escape_debug())));
         }
-        let shard = Checkpoint::read_shard(&path.with_file_name(file))?;
+        let shard = Checkpoint::read_shard(&path.with_file_name(file)).map_err(|error| match error {
+            WeightsError::Io { source, .. } => {
+                bad(format!("names {}, which cannot be read: {source}", file.escape_debug()))
+            }
+            error => error,
+        })?;
         format = shard.format();
         for name in weight_map.iter().filter(|(_, of)| *of == file).map(|(name, _)| name) {
             let entry = shard.get(name).ok_or_else(|| {
@@ -43,13 +48,15 @@ pub(crate) fn read(path: &Path) -> Result<(Format, BTreeMap<String, Entry>), Wei
     Ok((format, entries))
 }
 
-/// What to do with a file that is one of several, such as `model-00001-of-00002.safetensors`.
-pub(crate) fn advice(path: &Path) -> Option<String> {
+/// The number of files and their index, if it exists, of a file that is one of several, such as
+/// `model-00001-of-00002.safetensors`.
+pub(crate) fn shard(path: &Path) -> Option<(usize, Option<PathBuf>)> {
     let (stem, extension) = (path.file_stem()?.to_str()?, path.extension()?.to_str()?);
     let (start, count) = stem.rsplit_once("-of-")?;
     let (name, number) = start.rsplit_once('-')?;
     let (_, count): (usize, usize) = (number.parse().ok()?, count.parse().ok()?);
-    Some(format!("it is one of {count} shards; give {name}.{extension}.index.json"))
+    let index = path.with_file_name(format!("{name}.{extension}.index.json"));
+    Some((count, Some(index).filter(|index| index.is_file())))
 }
 
 #[cfg(test)]
@@ -58,10 +65,13 @@ mod tests {
 
     #[test]
     fn shards_are_recognised_by_their_names() {
-        let advice = |name: &str| advice(Path::new(name));
-        let text = advice("a/pytorch_model-00001-of-00003.bin").unwrap();
-        assert_eq!(text, "it is one of 3 shards; give pytorch_model.bin.index.json");
-        assert_eq!(advice("best-of-5.pth"), None);
-        assert_eq!(advice("model.safetensors"), None);
+        let folder = tempfile::tempdir().unwrap();
+        let shard = |name: &str| shard(&folder.path().join(name));
+        assert_eq!(shard("pytorch_model-00001-of-00003.bin"), Some((3, None)));
+        let index = folder.path().join("pytorch_model.bin.index.json");
+        fs::write(&index, "{}").unwrap();
+        assert_eq!(shard("pytorch_model-00001-of-00003.bin"), Some((3, Some(index))));
+        assert_eq!(shard("best-of-5.pth"), None);
+        assert_eq!(shard("model.safetensors"), None);
     }
 }

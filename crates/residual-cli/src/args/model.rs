@@ -15,10 +15,10 @@ pub(crate) struct ModelArgs {
     #[arg(long, help_heading = "Weights", value_parser = net)]
     pub(crate) net: Option<NetName>,
     /// Mean of each channel, for pixels from 0 to 1, separated by commas
-    #[arg(long, help_heading = "Weights", value_delimiter = ',', allow_negative_numbers = true)]
+    #[arg(long, help_heading = "Weights", value_delimiter = ',', allow_negative_numbers = true, value_parser = number)]
     pub(crate) mean: Option<Vec<f32>>,
     /// Standard deviation of each channel, separated by commas
-    #[arg(long, help_heading = "Weights", value_delimiter = ',')]
+    #[arg(long, help_heading = "Weights", value_delimiter = ',', value_parser = number)]
     pub(crate) std: Option<Vec<f32>>,
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
@@ -29,6 +29,8 @@ pub(crate) struct ModelArgs {
 impl ModelArgs {
     /// Opens the device and loads the network with its weights.
     pub(crate) fn open(&self) -> anyhow::Result<Model> {
+        check_scale("--mean", self.mean.as_deref())?;
+        check_scale("--std", self.std.as_deref())?;
         let weights = Weights::of(&self.start.resolve(false)?.unwrap_or_default())?;
         let (_, hardware) = self.backend.open()?;
         let device = hardware.device.clone().inner();
@@ -36,6 +38,8 @@ impl ModelArgs {
         let mut size_convention = None;
         match (&self.mean, &self.std) {
             (Some(mean), Some(std)) => {
+                check_channels("--mean", mean, &card.network)?;
+                check_channels("--std", std, &card.network)?;
                 let (mean, std) = (mean.clone(), std.clone());
                 let [_, side, _] = image(&card.network);
                 let is_convention = convention.is_some() || card.preprocessing.is_none();
@@ -56,6 +60,32 @@ impl ModelArgs {
             preprocessing.validate().map_err(Usage)?;
         }
         Ok(Model { network, card, data: weights.data, hardware, size_convention })
+    }
+}
+
+/// Parses a number with or without spaces around it.
+fn number(text: &str) -> Result<f32, std::num::ParseFloatError> {
+    text.trim().parse()
+}
+
+/// Fails if means or standard deviations are for pixels from 0 to 255.
+fn check_scale(flag: &str, values: Option<&[f32]>) -> Result<(), Usage> {
+    match values.and_then(|values| values.iter().find(|value| value.abs() > 1.0)) {
+        Some(value) => Err(Usage(format!("{flag} must be for pixels from 0 to 1, but one of its values is {value}"))),
+        None => Ok(()),
+    }
+}
+
+/// Fails unless there is a value for each channel of a convolutional network's images.
+fn check_channels(flag: &str, values: &[f32], network: &NetworkConfig) -> Result<(), Usage> {
+    let plural = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
+    match network.as_conv().map(|conv| conv.image[0]) {
+        Some(channels) if channels != values.len() => Err(Usage(format!(
+            "{flag} has {}, but the network takes images of {}",
+            plural(values.len(), "value"),
+            plural(channels, "channel")
+        ))),
+        _ => Ok(()),
     }
 }
 

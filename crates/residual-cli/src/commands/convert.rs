@@ -10,7 +10,7 @@ use residual_model::{
     summary::{thousands, trainable_parameters},
 };
 use residual_train::Start;
-use residual_weights::{Card, Format, save};
+use residual_weights::{Card, Format, not_finite, save};
 use std::path::PathBuf;
 
 /// Convert weights between PyTorch, safetensors and burnpack
@@ -60,6 +60,9 @@ pub(crate) fn convert(args: &ConvertArgs) -> anyhow::Result<()> {
     let Filled { network, card, convention } = weights.network(args.net, &args.network, &Backend::Flex.open()?)?;
     if let Some(convention) = convention {
         eprintln!("{convention}");
+    }
+    if let Some(name) = not_finite(&network) {
+        anyhow::bail!("{} has NaN or infinite values in the tensor {name}; nothing was written", args.from.display());
     }
     // If a later step fails, the old card must not be left beside new weights.
     Card::remove(&args.to)?;

@@ -433,3 +433,168 @@ fn a_flag_selects_the_average_of_the_weights() {
     let train = ["train", "--net", "resnet8", "--data", "synthetic", "--dry-run", "--weights-key", "model"];
     refuses(&train, 2, "--weights-key need --weights or --pretrained");
 }
+
+fn small(net: &str) -> residual_model::NetworkConfig {
+    residual_model::NetworkConfig::new(net.parse().unwrap(), [3, 32, 32], 10).with_width(4)
+}
+
+fn init(config: &residual_model::NetworkConfig) -> residual_model::Network {
+    config.init(&burn::tensor::Device::flex())
+}
+
+#[test]
+fn means_and_deviations_are_checked() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (weights, image) = (path("net.safetensors"), path("image.png"));
+    image::RgbImage::from_pixel(32, 32, image::Rgb([128, 90, 60])).save(&image).unwrap();
+    write_renamed(&weights, &init(&small("resnet8")), |name| vec![name.into()]);
+    let args = |mean: &'static str, std: &'static str| {
+        ["predict", "--net", "resnet8", "--weights", &weights, "--mean", mean, "--std", std, &image].map(String::from)
+    };
+    let refused = |mean, std, text| refuses(&args(mean, std).each_ref().map(String::as_str), 2, text);
+    succeeds(&args("0.5, 0.5, 0.5", " 0.2,0.2 ,0.2").each_ref().map(String::as_str));
+    refused("0.5", "0.5", "--mean has 1 value, but the network takes images of 3 channels");
+    refused("0.5,0.5,0.5", "0.5", "--std has 1 value, but the network takes images of 3 channels");
+    refused(
+        "123.7,116.3,103.5",
+        "0.2,0.2,0.2",
+        "--mean must be for pixels from 0 to 1, but one of its values is 123.7",
+    );
+    refused("0.5,0.5,0.5", "58.4,57.1,57.4", "--std must be for pixels from 0 to 1");
+    write_renamed(&weights, &init(&small("resnet8").with_image([1, 32, 32])), |name| vec![name.into()]);
+    refused("0.5,0.5,0.5", "0.2,0.2,0.2", "--mean has 3 values, but the network takes images of 1 channel");
+}
+
+#[test]
+fn networks_that_differ_in_size_alone_need_a_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (both, to) = (path("both.safetensors"), path("to.safetensors"));
+    let tensors = |config| residual_weights::tensors(&init(&config));
+    let mut all = Vec::new();
+    for (key, config) in [("student", small("resnet8")), ("teacher", small("resnet8").with_width(16))] {
+        all.extend(tensors(config).into_iter().map(|(name, (shape, values))| {
+            (format!("{key}.{name}"), shape, values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>())
+        }));
+    }
+    let views = all.iter().map(|(name, shape, bytes)| {
+        let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes);
+        (name.clone(), view.unwrap())
+    });
+    fs::write(&both, safetensors::serialize(views, None).unwrap()).unwrap();
+    let args = ["convert", &both, &to, "--net", "resnet8"];
+    refuses(&args, 2, "several such networks, under student and teacher; choose one with --weights-key");
+    succeeds(&[&args[..], &["--weights-key", "student"]].concat());
+}
+
+#[test]
+fn tips_fit_the_mismatch() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (weights, to) = (path("net.safetensors"), path("to.safetensors"));
+    let args = ["convert", &weights, &to, "--net", "resnet8"];
+    let write = |config: residual_model::NetworkConfig| write_renamed(&weights, &init(&config), |n| vec![n.into()]);
+    write(small("resnet8").with_shortcut("B".parse().unwrap()));
+    refuses(&args, 1, "(only the shortcuts differ: those of the file are option B); try --shortcut B");
+    succeeds(&[&args[..], &["--shortcut", "B"]].concat());
+    refuses(
+        &[&args[..], &["--weights-key", "x", "--shortcut", "B", "--force"]].concat(),
+        2,
+        "; leave out --weights-key",
+    );
+    write(small("resnet8"));
+    refuses(&[&args[..], &["--shortcut", "B", "--force"]].concat(), 1, "; try --shortcut A, or A-after");
+    let wide = [&args[..], &["--width", "8", "--force"]].concat();
+    refuses(&wide, 1, "; the file has width 4; give --width 4");
+    write(small("resnet14"));
+    refuses(&[&args[..], &["--force"]].concat(), 1, "; the number of blocks differs; is it another network?");
+    write_renamed(&weights, &init(&small("resnet8")), |n| if n.starts_with("fc.") { vec![] } else { vec![n.into()] });
+    refuses(
+        &[&args[..], &["--force"]].concat(),
+        1,
+        "(only the head is missing); `residual train` starts with a new head",
+    );
+    let beside = |n: &str| if n == "bn1.bias" { vec![n.into(), "loss.bias".into()] } else { vec![n.into()] };
+    write_renamed(&weights, &init(&small("resnet8")), beside);
+    refuses(&[&args[..], &["--force"]].concat(), 1, "unknown: loss.bias; drop them with a --name-map");
+}
+
+#[test]
+fn weights_with_nan_are_not_converted() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (good, nan, to) = (path("good.safetensors"), path("nan.safetensors"), path("to.safetensors"));
+    succeeds(&["convert", &run(), &good]);
+    succeeds(&["convert", &run(), &to]);
+    let mut bytes = fs::read(&good).unwrap();
+    let end = bytes.len();
+    // The last tensor of the file is `linear1.weight`.
+    bytes[end - 4..].copy_from_slice(&f32::INFINITY.to_le_bytes());
+    fs::write(&nan, bytes).unwrap();
+    fs::copy(format!("{good}.json"), format!("{nan}.json")).unwrap();
+    refuses(&["convert", &nan, &to, "--force"], 1, "has NaN or infinite values in the tensor linear1.weight");
+    assert!(Path::new(&format!("{to}.json")).exists());
+}
+
+#[test]
+fn folders_of_other_programs_are_no_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().display().to_string();
+    let args = ["predict", "--net", "resnet18", "--weights", &folder, "a.png"];
+    refuses(&args, 1, "holds no training run");
+    for (name, text) in [("tf_model.h5", ""), ("net.onnx", ""), ("config.json", r#"{ "model_type": "resnet" }"#)] {
+        let file = dir.path().join(name);
+        fs::write(&file, text).unwrap();
+        refuses(&args, 2, "is a folder and no training run; give the weights file in it");
+        fs::remove_file(file).unwrap();
+    }
+}
+
+/// The names of Hugging Face.
+fn hugging_face(name: &str) -> String {
+    let Some((stage, rest)) = name.strip_prefix("layer").and_then(|rest| rest.split_once('.')) else {
+        return name
+            .replace("conv1.", "resnet.embedder.embedder.convolution.")
+            .replace("bn1.", "resnet.embedder.embedder.normalization.")
+            .replace("fc.", "classifier.1.");
+    };
+    let stage = stage.parse::<usize>().unwrap() - 1;
+    let (block, rest) = rest.split_once('.').unwrap();
+    let rest = rest.replace("downsample.0", "shortcut.convolution").replace("downsample.1", "shortcut.normalization");
+    let layer = |rest: String, i: usize| {
+        rest.replace(&format!("conv{}", i + 1), &format!("layer.{i}.convolution"))
+            .replace(&format!("bn{}", i + 1), &format!("layer.{i}.normalization"))
+    };
+    format!("resnet.encoder.stages.{stage}.layers.{block}.{}", (0..3).fold(rest, layer))
+}
+
+#[test]
+fn hugging_faces_files_are_followed_or_the_difference_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (weights, to) = (path("model.safetensors"), path("to.safetensors"));
+    write_renamed(&weights, &init(&small("resnet50").with_classes(2)), |name| vec![hugging_face(name)]);
+    let config = r#"{ "model_type": "resnet", "downsample_in_bottleneck": true, "id2label": { "0": "cat" } }"#;
+    fs::write(path("config.json"), config).unwrap();
+    let preprocessor = r#"{ "feature_extractor_type": "ConvNextFeatureExtractor", "size": 224, "resample": 3,
+        "image_processor_type": "ConvNextImageProcessor", "do_normalize": false }"#;
+    fs::write(path("preprocessor_config.json"), preprocessor).unwrap();
+    let args = ["convert", &weights, &to, "--net"];
+    refuses(&[&args[..], &["resnet50"]].concat(), 1, "so the network is resnet50_v1, not resnet50");
+    let (_, stderr) = succeeds(&[&args[..], &["resnet50_v1"]].concat());
+    assert!(stderr.contains("not followed: `resample: 3` (bicubic)"), "{stderr}");
+    assert!(stderr.contains("config.json: has 1 label for 2 classes"), "{stderr}");
+    let card: serde_json::Value = serde_json::from_slice(&fs::read(format!("{to}.json")).unwrap()).unwrap();
+    assert_eq!(card["preprocessing"]["mean"], serde_json::json!([0.0, 0.0, 0.0]));
+
+    // A training reads them too.
+    let grey = residual_model::NetworkConfig::new("resnet8".parse().unwrap(), [1, 8, 8], 10).with_width(4);
+    write_renamed(&weights, &init(&grey), |name| vec![hugging_face(name)]);
+    fs::write(path("config.json"), r#"{ "model_type": "vit" }"#).unwrap();
+    let out = path("run");
+    let train = ["train", "--net", "resnet8", "--width", "4", "--data", "digits", "--epochs", "1"];
+    let (_, stderr) = succeeds(&[&train[..], &["--weights", &weights, "--out", &out]].concat());
+    assert!(stderr.contains("the weights expect mean [0.0] and std [1.0], but"), "{stderr}");
+    assert!(stderr.contains("config.json is of the model `vit`, not `resnet`; it is not used"), "{stderr}");
+}

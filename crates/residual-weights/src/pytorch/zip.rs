@@ -5,7 +5,11 @@ use std::{
     io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
     sync::{Mutex, PoisonError},
 };
-use zip::{CompressionMethod, ZipArchive, ZipReadOptions, result::ZipError};
+use zip::{
+    CompressionMethod, ZipArchive, ZipReadOptions,
+    read::{ArchiveOffset, Config},
+    result::ZipError,
+};
 
 /// The zip archive of PyTorch 1.6 and later: a pickle `data.pkl`, and beside it a file `data/KEY` per storage.
 /// TorchScript has the same layout.
@@ -24,7 +28,10 @@ impl Zip {
     /// # Errors
     /// If the archive is damaged, has no pickle, or is in big-endian byte order.
     pub(super) fn open(file: File) -> Result<Self, Problem> {
-        let archive = ZipArchive::new(BufReader::new(file)).map_err(|error| {
+        // Detecting the offset fails if the first entry's header is as long as the end records of a zip64 archive, which
+        // it is if the archive's name has 21 characters.
+        let config = Config { archive_offset: ArchiveOffset::Known(0) };
+        let archive = ZipArchive::with_config(config, BufReader::new(file)).map_err(|error| {
             format!("the zip archive is incomplete, perhaps because a download was interrupted ({error})")
         })?;
         let names: Vec<String> = archive.file_names().filter_map(Result::ok).map(Cow::into_owned).collect();

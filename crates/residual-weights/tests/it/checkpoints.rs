@@ -2,11 +2,11 @@
 
 use crate::{
     common::{Folder, config, holds, network, read, refused, scalar, state},
-    torch::{Py, dict, tensor, text},
+    torch::{Layout, Py, dict, save, tensor, text},
 };
 use burn::tensor::Device;
-use residual_model::NetworkConfig;
-use residual_weights::{LoadOptions, tensors};
+use residual_model::{NetworkConfig, ShortcutOption};
+use residual_weights::{Cause, Checkpoint, LoadOptions, WeightsError, tensors};
 
 /// The state of SGD with momentum.
 fn optimizer() -> Py {
@@ -95,13 +95,99 @@ fn equal_dictionaries_need_a_key() {
 }
 
 #[test]
+fn the_name_of_an_archive_has_any_length() {
+    let folder = Folder::new();
+    for length in 1..=64 {
+        assert_eq!(holds(&save(folder.path(), "net.pth", &state(1, ""), Layout::Zip64(length)), 1), None, "{length}");
+    }
+}
+
+#[test]
+fn equal_dictionaries_in_different_storages_are_the_same() {
+    let folder = Folder::new();
+    let path = folder.save(&dict([("student", state(1, "")), ("teacher", state(1, ""))]));
+    assert_eq!(holds(&path, 1).unwrap(), "read student (47 tensors); left aside teacher (47 tensors)");
+}
+
+#[test]
+fn shapes_break_no_tie_if_they_are_unknown() {
+    let folder = Folder::new();
+    let other = |config: NetworkConfig| {
+        let tensors = tensors(&config.init(&Device::flex()));
+        Py::Dict(tensors.iter().map(|(name, (shape, v))| (text(name), tensor(shape, v))).collect())
+    };
+    for config in [config().with_width(8), config().with_classes(7), config().with_image([1, 16, 16])] {
+        let path = folder.save(&dict([("a", other(config)), ("b", state(1, ""))]));
+        let checkpoint = Checkpoint::read(&path).unwrap();
+        assert_eq!(checkpoint.select(&network(9), &LoadOptions::default()).unwrap().key(), "b");
+        let error = checkpoint.select_by_name(&network(9), &LoadOptions::default()).unwrap_err();
+        assert!(matches!(error, WeightsError::Ambiguous { .. }), "{error}");
+    }
+    // The names still decide.
+    let deeper = NetworkConfig::new("resnet14".parse().unwrap(), [3, 16, 16], 10).with_shortcut("B".parse().unwrap());
+    let path = folder.save(&dict([("a", other(deeper)), ("b", state(1, ""))]));
+    let checkpoint = Checkpoint::read(&path).unwrap();
+    assert_eq!(checkpoint.select_by_name(&network(9), &LoadOptions::default()).unwrap().key(), "b");
+}
+
+#[test]
+fn a_key_is_not_needed_if_the_whole_file_fits() {
+    let folder = Folder::new();
+    let path = folder.save(&state(1, ""));
+    let error = read(&path, &LoadOptions { key: Some("x".into()), ..LoadOptions::default() }).err().unwrap();
+    let expected = "no tensors under `x`; expected no key, because the file as a whole fits the network";
+    assert!(error.to_string().ends_with(expected), "{error}");
+}
+
+#[test]
+fn the_cause_of_a_mismatch_is_named() {
+    let folder = Folder::new();
+    let cause = |file: NetworkConfig, edit: fn(&mut Vec<(Py, Py)>)| {
+        let tensors = tensors(&file.init(&Device::flex()));
+        let mut pairs = tensors.iter().map(|(name, (shape, v))| (text(name), tensor(shape, v))).collect();
+        edit(&mut pairs);
+        let error = read(&folder.save(&Py::Dict(pairs)), &LoadOptions::default()).err().unwrap();
+        let WeightsError::Mismatch { cause, .. } = &error else { panic!("{error}") };
+        (Cause::clone(cause), error.to_string())
+    };
+    let none = |_: &mut Vec<(Py, Py)>| {};
+    for option in ["A", "C"] {
+        let option: ShortcutOption = option.parse().unwrap();
+        assert_eq!(cause(config().with_shortcut(option), none).0, Cause::Shortcuts(option));
+    }
+    assert_eq!(cause(config().with_classes(7), none).0, Cause::Classes);
+    let without_head: fn(&mut Vec<(Py, Py)>) =
+        |pairs| pairs.retain(|(name, _)| !matches!(name, Py::Text(name) if name.starts_with("fc.")));
+    assert_eq!(cause(config(), without_head).0, Cause::NoHead);
+    let deeper = NetworkConfig::new("resnet14".parse().unwrap(), [3, 16, 16], 10).with_width(4);
+    assert_eq!(cause(deeper.with_shortcut("B".parse().unwrap()), none).0, Cause::Blocks);
+    let (sizes, text) = cause(config().with_width(8).with_image([1, 16, 16]), none);
+    assert_eq!(sizes, Cause::Sizes { width: Some(8), channels: Some(1), classes: None });
+    assert!(text.ends_with("; the file has width 8 and 1 channel"), "{text}");
+    let extra: fn(&mut Vec<(Py, Py)>) = |pairs| pairs.push((Py::Text("loss.weight".into()), tensor(&[1], &[1.0])));
+    assert_eq!(cause(config(), extra).0, Cause::Extra);
+    let renamed: fn(&mut Vec<(Py, Py)>) = |pairs| pairs[0].0 = Py::Text("other".into());
+    assert_eq!(cause(config(), renamed).0, Cause::Names);
+    let incomplete: fn(&mut Vec<(Py, Py)>) = |pairs| drop(pairs.remove(0));
+    assert_eq!(cause(config(), incomplete).0, Cause::Incomplete);
+}
+
+#[test]
+fn a_tensor_under_an_empty_key_is_shown_in_quotes() {
+    let folder = Folder::new();
+    let Py::Updated(ordered, mut pairs) = state(1, "") else { panic!() };
+    pairs.push((text(""), tensor(&[1], &[1.0])));
+    assert!(refused(&folder.save(&Py::Updated(ordered, pairs))).ends_with("unknown: \"\""));
+}
+
+#[test]
 fn a_wrong_network_is_refused_whatever_is_beside_it() {
     let folder = Folder::new();
     let Py::Updated(ordered, mut pairs) = state(1, "module.") else { panic!() };
     pairs.push((text("module.layer4.0.conv1.weight"), tensor(&[1], &[1.0])));
     let path = folder.save(&dict([("state_dict", Py::Updated(ordered, pairs)), ("optimizer", optimizer())]));
-    let expected = "does not fit the network: unknown: layer4.0.conv1.weight; read state_dict.module (48 tensors); left \
-                    aside optimizer (2 tensors)";
+    let expected = "does not fit the network: unknown: layer4.0.conv1.weight; the number of blocks differs; is it another \
+                    network?; read state_dict.module (48 tensors); left aside optimizer (2 tensors)";
     assert!(refused(&path).ends_with(expected));
     // timm's resnet18d has a stem of three convolutions, whose names others give to the first norm.
     let Py::Updated(ordered, mut pairs) = state(1, "") else { panic!() };

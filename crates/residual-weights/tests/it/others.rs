@@ -2,7 +2,7 @@
 
 use crate::{
     common::{Folder, STORED, holds, network, read, refused, renamed, state, write_safetensors},
-    torch::{Py, dict, save, zip},
+    torch::{Py, dict, save, tensor, text, zip},
 };
 use residual_weights::{LoadOptions, NameMap, tensors};
 use std::{collections::BTreeMap, fs, path::Path};
@@ -29,7 +29,10 @@ fn shards_are_read_through_their_index() {
     assert_eq!(holds(&index("safetensors"), 1), None);
     let text = refused(&first);
     assert!(text.contains("missing: layer2.0.conv2.weight, "), "{text}");
-    assert!(text.ends_with("; it is one of 2 shards; give model.safetensors.index.json"), "{text}");
+    let whole = path("model.safetensors.index.json");
+    assert!(text.ends_with(&format!("; it is one of 2 shards; give {}", whole.display())), "{text}");
+    fs::remove_file(whole).unwrap();
+    assert!(refused(&first).ends_with("; it is one of 2 shards; their index is not in its folder"));
 
     let Py::Updated(_, pairs) = state(1, "") else { panic!() };
     let is_first = |(name, _): &(Py, Py)| matches!(name, Py::Text(name) if in_first(name));
@@ -38,7 +41,8 @@ fn shards_are_read_through_their_index() {
     save(folder.path(), "model-00002-of-00002.bin", &Py::Dict(b), STORED);
     assert_eq!(holds(&index("bin"), 1), None);
     fs::remove_file(path("model-00002-of-00002.bin")).unwrap();
-    assert!(refused(&path("model.bin.index.json")).contains("cannot read"));
+    let text = refused(&path("model.bin.index.json"));
+    assert!(text.contains("model.bin.index.json names model-00002-of-00002.bin, which cannot be read"), "{text}");
 
     let bad = path("bad.index.json");
     for (file, expected) in [
@@ -123,9 +127,28 @@ fn a_name_map_is_applied_below_any_dictionary() {
     let folder = Folder::new();
     let path = folder.save(&dict([("meta", Py::None), ("state_dict", renamed(1, |name| format!("odd/{name}")))]));
     assert!(refused(&path).contains("unknown: odd/bn1.bias"));
-    let names = NameMap::parse(r#"{ "^odd/": "" }"#, Path::new("map.json")).unwrap();
+    // The byte order mark is that of editors on Windows.
+    let names = NameMap::parse("\u{feff}{ \"^odd/\": \"\" }", Path::new("map.json")).unwrap();
     let (ours, _) = read(&path, &LoadOptions { names, ..LoadOptions::default() }).unwrap();
     assert!(tensors(&ours) == tensors(&network(1)));
+}
+
+#[test]
+fn a_name_map_drops_tensors_by_an_empty_name() {
+    let folder = Folder::new();
+    let Py::Updated(ordered, mut pairs) = state(1, "") else { panic!() };
+    pairs.extend(["loss.weight", "loss.bias"].map(|name| (text(name), tensor(&[1], &[1.0]))));
+    let path = folder.save(&Py::Updated(ordered, pairs));
+    assert!(refused(&path).ends_with("unknown: loss.bias, loss.weight"));
+    let names = NameMap::parse(r#"{ "^loss\\..*$": "" }"#, Path::new("map.json")).unwrap();
+    let (ours, loaded) = read(&path, &LoadOptions { names, ..LoadOptions::default() }).unwrap();
+    assert!(loaded.left_aside.is_none() && tensors(&ours) == tensors(&network(1)));
+}
+
+#[test]
+fn an_invalid_pattern_is_explained() {
+    let error = NameMap::parse(r#"{ "(": "" }"#, Path::new("map.json")).unwrap_err();
+    assert_eq!(error.to_string(), "map.json: `(` is not a valid regular expression: unclosed group");
 }
 
 #[test]

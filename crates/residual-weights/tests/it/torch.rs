@@ -43,6 +43,8 @@ pub(crate) struct View {
 #[derive(Clone, Copy)]
 pub(crate) enum Layout {
     Zip(CompressionMethod),
+    /// A stored zip archive with the end records of zip64, whose name in it has this many characters.
+    Zip64(usize),
     Legacy,
 }
 
@@ -71,12 +73,8 @@ pub(crate) fn save(folder: &Path, name: &str, value: &Py, layout: Layout) -> Pat
     pickler.write(value);
     pickler.out.push(b'.');
     match layout {
-        Layout::Zip(method) => {
-            let mut entries = vec![("archive/data.pkl".to_string(), pickler.out)];
-            entries.push(("archive/byteorder".into(), b"little".into()));
-            entries.extend(pickler.storages.iter().enumerate().map(|(i, v)| (format!("archive/data/{i}"), bytes(v))));
-            zip(&path, &entries, method);
-        }
+        Layout::Zip(method) => zip(&path, &pickler.entries("archive"), method),
+        Layout::Zip64(length) => std::fs::write(&path, zip64(&pickler.entries(&"a".repeat(length)))).unwrap(),
         Layout::Legacy => {
             let mut file = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.".to_vec();
             file.extend(b"\x80\x02}X\x0d\0\0\0little_endian\x88s.");
@@ -107,6 +105,51 @@ pub(crate) fn zip(path: &Path, entries: &[(String, Vec<u8>)], method: Compressio
     archive.finish().unwrap();
 }
 
+/// A zip archive as PyTorch's writer makes it: stored entries, and the end records of zip64 whatever the size.
+fn zip64(entries: &[(String, Vec<u8>)]) -> Vec<u8> {
+    let (mut file, mut directory) = (Vec::new(), Vec::new());
+    let push16 = |out: &mut Vec<u8>, values: &[u16]| values.iter().for_each(|v| out.extend(v.to_le_bytes()));
+    let push32 = |out: &mut Vec<u8>, values: &[u32]| values.iter().for_each(|v| out.extend(v.to_le_bytes()));
+    let push64 = |out: &mut Vec<u8>, values: &[u64]| values.iter().for_each(|v| out.extend(v.to_le_bytes()));
+    for (name, data) in entries {
+        let (start, size) = (file.len() as u32, data.len() as u32);
+        file.extend(b"PK\x03\x04");
+        push16(&mut file, &[0, 0, 0, 0, 0]);
+        push32(&mut file, &[crc32(data), size, size]);
+        push16(&mut file, &[name.len() as u16, 0]);
+        file.extend([name.as_bytes(), data].concat());
+        directory.extend(b"PK\x01\x02");
+        push16(&mut directory, &[0, 0, 0, 0, 0, 0]);
+        push32(&mut directory, &[crc32(data), size, size]);
+        push16(&mut directory, &[name.len() as u16, 0, 0, 0, 0]);
+        push32(&mut directory, &[0, start]);
+        directory.extend(name.as_bytes());
+    }
+    let (start, size, count) = (file.len() as u64, directory.len() as u64, entries.len() as u64);
+    file.extend(directory);
+    let end = file.len() as u64;
+    file.extend(b"PK\x06\x06");
+    push64(&mut file, &[44]);
+    push16(&mut file, &[45, 45]);
+    push32(&mut file, &[0, 0]);
+    push64(&mut file, &[count, count, size, start]);
+    file.extend(b"PK\x06\x07");
+    push32(&mut file, &[0]);
+    push64(&mut file, &[end]);
+    push32(&mut file, &[1]);
+    file.extend(b"PK\x05\x06");
+    push16(&mut file, &[0, 0, count as u16, count as u16]);
+    push32(&mut file, &[size as u32, start as u32]);
+    push16(&mut file, &[0]);
+    file
+}
+
+/// The checksum of zip archives.
+fn crc32(data: &[u8]) -> u32 {
+    let step = |crc: u32| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
+    !data.iter().fold(!0, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), |crc, _| step(crc)))
+}
+
 fn bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|x| x.to_le_bytes()).collect()
 }
@@ -118,6 +161,14 @@ struct Pickler {
 }
 
 impl Pickler {
+    /// The entries of an archive with this name.
+    fn entries(&self, archive: &str) -> Vec<(String, Vec<u8>)> {
+        let mut entries = vec![(format!("{archive}/data.pkl"), self.out.clone())];
+        entries.push((format!("{archive}/byteorder"), b"little".into()));
+        entries.extend(self.storages.iter().enumerate().map(|(i, v)| (format!("{archive}/data/{i}"), bytes(v))));
+        entries
+    }
+
     fn write(&mut self, value: &Py) {
         match value {
             Py::None => self.out.push(b'N'),

@@ -197,7 +197,7 @@ fn started(config: &TrainConfig, start: &Start, training: &Training, hardware: &
              --ignore-head"
         );
     }
-    match weights.put_into(&mut network) {
+    match weights.put_into(&mut network, &config.network) {
         Err(WeightsError::Mismatch { differences, .. }) if differences.only_head_differs() => {
             anyhow::bail!("the head of the weights has a different number of classes; leave it out with --ignore-head")
         }

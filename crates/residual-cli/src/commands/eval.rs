@@ -198,12 +198,19 @@ fn predictions_file(path: &Path, predictions: &Predictions, source: &dyn Source,
 /// Loads the dataset with the preprocessing that the weights were trained with. If that is unknown, pixels are
 /// normalised with the dataset's own statistics.
 fn load(data: &DataConfig, args: &EvalArgs, model: &Model) -> anyhow::Result<Dataset> {
+    let is_folder = data.name == DataName::Folder;
     let Some(known) = &model.card.preprocessing else {
         eprintln!(
             "note: the normalisation that these weights expect is unknown; using that of {data} (see --mean, --std)"
         );
+        if let (true, None, Some(side)) = (is_folder, &args.data.side, data.side) {
+            eprintln!("note: the size of images that they expect is unknown; using {side}x{side} pixels (see --side)");
+        }
         return Ok(data.load()?);
     };
+    if let (true, None, Some(convention)) = (is_folder, &args.data.side, &model.size_convention) {
+        eprintln!("note: {}", convention.replace("--resize and --crop", "--side"));
+    }
     let mut preprocessing = Preprocessing { ignore_exif: known.ignore_exif || data.ignore_exif, ..known.clone() };
     if let Some(Reset(Some(side))) = args.data.side {
         preprocessing =

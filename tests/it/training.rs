@@ -292,8 +292,8 @@ fn a_resumed_run_writes_the_same_bytes() {
     assert!(files(&run) == first, "the resumed run differs");
 }
 
-/// PyTorch averages the unbiased variance of each batch, Burn the biased one, which is smaller by the factor (n - 1) / n
-/// for n values per channel. The network with PyTorch's variances makes the same errors.
+/// PyTorch averages the unbiased variance of each batch. Burn averages the biased one, which is smaller by the factor
+/// (n - 1) / n for n values per channel. The network with PyTorch's variances makes the same errors.
 #[test]
 fn pytorchs_running_variance_hardly_changes_a_trained_network() {
     /// Multiplies the running variances by n / (n - 1), for batches of 64 images.
@@ -374,7 +374,7 @@ impl Source for Failing {
     }
 }
 
-/// The step that the error interrupts is taken again, although some of its gradients were accumulated already.
+/// The step that the error interrupts is repeated, although some of its gradients were already accumulated.
 #[test]
 fn an_unreadable_sample_leaves_a_checkpoint_that_resumes_bit_exactly() {
     let mut config = config("resnet8");

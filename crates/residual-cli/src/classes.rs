@@ -9,7 +9,7 @@ use std::{fs, path::Path};
 pub(crate) struct ClassNames(Option<Vec<String>>);
 
 impl ClassNames {
-    /// The names in the file, one per line, else those in the card of the weights.
+    /// The names in the file, one per line. Without a file, those in the card of the weights.
     pub(crate) fn of(file: Option<&Path>, card: &Card) -> anyhow::Result<Self> {
         match file {
             Some(path) => Ok(Self(Some(read(path, card.network.classes)?))),
@@ -28,7 +28,7 @@ impl ClassNames {
     }
 }
 
-/// Reads names from a text file, one per line. A byte order mark and line ends of Windows are removed.
+/// Reads names from a text file, one per line. A byte order mark and Windows line endings are removed.
 fn read(path: &Path, classes: usize) -> anyhow::Result<Vec<String>> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);

@@ -69,7 +69,7 @@ impl Command {
     }
 }
 
-/// Writes `--flip false` as `--flip=false`, which clap needs to tell the value from a following argument.
+/// Joins `--flip false` into `--flip=false`, which clap needs to distinguish the value from a following argument.
 pub(crate) fn with_joined_bools(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let program = Args::command();
     let takes_bool = |word: &OsString| {
@@ -90,7 +90,8 @@ pub(crate) fn with_joined_bools(words: impl Iterator<Item = OsString>) -> Vec<Os
     joined
 }
 
-/// Replaces clap's tip for an unknown flag, to pass it as a value, by the command that has the flag, if any.
+/// Replaces clap's tip for an unknown flag, which is to pass it as a value. The new tip names a command that has the
+/// flag, if there is one.
 pub(crate) fn with_tip(mut error: clap::Error) -> clap::Error {
     let flag = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(flag)) if error.kind() == ErrorKind::UnknownArgument => flag.clone(),

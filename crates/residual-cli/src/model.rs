@@ -27,7 +27,7 @@ pub(crate) struct Weights {
 pub(crate) struct Filled {
     pub(crate) network: Network,
     pub(crate) card: Card,
-    /// A line that says which preprocessing the card has by convention, if the file does not say it.
+    /// A line that names the preprocessing assumed by convention, if the file does not specify it.
     pub(crate) convention: Option<String>,
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct Model {
     pub(crate) card: Card,
     pub(crate) data: Option<DataConfig>,
     pub(crate) hardware: Hardware,
-    /// A line that says which size images are prepared to by convention, if only their mean and deviation were given.
+    /// A line that names the image size assumed by convention, if only the mean and the standard deviation were given.
     pub(crate) size_convention: Option<String>,
 }
 
@@ -139,7 +139,7 @@ impl Weights {
         Ok(expected)
     }
 
-    /// What Hugging Face's files beside the weights say. Prints what of them is not followed.
+    /// Reads Hugging Face's files beside the weights. Prints notes on what is not followed.
     fn beside(&self, network: &NetworkConfig) -> Result<HuggingFace, WeightsError> {
         let beside = HuggingFace::beside(&self.path, network)?;
         beside.notes.iter().for_each(|note| eprintln!("note: {note}"));
@@ -184,8 +184,8 @@ impl Weights {
         Ok(Filled { network, card, convention })
     }
 
-    /// A card for a file without one, and a line that says what of it is convention. Channels, width, stem and classes
-    /// are read off the file's first and last layers.
+    /// A card for a file without one, and a line that names what is assumed by convention. Channels, width, stem and
+    /// classes are read from the file's first and last layers.
     fn guess(
         &self,
         net: NetName,
@@ -196,7 +196,7 @@ impl Weights {
         const NARROW: usize = 16;
         let ([channels, side, _], classes) = published_for(net);
         let network = NetworkConfig::new(net, [channels, side, side], classes);
-        // Neither the width nor the image changes names, which are what selects the tensors.
+        // Tensors are selected by name, and names depend on neither the width nor the image.
         let narrow = args.apply(network.clone().with_width(NARROW), network.init)?.init(device);
         let selection = checkpoint.select_by_name(&narrow, &self.options)?;
         let shape = |name: &str| selection.get(name).map(|entry| entry.shape().to_vec());
@@ -241,22 +241,23 @@ impl Weights {
                 let half = vec![0.5; 3];
                 let preprocessing =
                     Preprocessing { mean: half.clone(), std: half, ..Preprocessing::imagenet(256, 224) };
-                (Some(preprocessing), Some("timm prepares them for its resnetv2"))
+                (Some(preprocessing), Some("that of timm's resnetv2"))
             }
             (None, Naming::HuggingFace) => {
-                (Some(Preprocessing::imagenet(256, 224)), Some("Hugging Face prepares them"))
+                (Some(Preprocessing::imagenet(256, 224)), Some("Hugging Face's for ImageNet"))
             }
             (None, Naming::Torchvision | Naming::Other) => {
-                (Some(Preprocessing::imagenet(256, 224)), Some("torchvision prepares them for ImageNet"))
+                (Some(Preprocessing::imagenet(256, 224)), Some("torchvision's for ImageNet"))
             }
         };
-        let said = preprocessing.as_ref().zip(convention).map(|(Preprocessing { resize, crop, mean, std, .. }, who)| {
-            let file = self.path.display();
-            format!(
-                "{file} does not say how images are prepared; taking it as {who}: resize {resize}, crop {crop}, mean \
+        let said =
+            preprocessing.as_ref().zip(convention).map(|(Preprocessing { resize, crop, mean, std, .. }, who)| {
+                let file = self.path.display();
+                format!(
+                    "{file} does not specify the preprocessing; using {who}: resize {resize}, crop {crop}, mean \
                  {mean:?}, std {std:?}; set it with --mean and --std"
-            )
-        });
+                )
+            });
         Ok((Card { network, preprocessing, labels: beside.labels }, said))
     }
 }
@@ -264,14 +265,14 @@ impl Weights {
 /// The side of CIFAR's images.
 const SMALL: usize = 32;
 
-/// The file of weights in a folder that a model was published in.
+/// The weights file in the folder of a published model.
 fn weights_in(folder: &Path) -> Option<PathBuf> {
     let names =
         ["model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin"];
     names.iter().map(|name| folder.join(name)).find(|path| path.is_file())
 }
 
-/// Whether a folder holds no run of a training, but Hugging Face's `config.json` or weights of any program.
+/// Whether a folder is not a training run but holds Hugging Face's `config.json` or a weights file of any program.
 fn is_published(folder: &Path) -> bool {
     const ENDS: [&str; 11] =
         ["bin", "ckpt", "h5", "index", "keras", "msgpack", "onnx", "pb", "pt", "pth", "safetensors"];

@@ -11,9 +11,9 @@ use std::{
 /// A CIFAR dataset, which is published in two formats.
 pub(crate) struct Cifar {
     pub(crate) classes: usize,
-    /// The version of bytes alone.
+    /// The binary version.
     pub(crate) binary: Files,
-    /// The version of pickled dictionaries.
+    /// The version for Python, which consists of pickled dictionaries.
     python: Files,
     /// Label bytes per record of the binary version.
     label_bytes: usize,
@@ -29,7 +29,7 @@ pub(crate) struct Files {
     pub(crate) folder: &'static str,
     train: &'static [&'static str],
     test: &'static str,
-    /// The names of the classes.
+    /// The file with the names of the classes.
     names: &'static str,
 }
 
@@ -122,7 +122,7 @@ impl Cifar {
     }
 
     /// The version in `dir` or in an archive's directory inside `dir`, and its directory. If there is none, the binary
-    /// version.
+    /// version and `dir`.
     fn find(&self, dir: &Path) -> (&Files, PathBuf) {
         let versions = [&self.binary, &self.python];
         if let Some(files) = versions.into_iter().find(|files| dir.join(files.folder).is_dir()) {

@@ -37,7 +37,7 @@ pub struct Relabeled {
 }
 
 impl Relabeled {
-    /// The samples of `source`. Their labels count the network's `classes`, which are matched by name.
+    /// The samples of `source`. Their labels are indices into the network's `classes`, which are matched by name.
     ///
     /// # Errors
     /// If the source does not know the names of its classes, or one of them is not among the network's classes.

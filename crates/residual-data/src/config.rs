@@ -152,7 +152,7 @@ pub struct Description {
     pub train: usize,
 }
 
-/// The archive of a dataset that is given instead of its directory, or is in it.
+/// An archive that was given instead of the dataset's directory, or that is in this directory.
 fn archive_in(dir: &Path) -> Option<PathBuf> {
     if dir.is_file() {
         return is_archive(dir).then(|| dir.into());
@@ -181,8 +181,8 @@ impl DataConfig {
     }
 
     /// Loads the dataset with the given preprocessing. Images in memory are normalised with its means and standard
-    /// deviations; the images of a [`Folder`] are also resized and cropped as it says. Unlike in [`Self::load`], classes
-    /// of a folder may lack training images, and its held-out split may be empty.
+    /// deviations; the images of a [`Folder`] are also resized and cropped as it says. Unlike in [`Self::load`],
+    /// classes of a folder may lack training images, and its held-out split may be empty.
     ///
     /// # Errors
     /// The same as for [`Self::load`] and [`Normalization::check`].

@@ -37,8 +37,8 @@ pub trait Source: Send + Sync {
         None
     }
 
-    /// A number that changes if the sample changes, by which [`Dataset::fingerprint`] tells whether a dataset is still
-    /// the same: a hash of the label and the pixels, or, for a file, of its class, name and size.
+    /// A hash by which [`Dataset::fingerprint`] notices that a sample changed: of the label and the pixels, or, for a
+    /// file, of its class, name and size.
     ///
     /// # Errors
     /// If the sample cannot be read.
@@ -202,7 +202,7 @@ impl Images {
         Ok(Self { normalization: Some(normalization), ..self })
     }
 
-    /// The same images, with names of the classes.
+    /// The same images with class names.
     ///
     /// # Panics
     /// If the number of names differs from the number of classes.
@@ -218,7 +218,7 @@ impl Images {
         &self.labels
     }
 
-    /// The smallest and the largest pixel value, before any normalisation. Bytes are from 0 to 1.
+    /// The smallest and the largest pixel value, before any normalisation. Bytes represent values from 0 to 1.
     pub(crate) fn range(&self) -> [f32; 2] {
         match &self.pixels {
             Pixels::Bytes(_) => [0.0, 1.0],
@@ -359,19 +359,19 @@ pub struct Dataset {
     pub test: Arc<dyn Source>,
     /// The preprocessing that turns an image file into an image like those in the splits.
     pub preprocessing: Preprocessing,
-    /// What the user should know about the dataset, in sentences without a full stop: which folders were taken for
-    /// what, which files were left out. Empty if there is nothing to say.
+    /// What the user should know about the dataset, such as which folders are splits and which files were left out.
+    /// Each note is a sentence without a full stop.
     pub notes: Vec<String>,
     /// Where the held-out samples come from.
     pub held_out: HeldOut,
 }
 
-/// Where the held-out samples of a dataset come from.
+/// Where the held-out samples of a dataset come from, unless they are training samples held out for validation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeldOut {
-    /// The dataset comes with them.
+    /// The dataset has a held-out split.
     Given,
-    /// They were chosen among all samples.
+    /// The dataset has no held-out split, so they were chosen from all samples.
     Chosen,
 }
 
@@ -435,7 +435,7 @@ impl Dataset {
         Arc::new(Chain::new(self.train.clone(), self.test.clone()))
     }
 
-    /// What the dataset consists of, to be compared with what it consists of later.
+    /// The fingerprint of the dataset, to be compared with a later one.
     ///
     /// # Errors
     /// If a sample cannot be read. Files are not opened; only their sizes are read.

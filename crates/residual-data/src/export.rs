@@ -10,9 +10,10 @@ use std::{
 /// then a [`Folder`](crate::Folder). Characters of class names that file systems do not allow become `-`.
 /// Returns the number of images in each split.
 ///
-/// Pixel values from 0 to 1 are stored as bytes from 0 to 255. If there are other values, as in synthetic images, the
-/// smallest becomes 0 and the largest 255. With [`DataConfig::samples`], as many evenly spaced samples of each split are
-/// written. The files are written to a folder beside `dir`, which is renamed at the end and removed if an error occurs.
+/// Pixel values from 0 to 1 are stored as bytes from 0 to 255. If there are values outside this range, as in synthetic
+/// images, the range is widened to include them. With [`DataConfig::samples`], at most that many evenly spaced samples
+/// of each split are written. The files are written to a folder beside `dir`, which is renamed at the end and removed
+/// if an error occurs.
 ///
 /// # Errors
 /// If `dir` exists and is not an empty folder, if a file cannot be written, and as for [`DataConfig::images`].

@@ -14,7 +14,7 @@ pub(crate) fn read_file(dataset: &'static str, path: &Path) -> Result<Vec<u8>, D
 /// The pauses before a failed operation is repeated, in milliseconds.
 const PAUSES: [u64; 3] = [50, 200, 800];
 
-/// Repeats an operation that fails for a reason that may pass, as on network drives.
+/// Repeats an operation that fails for a temporary reason, as on network drives.
 pub(crate) fn retry<T>(mut operation: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     for pause in PAUSES {
         match operation() {
@@ -27,7 +27,7 @@ pub(crate) fn retry<T>(mut operation: impl FnMut() -> io::Result<T>) -> io::Resu
 
 fn may_pass(error: &io::Error) -> bool {
     use io::ErrorKind as Kind;
-    /// `EIO`, an input or output error, has no kind.
+    /// `EIO`, an input/output error, which has no [`io::ErrorKind`].
     const EIO: i32 = 5;
     matches!(
         error.kind(),

@@ -2,11 +2,11 @@ use crate::{DataError, Dataset, Source, hash::Hasher, words::listed};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// What a dataset consists of, by which a training that resumes notices that its data changed.
+/// A summary of a dataset, by which a resumed training notices that its data changed.
 ///
-/// It covers the classes and the samples of both splits in their order: of images in memory the labels and the pixels,
-/// of files the class, the path within the class folder and the size. It does not depend on where a folder is, nor on
-/// the Unicode form of its names.
+/// It covers the classes and the samples of both splits, in order. For images in memory it covers the labels and the
+/// pixels; for files, the class, the path within the class folder and the size. It does not depend on the location of a
+/// folder or on the Unicode normalization form of its names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fingerprint {
@@ -33,8 +33,8 @@ impl Fingerprint {
         Ok(Self { classes, train: train.len(), test: test.len(), digest: format!("{:016x}", hasher.finish()) })
     }
 
-    /// What differs between this dataset and what it is now, phrased to follow the words `the dataset changed:`. `None`
-    /// if nothing does.
+    /// The differences between this fingerprint and the present one, phrased to follow the words `the dataset
+    /// changed:`. `None` if there are none.
     pub fn changes(&self, now: &Self) -> Option<String> {
         if self == now {
             return None;

@@ -26,11 +26,12 @@ use std::{
 ///
 /// Classes are sorted by name, or as numbers if all are numbers, and the images of a class by their path. A subfolder
 /// named `train` or `training`, and one named `val`, `valid`, `validation` or `test`, are the two splits if they hold
-/// folders of images and no image themselves. The held-out split may lack some classes. Without a held-out split, the
-/// images whose hash is a multiple of five are held out: the first eight bytes of the SHA-256 checksum of the class and
-/// the path within its folder, separated by `/` and in the Unicode normalization form C, as a big-endian number. So a new
-/// image moves no other one, except in a class of few images, of which one is trained on, and one is held out if there
-/// are two.
+/// folders of images and no image themselves. The held-out split may lack some classes.
+///
+/// Without a held-out split, the images whose hash is a multiple of five are held out. The hash is the first eight
+/// bytes of the SHA-256 checksum of the class and the path within its folder, separated by `/` and in the Unicode
+/// normalization form C, as a big-endian number. Adding an image therefore moves no other image, except in a class of
+/// few images: one of these is always trained on, and one is held out if there are at least two.
 #[derive(Clone, Debug)]
 pub struct Folder {
     root: Arc<Path>,
@@ -48,7 +49,7 @@ pub(crate) struct FolderOptions {
     pub(crate) skip_broken: usize,
 }
 
-/// The two splits of a folder, and what there is to say about them.
+/// The two splits of a folder, and notes on them.
 pub(crate) struct Opened {
     pub(crate) train: Folder,
     pub(crate) test: Folder,
@@ -93,7 +94,7 @@ impl Folder {
         }
         if options.group_by.is_idle(train.iter()) {
             notes.push(format!(
-                "{}: the pattern of groups matches none of {}",
+                "{}: the group pattern matches none of {}",
                 display_name(dir),
                 count(train.len(), "image")
             ));
@@ -150,7 +151,7 @@ impl Folder {
 }
 
 impl Opened {
-    /// All notes, including one on classes that are not in both splits.
+    /// All notes, including those on classes without images in one of the splits.
     pub(crate) fn notes(&self, dir: &Path) -> Vec<String> {
         let mut notes = self.notes.clone();
         for (folder, images) in [(&self.train, "training images"), (&self.test, "held-out images")] {
@@ -186,7 +187,7 @@ fn broken<'a, 'b>(
     })
 }
 
-/// The note on the broken images that are left out. The error lists the first of them if there are more than `most`.
+/// The note on the broken images that are left out. If there are more than `most`, the error lists the first of them.
 fn skipped(dir: &Path, broken: &HashMap<PathBuf, String>, most: usize) -> Result<Option<String>, DataError> {
     let mut files: Vec<String> = broken
         .iter()

@@ -1,5 +1,4 @@
-/// A fast 64-bit hash that tells whether data changed. It is the same on every machine, and no protection against
-/// intent.
+/// A fast 64-bit hash that detects changed data. It is the same on every machine. It is not cryptographic.
 #[derive(Default)]
 pub(crate) struct Hasher(u64);
 

@@ -12,9 +12,9 @@ const HELD_OUT: [&str; 4] = ["val", "valid", "validation", "test"];
 
 /// The roles of the subfolders of a folder.
 ///
-/// A subfolder is a split if it is named like one, in upper or lower case, contains folders with images, and contains no
-/// image itself. With a training split, its subfolders are the classes. Otherwise the folder's own subfolders are,
-/// except its splits.
+/// A subfolder is a split if it is named like one, regardless of case, contains folders with images, and contains no
+/// image itself. If there is a training split, its subfolders are the classes. Otherwise the classes are the subfolders
+/// of the folder itself, except its splits.
 pub(crate) struct Layout<'a> {
     pub(crate) train: Option<&'a Tree>,
     pub(crate) held_out: Option<&'a Tree>,
@@ -39,7 +39,7 @@ impl<'a> Layout<'a> {
             None => root.folders.iter().filter(|folder| !is_split(folder)).collect(),
         };
         if train.is_none() && !classes.iter().any(|class| class.has_images()) {
-            // Nothing to train on beside the held-out split: it is no split.
+            // Without images to train on beside it, a folder named like a held-out split is a class.
             (held_out, classes) = (None, root.folders.iter().collect());
         }
         let used = |folder: &&Tree| {
@@ -50,8 +50,8 @@ impl<'a> Layout<'a> {
         Self { train, held_out, classes, aside }
     }
 
-    /// The one subfolder that contains everything, if it contains several folders of images: the user gave the folder
-    /// above the dataset.
+    /// The only subfolder with images, if it contains several folders of images: the user then gave the folder above
+    /// the dataset.
     pub(crate) fn only_folder(&self, root: &'a Tree) -> Option<&'a Tree> {
         let mut with_images = self.classes.iter().filter(|class| class.has_images());
         let (Some(only), None) = (with_images.next(), with_images.next()) else { return None };
@@ -61,7 +61,7 @@ impl<'a> Layout<'a> {
         (alone && several && inner.images.is_empty()).then_some(inner)
     }
 
-    /// Two classes that hold the same folders of images, as two splits do.
+    /// Two classes whose folders of images have the same names, as those of two splits do.
     fn twins(&self) -> Option<(&'a Tree, &'a Tree)> {
         let inside = |class: &Tree| -> Vec<String> {
             let class = inner(class);
@@ -80,12 +80,12 @@ impl<'a> Layout<'a> {
         let mut notes = Vec::new();
         let aside = match &self.aside[..] {
             [] => String::new(),
-            [only] => format!(", and left {} aside; to use it alone, give {}", only.name, only.path.display()),
-            folders => format!(", and left {} aside", names(folders)),
+            [only] => format!("; ignoring {} (to use it alone, give {})", only.name, only.path.display()),
+            folders => format!("; ignoring {}", names(folders)),
         };
         match (self.train, self.held_out) {
             (Some(train), Some(held_out)) => notes.push(format!(
-                "took {} for the training split and {} for the held-out split{aside}",
+                "using {} as the training split and {} as the held-out split{aside}",
                 train.name, held_out.name
             )),
             (Some(train), None) => {
@@ -93,10 +93,10 @@ impl<'a> Layout<'a> {
                     Some(folder) => format!("{} holds no class folders", folder.name),
                     None => "no folder beside it is named val, valid, validation or test".into(),
                 };
-                notes.push(format!("took {} for all images, because {why}{aside}", train.name));
+                notes.push(format!("taking both splits from {}, because {why}{aside}", train.name));
             }
             (None, Some(held_out)) => notes.push(format!(
-                "took {} for the held-out split and the other folders for the classes{aside}",
+                "using {} as the held-out split and the other folders as the classes{aside}",
                 held_out.name
             )),
             (None, None) => {}
@@ -113,13 +113,13 @@ impl<'a> Layout<'a> {
             ));
         }
         for class in self.classes.iter().filter(|class| is_named(class, &TRAIN) || is_named(class, &HELD_OUT)) {
-            notes.push(format!("took {} for a class, not for a split, because it holds images itself", class.name));
+            notes.push(format!("treating {} as a class, not a split, because it contains images directly", class.name));
         }
         notes
     }
 }
 
-/// The folder inside a folder that holds nothing else, as archives are often packed, or the folder itself.
+/// Follows folders that contain only one other folder and no images, as many archives do, to the innermost one.
 fn inner(folder: &Tree) -> &Tree {
     match &folder.folders[..] {
         [only] if folder.images.is_empty() && only.images.is_empty() => inner(only),
@@ -127,7 +127,7 @@ fn inner(folder: &Tree) -> &Tree {
     }
 }
 
-/// Whether a folder has one of these names, in upper or lower case.
+/// Whether a folder has one of these names, regardless of case.
 pub(crate) fn is_named(folder: &Tree, names: &[&str]) -> bool {
     names.contains(&&*folder.name.to_lowercase())
 }

@@ -118,8 +118,8 @@ impl Loader {
         self
     }
 
-    /// Sets the number of columns of the batches' targets. It may exceed the source's number of classes, which is the
-    /// default, for a network that has more classes.
+    /// Sets the number of columns of the batches' targets. The default is the source's number of classes. A network
+    /// with more classes needs more columns.
     ///
     /// # Panics
     /// If it is less than the source's number of classes.

@@ -5,8 +5,8 @@ use image::{
 use serde::{Deserialize, Serialize};
 use std::{fs, io::Cursor, path::Path};
 
-/// The preprocessing that turns an image file into a network's input. It turns a photo upright, resizes its shorter side,
-/// crops a square from the centre, and normalises each pixel value x of channel c, which is between 0 and 1, to
+/// The preprocessing that turns an image file into a network's input. It turns a photo upright, resizes its shorter
+/// side, crops a square from the centre, and normalises each pixel value x of channel c, which is between 0 and 1, to
 /// `(x - mean[c]) / std[c]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -19,7 +19,7 @@ pub struct Preprocessing {
     pub mean: Vec<f32>,
     /// The standard deviation of each channel: three for colour, one for greyscale.
     pub std: Vec<f32>,
-    /// Whether to ignore the EXIF orientation, by which cameras say how to turn a photo upright. torchvision ignores it.
+    /// Whether to ignore the EXIF orientation, as torchvision does. Cameras use it to say how to turn a photo upright.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ignore_exif: bool,
 }
@@ -64,12 +64,12 @@ impl Preprocessing {
         Ok(())
     }
 
-    /// Reads and preprocesses a PNG, JPEG, WebP, BMP, GIF or TIFF file, whose first image counts. Returns the values of
-    /// an image `[channels, crop, crop]`.
+    /// Reads and preprocesses a PNG, JPEG, WebP, BMP, GIF or TIFF file. If the file has several images, the first is
+    /// used. Returns the values of an image `[channels, crop, crop]`.
     ///
     /// Resizing is bilinear and antialiased, transparency is ignored, and grey is `0.299 R + 0.587 G + 0.114 B` (ITU-R
-    /// BT.601), as in Pillow and torchvision. Photos are turned upright, as by Pillow's `ImageOps.exif_transpose`, unless
-    /// [`ignore_exif`](Self::ignore_exif) is set.
+    /// BT.601), as in Pillow and torchvision. Photos are turned upright, as by Pillow's `ImageOps.exif_transpose`,
+    /// unless [`ignore_exif`](Self::ignore_exif) is set.
     ///
     /// # Errors
     /// If the file cannot be read, is not a complete image in one of these formats, or its longer side is more than 50
@@ -88,7 +88,7 @@ impl Preprocessing {
         if !reader.format().is_some_and(|format| FORMATS.contains(&format)) {
             return Err(bad(unread(&bytes)));
         }
-        // The decoders do not report these: they fill in missing pixels, or ignore what is missing.
+        // The decoders do not report these: they fill in missing pixels, or ignore missing data.
         match reader.format() {
             Some(ImageFormat::Jpeg) if is_truncated(&bytes) => {
                 return Err(bad("is truncated: it has no end-of-image marker".into()));
@@ -103,7 +103,7 @@ impl Preprocessing {
         limits.max_image_height = Some(1 << 16);
         reader.limits(limits.clone());
         let invalid = |error: ImageError| match error {
-            ImageError::Unsupported(_) => bad(format!("is an image of a kind that is not read: {error}")),
+            ImageError::Unsupported(_) => bad(format!("is an unsupported kind of image: {error}")),
             error => bad(format!("is not a valid image: {error}")),
         };
         let mut decoder = reader.into_decoder().map_err(invalid)?;
@@ -169,7 +169,6 @@ const FORMATS: [ImageFormat; 6] =
 
 /// Why a file in another format is not read.
 fn unread(bytes: &[u8]) -> String {
-    const KNOWN: &str = "PNG, JPEG, WebP, BMP, GIF nor TIFF";
     if bytes.is_empty() {
         return "is empty".into();
     }
@@ -177,9 +176,9 @@ fn unread(bytes: &[u8]) -> String {
     let name = match (bytes.get(4..8), bytes.get(8..12)) {
         (Some(b"ftyp"), Some(b"avif" | b"avis")) => "an AVIF image",
         (Some(b"ftyp"), Some(b"heic" | b"heix" | b"hevc" | b"mif1" | b"msf1")) => "a HEIC image",
-        _ => return format!("is neither {KNOWN}"),
+        _ => return "is neither PNG, JPEG, WebP, BMP, GIF nor TIFF".into(),
     };
-    format!("is {name}, neither {KNOWN}")
+    format!("is {name}; supported formats are PNG, JPEG, WebP, BMP, GIF and TIFF")
 }
 
 /// The size of a RIFF file, such as a WebP image, as its header declares it (RFC 9649, section 2.3).
@@ -376,7 +375,7 @@ mod tests {
         let words: Vec<u8> = [0u16, 51 * 257, 128 * 257, 65535].iter().flat_map(|word| word.to_le_bytes()).collect();
         assert_eq!(decode(&tiff(1, 16, 1, &words)).unwrap(), [[0; 3], [51; 3], [128; 3], [255; 3]]);
         let error = decode(&tiff(3, 8, 1, &[0; 4])).unwrap_err();
-        assert!(error.starts_with("is an image of a kind that is not read: ") && error.contains("Palette"), "{error}");
+        assert!(error.starts_with("is an unsupported kind of image: ") && error.contains("Palette"), "{error}");
     }
 
     /// The colour under transparent pixels counts, as in Pillow's `convert("RGB")`.
@@ -412,7 +411,7 @@ mod tests {
         assert_eq!(decode(b"").unwrap_err(), "is empty");
         assert_eq!(decode(b"text").unwrap_err(), "is neither PNG, JPEG, WebP, BMP, GIF nor TIFF");
         let heic = decode(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic").unwrap_err();
-        assert!(heic.starts_with("is a HEIC image, neither PNG"), "{heic}");
+        assert!(heic.starts_with("is a HEIC image; supported formats are PNG"), "{heic}");
     }
 
     #[test]

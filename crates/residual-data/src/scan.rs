@@ -29,7 +29,7 @@ pub(crate) struct Scan {
     pub(crate) train: Vec<ImageFile>,
     /// The images of the folder's own held-out split, if it has one.
     pub(crate) held_out: Option<Vec<ImageFile>>,
-    /// What was taken for what, and what was left out.
+    /// How the folder was interpreted, and what was left out.
     pub(crate) notes: Vec<String>,
     /// The walk that found the images.
     pub(crate) walk: Arc<Walk>,
@@ -38,7 +38,8 @@ pub(crate) struct Scan {
 /// Lists the images of a folder.
 ///
 /// # Errors
-/// If the folder cannot be read, or contains no images in class folders.
+/// If the folder cannot be read, contains no images in class folders, contains them one level too deep, or has a
+/// held-out class without a training folder.
 pub(crate) fn scan(dir: &Path) -> Result<Scan, DataError> {
     let bad = |reason: String| DataError::Folder { path: dir.into(), reason };
     tree::check_is_folder(dir)?;
@@ -102,14 +103,16 @@ pub fn image_files(dir: &Path) -> Result<Vec<PathBuf>, DataError> {
     Ok(files)
 }
 
-/// The sorted names of the classes, and what there is to say about them.
+/// The sorted names of the classes, and notes on them.
 fn class_names(folders: &[&Tree]) -> (Vec<String>, Vec<String>) {
     let mut notes = Vec::new();
     let mut names: Vec<String> = folders.iter().map(|folder| folder.name.clone()).collect();
     names.sort();
     for pair in names.windows(2).filter(|pair| pair[0] == pair[1]) {
-        notes
-            .push(format!("took two folders named {} for one class: they differ in their Unicode form alone", pair[0]));
+        notes.push(format!(
+            "merged two folders named {} into one class: their names differ only in Unicode normalisation",
+            pair[0]
+        ));
     }
     names.dedup();
     let number = |name: &String| name.parse::<u64>().ok().filter(|_| name.bytes().all(|byte| byte.is_ascii_digit()));
@@ -122,12 +125,12 @@ fn class_names(folders: &[&Tree]) -> (Vec<String>, Vec<String>) {
     let mut folded: Vec<(String, &String)> = names.iter().map(|name| (name.to_lowercase(), name)).collect();
     folded.sort();
     for pair in folded.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
-        notes.push(format!("the classes {} and {} differ in upper and lower case alone", pair[0].1, pair[1].1));
+        notes.push(format!("the classes {} and {} differ only in case", pair[0].1, pair[1].1));
     }
     (names, notes)
 }
 
-/// The images in the class folders, sorted by class and name, and a folder with images whose name is not that of a class.
+/// The images in the class folders, sorted by class and name, and the first folder with images that is not a class.
 fn files<'a>(folders: &[&'a Tree], classes: &[String]) -> (Vec<ImageFile>, Option<&'a Tree>) {
     fn add(tree: &Tree, label: usize, above: &str, files: &mut Vec<ImageFile>) {
         for image in &tree.images {
@@ -179,14 +182,14 @@ fn left_out(left_out: &LeftOut) -> Vec<String> {
     let LeftOut { hidden, formats, archives, others, links } = left_out;
     let mut notes = Vec::new();
     if !formats.is_empty() {
-        notes.push(format!("left out {}, whose format is not read", by_ending(left_out)));
+        notes.push(format!("left out {} in unsupported formats", by_ending(left_out)));
     }
     if *links > 0 {
-        notes.push(format!("left out {} that lead nowhere or in a circle", count(*links, "link")));
+        notes.push(format!("left out {}", count(*links, "broken or circular link")));
     }
     let others = others + archives.len();
     if others > 0 {
-        notes.push(format!("left out {} without the ending of an image", count(others, "file")));
+        notes.push(format!("left out {} without an image extension", count(others, "file")));
     }
     if *hidden > 0 {
         notes.push(format!("left out {}", count(*hidden, "hidden or system file")));
@@ -194,12 +197,12 @@ fn left_out(left_out: &LeftOut) -> Vec<String> {
     notes
 }
 
-/// The end of a sentence about missing images.
+/// The end of an error message about missing images.
 fn unread(left_out: &LeftOut) -> String {
-    format!("; found {}, whose format is not read", by_ending(left_out))
+    format!("; found {} in unsupported formats", by_ending(left_out))
 }
 
-/// Such as `3 .heic and 1 .svg files`.
+/// Counts by extension, such as `3 .heic and 1 .svg files`.
 fn by_ending(left_out: &LeftOut) -> String {
     let total: usize = left_out.formats.values().sum();
     let counts = listed(left_out.formats.iter().map(|(ending, count)| format!("{count} .{ending}")));
@@ -263,9 +266,8 @@ mod tests {
             (names(&scan.train), names(&scan.held_out.unwrap())),
             (vec!["0:1.png".into()], vec!["0:3.png".to_string()])
         );
-        let took =
-            "photos: took Training for the training split and VAL for the held-out split, and left docs and test aside";
-        assert_eq!(scan.notes, [took, "photos: left out 1 file without the ending of an image"]);
+        let took = "photos: using Training as the training split and VAL as the held-out split; ignoring docs and test";
+        assert_eq!(scan.notes, [took, "photos: left out 1 file without an image extension"]);
     }
 
     #[test]
@@ -276,7 +278,7 @@ mod tests {
             (scan.classes, names(&scan.held_out.unwrap())),
             (vec!["cat".into(), "dog".to_string()], vec!["0:3.png".into()])
         );
-        assert_eq!(scan.notes, ["photos: took test for the held-out split and the other folders for the classes"]);
+        assert_eq!(scan.notes, ["photos: using test as the held-out split and the other folders as the classes"]);
         let unknown = error(&["cat/1.png", "dog/2.png", "test/owl/3.png"]);
         assert_eq!(unknown, "photos/test/owl is a class without a subfolder beside it");
         let unknown = error(&["train/cat/1.png", "test/owl/3.png"]);
@@ -291,7 +293,7 @@ mod tests {
         assert_eq!(
             scan.notes,
             ["test", "train"].map(|name| format!(
-                "photos: took {name} for a class, not for a split, because it holds images itself"
+                "photos: treating {name} as a class, not a split, because it contains images directly"
             ))
         );
     }
@@ -303,8 +305,8 @@ mod tests {
         assert_eq!((scan.classes.len(), scan.held_out), (2, None));
         let path = dir.path().join("test");
         let note = format!(
-            "photos: took train for all images, because test holds no class folders, and left test aside; to use it alone, \
-             give {}",
+            "photos: taking both splits from train, because test holds no class folders; ignoring test (to use it alone, \
+             give {})",
             path.display()
         );
         assert_eq!(scan.notes, [note]);
@@ -321,7 +323,7 @@ mod tests {
         let expected = "photos: the classes seg_test and seg_train hold folders of the same names; if they are splits, \
                         name them train and val";
         assert_eq!(scan(&dir.path()).unwrap().notes, [expected]);
-        // Folders within classes are common: one class may have them, or different ones.
+        // Folders within classes are common: only one class may have them, or each may have different ones.
         let dir = folder(&["cat/2023/1.png", "cat/2024/2.png", "dog/2024/3.png", "dog/4.png"]);
         assert!(scan(&dir.path()).unwrap().notes.is_empty());
         let deep = error(&["a/b/cats/1.png", "a/b/dogs/2.png"]);
@@ -349,11 +351,11 @@ mod tests {
         assert_eq!(error(&[]), "photos has no training images; expected one subfolder of images per class");
         assert_eq!(
             error(&["a/1.HEIC", "b/2.heic"]),
-            "photos has no training images; found 2 .heic files, whose format is not read"
+            "photos has no training images; found 2 .heic files in unsupported formats"
         );
         let dir = folder(&["train/a/1.heic", "val/a/1.png", "val/b/1.png"]);
         let empty = scan(&dir.path()).unwrap_err().to_string();
-        let expected = "has no training images in its subfolder train; found 1 .heic file, whose format is not read";
+        let expected = "has no training images in its subfolder train; found 1 .heic file in unsupported formats";
         assert!(empty.ends_with(expected), "{empty}");
         assert_eq!(error(&["a.tar.gz"]), "photos has no training images, but the archive a.tar.gz; unpack it");
         let dir = folder(&["a.zip"]);
@@ -387,8 +389,8 @@ mod tests {
             scan.notes,
             [
                 "photos: left out 1 image outside the class folders",
-                "photos: left out 1 .heic and 1 .svg files, whose format is not read",
-                "photos: left out 1 file without the ending of an image",
+                "photos: left out 1 .heic and 1 .svg files in unsupported formats",
+                "photos: left out 1 file without an image extension",
                 "photos: left out 6 hidden or system files",
             ]
         );
@@ -407,7 +409,7 @@ mod tests {
         );
     }
 
-    /// Elsewhere a file system may not tell these names apart.
+    /// The file systems of other platforms may not distinguish these names.
     #[cfg(target_os = "linux")]
     #[test]
     fn spellings_of_a_name_are_one_class() {
@@ -416,7 +418,7 @@ mod tests {
         assert_eq!(found.classes, ["Cat", "caf\u{e9}", "cat"]);
         assert_eq!(names(&found.train), ["0:1.png", "1:1.png", "1:2.png", "2:1.png"]);
         assert!(found.notes[0].contains("two folders named caf\u{e9} for one class"), "{:?}", found.notes);
-        assert_eq!(found.notes[1], "photos: the classes Cat and cat differ in upper and lower case alone");
+        assert_eq!(found.notes[1], "photos: the classes Cat and cat differ only in case");
     }
 
     #[cfg(unix)]
@@ -432,7 +434,7 @@ mod tests {
         symlink("nowhere", dir.path().join("a/gone.png")).unwrap();
         let scan = scan(&dir.path()).unwrap();
         assert_eq!(names(&scan.train), ["0:1.png", "0:link.png", "0:more/2.png", "0:more/deep/3.png", "1:1.png"]);
-        assert_eq!(scan.notes, ["photos: left out 3 links that lead nowhere or in a circle"]);
+        assert_eq!(scan.notes, ["photos: left out 3 broken or circular links"]);
     }
 
     #[test]

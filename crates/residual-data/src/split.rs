@@ -5,7 +5,7 @@ use regex::Regex;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 
-/// What decides on which side of a split an image is: its path, or a part of its path within its class folder.
+/// The pattern that groups images by their paths within the class folder. A group is on one side of a split.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct GroupBy(Option<Regex>);
 
@@ -24,8 +24,8 @@ impl GroupBy {
         self.0.as_ref().is_some_and(|regex| !files.any(|file| regex.is_match(&file.name)))
     }
 
-    /// The group of an image: the first capture group of the pattern, or all that the pattern matches. An image that
-    /// does not match is a group of its own, and so is every image without a pattern.
+    /// The group of an image: the first capture group of the pattern, or the whole match if there is none. An image
+    /// that does not match is a group of its own. Without a pattern, every image is.
     fn key<'a>(&self, file: &'a ImageFile) -> (Option<usize>, &'a str) {
         let captures = self.0.as_ref().and_then(|regex| regex.captures(&file.name));
         match captures.and_then(|found| found.get(1).or(found.get(0))) {
@@ -78,9 +78,9 @@ fn groups(files: &[ImageFile], classes: &[String], by: &GroupBy) -> Vec<Group> {
 /// Holds out about one fifth of the groups: those whose hash is a multiple of five. Returns for each file whether it is
 /// held out.
 ///
-/// So that every class is trained on and tested if possible, two kinds of classes differ. If all groups of a class would
-/// be held out, the one with the largest hash is not. If none would be, the one with the smallest hash is held out,
-/// unless a class has no other group to train on.
+/// Two exceptions keep every class in both splits if possible. If all groups of a class would be held out, the one with
+/// the largest hash is trained on. If none would be, the one with the smallest hash is held out, among those that leave
+/// each of their classes another group to train on.
 pub(crate) fn hold_out_fifth(files: &[ImageFile], classes: &[String], by: &GroupBy) -> Vec<bool> {
     let mut groups = groups(files, classes, by);
     groups.iter_mut().for_each(|group| group.held_out = group.hash.is_multiple_of(5));
@@ -109,8 +109,8 @@ pub(crate) fn hold_out_fifth(files: &[ImageFile], classes: &[String], by: &Group
     marks(files.len(), groups.iter())
 }
 
-/// Holds out groups until at least `count` files are held out: of each class about the same share, and within a class the
-/// groups with the smallest hashes. Returns for each file whether it is held out.
+/// Holds out whole groups until at least `count` files are held out: about the same share of each class, and within a
+/// class the groups with the smallest hashes. Returns for each file whether it is held out.
 pub(crate) fn hold_out(files: &[ImageFile], classes: &[String], count: usize, by: &GroupBy) -> Vec<bool> {
     let mut groups = groups(files, classes, by);
     groups.sort_by_key(|group| (group.hash, group.files[0]));
@@ -210,7 +210,7 @@ mod tests {
         assert!(error.starts_with("the pattern of groups must be a regular expression, not `(`: unclosed"), "{error}");
     }
 
-    /// Classes often number their files alike. Their images are held out independently.
+    /// Classes often have the same file names. Their images are held out independently.
     #[test]
     fn classes_with_the_same_file_names_are_split_differently() {
         let names: Vec<(usize, String)> =

@@ -21,7 +21,7 @@ pub(crate) struct Tree {
     pub(crate) folders: Vec<Tree>,
 }
 
-/// A file whose ending is that of an image.
+/// A file with the extension of an image format.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Image {
     /// The name in the normalization form C.
@@ -48,14 +48,14 @@ impl Tree {
     }
 }
 
-/// The files that a walk passes over, counted.
+/// The files that a walk skips.
 #[derive(Debug, Default)]
 pub(crate) struct LeftOut {
     /// Hidden files and folders, and those that operating systems and file managers write.
     pub(crate) hidden: usize,
-    /// Images in a format that is not read, by their ending in lower case.
+    /// The number of images in unsupported formats, by extension in lower case.
     pub(crate) formats: BTreeMap<String, usize>,
-    /// Packed files.
+    /// Archives and compressed files.
     pub(crate) archives: Vec<PathBuf>,
     /// All other files that are not images.
     pub(crate) others: usize,
@@ -68,9 +68,9 @@ pub(crate) struct LeftOut {
 pub(crate) struct Walk {
     pub(crate) root: Tree,
     pub(crate) left_out: LeftOut,
-    /// The broken images in the classes and the reasons, once all images were decoded.
+    /// The broken images in the class folders, each with the reason. Set once all images have been decoded.
     pub(crate) broken: OnceLock<HashMap<PathBuf, String>>,
-    /// Every folder, with the time of its last change.
+    /// Every folder, with its modification time.
     folders: Vec<(PathBuf, Option<SystemTime>)>,
     began: SystemTime,
 }
@@ -82,7 +82,7 @@ const UNREAD: [&str; 33] = [
     "dds",
 ];
 const ARCHIVES: [&str; 8] = ["zip", "tar", "gz", "tgz", "bz2", "xz", "7z", "rar"];
-/// What Windows, macOS and network storage leave in folders. Names that begin with a dot are hidden as well.
+/// Files and folders that Windows, macOS and network drives create. Names that begin with a dot are hidden as well.
 const SYSTEM: [&str; 7] =
     ["thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "system volume information", "@eadir"];
 
@@ -90,7 +90,7 @@ const MAX_DEPTH: usize = 32;
 /// Links can make a tree exponentially large.
 const MAX_FOLDERS: usize = 1_000_000;
 
-/// Whether a file is a packed one by its ending, such as `.tar.gz`.
+/// Whether a file is an archive or compressed, judged by its extension, such as `.tar.gz`.
 pub(crate) fn is_archive(path: &Path) -> bool {
     ending(path).is_some_and(|ending| ARCHIVES.contains(&&*ending))
 }
@@ -137,8 +137,8 @@ pub(crate) fn walk(dir: &Path) -> Result<Arc<Walk>, DataError> {
 }
 
 impl Walk {
-    /// Whether the folders hold what they held during the walk. A folder's time of change is as coarse as two seconds in
-    /// some file systems, so a folder that changed just before the walk may have changed again unnoticed.
+    /// Whether the folders still hold what they held during the walk. On some file systems the modification time has a
+    /// resolution of two seconds, so a folder that changed just before the walk may have changed again unnoticed.
     fn is_current(&self) -> bool {
         const COARSEST: Duration = Duration::from_secs(2);
         let modified = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
@@ -160,12 +160,12 @@ fn unreadable(path: &Path) -> impl Fn(std::io::Error) -> DataError {
 struct Walker {
     left_out: LeftOut,
     folders: Vec<(PathBuf, Option<SystemTime>)>,
-    /// The folders from the root to the current one, without links.
+    /// The folders from the root to the current one, with links resolved.
     above: Vec<PathBuf>,
 }
 
 impl Walker {
-    /// `real` is the path without links.
+    /// `real` is the path with links resolved.
     fn folder(&mut self, path: PathBuf, name: String, real: PathBuf) -> Result<Tree, DataError> {
         let bad = |reason: String| DataError::Folder { path: path.clone(), reason };
         if self.above.len() == MAX_DEPTH {
@@ -174,7 +174,7 @@ impl Walker {
         if self.folders.len() == MAX_FOLDERS {
             return Err(bad(format!("is one of more than {MAX_FOLDERS} folders, which are too many")));
         }
-        // Taken before the entries are read, so that a change meanwhile is noticed by the next walk.
+        // Read before the entries, so that the next walk notices a change made in the meantime.
         let modified = fs::metadata(&path).and_then(|metadata| metadata.modified()).ok();
         self.folders.push((path.clone(), modified));
         self.above.push(real.clone());

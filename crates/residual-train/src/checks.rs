@@ -3,10 +3,10 @@ use residual_data::Dataset;
 use residual_model::{Norm, Part, Stem};
 use std::fmt;
 
-/// Something unusual about a training that is allowed, but that the user should know before it starts.
+/// Something unusual about a training: it is allowed, but the user should know about it before the start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
-    /// What the dataset says of itself: one of its [`notes`](residual_data::Dataset::notes).
+    /// One of the dataset's [`notes`](residual_data::Dataset::notes).
     Data(String),
     /// The training set has fewer samples than a batch.
     SmallSet {
@@ -24,7 +24,7 @@ pub enum Note {
         /// The height and width of the last stage's output.
         output: [usize; 2],
     },
-    /// The network has classes without training samples.
+    /// The network has more classes than the dataset.
     UnusedClasses {
         /// The number of classes of the network.
         network: usize,
@@ -57,11 +57,11 @@ impl fmt::Display for Note {
 const SMALLEST_FOR_LARGE_STEM: usize = 64;
 
 impl TrainConfig {
-    /// Checks that the network can learn from the dataset. Returns what is allowed but unusual.
+    /// Checks that the network can learn from the dataset. Returns notes on what is allowed but unusual.
     ///
     /// # Errors
-    /// If the dataset has fewer than two classes, or a batch norm would see a single value per channel, which it turns
-    /// into zero: in a batch of one image where a layer's output has one pixel.
+    /// If the dataset has fewer than two classes, or a batch norm would see a single value per channel, which it would
+    /// turn into zero. This happens in a batch of one image if a layer's output has one pixel.
     pub fn check_data(&self, dataset: &Dataset) -> Result<Vec<Note>, TrainError> {
         let (samples, classes) = (dataset.train.len(), dataset.classes());
         if classes < 2 {

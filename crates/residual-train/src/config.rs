@@ -158,7 +158,7 @@ pub struct Start {
     pub ignore_head: bool,
     /// A file with rules for renaming the tensors in the weights file.
     pub name_map: Option<PathBuf>,
-    /// The keys on the way to the weights in their file, joined by dots, if the file holds several networks.
+    /// The keys that lead to the weights in their file, joined by dots. `None` for the dictionary that fits best.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
 }
@@ -270,13 +270,13 @@ impl TrainConfig {
     /// Checks that a run with these settings can start.
     ///
     /// # Errors
-    /// If a setting is invalid, or a path is not valid Unicode. The error names the first invalid setting and its allowed
-    /// values.
+    /// If a setting is invalid, or a path is not valid Unicode. The error names the first invalid setting and its
+    /// allowed values.
     pub fn validate(&self) -> Result<(), TrainError> {
         self.network.validate()?;
         let start = self.start.iter().flat_map(|start| [&start.weights, &start.name_map]);
         if let Some(path) = start.chain([&self.data.dir]).flatten().find(|path| path.to_str().is_none()) {
-            // JSON, in which configurations are stored, holds Unicode only.
+            // Configurations are stored as JSON, which can only hold Unicode.
             let value = path.display().to_string();
             return Err(TrainError::Setting { name: "a path in the configuration", expected: "valid Unicode", value });
         }

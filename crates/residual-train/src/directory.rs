@@ -276,8 +276,8 @@ impl RunDir {
         path.exists().then(|| files::read_json(&path)).transpose()
     }
 
-    /// Checks that the dataset is the one with which the run began. A run that has not begun, or of an earlier version,
-    /// does not know it.
+    /// Checks that the dataset is the one with which the run began. A run that has not begun, or that is from an
+    /// earlier version, accepts any dataset.
     ///
     /// # Errors
     /// If the dataset changed, or a file cannot be read. The error says what changed.
@@ -293,7 +293,7 @@ impl RunDir {
         }
     }
 
-    /// Writes the preprocessing, the class names and the fingerprint of the dataset, and its directory if that moved.
+    /// Writes the preprocessing, the class names and the fingerprint of the dataset. Updates its directory if it moved.
     ///
     /// # Errors
     /// The same as for [`Self::check_data`], and if a file cannot be written.

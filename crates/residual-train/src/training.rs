@@ -167,9 +167,9 @@ impl Training {
     /// Trains to the end of the run, or until it is stopped.
     ///
     /// # Errors
-    /// If the loss becomes NaN or infinite, a sample cannot be read, a file cannot be written, or the dataset is not the
-    /// one that a resumed run began with. The run directory, if
-    /// there is one, then has the error in its summary and keeps its last checkpoint.
+    /// If the loss becomes NaN or infinite, a sample cannot be read, a file cannot be written, or the dataset is not
+    /// the one that a resumed run began with. The run directory, if there is one, then has the error in its summary and
+    /// keeps its last checkpoint.
     pub fn run(mut self) -> Result<Outcome, TrainError> {
         let parameters = self.config.network.summary().parameters();
         if let Some(directory) = &self.options.directory {

@@ -236,7 +236,7 @@ impl TrainingLoop {
         let total = self.total_steps();
         let mut pending = Vec::new();
         let mut accumulator = GradientAccumulator::default();
-        // The network before the batches in the accumulator.
+        // The network as it was before the batches in the accumulator.
         let mut before_step: Option<Classifier> = None;
         let mut start = Instant::now();
         let mut iterator = train.iter();
@@ -249,8 +249,8 @@ impl TrainingLoop {
             let batch = match batch {
                 Ok(batch) => batch,
                 Err(error) => {
-                    // The batches since the last step are trained again after a resume, because their gradients are
-                    // lost. They must not count in the running statistics.
+                    // The batches since the last step are trained on again after a resume, because their gradients are
+                    // lost. So they must not count in the running statistics now.
                     if let Some(before) = before_step {
                         drop(learner.model().valid());
                         learner.load_model(before.into_record());

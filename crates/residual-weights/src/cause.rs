@@ -6,25 +6,25 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What the differences between a file and a network suggest.
+/// The likely cause of the differences between a file and a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// The file is one of several.
+    /// The weights are split over several files, and this is one of them.
     Shard {
         /// The number of files.
         count: usize,
-        /// The index of all files, if it is beside this one.
+        /// The index of the files, if it is beside this one.
         index: Option<PathBuf>,
     },
     /// Only the head has another number of classes.
     Classes,
     /// Only the head is missing.
     NoHead,
-    /// The network has other shortcuts than the file, which has those of this option.
+    /// Only the shortcuts differ. The file's shortcuts are those of this option.
     Shortcuts(ShortcutOption),
-    /// The file has other blocks.
+    /// The file has more or fewer blocks.
     Blocks,
-    /// The names are the same, but these sizes differ. All are `None` if only the shapes of other layers differ.
+    /// The names are the same, but these sizes differ. All are `None` if only shapes of other layers differ.
     Sizes {
         /// The file's width, if it differs.
         width: Option<usize>,
@@ -33,7 +33,7 @@ pub enum Cause {
         /// The file's classes, if they differ.
         classes: Option<usize>,
     },
-    /// The file has tensors beside those of the network.
+    /// The file has tensors that the network lacks.
     Extra,
     /// Tensors are missing, and others are unknown.
     Names,
@@ -99,7 +99,7 @@ fn block(name: &str) -> Option<&str> {
     (name.starts_with("layer") || name.starts_with("blocks.")).then(|| &name[..=end])
 }
 
-/// The sizes of the file that differ. `conv1.weight` is `[width, channels, ..]`, and `linear1.weight` is `[width, ..]`.
+/// The file's sizes that differ. `conv1.weight` is `[width, channels, ..]`, and `linear1.weight` is `[width, ..]`.
 fn sizes(differences: &Differences) -> Cause {
     let differing = |wanted: &str, axis: usize| {
         let (_, ours, theirs) = differences.shapes.iter().find(|(name, ..)| name == wanted)?;

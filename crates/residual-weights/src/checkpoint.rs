@@ -68,7 +68,7 @@ enum Source {
         dtype: Dtype,
     },
     Values(Arc<Vec<f32>>),
-    /// A tensor without an array of values, and what it is, such as `sparse`.
+    /// A tensor without an array of values, and its kind, such as `sparse`.
     Other(String),
 }
 
@@ -82,8 +82,8 @@ impl Checkpoint {
     /// Reads the names and shapes of a file's tensors. The format is detected from the content, not from the name. An
     /// index of weights in several files, `*.index.json`, stands for all of them.
     ///
-    /// The pickle of a PyTorch file is parsed as data; no code in it is executed. A tensor's name holds all keys on the
-    /// way to it, as in `state_dict.module.fc.bias`; [`load`](crate::load) selects the dictionary that fits.
+    /// The pickle of a PyTorch file is parsed as data; no code in it is executed. A tensor's name consists of all keys
+    /// that lead to it, as in `state_dict.module.fc.bias`; [`load`](crate::load) selects the dictionary that fits.
     ///
     /// # Errors
     /// If the file cannot be read, is not in a known format, is damaged, or contains no tensors.
@@ -190,14 +190,15 @@ impl Entry {
     }
 }
 
-/// Whether a file may be the index of others.
+/// Whether a file may be the index of other files.
 #[derive(Clone, Copy, PartialEq)]
 enum Shards {
     Allowed,
     Refused,
 }
 
-/// Whether a file that starts like this is a JSON object. The length of a safetensors file's header has zeros.
+/// Whether a file that starts like this is a JSON object. A safetensors file starts with a length, which has zero
+/// bytes.
 fn is_json(start: &[u8]) -> bool {
     start.trim_ascii_start().starts_with(b"{") && !start.iter().take(8).any(|byte| *byte == 0)
 }

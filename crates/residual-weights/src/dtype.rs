@@ -7,7 +7,7 @@ pub(crate) enum Dtype {
     BF16,
     F32,
     F64,
-    /// A type whose values are no weights, such as `I64`.
+    /// A type that is not used for weights, such as `I64`.
     Other {
         name: String,
         /// Bytes per element.

@@ -33,17 +33,17 @@ pub enum WeightsError {
         path: PathBuf,
         /// The differences between the checkpoint and the network.
         differences: Box<Differences>,
-        /// What the differences suggest.
+        /// The likely cause of the differences.
         cause: Box<Cause>,
-        /// What was read and what was left aside, if anything was.
+        /// A line that names the dictionary that was read and what was left aside, if anything was.
         left_aside: Option<String>,
     },
     /// Several dictionaries of a file fit the network equally well.
-    #[error("{} holds the weights of several such networks, under {}", path.display(), shown(keys).join(" and "))]
+    #[error("{} has several dictionaries that fit the network equally well: {}", path.display(), shown(keys).join(" and "))]
     Ambiguous {
         /// The file.
         path: PathBuf,
-        /// The names of the dictionaries.
+        /// The keys of two of the dictionaries.
         keys: Vec<String>,
     },
     /// A file has no tensors under a key.
@@ -53,7 +53,7 @@ pub enum WeightsError {
         path: PathBuf,
         /// The key.
         key: String,
-        /// The keys under which there are weights of the network. An empty one stands for the whole file.
+        /// The keys under which the file has weights of the network. An empty key stands for the whole file.
         available: Vec<String>,
     },
     /// A name map contains an invalid regular expression.

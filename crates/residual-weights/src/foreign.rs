@@ -1,8 +1,8 @@
-//! Recognises files that hold no weights that can be read, and says what to do.
+//! Recognises files whose weights cannot be read, and says what to do.
 
 use std::path::Path;
 
-/// What a file of another kind is and what to do, as a text that follows the file's name. `start` is its first bytes.
+/// A text that follows the name of a file of another kind: its format, and what to do. `start` is its first bytes.
 pub(crate) fn recognise(path: &Path, start: &[u8]) -> Option<&'static str> {
     const MAGIC: [(usize, &[u8], &str); 19] = [
         (0, b"version https://git-lfs.github.com", GIT_LFS),

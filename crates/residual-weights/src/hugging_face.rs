@@ -4,18 +4,18 @@ use residual_model::{Family, NetName, NetworkConfig, StrideAt};
 use serde::{Deserialize, de::DeserializeOwned};
 use std::{collections::BTreeMap, fs::File, io::Read, path::Path};
 
-/// What the files that Hugging Face puts beside weights say.
+/// The content of the files that Hugging Face puts beside weights.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HuggingFace {
     /// The preprocessing of the network's images, from `preprocessor_config.json`.
     pub preprocessing: Option<Preprocessing>,
     /// The names of the classes, in order, from `config.json`.
     pub labels: Option<Vec<String>>,
-    /// A line on each file or setting that is not followed.
+    /// A line on each file that is not used and each file's settings that are not followed.
     pub notes: Vec<String>,
 }
 
-/// The settings of `ConvNextImageProcessor`, which ResNets have. It resizes the shorter side to `size / crop_pct` and
+/// The settings of `ConvNextImageProcessor`, which ResNets use. It resizes the shorter side to `size / crop_pct` and
 /// crops a square of `size` from the centre, if `size` is below 384.
 #[derive(Deserialize)]
 struct Preprocessor {
@@ -51,11 +51,11 @@ struct Config {
 }
 
 impl HuggingFace {
-    /// Reads the files beside weights of a network. What is missing, invalid or does not fit is left out, with a note
+    /// Reads the files beside weights of a network. Missing, invalid and unsuitable content is left out, with a note
     /// unless it is missing.
     ///
     /// # Errors
-    /// If `config.json` says that the bottlenecks have their stride in another convolution than those of the network.
+    /// If `config.json` puts the stride of the bottlenecks in another convolution than the network does.
     pub fn beside(weights: &Path, network: &NetworkConfig) -> Result<Self, WeightsError> {
         let (mut notes, mut labels, mut preprocessing) = (Vec::new(), None, None);
         let path = weights.with_file_name("config.json");
@@ -124,7 +124,7 @@ impl Config {
 }
 
 impl Preprocessor {
-    /// The preprocessing, and the settings that it does not follow. An error follows the file's name.
+    /// The preprocessing, and the settings that it does not follow. An error is phrased to follow the file's name.
     fn preprocessing(self, network: &NetworkConfig) -> Result<(Preprocessing, Vec<String>), String> {
         /// From this side on, images are resized to a square without a crop.
         const UNCROPPED: usize = 384;
@@ -176,7 +176,7 @@ fn filter_name(number: u8) -> &'static str {
     }
 }
 
-/// Reads a JSON file, if there is one. An error follows the file's name.
+/// Reads a JSON file, if there is one. An error is phrased to follow the file's name.
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, String> {
     const MAX_LEN: u64 = 1 << 22;
     let mut text = String::new();

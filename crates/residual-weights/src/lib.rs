@@ -5,10 +5,10 @@
 //! | [`Checkpoint`] | reads the tensors of a file in any of these formats |
 //! | [`load`] | copies a checkpoint into a network, either completely or not at all |
 //! | [`save`] | writes a network as safetensors with torchvision's names, or as burnpack |
-//! | [`Selection`] | the dictionary of a file that fits a network |
+//! | [`Selection`] | the dictionary in a file that fits a network |
 //! | [`names`] | converts the parameter names of this project, timm, Hugging Face and others to torchvision's |
 //! | [`published`] | torchvision's pretrained weights, by name |
-//! | [`HuggingFace`] | what the files that Hugging Face puts beside weights say |
+//! | [`HuggingFace`] | the content of the files that Hugging Face puts beside weights |
 //! | [`Card`] | metadata that a weights file does not contain: the network, the preprocessing, the labels |
 //!
 //! ```

@@ -13,8 +13,8 @@ pub struct LoadOptions {
     pub ignore_head: bool,
     /// The rules by which the checkpoint's tensors are renamed before they are matched with the network's.
     pub names: NameMap,
-    /// The keys on the way to the dictionary to read, joined by dots. Without them, the dictionary that fits best is
-    /// read, see [`Checkpoint::select`].
+    /// The keys that lead to the dictionary to read, joined by dots. If `None`, the dictionary that fits best is read,
+    /// see [`Checkpoint::select`].
     pub key: Option<String>,
 }
 
@@ -29,8 +29,8 @@ impl LoadOptions {
 pub struct Loaded {
     /// The number of tensors copied from the checkpoint.
     pub tensors: usize,
-    /// What was read and what was left aside, on one line, if anything was left aside: `read state_dict (39 tensors);
-    /// left aside model_ema (39 tensors), best_acc1`.
+    /// If anything was left aside, a line that names it and the dictionary that was read: `read state_dict (39
+    /// tensors); left aside model_ema (39 tensors), best_acc1`.
     pub left_aside: Option<String>,
 }
 

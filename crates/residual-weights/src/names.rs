@@ -132,7 +132,7 @@ fn join(start: &str, rest: &[&str]) -> String {
     [&[start], rest].concat().join(".")
 }
 
-/// Whose names the tensors of a file have. Each source prepares images in its own way.
+/// The naming scheme of a file's tensors. Each source prepares images in its own way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Naming {
     /// torchvision's names, which many others use.
@@ -146,7 +146,7 @@ pub enum Naming {
 }
 
 impl Naming {
-    /// Whose name of the first convolution's weight this is.
+    /// The scheme in which this is the name of the first convolution's weight.
     pub(crate) fn of(name: &str) -> Self {
         match name {
             "conv1.weight" | "backbone.conv1.weight" => Self::Torchvision,
@@ -231,8 +231,9 @@ impl NameMap {
         rules.into_iter().map(rule).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Renames a tensor. An empty name means that it is dropped. If the name becomes longer than 4,096 bytes, which no real name is, the remaining patterns are
-    /// not applied. A malicious map therefore cannot exhaust the memory.
+    /// Renames a tensor. An empty name means that the tensor is dropped. If the name becomes longer than 4,096 bytes,
+    /// which no real name is, the remaining patterns are not applied. A malicious map therefore cannot exhaust the
+    /// memory.
     pub fn apply(&self, name: &str) -> String {
         const MAX_LEN: usize = 4096;
         self.0.iter().fold(name.to_string(), |name, (pattern, new)| {

@@ -13,7 +13,7 @@ use std::{cmp::Reverse, collections::BTreeMap, fmt};
 #[derive(Clone, Debug)]
 pub struct Selection<'a> {
     checkpoint: &'a Checkpoint,
-    /// The keys on the way to the dictionary, joined by dots, or nothing if it is the whole file.
+    /// The keys that lead to the dictionary, joined by dots. Empty if the dictionary is the whole file.
     key: String,
     /// The full name of each tensor, by torchvision's name.
     names: BTreeMap<String, &'a str>,
@@ -30,25 +30,26 @@ struct Fit {
     unknown: usize,
 }
 
-/// Whether the shapes of a network are those of the weights that are looked for.
+/// Whether the network has the shapes of the wanted weights, or only their names.
 #[derive(Clone, Copy, PartialEq)]
 enum Shapes {
     Known,
     Unknown,
 }
 
-/// How many dictionaries are compared with the best one. More copies of one network are no real file.
+/// The largest number of dictionaries that are compared with the best one. No real file has more copies of a network.
 const MAX_EQUALS: usize = 8;
 
 impl Checkpoint {
     /// Selects the dictionary that holds most of the network's tensors, by name and then by shape.
     ///
-    /// Among equals, the trained weights come before weights that a callback or a setting holds, and these before an
-    /// average of the weights, whose key has a word such as `ema` or `swa`. `options.key` selects another dictionary.
+    /// Among dictionaries that fit equally well, the trained weights come before weights in callbacks or settings, and
+    /// these before an average of the weights, whose key has a word such as `ema` or `swa`; then the dictionary with
+    /// the fewest other tensors comes first. `options.key` selects another dictionary.
     ///
     /// # Errors
-    /// If dictionaries are equal in all of this but differ in their values, there are no tensors under `options.key`,
-    /// or two tensors have the same name after renaming.
+    /// If two dictionaries are equal in all of this but differ in their values, there are no tensors under
+    /// `options.key`, or two tensors have the same name after renaming.
     pub fn select<M: Module>(&self, network: &M, options: &LoadOptions) -> Result<Selection<'_>, WeightsError> {
         self.select_with(network, options, Shapes::Known)
     }
@@ -57,7 +58,7 @@ impl Checkpoint {
     /// and shape. The network's width, channels and classes need not be those of the weights.
     ///
     /// # Errors
-    /// The same as for [`Self::select`], where dictionaries of other shapes are equals too.
+    /// The same as for [`Self::select`]. Dictionaries that differ only in their shapes fit equally well.
     pub fn select_by_name<M: Module>(&self, network: &M, options: &LoadOptions) -> Result<Selection<'_>, WeightsError> {
         self.select_with(network, options, Shapes::Unknown)
     }
@@ -122,7 +123,7 @@ impl Checkpoint {
         fits
     }
 
-    /// All tensors but the batch counters of norms.
+    /// All tensors except the batch counters of norms.
     fn tensors(&self) -> impl Iterator<Item = (&str, &Entry)> {
         self.entries().filter(|(name, _)| !is_batch_counter(name))
     }
@@ -147,7 +148,7 @@ impl Checkpoint {
         }
         let mut names = BTreeMap::new();
         for (canonical, same) in translated {
-            // Names that are translated to the same one belong to a network of another kind, and stay as they are.
+            // Names that are translated to the same name belong to another kind of network, and are kept as they are.
             let is_translated = same.len() == 1;
             for (rest, name) in same {
                 let new = if is_translated { &canonical } else { rest };
@@ -157,14 +158,14 @@ impl Checkpoint {
                 }
             }
         }
-        // The number of steps that an average was taken over.
+        // `n_averaged` is the number of steps of an average.
         aside.retain(|name, _| name.rsplit('.').next() != Some("n_averaged"));
         let mut aside: Vec<(String, usize)> = aside.into_iter().collect();
         aside.sort_by_key(|(_, tensors)| Reverse(*tensors));
         Ok(Selection { checkpoint: self, key: key.into(), names, aside })
     }
 
-    /// The dictionary of a network's weights by its usual names, for files that fit in no other way.
+    /// The dictionary under one of the usual keys of weights, for files in which no dictionary fits.
     fn outermost(&self) -> &str {
         const USUAL: [&str; 6] = ["state_dict", "model_state_dict", "model", "net", "network", "module"];
         let mut key = "";
@@ -184,22 +185,22 @@ impl Checkpoint {
 }
 
 impl Selection<'_> {
-    /// The keys on the way to the dictionary, joined by dots, or nothing if it is the whole file.
+    /// The keys that lead to the dictionary, joined by dots. Empty if the dictionary is the whole file.
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// The tensor with this name of torchvision's.
+    /// The tensor with this name in torchvision's naming.
     pub fn get(&self, name: &str) -> Option<&Entry> {
         self.checkpoint.get(self.names.get(name)?)
     }
 
-    /// The names of torchvision's and the full names of all tensors.
+    /// The full name of each tensor, by torchvision's name.
     pub(crate) fn names(&self) -> &BTreeMap<String, &str> {
         &self.names
     }
 
-    /// Whose names the tensors have.
+    /// The naming scheme of the tensors.
     pub fn naming(&self) -> Naming {
         let full = self.names.get("conv1.weight").copied().unwrap_or_default();
         Naming::of(full.strip_prefix(&self.key).unwrap_or(full).trim_start_matches('.'))
@@ -211,8 +212,8 @@ impl Selection<'_> {
         &self.aside
     }
 
-    /// Whether both hold the same tensors under the same names: in the same places of the file, or, if they have fewer
-    /// than 64 Mi values, with equal values.
+    /// Whether both hold the same tensors under the same names: stored in the same place, or with equal values. Values
+    /// are compared up to a total of 64 Mi; beyond that, tensors count as different.
     fn is_same(&self, other: &Self) -> bool {
         const MAX_COMPARED: usize = 64 << 20;
         let mut compared = 0usize;
@@ -232,8 +233,8 @@ impl Selection<'_> {
     }
 }
 
-/// What was read and what was left aside, on one line: `read state_dict (39 tensors); left aside model_ema (39 tensors),
-/// best_acc1`.
+/// The dictionary that was read and what was left aside, on one line: `read state_dict (39 tensors); left aside
+/// model_ema (39 tensors), best_acc1`.
 impl fmt::Display for Selection<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tensors = self.names.len();
@@ -257,14 +258,14 @@ fn renamed(name: &str, options: &LoadOptions) -> Option<String> {
     (!renamed.is_empty() || name.is_empty()).then_some(renamed)
 }
 
-/// All ways to split a name in a dictionary's key and the name in the dictionary, up to a depth of 32.
+/// All ways to split a name into a dictionary's key and the name in the dictionary, up to a depth of 32.
 fn splits(name: &str) -> impl Iterator<Item = (&str, &str)> {
     const MAX_DEPTH: usize = 32;
     let dots = name.match_indices('.').take(MAX_DEPTH);
     std::iter::once(("", name)).chain(dots.map(|(at, _)| (&name[..at], &name[at + 1..])))
 }
 
-/// Whether a prefix is this key or lies under it. Everything is under no key.
+/// Whether a prefix is this key or lies under it. Without a key, every prefix does.
 fn is_under(prefix: &str, key: Option<&str>) -> bool {
     match key {
         None | Some("") => true,
@@ -272,7 +273,7 @@ fn is_under(prefix: &str, key: Option<&str>) -> bool {
     }
 }
 
-/// The part of a name that says where it leaves the way to a key.
+/// The shortest prefix of a name that is not a prefix of a key.
 fn outside<'a>(name: &'a str, key: &str) -> &'a str {
     let same = name.split('.').zip(key.split('.')).take_while(|(ours, theirs)| ours == theirs).count();
     name.match_indices('.').nth(same).map_or(name, |(at, _)| &name[..at])
@@ -288,7 +289,7 @@ fn rank(prefix: &str) -> usize {
     }
 }
 
-/// Whether a part of a name says that the weights are an average, as in `model_ema`, `state_dict_ema` and `swa_model`.
+/// Whether a name has a word for an average of weights, as in `model_ema`, `state_dict_ema` and `swa_model`.
 fn is_average(name: &str) -> bool {
     const WORDS: [&str; 6] = ["ema", "swa", "averaged", "average", "avg", "shadow"];
     name.split(['.', '_', '-']).any(|word| WORDS.iter().any(|average| word.eq_ignore_ascii_case(average)))

@@ -1,4 +1,4 @@
-//! Weights in several files, of which an index says which tensor is in which.
+//! Weights in several files, with an index that names the file of each tensor.
 
 use crate::{Checkpoint, Entry, Format, WeightsError};
 use serde::Deserialize;
@@ -18,7 +18,7 @@ struct Index {
 /// Reads the tensors of an index from the files beside it.
 ///
 /// # Errors
-/// If the index is invalid, names a file outside of its folder, or a file of it cannot be read or lacks a tensor.
+/// If the index is invalid or names a file outside its folder, or one of its files cannot be read or lacks a tensor.
 pub(crate) fn read(path: &Path) -> Result<(Format, BTreeMap<String, Entry>), WeightsError> {
     let bad = |reason: String| WeightsError::bad_file(path, reason);
     let text = fs::read_to_string(path).map_err(WeightsError::io("read", path))?;
@@ -48,8 +48,8 @@ pub(crate) fn read(path: &Path) -> Result<(Format, BTreeMap<String, Entry>), Wei
     Ok((format, entries))
 }
 
-/// The number of files and their index, if it exists, of a file that is one of several, such as
-/// `model-00001-of-00002.safetensors`.
+/// For a file that is one of several, such as `model-00001-of-00002.safetensors`: the number of files, and their index
+/// if it exists.
 pub(crate) fn shard(path: &Path) -> Option<(usize, Option<PathBuf>)> {
     let (stem, extension) = (path.file_stem()?.to_str()?, path.extension()?.to_str()?);
     let (start, count) = stem.rsplit_once("-of-")?;

@@ -112,7 +112,7 @@ impl DataArgs {
         })
     }
 
-    /// The dataset at the place that `--data-dir` names, for a resumed training.
+    /// The dataset of a resumed training, in the directory that `--data-dir` names if it is given.
     pub(crate) fn moved(&self, data: DataConfig) -> anyhow::Result<DataConfig> {
         match &self.data_dir {
             Some(_) if !data.name.has_files() => {
@@ -123,12 +123,13 @@ impl DataArgs {
         }
     }
 
-    /// The dataset in the given directory, if only the directory is given and the dataset would be a built-in one.
+    /// The dataset recognised in `--data-dir`, if `--data` is not given and the dataset would otherwise be a built-in
+    /// one.
     fn recognized(&self, data: &DataConfig) -> anyhow::Result<Option<DataName>> {
         match &self.data_dir {
             Some(dir) if self.data.is_none() && !data.name.has_files() => {
                 let name = recognize(dir)?;
-                eprintln!("note: took {} for --data {name}", dir.display());
+                eprintln!("note: recognised {} as --data {name}", dir.display());
                 Ok(Some(name))
             }
             _ => Ok(None),

@@ -47,7 +47,7 @@ impl ModelArgs {
                 size_convention = is_convention.then(|| {
                     let (file, Preprocessing { resize, crop, .. }) = (weights.path().display(), &known);
                     format!(
-                        "{file} does not say the size of images; taking resize {resize}, crop {crop}; set it with \
+                        "{file} does not specify the image size; using resize {resize}, crop {crop}; set it with \
                          --resize and --crop"
                     )
                 });
@@ -89,7 +89,7 @@ fn check_channels(flag: &str, values: &[f32], network: &NetworkConfig) -> Result
     }
 }
 
-/// The shape `[channels, height, width]` of a network's images. A dense network is taken to see square grey images.
+/// The shape `[channels, height, width]` of a network's images. A dense network is assumed to take square grey images.
 fn image(network: &NetworkConfig) -> [usize; 3] {
     network.as_conv().map_or_else(
         || {

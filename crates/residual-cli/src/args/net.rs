@@ -28,7 +28,7 @@ pub(crate) fn net(text: &str) -> Result<NetName, String> {
     })
 }
 
-/// The known name that is most similar, if any is similar enough. Names of any depth are known.
+/// The most similar name of a network, if any is similar enough: a published one, or one of the same depth.
 fn similar(text: &str) -> Option<String> {
     const FAMILIES: [&str; 6] = ["resnet", "plain", "dense-resnet", "dense-plain", "preact_resnet", "cifar-resnet"];
     let plain = |name: &str| name.to_lowercase().replace(['-', '_', ' '], "");
@@ -38,7 +38,7 @@ fn similar(text: &str) -> Option<String> {
     let names = PUBLISHED.iter().map(ToString::to_string).chain(of_depth);
     let valid = names.filter(|name| name.parse::<NetName>().is_ok());
     let scored = valid.map(|name| (strsim::osa_distance(&plain(&name), &wanted), name));
-    // Of equally similar names, the first: families without a prefix come before those with one.
+    // The first of equally similar names: families without a prefix come before those with one.
     scored.min_by_key(|(distance, _)| *distance).filter(|(distance, _)| *distance <= 2).map(|(_, name)| name)
 }
 

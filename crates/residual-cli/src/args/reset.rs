@@ -1,11 +1,11 @@
 use std::{fmt::Display, str::FromStr};
 
-/// A setting whose flag also takes a word that turns it off, such as `--samples all`.
+/// The value of a flag that also takes a word that unsets it, such as `--samples all`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reset<T>(pub(crate) Option<T>);
 
 impl<T: Clone> Reset<T> {
-    /// The value of the flag if it is given, else the known one.
+    /// The value of the flag if it is given, otherwise the known one.
     pub(crate) fn or(flag: Option<&Self>, known: Option<T>) -> Option<T> {
         flag.map_or(known, |flag| flag.0.clone())
     }

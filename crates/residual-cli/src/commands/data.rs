@@ -196,7 +196,7 @@ fn text(dir: &Path, report: &Report) -> String {
     text
 }
 
-/// The names that are printed of a group of identical images; JSON has all.
+/// The largest number of names printed for a group of identical images. JSON has all of them.
 const MOST_NAMES: usize = 10;
 
 fn split_text(text: &mut String, name: &str, split: &SplitReport, classes: &[String]) {
@@ -280,9 +280,7 @@ mod tests {
             splits: [split.clone(), SplitReport { counts: vec![7; 1000], ..split }],
             unreadable: vec![(std::path::absolute("photos").unwrap().join("a/1.png"), "is empty".into())],
             duplicates: Vec::new(),
-            notes: vec![
-                "photos: left out 3 .heic and 1 .svg files, whose format is not read, and one more note".into(),
-            ],
+            notes: vec!["photos: left out 3 .heic and 1 .svg files in unsupported formats, and one more note".into()],
         };
         let text = text(Path::new("photos"), &report);
         assert!(text.lines().count() < 40 && text.lines().all(|line| line.len() <= 80), "{text}");

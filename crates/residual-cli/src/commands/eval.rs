@@ -94,7 +94,7 @@ pub(crate) fn eval(args: &EvalArgs) -> anyhow::Result<()> {
         SplitName::All => dataset.all(),
     };
     if source.is_empty() {
-        return Err(Usage(format!("the {} split of {data} has no samples", split.name())).into());
+        return Err(Usage(format!("{data} has no samples in the split `{}`", split.name())).into());
     }
     let network = &model.card.network;
     let names = ClassNames::of(args.labels.as_deref(), &model.card)?;

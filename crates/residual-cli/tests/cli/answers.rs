@@ -1,4 +1,4 @@
-//! Answers that can be trusted: classes by name, whole splits, readable tables.
+//! Results that users can trust: classes matched by name, whole splits, changed data.
 
 use super::{refuses, succeeds};
 use image::{Rgb, RgbImage};
@@ -16,7 +16,7 @@ fn paint(folder: &Path, colour: [u8; 3], count: usize) {
     }
 }
 
-/// A run whose network tells three colours apart without error.
+/// A run whose network classifies three colours without error.
 fn run() -> String {
     static RUN: OnceLock<TempDir> = OnceLock::new();
     let dir = RUN.get_or_init(|| {
@@ -66,7 +66,7 @@ fn classes_are_matched_by_name() {
     );
 }
 
-/// Weights without class names take the folders in their order, which says so, and a missing folder is an error.
+/// For weights without class names, folders are numbered in their order, with a note. A missing folder is an error.
 #[test]
 fn classes_without_names_must_be_complete() {
     let dir = tempfile::tempdir().unwrap();
@@ -91,7 +91,7 @@ fn classes_without_names_must_be_complete() {
     assert!(text.contains("  0 berry   0   0   0\n  1 grass   0   2   0\n  2 sea     0   0   2\n"), "{text}");
 }
 
-/// A training on part of the data does not make `eval` measure a part.
+/// `eval` measures the whole split even if the training used a part of the data.
 #[test]
 fn eval_measures_the_whole_split() {
     let dir = tempfile::tempdir().unwrap();
@@ -111,7 +111,7 @@ fn eval_measures_the_whole_split() {
     refuses(&["eval", "--weights", &whole, "--split", "validation"], 2, "held out no samples");
 }
 
-/// A folder of one's own has no split, so all of it is measured; the folder that was trained on has one.
+/// All images of another folder without splits are measured, but only the held-out ones of the training's own folder.
 #[test]
 fn a_folder_without_splits_is_measured_whole() {
     let dir = tempfile::tempdir().unwrap();
@@ -130,7 +130,7 @@ fn a_folder_without_splits_is_measured_whole() {
     let csv = fs::read_to_string(csv).unwrap();
     assert!(csv.starts_with("sample,true,predicted\n") && csv.contains("grass/3.png,grass,grass\n"), "{csv}");
     assert_eq!(csv.lines().count(), 31);
-    // A single image per class cannot be split, but measured.
+    // A single image per class cannot be split, but it can be measured.
     for (name, colour) in COLOURS {
         paint(&dir.path().join("few").join(name), colour, 1);
     }
@@ -155,7 +155,7 @@ fn folders_of_images_are_classified() {
     refuses(&["predict", "--weights", &run(), &empty.display().to_string()], 2, "contains no image files");
 }
 
-/// A training whose data changed would go on with other samples, or with shifted labels.
+/// Otherwise a training whose data changed would continue with other samples, or with shifted labels.
 #[test]
 fn a_resumed_training_notices_changed_data() {
     let dir = tempfile::tempdir().unwrap();
@@ -168,7 +168,7 @@ fn a_resumed_training_notices_changed_data() {
     let train = ["train", "resnet8", "--width", "4", "--side", "8", "--batch-size", "6", "--data", "folder"];
     let said = "`residual data check DIR` lists all broken images, and --skip-broken N";
     refuses(&[&train[..], &["--data-dir", &path("data"), "--out", &out, "--epochs", "2"]].concat(), 1, said);
-    // The file is repaired, but the size is another one.
+    // The file is repaired, but has another size.
     paint(&dir.path().join("data/sea"), [10, 10, 250], 10);
     refuses(&["train", "--resume", &out], 1, "samples were replaced, renamed or changed in size");
     fs::write(path("data/sea/3.png"), "not an image").unwrap();
@@ -183,7 +183,7 @@ fn a_resumed_training_notices_changed_data() {
     assert!(config.contains(&path("moved")), "{config}");
 }
 
-/// Training on from weights whose head has other classes would mix up the classes.
+/// Training from weights whose head has other classes would mix up the classes.
 #[test]
 fn a_head_with_other_classes_is_not_trained_on() {
     let dir = tempfile::tempdir().unwrap();
@@ -196,7 +196,7 @@ fn a_head_with_other_classes_is_not_trained_on() {
     let args =
         ["train", "resnet8", "--width", "4", "--side", "8", "--epochs", "1", "--weights", &run, "--data", "folder"];
     let args = [&args[..], &["--data-dir", &data, "--out", &out]].concat();
-    refuses(&args, 1, "the head of the weights has other classes than the dataset");
+    refuses(&args, 1, "the classes of the weights' head differ from the dataset's");
     succeeds(&[&args[..], &["--ignore-head"]].concat());
 }
 

@@ -61,7 +61,7 @@ fn exported_images_are_recognised_by_their_directory() {
     assert!(written.ends_with("digits: 40 training images and 40 test images\n"), "{written}");
     refuses(&["data", "export", "digits", path], 2, "is not empty; give a new or an empty folder");
     let (report, _) = succeeds(&["data", "check", path]);
-    let took = "digits: took train for the training split and test for the held-out split";
+    let took = "digits: using train as the training split and test as the held-out split";
     assert!(report.contains("folder, 10 classes") && report.contains(took), "{report}");
     assert!(report.lines().skip(1).all(|line| line.len() <= 80), "{report}");
 

@@ -378,19 +378,17 @@ fn preprocessing_by_convention_is_said() {
         succeeds(&args).1
     };
     let half = said("preact_resnet18", &[]);
-    assert!(half.contains("does not say how images are prepared") && half.contains("mean [0.5, 0.5, 0.5]"), "{half}");
+    assert!(half.contains("does not specify the preprocessing") && half.contains("mean [0.5, 0.5, 0.5]"), "{half}");
     let flags = ["--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5"];
     let stderr = said("preact_resnet18", &flags);
-    assert!(stderr.contains("does not say the size of images; taking resize 256, crop 224"), "{stderr}");
+    assert!(stderr.contains("does not specify the image size; using resize 256, crop 224"), "{stderr}");
     let all = [&flags[..], &["--resize", "230", "--crop", "224"]].concat();
     assert!(!said("preact_resnet18", &all).contains("does not say"));
 
     write_renamed(&weights, &network("resnet18", 1000, large), |name| vec![name.into()]);
-    assert!(
-        said("resnet18", &[]).contains("torchvision prepares them for ImageNet: resize 256, crop 224, mean [0.485")
-    );
+    assert!(said("resnet18", &[]).contains("torchvision's for ImageNet: resize 256, crop 224, mean [0.485"));
 
-    // A card has the preprocessing, so nothing needs to be said.
+    // A card has the preprocessing, so no line is needed.
     let converted = path("converted.safetensors");
     let (_, stderr) = succeeds(&["convert", &weights, &converted, "--net", "resnet18"]);
     assert!(stderr.contains("mean [0.485"), "{stderr}");
@@ -411,7 +409,7 @@ fn a_flag_selects_the_average_of_the_weights() {
     let (both, trained, average) = (path("both.safetensors"), path("a.safetensors"), path("b.safetensors"));
     let config = residual_model::NetworkConfig::new("resnet8".parse().unwrap(), [3, 32, 32], 10).with_width(4);
     write_renamed(&both, &config.init(&burn::tensor::Device::flex()), |name| {
-        // The average lacks a tensor, which tells it from the trained weights.
+        // The average lacks a tensor, which distinguishes it from the trained weights.
         let keys: &[&str] = if name == "fc.bias" { &["model"] } else { &["model", "model_ema"] };
         keys.iter().map(|key| format!("{key}.{name}")).collect()
     });
@@ -484,7 +482,11 @@ fn networks_that_differ_in_size_alone_need_a_key() {
     });
     fs::write(&both, safetensors::serialize(views, None).unwrap()).unwrap();
     let args = ["convert", &both, &to, "--net", "resnet8"];
-    refuses(&args, 2, "several such networks, under student and teacher; choose one with --weights-key");
+    refuses(
+        &args,
+        2,
+        "several dictionaries that fit the network equally well: student and teacher; choose one with --weights-key",
+    );
     succeeds(&[&args[..], &["--weights-key", "student"]].concat());
 }
 

@@ -1,4 +1,4 @@
-//! What the program says: names, flags, tips, tables and file names in any encoding.
+//! The texts of the program: names, flags, tips, tables, and file names in any encoding.
 
 use super::{command, refuses, succeeds, text};
 use std::fs;

@@ -6,17 +6,17 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// The layout of PyTorch before 1.6: pickles of a magic number, a version, the system, the object and the list of its
-/// storages, and after them each storage's number of elements and its elements.
+/// The layout of PyTorch before 1.6: five pickles (a magic number, a version, the system, the object and the list of
+/// its storages), followed by the number of elements and the elements of each storage.
 pub(super) struct Legacy {
     file: Mutex<File>,
     /// The first byte and the number of bytes of each storage.
     storages: HashMap<String, (u64, u64)>,
 }
 
-/// The magic number 0x1950a86a20f9469cfc6c, as binary pickles hold it.
+/// The magic number 0x1950a86a20f9469cfc6c in binary pickles.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
-/// The same number, as pickles of the protocols 0 and 1 hold it.
+/// The same number in pickles of the protocols 0 and 1.
 const MAGIC_TEXT: &[u8] = b"119547037146038801333356";
 
 impl Legacy {
@@ -68,7 +68,7 @@ impl Legacy {
     pub(super) fn storage(&self, key: &str, start: u64, len: u64) -> Result<Vec<u8>, String> {
         let &(at, size) = self.storages.get(key).ok_or_else(|| format!("the file has no storage {key}"))?;
         if start.checked_add(len).is_none_or(|end| end > size) {
-            return Err(format!("its storage has {size} bytes, of which {start} and {len} more are needed"));
+            return Err(format!("its storage has {size} bytes, but {len} bytes at offset {start} are needed"));
         }
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         file.seek(SeekFrom::Start(at + start)).map_err(|error| error.to_string())?;

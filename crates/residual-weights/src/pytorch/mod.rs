@@ -18,7 +18,7 @@ use zip::Zip;
 /// A tensor of a file.
 pub(crate) enum Found {
     Tensor(Tensor),
-    /// A tensor without an array of values, and what it is, such as `sparse`.
+    /// A tensor without an array of values, and its kind, such as `sparse`.
     Other(String),
 }
 
@@ -26,7 +26,7 @@ pub(crate) enum Found {
 pub(crate) enum Problem {
     /// The file is damaged in this way.
     Damaged(String),
-    /// The file is of another kind. The text follows the file's name and says what to do.
+    /// The file is of another kind. The text is phrased to follow the file's name, and says what to do.
     Foreign(&'static str),
 }
 
@@ -38,7 +38,7 @@ impl<T: Into<String>> From<T> for Problem {
 
 const BIG_ENDIAN: Problem = Problem::Foreign("is in big-endian byte order; save it on a little-endian machine");
 
-/// Whether a file that starts like this is one of PyTorch's.
+/// Whether a file that starts like this is a PyTorch file.
 pub(crate) fn detect(start: &[u8]) -> bool {
     is_zip(start) || Legacy::detect(start)
 }

@@ -1,7 +1,7 @@
 use super::{Legacy, Zip};
 use std::io::{self, Read};
 
-/// Where the values of a PyTorch file's tensors are.
+/// The storages of a PyTorch file, which hold the values of its tensors.
 pub(super) enum Storages {
     Zip(Zip),
     Legacy(Legacy),
@@ -20,7 +20,7 @@ impl Storages {
     }
 }
 
-/// Reads exactly `len` bytes, without trusting `len` with more memory than the input has bytes.
+/// Reads exactly `len` bytes. Allocates at most 256 MiB before it has read as much.
 pub(super) fn read_exactly(input: impl Read, len: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(len.min(1 << 28) as usize);
     input.take(len).read_to_end(&mut bytes)?;

@@ -25,19 +25,19 @@ pub(super) struct StorageRef {
     pub(super) dtype: Dtype,
     /// The number of elements.
     len: usize,
-    /// The first element, if the storage is a part of the storage with this key.
+    /// The index of the first element, if the storage is a part of the storage with this key.
     start: usize,
 }
 
-/// What a call in a pickle makes.
+/// The tensor that a call in a pickle creates.
 pub(super) enum Made {
     View(View),
-    /// A tensor without an array of values in the file, and what it is, such as `sparse`.
+    /// A tensor without an array of values in the file, and its kind, such as `sparse`.
     Other(String),
 }
 
 impl Made {
-    /// The tensor that an object of a pickle is, if it is one.
+    /// The tensor that an object of a pickle stands for, if it is a tensor.
     pub(super) fn of(pickle: &Pickle, id: Id) -> Option<Self> {
         let Node::Object(object) = pickle.node(id) else { return None };
         Self::by_call(pickle, object.class, object, 0)
@@ -77,8 +77,8 @@ impl Made {
 }
 
 impl View {
-    /// The arguments are the storage, the offset, the shape and the strides; `_rebuild_tensor_v3` has the dtype as the
-    /// seventh, because its storages are bytes.
+    /// The arguments are the storage, the offset, the shape and the strides. The seventh argument of
+    /// `_rebuild_tensor_v3` is the dtype, because its storages are bytes.
     fn of(pickle: &Pickle, args: &[Id], has_dtype: bool) -> Option<Self> {
         const MAX_RANK: usize = 64;
         let [storage, offset, shape, strides, ..] = args[..] else { return None };
@@ -170,8 +170,8 @@ impl Tensor {
 }
 
 impl StorageRef {
-    /// The persistent id is `("storage", type, key, location, elements)`, in the legacy layout followed by `None` or by
-    /// the part of the storage, `(key, first element, elements)`.
+    /// The persistent id is `("storage", type, key, location, elements)`. In the legacy layout, a sixth element is
+    /// `None` or the part of the storage, `(key, first element, elements)`.
     pub(super) fn of(pickle: &Pickle, id: Id) -> Option<Self> {
         let Node::Persistent(id) = pickle.node(id) else { return None };
         let [_, class, key, _, len, ref rest @ ..] = pickle.elements(*id)?[..] else { return None };
@@ -192,7 +192,7 @@ impl StorageRef {
     }
 }
 
-/// The dtype of PyTorch's class of storages, without `Storage`, or of a `torch.dtype`.
+/// The dtype of a storage class of PyTorch, named without `Storage`, or of a `torch.dtype`.
 fn dtype(name: &str) -> Option<Dtype> {
     let size = match name {
         "Half" | "float16" => return Some(Dtype::F16),

@@ -3,11 +3,11 @@
 use super::{Id, Made, Node, Object, Pickle};
 use std::collections::BTreeMap;
 
-/// How deep the tensors of a file may be nested.
+/// The largest depth at which tensors may be nested.
 const MAX_DEPTH: usize = 64;
-/// The largest number of containers on the ways to all tensors, and of tensors.
+/// The largest total number of tensors and of containers on the paths to them.
 const MAX_VISITS: usize = 1 << 20;
-/// The longest total of all names in bytes.
+/// The largest total length of all names, in bytes.
 const MAX_NAMES: usize = 1 << 26;
 
 /// The name of a value in its container.
@@ -21,7 +21,7 @@ enum Key {
     Same,
 }
 
-/// A container on the way to a tensor.
+/// A container on the path to a tensor, or the tensor.
 struct Visit {
     node: Id,
     key: Key,
@@ -30,11 +30,11 @@ struct Visit {
     depth: usize,
 }
 
-/// All tensors in dictionaries, lists, tuples, modules and other objects, by the keys on the way to them, joined by
-/// dots. Of an `nn.Module` these are the names in its `state_dict()`.
+/// All tensors in dictionaries, lists, tuples, modules and other objects, by the keys that lead to them, joined by
+/// dots. For an `nn.Module` these are the names in its `state_dict()`.
 ///
 /// # Errors
-/// If the ways to the tensors are too many or too long, which no real file's are.
+/// If there are more paths to tensors, or longer names, than in any real file.
 pub(super) fn tensors(pickle: &Pickle) -> Result<BTreeMap<String, Made>, String> {
     let holds = holds_tensors(pickle);
     let mut tensors = BTreeMap::new();
@@ -82,7 +82,7 @@ fn holds_tensors(pickle: &Pickle) -> Vec<bool> {
     holds
 }
 
-/// Whether a container encloses the visited one or is it. A model may refer to the trainer that refers to it.
+/// Whether a container is the visited one or encloses it. A model may refer to the trainer that refers to it.
 fn is_inside(visits: &[Visit], at: usize, node: Id) -> bool {
     std::iter::successors(Some(&visits[at]), |visit| visit.parent.map(|parent| &visits[parent]))
         .any(|visit| visit.node == node)
@@ -127,7 +127,7 @@ fn dict(pairs: &[(Id, Id)], f: &mut impl FnMut(Key, Id)) {
     pairs.iter().for_each(|&(key, value)| f(Key::Node(key), value));
 }
 
-/// The dictionaries of an `nn.Module` that its `state_dict()` is made of, if the object is one.
+/// If the object is an `nn.Module`, the dictionaries that make up its `state_dict()`.
 fn module<'a>(pickle: &'a Pickle, object: &Object) -> Option<impl Iterator<Item = Id> + use<'a>> {
     let Node::Dict(pairs) = pickle.node(object.state?) else { return None };
     let is_part = |key: &Id| matches!(pickle.text(*key), Some("_parameters" | "_buffers" | "_modules"));

@@ -11,15 +11,15 @@ use zip::{
     result::ZipError,
 };
 
-/// The zip archive of PyTorch 1.6 and later: a pickle `data.pkl`, and beside it a file `data/KEY` per storage.
+/// The zip archive of PyTorch 1.6 and later: a pickle `data.pkl`, and beside it one file `data/KEY` per storage.
 /// TorchScript has the same layout.
 pub(super) struct Zip {
     archive: Mutex<ZipArchive<BufReader<File>>>,
-    /// The folder of `data.pkl` in the archive, with a slash at the end, or nothing.
+    /// The folder of `data.pkl` in the archive, with a slash at the end. Empty if it is in no folder.
     root: String,
 }
 
-/// The end of an archive's name for its pickle.
+/// The end of the pickle's name in the archive.
 const PICKLE: &str = "data.pkl";
 
 impl Zip {
@@ -28,8 +28,8 @@ impl Zip {
     /// # Errors
     /// If the archive is damaged, has no pickle, or is in big-endian byte order.
     pub(super) fn open(file: File) -> Result<Self, Problem> {
-        // Detecting the offset fails if the first entry's header is as long as the end records of a zip64 archive, which
-        // it is if the archive's name has 21 characters.
+        // Detecting the offset fails if the first entry's header is as long as the end records of a zip64 archive. That
+        // is so if the archive's name has 21 characters.
         let config = Config { archive_offset: ArchiveOffset::Known(0) };
         let archive = ZipArchive::with_config(config, BufReader::new(file)).map_err(|error| {
             format!("the zip archive is incomplete, perhaps because a download was interrupted ({error})")
@@ -67,7 +67,7 @@ impl Zip {
         drop(entry);
         let end = start.checked_add(len).filter(|end| *end <= size);
         let end =
-            end.ok_or_else(|| format!("`{name}` has {size} bytes, of which {start} and {len} more are needed"))?;
+            end.ok_or_else(|| format!("`{name}` has {size} bytes, but {len} bytes at offset {start} are needed"))?;
         if is_stored && len < size {
             let mut entry = archive.by_index_seek(index).map_err(damaged)?;
             entry.seek(SeekFrom::Start(start)).map_err(cut)?;
@@ -92,7 +92,7 @@ impl Zip {
     }
 }
 
-/// What an archive without a pickle is.
+/// The kind of an archive without a pickle, as a text that follows the file's name.
 fn contents(names: &[String]) -> &'static str {
     let has = |end: &str| names.iter().any(|name| name.ends_with(end));
     if has("model.weights.h5") {

@@ -78,17 +78,19 @@ fn trained_weights_come_before_their_average() {
 fn equal_dictionaries_need_a_key() {
     let folder = Folder::new();
     let path = folder.save(&dict([("student", state(1, "")), ("teacher", state(2, ""))]));
-    assert!(refused(&path).ends_with("holds the weights of several such networks, under student and teacher"));
+    assert!(
+        refused(&path).ends_with("has several dictionaries that fit the network equally well: student and teacher")
+    );
     let with_key = |key: &str| read(&path, &LoadOptions { key: Some(key.into()), ..LoadOptions::default() });
     assert!(tensors(&with_key("teacher").unwrap().0) == tensors(&network(2)));
     let error = with_key("tutor").err().unwrap();
     assert!(error.is_usage() && error.to_string().contains("no tensors under `tutor`; expected student, teacher"));
-    // A deeper network has all names of the network, and more.
+    // A deeper network has all names of this network, and more.
     let deeper = NetworkConfig::new("resnet14".parse().unwrap(), [3, 16, 16], 10).with_width(4);
     let deeper = deeper.with_shortcut("B".parse().unwrap()).init(&Device::flex());
     let deeper = tensors(&deeper).iter().map(|(name, (shape, v))| (text(name), tensor(shape, v))).collect();
     assert!(holds(&folder.save(&dict([("a", Py::Dict(deeper)), ("b", state(4, ""))])), 4).is_some());
-    // The shapes tell a network from another of the same architecture.
+    // The shapes distinguish two networks of the same architecture.
     let other = config().with_classes(7).init(&Device::flex());
     let other = tensors(&other).iter().map(|(name, (shape, v))| (text(name), tensor(shape, v))).collect();
     assert!(holds(&folder.save(&dict([("a", Py::Dict(other)), ("b", state(4, ""))])), 4).is_some());

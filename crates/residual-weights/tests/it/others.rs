@@ -127,7 +127,7 @@ fn a_name_map_is_applied_below_any_dictionary() {
     let folder = Folder::new();
     let path = folder.save(&dict([("meta", Py::None), ("state_dict", renamed(1, |name| format!("odd/{name}")))]));
     assert!(refused(&path).contains("unknown: odd/bn1.bias"));
-    // The byte order mark is that of editors on Windows.
+    // Editors on Windows write a byte order mark.
     let names = NameMap::parse("\u{feff}{ \"^odd/\": \"\" }", Path::new("map.json")).unwrap();
     let (ours, _) = read(&path, &LoadOptions { names, ..LoadOptions::default() }).unwrap();
     assert!(tensors(&ours) == tensors(&network(1)));

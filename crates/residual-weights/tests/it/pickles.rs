@@ -185,7 +185,7 @@ fn module(seed: u64, is_eager: bool) -> Py {
         let state = if is_eager {
             let parts = [("_parameters", tree.tensors), ("_buffers", vec![]), ("_modules", children.collect())];
             let parts = parts.map(|(name, pairs)| (text(name), Py::Dict(pairs)));
-            // A tensor that is no parameter is not part of the state dictionary.
+            // A tensor that is not a parameter is not part of the state dictionary.
             let other = (text("cache"), tensor(&[1], &[1.0]));
             [vec![training, other], parts.into()].concat()
         } else {

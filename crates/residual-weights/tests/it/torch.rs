@@ -1,4 +1,4 @@
-//! Writes files as `torch.save` does. Their pickles have protocol 2, as PyTorch's.
+//! Writes files as `torch.save` does. Their pickles have protocol 2, like PyTorch's.
 
 use std::{
     fs::File,

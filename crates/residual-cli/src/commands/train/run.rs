@@ -193,8 +193,8 @@ fn started(config: &TrainConfig, start: &Start, training: &Training, hardware: &
         && known != own
     {
         anyhow::bail!(
-            "the head of the weights has other classes than the dataset, or in another order; leave it out with \
-             --ignore-head"
+            "the classes of the weights' head differ from the dataset's, or are in another order; start with a \
+             new head with --ignore-head"
         );
     }
     match weights.put_into(&mut network, &config.network) {
@@ -209,7 +209,8 @@ fn started(config: &TrainConfig, start: &Start, training: &Training, hardware: &
     }
 }
 
-/// Says so if a training normalises images in another way than its initial weights expect, or if that is unknown.
+/// Prints a note if a training normalises images differently from what its initial weights expect, or if that is
+/// unknown.
 fn compare_normalization(expected: Option<&Normalization>, Preprocessing { mean, std, .. }: &Preprocessing) {
     let close = |ours: &[f32], theirs: &[f32]| {
         ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(a, b)| (a - b).abs() < 0.01)

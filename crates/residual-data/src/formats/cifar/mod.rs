@@ -42,7 +42,7 @@ pub fn read(file: &str, bytes: &[u8], labels: usize, classes: usize) -> Result<R
 }
 
 /// Reads a file for Python: a pickled dictionary of the images, a NumPy array `[images, 3 · 32 · 32]` of bytes, and the
-/// labels, a list by the name `labels`. Errors name the file as `file`.
+/// labels, a list under the key `labels`. Errors name the file as `file`.
 ///
 /// # Errors
 /// If the file is damaged or has no such entries, the numbers of images and labels differ, or a label is not below

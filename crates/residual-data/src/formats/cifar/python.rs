@@ -2,7 +2,7 @@
 
 use crate::formats::pickle::{Id, Node, Object, Pickle, PickleError};
 
-/// A dictionary in a file, of which large arrays stay where they are.
+/// A dictionary in a file. Its large arrays are not copied.
 pub(crate) struct Dictionary<'a> {
     file: &'a [u8],
     pickle: Pickle,

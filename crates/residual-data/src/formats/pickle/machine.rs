@@ -19,7 +19,7 @@ const NO_ARGS: Id = 4;
 const MAX_TEXT: u64 = 4096;
 /// The longest pickle, most of which may be skipped arrays.
 const MAX_BYTES: u64 = 1 << 30;
-/// The largest number of values, references to values, and pieces of 32 bytes of text.
+/// The largest total of values, references to values and 32-byte pieces of text.
 const MAX_SIZE: usize = 1 << 24;
 
 type Result<T> = std::result::Result<T, PickleError>;
@@ -47,7 +47,7 @@ impl<R: BufRead> Machine<R> {
         }
     }
 
-    /// Reads one pickle: its values, and the one that it stands for.
+    /// Reads one pickle. Returns its values and the index of the pickled one.
     pub(super) fn run(mut self) -> Result<(Vec<Node>, Id)> {
         loop {
             match self.byte()? {

@@ -1,5 +1,5 @@
-//! Python's pickle format, protocols 0 to 5, as data. Nothing in a pickle is imported or executed: a class or a function
-//! is a name, and a call is kept as its arguments.
+//! Reads Python's pickle format, protocols 0 to 5, as data. Nothing in a pickle is imported or executed: a class or a
+//! function is a name, and a call is recorded with its arguments.
 //!
 //! ```
 //! use residual_data::formats::pickle::{Node, Pickle};
@@ -35,7 +35,7 @@ pub enum Node {
     /// A text of at most 4096 bytes of UTF-8. It may be bytes that happen to be UTF-8, because Python 2 does not
     /// distinguish them. Texts of protocol 0 keep their backslash escapes.
     Text(Box<str>),
-    /// Bytes, or a text that is longer or not UTF-8: where they lie in the input, in bytes from the start of the pickle.
+    /// Bytes, or a text that is longer or not UTF-8: their range in the input, in bytes from the start of the pickle.
     Bytes(Range<u64>),
     /// A value that is not kept, such as a float or an integer of more than 64 bits.
     Opaque,
@@ -43,8 +43,8 @@ pub enum Node {
     List(Vec<Id>),
     /// A tuple.
     Tuple(Vec<Id>),
-    /// A dictionary: the keys and the values in the order of the pickle. A key may be there more than once; the last
-    /// one counts in Python.
+    /// A dictionary: the keys and the values in the order of the pickle. A key may occur more than once; in Python, the
+    /// last one counts.
     Dict(Vec<(Id, Id)>),
     /// A class or a function.
     Global {
@@ -66,7 +66,7 @@ pub struct Object {
     pub class: Id,
     /// The arguments, a tuple unless the file is damaged.
     pub args: Id,
-    /// What the object's `__setstate__` would receive, which mostly is the dictionary of its attributes.
+    /// The argument of the object's `__setstate__`, which is usually the dictionary of its attributes.
     pub state: Option<Id>,
     /// The values appended to it, if it is a kind of list.
     pub items: Vec<Id>,
@@ -74,7 +74,7 @@ pub struct Object {
     pub pairs: Vec<(Id, Id)>,
 }
 
-/// The values of a pickle. They refer to each other by index, so that no nesting is too deep to be read or dropped.
+/// The values of a pickle. They refer to each other by index, so that deep nesting cannot overflow the stack.
 #[derive(Clone, Debug)]
 pub struct Pickle {
     nodes: Vec<Node>,
@@ -82,17 +82,17 @@ pub struct Pickle {
 }
 
 impl Pickle {
-    /// Reads one pickle, and leaves the input after its end. Bytes and long texts are skipped, not stored.
+    /// Reads one pickle, up to its end and no further. Bytes and long texts are skipped, not stored.
     ///
     /// # Errors
-    /// If the pickle is incomplete, has an unknown opcode, uses values that are not there, is longer than 1 GiB, or has
-    /// more than 2^24 values, references to values, and pieces of 32 bytes of text.
+    /// If the pickle is incomplete, has an unknown opcode, uses a missing value, is longer than 1 GiB, or has more than
+    /// 2^24 values, references to values and 32-byte pieces of text together.
     pub fn read(input: impl BufRead) -> Result<Self, PickleError> {
         let (nodes, root) = Machine::new(input).run()?;
         Ok(Self { nodes, root })
     }
 
-    /// The value that the pickle stands for.
+    /// The index of the pickled value.
     pub fn root(&self) -> Id {
         self.root
     }

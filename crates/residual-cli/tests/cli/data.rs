@@ -66,7 +66,7 @@ fn exported_images_are_recognised_by_their_directory() {
     assert!(report.lines().skip(1).all(|line| line.len() <= 80), "{report}");
 
     let (config, log) = succeeds(&["train", "--net", "resnet8", "--data-dir", path, "--print-config"]);
-    assert!(log.contains("for --data folder"), "{log}");
+    assert!(log.contains("as --data folder"), "{log}");
     let config: serde_json::Value = serde_json::from_str(&config).unwrap();
     assert_eq!((&config["data"]["name"], &config["network"]["classes"]), (&"folder".into(), &10.into()));
 }

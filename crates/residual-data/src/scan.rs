@@ -417,7 +417,7 @@ mod tests {
         let found = scan(&dir.path()).unwrap();
         assert_eq!(found.classes, ["Cat", "caf\u{e9}", "cat"]);
         assert_eq!(names(&found.train), ["0:1.png", "1:1.png", "1:2.png", "2:1.png"]);
-        assert!(found.notes[0].contains("two folders named caf\u{e9} for one class"), "{:?}", found.notes);
+        assert!(found.notes[0].contains("two folders named caf\u{e9} into one class"), "{:?}", found.notes);
         assert_eq!(found.notes[1], "photos: the classes Cat and cat differ only in case");
     }
 

@@ -71,9 +71,9 @@ impl Command {
 
 /// Joins `--flip false` into `--flip=false`, which clap needs to distinguish the value from a following argument.
 pub(crate) fn with_joined_bools(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
-    let program = Args::command();
     let takes_bool = |word: &OsString| {
         let name = word.to_str().and_then(|word| word.strip_prefix("--"));
+        let program = Args::command();
         let args = || program.get_subcommands().flat_map(clap::Command::get_arguments);
         name.is_some_and(|name| args().any(|arg| arg.get_long() == Some(name) && arg.is_require_equals_set()))
     };

@@ -1,5 +1,5 @@
 use crate::{
-    Augmentation, DataError, Fingerprint, Normalization, Normalize, Preprocessing, chain::Chain, hash::Hasher,
+    Augmentation, DataError, Fingerprint, Normalization, Normalize, Preprocessing, hash::Hasher,
     normalization::mean_and_std,
 };
 use rand::rngs::ChaCha8Rng;
@@ -285,11 +285,12 @@ impl Source for Images {
     }
 }
 
-/// A subset of the samples of a source.
+/// Some samples of one source, or the samples of several sources.
 #[derive(Clone)]
 pub struct Subset {
-    source: Arc<dyn Source>,
-    indices: Vec<usize>,
+    sources: Vec<Arc<dyn Source>>,
+    /// The source of each sample and the sample's index in it.
+    samples: Vec<(usize, usize)>,
 }
 
 impl Subset {
@@ -299,7 +300,7 @@ impl Subset {
     /// If an index is out of range.
     pub fn new(source: Arc<dyn Source>, indices: Vec<usize>) -> Self {
         assert!(indices.iter().all(|&index| index < source.len()), "an index is out of range");
-        Self { source, indices }
+        Self { sources: vec![source], samples: indices.into_iter().map(|index| (0, index)).collect() }
     }
 
     /// `count` evenly spaced samples, or all samples if the source has fewer.
@@ -308,35 +309,49 @@ impl Subset {
         let count = count.min(len);
         Self::new(source, (0..count).map(|i| i * len / count).collect())
     }
+
+    /// All samples of sources that have the same image shape and the same classes, one source after the other.
+    fn joined(sources: Vec<Arc<dyn Source>>) -> Self {
+        let samples = sources.iter().enumerate().flat_map(|(i, source)| (0..source.len()).map(move |index| (i, index)));
+        Self { samples: samples.collect(), sources }
+    }
+
+    fn at(&self, index: usize) -> (&dyn Source, usize) {
+        let (source, index) = self.samples[index];
+        (&*self.sources[source], index)
+    }
 }
 
 impl Source for Subset {
     fn shape(&self) -> [usize; 3] {
-        self.source.shape()
+        self.sources[0].shape()
     }
 
     fn classes(&self) -> usize {
-        self.source.classes()
+        self.sources[0].classes()
     }
 
     fn class_names(&self) -> Option<Vec<String>> {
-        self.source.class_names()
+        self.sources[0].class_names()
     }
 
     fn len(&self) -> usize {
-        self.indices.len()
+        self.samples.len()
     }
 
     fn read(&self, index: usize, pixels: &mut [f32]) -> Result<usize, DataError> {
-        self.source.read(self.indices[index], pixels)
+        let (source, index) = self.at(index);
+        source.read(index, pixels)
     }
 
     fn name(&self, index: usize) -> Option<String> {
-        self.source.name(self.indices[index])
+        let (source, index) = self.at(index);
+        source.name(index)
     }
 
     fn identity(&self, index: usize) -> Result<u64, DataError> {
-        self.source.identity(self.indices[index])
+        let (source, index) = self.at(index);
+        source.identity(index)
     }
 
     fn read_augmented(
@@ -346,7 +361,8 @@ impl Source for Subset {
         rng: &mut ChaCha8Rng,
         pixels: &mut [f32],
     ) -> Result<usize, DataError> {
-        self.source.read_augmented(self.indices[index], augmentation, rng, pixels)
+        let (source, index) = self.at(index);
+        source.read_augmented(index, augmentation, rng, pixels)
     }
 }
 
@@ -432,7 +448,7 @@ impl Dataset {
 
     /// The training samples followed by the held-out samples.
     pub fn all(&self) -> Arc<dyn Source> {
-        Arc::new(Chain::new(self.train.clone(), self.test.clone()))
+        Arc::new(Subset::joined(vec![self.train.clone(), self.test.clone()]))
     }
 
     /// The fingerprint of the dataset, to be compared with a later one.
@@ -453,6 +469,22 @@ impl fmt::Debug for Dataset {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_samples_are_the_training_samples_and_then_the_test_samples() {
+        let digits = crate::DataName::Digits.load().unwrap();
+        let all = digits.all();
+        assert_eq!(all.len(), 1797);
+        let read = |source: &dyn Source, index| {
+            let mut pixels = [0.0; 64];
+            (source.read(index, &mut pixels).unwrap(), pixels)
+        };
+        assert_eq!(read(&*all, 0), read(&*digits.train, 0));
+        assert_eq!(read(&*all, 1436), read(&*digits.train, 1436));
+        assert_eq!(read(&*all, 1437), read(&*digits.test, 0));
+        assert_eq!(read(&*all, 1796), read(&*digits.test, 359));
+        assert_eq!((all.classes(), all.shape(), all.class_names()), (10, [1, 8, 8], digits.test.class_names()));
+    }
 
     #[test]
     fn an_out_of_range_label_is_rejected() {

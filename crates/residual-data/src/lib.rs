@@ -24,7 +24,6 @@
 //! - `flex` (default): Burn's CPU backend, `Device::flex()`. Without it, enable any other backend of `burn`.
 
 mod augmentation;
-mod chain;
 mod check;
 mod cifar;
 mod classes;

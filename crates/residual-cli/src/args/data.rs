@@ -1,6 +1,7 @@
 use super::{Reset, or_word, words};
 use crate::Usage;
 use residual_data::{DataConfig, DataName, Normalize, recognize};
+use residual_model::NetworkConfig;
 use std::path::PathBuf;
 
 /// The dataset.
@@ -59,6 +60,13 @@ pub(crate) struct DataArgs {
     /// torchvision does not turn them either.
     #[arg(long, help_heading = "Data", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) no_exif: Option<bool>,
+}
+
+/// Crops the images of a folder to the side that a network takes, unless a side is given.
+pub(crate) fn fit_side(data: &mut DataConfig, network: &NetworkConfig) {
+    if let (DataName::Folder, None, Some(network)) = (data.name, data.side, network.as_conv()) {
+        data.side = Some(network.image[1]);
+    }
 }
 
 impl DataArgs {

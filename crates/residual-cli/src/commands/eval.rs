@@ -1,6 +1,6 @@
 use crate::{
     Usage,
-    args::{DataArgs, ModelArgs, Reset},
+    args::{DataArgs, ModelArgs, Reset, fit_side},
     classes::ClassNames,
     model::Model,
     output::{self, percent},
@@ -157,9 +157,7 @@ fn data_of(args: &EvalArgs, model: &Model) -> anyhow::Result<DataConfig> {
         let text = "the training held out no samples for validation; give their number with --validation";
         return Err(Usage(text.into()).into());
     }
-    if let (DataName::Folder, None, Some(network)) = (data.name, data.side, model.card.network.as_conv()) {
-        data.side = Some(network.image[1]);
-    }
+    fit_side(&mut data, &model.card.network);
     Ok(data)
 }
 

@@ -3,9 +3,11 @@ mod run;
 
 use crate::{
     Usage,
-    args::{AugmentationArgs, BackendArgs, DataArgs, NetArg, NetworkArgs, Reset, StartArgs, or_word, threads, words},
+    args::{
+        AugmentationArgs, BackendArgs, DataArgs, NetArg, NetworkArgs, Reset, StartArgs, fit_side, or_word, threads,
+        words,
+    },
 };
-use residual_data::DataName;
 use residual_model::{BlockOptions, ModelError, Part};
 use residual_train::{Decay, DecayKind, Evaluate, OnNan, Recipe, RecipeOverrides, StopFlag, TrainConfig, Warmup};
 use std::{path::PathBuf, time::Duration};
@@ -243,10 +245,7 @@ impl TrainArgs {
             }
             config.network = network;
         }
-        if let (DataName::Folder, None, Some(network)) = (config.data.name, config.data.side, config.network.as_conv())
-        {
-            config.data.side = Some(network.image[1]);
-        }
+        fit_side(&mut config.data, &config.network);
         config.epochs = self.epochs.unwrap_or(config.epochs);
         config.batch_size = self.batch_size.unwrap_or(config.batch_size);
         config.iterations = Reset::or(self.iterations.as_ref(), config.iterations);

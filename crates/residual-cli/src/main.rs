@@ -169,6 +169,18 @@ mod tests {
             tip(&DataError::FolderRequired.into()),
             tip(&DataError::Missing { dataset: "cifar10", path: "a".into() }.into()),
             tip(&BackendError::NotCompiled(residual_backend::Backend::Rocm).into()),
+            tip(&DataError::UnknownClasses { unknown: "a".into(), unmatched: "b".into() }.into()),
+            tip(&DataError::Broken { path: "a".into(), number: 3, most: 1, first: "b".into() }.into()),
+            tip(&DataError::Image { path: "a".into(), reason: "b".into() }.into()),
+            tip(&TrainError::Sample { reason: "a".into() }.into()),
+            tip(&WeightsError::Ambiguous { path: "a".into(), keys: Vec::new() }.into()),
+            tip(&WeightsError::Key { path: "a".into(), key: "b".into(), available: vec![String::new()] }.into()),
+            mismatch_tip(&Cause::Shortcuts(ShortcutOption::ZeroPad)),
+            mismatch_tip(&Cause::Shortcuts(ShortcutOption::ProjectAll)),
+            mismatch_tip(&Cause::NoHead),
+            mismatch_tip(&Cause::Sizes { width: Some(8), channels: None, classes: None }),
+            mismatch_tip(&Cause::Extra),
+            mismatch_tip(&Cause::Names),
         ];
         // A flag of cargo.
         let flags = [cli::tests::flags(), vec!["--features".into()]].concat();

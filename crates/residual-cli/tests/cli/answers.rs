@@ -137,6 +137,25 @@ fn a_folder_without_splits_is_measured_whole() {
     assert_eq!(eval(&dir.path().join("few"), &[]).0["samples"].as_u64(), Some(3));
 }
 
+/// The matrix of many classes would be a page of zeros: JSON lists the confusions, and text those that fit.
+#[test]
+fn the_confusions_of_many_classes_are_listed() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run").display().to_string();
+    succeeds(&["train", "dense-resnet4", "--classes", "30", "--epochs", "1", "--out", &out]);
+    let (text, _) = succeeds(&["eval", "--weights", &out, "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert!(report.get("confusion").is_none() && report["top5_error"].is_number());
+    let counts: Vec<u64> =
+        report["confusions"].as_array().unwrap().iter().map(|pair| pair["count"].as_u64().unwrap()).collect();
+    assert!(counts.iter().rev().is_sorted() && counts.iter().all(|count| *count > 0), "{counts:?}");
+    let wrong = (report["error"].as_f64().unwrap() * 360.0).round() as u64;
+    assert_eq!(counts.iter().sum::<u64>(), wrong);
+    let (text, _) = succeeds(&["eval", "--weights", &out]);
+    assert!(text.contains("confusions: count, true class, predicted class"), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+}
+
 #[test]
 fn folders_of_images_are_classified() {
     let dir = tempfile::tempdir().unwrap();

@@ -65,3 +65,4 @@ pub use normalization::{Normalization, Normalize};
 pub use preprocessing::Preprocessing;
 pub use scan::image_files;
 pub use synthetic::Synthetic;
+pub use words::shown;

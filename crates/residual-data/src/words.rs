@@ -3,6 +3,35 @@
 use crate::tree::nfc;
 use std::path::Path;
 
+/// Text from a file or a name of one, as messages and tables show it: control characters, and characters that change
+/// the direction of text, are escaped as in Rust (`\u{1b}`), and all but the first 120 characters are replaced by `…`.
+/// So it can neither control a terminal nor look like a line of the program.
+#[must_use]
+pub fn shown(text: &str) -> String {
+    const MOST: usize = 120;
+    let mut shown = String::new();
+    for (number, character) in text.chars().enumerate() {
+        if number == MOST {
+            shown.push('…');
+            break;
+        }
+        if is_unprintable(character) {
+            shown.extend(character.escape_debug());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
+/// Control characters, line and paragraph separators, and the controls of bidirectional text.
+fn is_unprintable(character: char) -> bool {
+    let bidirectional = ['\u{61c}', '\u{200e}', '\u{200f}'];
+    character.is_control()
+        || bidirectional.contains(&character)
+        || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// A number and a noun: `1 file`, `2 files`.
 pub(crate) fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
@@ -32,6 +61,14 @@ pub(crate) fn display_name(dir: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_from_files_cannot_control_a_terminal() {
+        assert_eq!(shown("łódź 猫"), "łódź 猫");
+        assert_eq!(shown("a\u{1b}[2J\r\nerror: \u{9b}b\u{202e}c"), "a\\u{1b}[2J\\r\\nerror: \\u{9b}b\\u{202e}c");
+        assert_eq!(shown(&"é".repeat(120)), "é".repeat(120));
+        assert_eq!(shown(&"é".repeat(121)), "é".repeat(120) + "…");
+    }
 
     #[test]
     fn names_are_listed_in_a_sentence() {

@@ -1,7 +1,8 @@
 use std::{
     fs::{self, File},
+    hash::{BuildHasher, Hasher, RandomState},
     io::{self, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// Writes a file atomically: writes a temporary file in the same directory, syncs it to disk and renames it to `path`.
@@ -10,10 +11,8 @@ use std::{
 /// # Errors
 /// If the file cannot be written. The old content is then unchanged.
 pub fn write_atomic(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = path.with_file_name(name);
-    let mut file = File::create(&temporary)?;
+    let temporary = temporary(path);
+    let mut file = File::create_new(&temporary)?;
     let written = file.write_all(content).and_then(|()| file.sync_all());
     let renamed = written.and_then(|()| fs::rename(&temporary, path));
     if renamed.is_err() {
@@ -28,11 +27,22 @@ pub fn write_atomic(path: &Path, content: &[u8]) -> io::Result<()> {
     renamed
 }
 
-/// Whether `path` is named like a temporary file of [`write_atomic`]: `NAME.PROCESS.tmp`, with a process id.
+/// A path beside `path` that no other thread, process or machine uses: `NAME.NUMBER.tmp`, with a random number of 16
+/// hexadecimal digits. Process ids would not do, because processes in different containers may have the same id.
+pub fn temporary(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(format!(".{:016x}.tmp", RandomState::new().build_hasher().finish()));
+    path.with_file_name(name)
+}
+
+/// Whether `path` is named like a path of [`temporary`], or like the temporary files of earlier versions, whose number
+/// is a process id in decimal digits.
 pub fn is_unfinished(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let process = name.strip_suffix(".tmp").and_then(|name| Some(name.rsplit_once('.')?.1));
-    process.is_some_and(|process| !process.is_empty() && process.bytes().all(|byte| byte.is_ascii_digit()))
+    let number = name.strip_suffix(".tmp").and_then(|name| Some(name.rsplit_once('.')?.1)).unwrap_or_default();
+    let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    let is_process = (1..=10).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_digit());
+    is_process || (number.len() == 16 && number.bytes().all(is_hex))
 }
 
 /// Removes the temporary files that an interrupted [`write_atomic`] left in a directory. Call this only while no other
@@ -65,11 +75,20 @@ mod tests {
     }
 
     #[test]
+    fn temporary_names_differ() {
+        let names: std::collections::HashSet<_> = (0..1000).map(|_| temporary(Path::new("a"))).collect();
+        assert_eq!(names.len(), 1000);
+        assert!(names.iter().all(|name| is_unfinished(name)));
+        assert!(!is_unfinished(Path::new("photo.cafe.tmp")));
+    }
+
+    #[test]
     fn only_unfinished_files_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["a.json", "a.json.123.tmp", "precious.tmp"] {
             fs::write(dir.path().join(name), "x").unwrap();
         }
+        fs::write(temporary(&dir.path().join("b.json")), "x").unwrap();
         remove_unfinished(dir.path());
         remove_unfinished(&dir.path().join("missing"));
         assert!(dir.path().join("a.json").exists() && dir.path().join("precious.tmp").exists());

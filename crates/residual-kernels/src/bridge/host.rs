@@ -139,7 +139,8 @@ mod flex {
 
         fn tensor(buffer: Buffer, shape: &[usize]) -> FloatTensor<Self> {
             let bytes = size_of_val(&*buffer);
-            // SAFETY: the buffer has this many bytes, and all of them are initialised.
+            // SAFETY: the buffer has this many bytes, all of them are initialised, and it is `Send` and `Sync`, as
+            // asserted below.
             let bytes = unsafe { Bytes::from_controller(Box::new(BufferAllocation(buffer)), bytes) };
             FlexTensor::new(bytes, Layout::contiguous(Shape::from(shape.to_vec())), DType::F32)
         }
@@ -147,6 +148,12 @@ mod flex {
 
     /// A buffer that is the memory of Burn's `Bytes`. Dropping the `Bytes` makes the memory available for reuse.
     struct BufferAllocation(Buffer);
+
+    // `Bytes` can be sent to and shared with other threads, whatever holds its memory, so the buffer must be as well.
+    const _: () = {
+        const fn assert_send_and_sync<T: Send + Sync>() {}
+        assert_send_and_sync::<BufferAllocation>();
+    };
 
     impl AllocationController for BufferAllocation {
         fn alloc_align(&self) -> usize {

@@ -11,7 +11,7 @@ mod start;
 mod words;
 
 pub(crate) use augmentation::AugmentationArgs;
-pub(crate) use backend::{BackendArgs, choose, threads};
+pub(crate) use backend::{BackendArgs, choose, thread_number};
 pub(crate) use data::{DataArgs, fit_side};
 pub(crate) use model::ModelArgs;
 pub(crate) use net::{NetArg, net};

@@ -7,12 +7,14 @@ use crate::{
         compare, completions, convert, data, devices, eval, inspect, models, predict, recipes, report, summary, sweep,
         train, weights,
     },
-    stop_on_ctrl_c,
+    output, signals, threads,
 };
+use anyhow::Context;
 use clap::{
     CommandFactory, Parser, Subcommand,
     error::{ContextKind, ContextValue, ErrorKind},
 };
+use residual_train::StopFlag;
 use std::ffi::OsString;
 
 /// Trains plain and residual networks and shows what shortcuts do
@@ -49,8 +51,8 @@ pub(crate) enum Command {
 impl Command {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         match self {
-            Self::Sweep(args) => sweep(&args, &stop_on_ctrl_c()?),
-            Self::Train(args) => train(&args, &stop_on_ctrl_c()?),
+            Self::Sweep(args) => sweep(&args, &long_run()?),
+            Self::Train(args) => train(&args, &long_run()?),
             Self::Report(args) => report(&args),
             Self::Compare(args) => compare(&args),
             Self::Inspect(args) => inspect(&args),
@@ -67,6 +69,11 @@ impl Command {
             Self::Completions(args) => completions(&args),
         }
     }
+}
+
+/// Prepares the terminal and the signals for a run of hours.
+fn long_run() -> anyhow::Result<StopFlag> {
+    output::never_block().and_then(|()| signals::stop_flag()).context(threads::REFUSED)
 }
 
 /// Joins `--flip false` into `--flip=false`, which clap needs to distinguish the value from a following argument.

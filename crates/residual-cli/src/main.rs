@@ -3,8 +3,6 @@
 //! Results go to stdout, progress and errors to stderr. The exit code is 0 for success, 1 for a failure, 2 for an
 //! invalid request and 130 for an interruption.
 
-#![allow(clippy::print_stderr)]
-
 mod args;
 mod classes;
 mod cli;
@@ -12,40 +10,57 @@ mod command_line;
 mod commands;
 mod model;
 mod output;
+mod signals;
 mod table;
+mod threads;
 
+use anyhow::Context;
 use clap::Parser;
+use output::log;
 use residual_backend::BackendError;
 use residual_data::DataError;
 use residual_lab::LabError;
 use residual_model::{ModelError, ShortcutOption};
-use residual_train::{StopFlag, TrainError};
+use residual_train::TrainError;
 use residual_weights::{Cause, WeightsError};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    signals::survive_file_size_limit();
     let args = cli::Args::try_parse_from(cli::with_joined_bools(std::env::args_os()))
         .unwrap_or_else(|error| cli::with_tip(error).exit());
-    match on_a_large_stack(move || args.command.run()) {
-        Ok(()) => ExitCode::SUCCESS,
+    let result = on_a_large_stack(move || args.command.run());
+    let code = match &result {
+        Ok(()) => 0,
         Err(error) if error.is::<Interrupted>() => {
-            eprintln!("{error}");
-            ExitCode::from(130)
+            log!("{error}");
+            130
         }
         Err(error) => {
-            eprintln!("error: {}{}", one_line(&error), tip(&error).unwrap_or_default());
-            ExitCode::from(if is_usage(&error) { 2 } else { 1 })
+            log!("error: {}{}", one_line(error), tip(error).unwrap_or_default());
+            if is_usage(error) { 2 } else { 1 }
         }
-    }
+    };
+    output::flush();
+    ExitCode::from(code)
 }
 
-/// The error and its causes on one line, without the causes that the text already contains.
+/// The error and its causes on one line, without the causes that the text already contains. A text of thousands of
+/// characters, which only a damaged file can cause, loses its middle.
 fn one_line(error: &anyhow::Error) -> String {
-    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.as_str() {
+    const HALF: usize = 1000;
+    let text = error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.as_str() {
         "" => cause,
         _ if text.contains(&cause) => text,
         _ => format!("{text}: {cause}"),
-    })
+    });
+    let text = text.replace('\n', "\\n");
+    let length = text.chars().count();
+    if length <= 2 * HALF {
+        return text;
+    }
+    let part = |skipped| text.chars().skip(skipped).take(HALF).collect::<String>();
+    format!("{} … {}", part(0), part(length - HALF))
 }
 
 /// A run that was interrupted. The text says how to resume.
@@ -58,24 +73,9 @@ pub(crate) struct Interrupted(pub(crate) String);
 #[error("{0}")]
 pub(crate) struct Usage(pub(crate) String);
 
-/// A flag that the first Ctrl-C or SIGTERM sets. The second one ends the program immediately.
-pub(crate) fn stop_on_ctrl_c() -> anyhow::Result<StopFlag> {
-    let stop = StopFlag::default();
-    let handle = stop.clone();
-    ctrlc::set_handler(move || {
-        if handle.is_set() {
-            #[allow(clippy::exit)]
-            std::process::exit(130);
-        }
-        eprintln!("stopping after this step; press Ctrl-C again to stop immediately");
-        handle.set();
-    })?;
-    Ok(stop)
-}
-
 /// Burn recurses over the graph of a network, which overflows the default stack at a thousand layers.
 fn on_a_large_stack<T: Send + 'static>(f: impl FnOnce() -> anyhow::Result<T> + Send + 'static) -> anyhow::Result<T> {
-    let thread = std::thread::Builder::new().stack_size(256 << 20).spawn(f)?;
+    let thread = std::thread::Builder::new().stack_size(256 << 20).spawn(f).context(threads::REFUSED)?;
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 

@@ -1,6 +1,10 @@
 //! Loads weights from a file, a run directory or by a published name, and builds their network.
 
-use crate::{Usage, args::NetworkArgs, output::Progress};
+use crate::{
+    Usage,
+    args::NetworkArgs,
+    output::{Progress, log},
+};
 use residual_backend::Hardware;
 use residual_data::{DataConfig, Normalization, Preprocessing};
 use residual_model::{Family, NetName, Network, NetworkConfig, Stem, summary::thousands};
@@ -142,13 +146,13 @@ impl Weights {
     /// Reads Hugging Face's files beside the weights. Prints notes on what is not followed.
     fn beside(&self, network: &NetworkConfig) -> Result<HuggingFace, WeightsError> {
         let beside = HuggingFace::beside(&self.path, network)?;
-        beside.notes.iter().for_each(|note| eprintln!("note: {note}"));
+        beside.notes.iter().for_each(|note| log!("note: {note}"));
         Ok(beside)
     }
 
     fn load(&self, network: &mut Network, checkpoint: &Checkpoint) -> Result<(), WeightsError> {
         if let Some(left_aside) = load(network, checkpoint, &self.options)?.left_aside {
-            eprintln!("{}: {left_aside}", self.path.display());
+            log!("{}: {left_aside}", self.path.display());
         }
         Ok(())
     }
@@ -208,9 +212,7 @@ impl Weights {
                 if kernel == 3 && side > SMALL {
                     network = network.with_image([channels, SMALL, SMALL]).with_stem(Stem::Small);
                     let file = self.path.display();
-                    eprintln!(
-                        "{file}: its first convolution is 3x3, so the stem is small and images are {SMALL}x{SMALL}"
-                    );
+                    log!("{file}: its first convolution is 3x3, so the stem is small and images are {SMALL}x{SMALL}");
                 }
             }
             (_, Some(&[a, b])) => {

@@ -1,15 +1,121 @@
-//! Prints results and progress.
+//! Prints results to stdout, and progress, notes and errors to stderr.
+//!
+//! Everything is escaped, because names in files may contain sequences that control a terminal. Writing to stderr never
+//! fails, and once [`never_block`] is called it never waits for its reader either.
 
 use crate::table::aligned;
 use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::io::{self, IsTerminal, Write};
+use residual_data::escaped;
+use std::{
+    fmt::Write as _,
+    io::{self, IsTerminal, Write},
+    sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
+    thread,
+    time::Duration,
+};
+
+/// Writes a line to stderr, formatted as by [`format!`].
+macro_rules! log {
+    ($($argument:tt)*) => {
+        $crate::output::line(&format!($($argument)*))
+    };
+}
+pub(crate) use log;
+
+/// Writes a line to stderr.
+pub(crate) fn line(text: &str) {
+    write_stderr(format!("{}\n", escaped(text)).as_bytes());
+}
+
+fn write_stderr(bytes: &[u8]) {
+    match QUEUE.get() {
+        Some(queue) => queue.push(bytes),
+        None => drop(io::stderr().write_all(bytes)),
+    }
+}
+
+/// What is still to be written to stderr.
+#[derive(Default)]
+struct Queue {
+    state: Mutex<Pending>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Pending {
+    bytes: Vec<u8>,
+    is_writing: bool,
+    is_stuck: bool,
+}
+
+static QUEUE: OnceLock<Queue> = OnceLock::new();
+
+/// The most bytes that wait for a reader of stderr. Further lines are dropped.
+const MOST_PENDING: usize = 1 << 20;
+
+/// How long the program waits for the reader of stderr before it prints a result or ends.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Pending> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, bytes: &[u8]) {
+        let mut pending = self.lock();
+        if pending.bytes.len() + bytes.len() <= MOST_PENDING {
+            pending.bytes.extend(bytes);
+            self.changed.notify_all();
+        }
+    }
+
+    /// Writes what is pushed. An error, for example of a closed terminal, concerns only what was to be written.
+    fn write(&self) -> ! {
+        let mut pending = self.lock();
+        loop {
+            while pending.bytes.is_empty() {
+                pending = self.changed.wait(pending).unwrap_or_else(PoisonError::into_inner);
+            }
+            let bytes = std::mem::take(&mut pending.bytes);
+            pending.is_writing = true;
+            drop(pending);
+            drop(io::stderr().write_all(&bytes));
+            pending = self.lock();
+            (pending.is_writing, pending.is_stuck) = (false, false);
+            self.changed.notify_all();
+        }
+    }
+}
+
+/// From now on, writing to stderr never waits for its reader, such as a pager that is not scrolled: a thread does.
+pub(crate) fn never_block() -> io::Result<()> {
+    let queue = || QUEUE.get_or_init(Queue::default).write();
+    thread::Builder::new().name("stderr".into()).spawn(queue).map(drop)
+}
+
+/// Waits until everything is written to stderr, but not for a reader that has stopped to read.
+pub(crate) fn flush() {
+    if let Some(queue) = QUEUE.get() {
+        let is_busy = |p: &mut Pending| !p.is_stuck && (p.is_writing || !p.bytes.is_empty());
+        if let Ok((mut pending, waited)) = queue.changed.wait_timeout_while(queue.lock(), PATIENCE, is_busy) {
+            pending.is_stuck |= waited.timed_out();
+        }
+    }
+}
 
 /// Writes a result to stdout. A pipe that the reader has closed, as `head` does, is not an error.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    print_unescaped(&escaped(text))
+}
+
+fn print_unescaped(text: &str) -> anyhow::Result<()> {
+    flush();
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(anyhow::Error::from(error).context("cannot write to stdout"))
+        }
         _ => Ok(()),
     }
 }
@@ -21,7 +127,16 @@ pub(crate) fn print_markdown(text: &str) -> anyhow::Result<()> {
 
 /// Writes a value to stdout as indented JSON.
 pub(crate) fn print_json<T: serde::Serialize>(value: &T) -> anyhow::Result<()> {
-    print(&format!("{}\n", serde_json::to_string_pretty(value)?))
+    let mut json = String::new();
+    // JSON has control characters only within its strings, and serde_json escapes only the first 32.
+    for character in serde_json::to_string_pretty(value)?.chars() {
+        if character.is_ascii() || escaped(character.encode_utf8(&mut [0; 4])).len() == character.len_utf8() {
+            json.push(character);
+        } else {
+            write!(json, "\\u{:04x}", u32::from(character))?;
+        }
+    }
+    print_unescaped(&format!("{json}\n"))
 }
 
 /// Formats a fraction: `12.34 %` for 0.1234.
@@ -37,7 +152,7 @@ impl Progress {
         if !io::stderr().is_terminal() || std::env::var_os("TERM").is_some_and(|term| term == "dumb") {
             return Self(None);
         }
-        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr()).with_position(done);
+        let bar = ProgressBar::with_draw_target(Some(total), draw_target()).with_position(done);
         let template = "{bar:20} {percent:>3} %  {elapsed} elapsed, {eta} left  {wide_msg}";
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
@@ -61,15 +176,15 @@ impl Progress {
 
     pub(crate) fn message(&self, text: &str) {
         if let Some(bar) = &self.0 {
-            bar.set_message(text.to_string());
+            bar.set_message(escaped(text).into_owned());
         }
     }
 
     /// Prints a line above the bar.
     pub(crate) fn line(&self, text: &str) {
         match &self.0 {
-            Some(bar) => bar.println(text),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.println(escaped(text)),
+            None => line(text),
         }
     }
 
@@ -82,5 +197,40 @@ impl Progress {
         if let Some(bar) = &self.0 {
             bar.finish_and_clear();
         }
+    }
+}
+
+/// Draws by way of [`write_stderr`].
+#[cfg(unix)]
+fn draw_target() -> ProgressDrawTarget {
+    ProgressDrawTarget::term(Term::read_write_pair(io::stdin(), Stderr), 20)
+}
+
+#[cfg(not(unix))]
+fn draw_target() -> ProgressDrawTarget {
+    ProgressDrawTarget::stderr()
+}
+
+/// [`write_stderr`] as a writer.
+#[cfg(unix)]
+#[derive(Debug)]
+struct Stderr;
+
+#[cfg(unix)]
+impl Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        write_stderr(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(unix)]
+impl std::os::fd::AsRawFd for Stderr {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        io::stderr().as_raw_fd()
     }
 }

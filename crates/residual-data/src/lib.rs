@@ -65,4 +65,4 @@ pub use normalization::{Normalization, Normalize};
 pub use preprocessing::Preprocessing;
 pub use scan::image_files;
 pub use synthetic::Synthetic;
-pub use words::shown;
+pub use words::{escaped, shown};

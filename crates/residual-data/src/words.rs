@@ -1,7 +1,7 @@
 //! Words for errors and notes.
 
 use crate::tree::nfc;
-use std::path::Path;
+use std::{borrow::Cow, path::Path};
 
 /// Text from a file or a name of one, as messages and tables show it: control characters, and characters that change
 /// the direction of text, are escaped as in Rust (`\u{1b}`), and all but the first 120 characters are replaced by `…`.
@@ -15,13 +15,27 @@ pub fn shown(text: &str) -> String {
             shown.push('…');
             break;
         }
-        if is_unprintable(character) {
-            shown.extend(character.escape_debug());
-        } else {
-            shown.push(character);
-        }
+        push_escaped(&mut shown, character);
     }
     shown
+}
+
+/// A text of several lines in which the characters that [`shown`] escapes are escaped, except for line breaks and tabs.
+#[must_use]
+pub fn escaped(text: &str) -> Cow<'_, str> {
+    let is_layout = |character| matches!(character, '\n' | '\t');
+    if !text.contains(|character| is_unprintable(character) && !is_layout(character)) {
+        return text.into();
+    }
+    let mut escaped = String::new();
+    for character in text.chars() {
+        if is_layout(character) { escaped.push(character) } else { push_escaped(&mut escaped, character) }
+    }
+    escaped.into()
+}
+
+fn push_escaped(text: &mut String, character: char) {
+    if is_unprintable(character) { text.extend(character.escape_debug()) } else { text.push(character) }
 }
 
 /// Control characters, line and paragraph separators, and the controls of bidirectional text.
@@ -66,6 +80,7 @@ mod tests {
     fn text_from_files_cannot_control_a_terminal() {
         assert_eq!(shown("łódź 猫"), "łódź 猫");
         assert_eq!(shown("a\u{1b}[2J\r\nerror: \u{9b}b\u{202e}c"), "a\\u{1b}[2J\\r\\nerror: \\u{9b}b\\u{202e}c");
+        assert_eq!(escaped("a\tb\nc\u{1b}[31m\r"), "a\tb\nc\\u{1b}[31m\\r");
         assert_eq!(shown(&"é".repeat(120)), "é".repeat(120));
         assert_eq!(shown(&"é".repeat(121)), "é".repeat(120) + "…");
     }

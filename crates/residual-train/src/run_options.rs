@@ -29,6 +29,13 @@ impl Default for RunOptions {
 #[derive(Clone, Debug, Default)]
 pub struct StopFlag(Arc<AtomicBool>);
 
+impl From<Arc<AtomicBool>> for StopFlag {
+    /// A flag that others can set, such as the handler of a signal.
+    fn from(flag: Arc<AtomicBool>) -> Self {
+        Self(flag)
+    }
+}
+
 impl StopFlag {
     /// Stops the run after its current optimizer step.
     pub fn set(&self) {

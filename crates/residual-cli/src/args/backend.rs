@@ -1,5 +1,5 @@
 use super::words;
-use crate::Usage;
+use crate::{Usage, threads};
 use residual_backend::{Backend, BackendError, Hardware};
 use residual_model::Kernels;
 
@@ -21,22 +21,20 @@ pub(crate) struct BackendArgs {
     #[arg(long, help_heading = "Backend")]
     pub(crate) recompute: bool,
     /// Threads that compute on a CPU [default: the number of cores]
-    #[arg(long, help_heading = "Backend", value_name = "THREADS", value_parser = threads)]
+    #[arg(long, help_heading = "Backend", value_name = "THREADS", value_parser = thread_number)]
     pub(crate) threads: Option<usize>,
 }
 
 /// Parses a number of threads.
-pub(crate) fn threads(text: &str) -> Result<usize, String> {
-    let number = text.parse().ok().filter(|number| (1..=256).contains(number));
-    number.ok_or_else(|| format!("invalid number of threads `{text}`; expected 1 to 256"))
+pub(crate) fn thread_number(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (1..=threads::MOST).contains(number));
+    number.ok_or_else(|| format!("invalid number of threads `{text}`; expected 1 to {}", threads::MOST))
 }
 
 impl BackendArgs {
     /// Opens the device, selects the kernels and starts the threads.
     pub(crate) fn open(&self) -> anyhow::Result<(Backend, Hardware)> {
-        if let Some(threads) = self.threads {
-            rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
-        }
+        threads::start(self.threads)?;
         let backend = choose(self.backend.as_deref())?;
         let hardware = backend.probe()?;
         let kernels = match (self.kernels, self.recompute) {

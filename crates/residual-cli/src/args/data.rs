@@ -1,5 +1,5 @@
 use super::{Reset, or_word, words};
-use crate::Usage;
+use crate::{Usage, output::log};
 use residual_data::{DataConfig, DataName, Normalize, recognize};
 use residual_model::NetworkConfig;
 use std::path::PathBuf;
@@ -137,7 +137,7 @@ impl DataArgs {
         match &self.data_dir {
             Some(dir) if self.data.is_none() && !data.name.has_files() => {
                 let name = recognize(dir)?;
-                eprintln!("note: recognised {} as --data {name}", dir.display());
+                log!("note: recognised {} as --data {name}", dir.display());
                 Ok(Some(name))
             }
             _ => Ok(None),

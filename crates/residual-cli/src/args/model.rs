@@ -2,6 +2,7 @@ use super::{BackendArgs, NetworkArgs, StartArgs, net};
 use crate::{
     Usage,
     model::{Filled, Model, Weights},
+    output::log,
 };
 use residual_data::Preprocessing;
 use residual_model::{NetName, NetworkConfig};
@@ -53,7 +54,7 @@ impl ModelArgs {
                 });
                 card.preprocessing = Some(Preprocessing { mean, std, ..known });
             }
-            (None, None) => convention.into_iter().for_each(|convention| eprintln!("{convention}")),
+            (None, None) => convention.into_iter().for_each(|convention| log!("{convention}")),
             _ => return Err(Usage("--mean and --std must be given together".into()).into()),
         }
         if let Some(preprocessing) = &card.preprocessing {

@@ -2,7 +2,7 @@ use crate::{
     Usage,
     args::NetworkArgs,
     model::{Filled, Weights},
-    output,
+    output::{self, log},
 };
 use residual_backend::Backend;
 use residual_model::{
@@ -59,7 +59,7 @@ pub(crate) fn convert(args: &ConvertArgs) -> anyhow::Result<()> {
     let weights = Weights::of(&Start { weights, name_map, key, ..Start::default() })?;
     let Filled { network, card, convention } = weights.network(args.net, &args.network, &Backend::Flex.open()?)?;
     if let Some(convention) = convention {
-        eprintln!("{convention}");
+        log!("{convention}");
     }
     if let Some(name) = not_finite(&network) {
         anyhow::bail!("{} has NaN or infinite values in the tensor {name}; nothing was written", args.from.display());

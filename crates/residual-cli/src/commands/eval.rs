@@ -3,7 +3,7 @@ use crate::{
     args::{DataArgs, ModelArgs, Reset, fit_side},
     classes::ClassNames,
     model::Model,
-    output::{self, percent},
+    output::{self, log, percent},
 };
 use clap::ValueEnum;
 use residual_data::{DataConfig, DataName, Dataset, HeldOut, Preprocessing, Relabeled, Source};
@@ -83,7 +83,7 @@ pub(crate) fn eval(args: &EvalArgs) -> anyhow::Result<()> {
     let model = args.model.open()?;
     let data = data_of(args, &model)?;
     let dataset = load(&data, args, &model)?;
-    dataset.notes.iter().for_each(|note| eprintln!("note: {note}"));
+    dataset.notes.iter().for_each(|note| log!("note: {note}"));
     model.check_image(dataset.shape())?;
     let split = args.split.unwrap_or_else(|| default_split(&data, &dataset, &model));
     // Samples that --validation holds out replace the test samples.
@@ -198,16 +198,14 @@ fn predictions_file(path: &Path, predictions: &Predictions, source: &dyn Source,
 fn load(data: &DataConfig, args: &EvalArgs, model: &Model) -> anyhow::Result<Dataset> {
     let is_folder = data.name == DataName::Folder;
     let Some(known) = &model.card.preprocessing else {
-        eprintln!(
-            "note: the normalisation that these weights expect is unknown; using that of {data} (see --mean, --std)"
-        );
+        log!("note: the normalisation that these weights expect is unknown; using that of {data} (see --mean, --std)");
         if let (true, None, Some(side)) = (is_folder, &args.data.side, data.side) {
-            eprintln!("note: the size of images that they expect is unknown; using {side}x{side} pixels (see --side)");
+            log!("note: the size of images that they expect is unknown; using {side}x{side} pixels (see --side)");
         }
         return Ok(data.load()?);
     };
     if let (true, None, Some(convention)) = (is_folder, &args.data.side, &model.size_convention) {
-        eprintln!("note: {}", convention.replace("--resize and --crop", "--side"));
+        log!("note: {}", convention.replace("--resize and --crop", "--side"));
     }
     let mut preprocessing = Preprocessing { ignore_exif: known.ignore_exif || data.ignore_exif, ..known.clone() };
     if let Some(Reset(Some(side))) = args.data.side {
@@ -235,7 +233,7 @@ fn with_labels_of(
             return Err(Usage(text).into());
         }
         if data.name == DataName::Folder {
-            eprintln!("note: the network's class names are unknown; taking its classes in the order of the folders");
+            log!("note: the network's class names are unknown; taking its classes in the order of the folders");
         }
         return Ok(source.clone());
     };
@@ -245,11 +243,11 @@ fn with_labels_of(
     let relabeled = Relabeled::new(source.clone(), network.to_vec())?;
     let missing: Vec<&str> = network.iter().filter(|name| !own.contains(name)).map(String::as_str).collect();
     if missing.is_empty() {
-        eprintln!("note: the classes of {data} are in another order than the network's; matching them by name");
+        log!("note: the classes of {data} are in another order than the network's; matching them by name");
     } else {
         let (count, shown) = (missing.len(), missing[..missing.len().min(5)].join(", "));
         let more = if count > 5 { ", ..." } else { "" };
-        eprintln!("note: {data} has no samples of {count} of the network's {classes} classes: {shown}{more}");
+        log!("note: {data} has no samples of {count} of the network's {classes} classes: {shown}{more}");
     }
     Ok(Arc::new(relabeled))
 }

@@ -3,7 +3,7 @@ use crate::{
     Usage,
     args::{BackendArgs, DataArgs, NetworkArgs, net, words},
     command_line::quoted,
-    output::{self, Progress},
+    output::{self, Progress, log},
 };
 use residual_data::DataConfig;
 use residual_lab::{InspectConfig, Inspection, Measurement, Subject};
@@ -168,7 +168,7 @@ fn measure(
     environment: Environment,
 ) -> anyhow::Result<Inspection> {
     let names: Vec<String> = subjects.iter().map(|subject| subject.info().to_string()).collect();
-    eprintln!("{measurement}: {}", names.join("; "));
+    log!("{measurement}: {}", names.join("; "));
     let bar: OnceLock<Progress> = OnceLock::new();
     let on_step = |done: usize, all: usize| bar.get_or_init(|| Progress::new(all as u64, 0)).set(done as u64);
     let result = Inspection::measure(measurement, subjects, config, command(), environment, &on_step);

@@ -3,7 +3,7 @@ use crate::{
     args::ModelArgs,
     classes::ClassNames,
     model::Model,
-    output::{self, percent},
+    output::{self, log, percent},
 };
 use burn::tensor::{Tensor, TensorData, activation::softmax};
 use residual_data::{Preprocessing, image_files};
@@ -63,7 +63,7 @@ pub(crate) fn predict(args: &PredictArgs) -> anyhow::Result<()> {
         return Err(Usage(text.into()).into());
     };
     if let (None, None, Some(convention)) = (args.resize, args.crop, &model.size_convention) {
-        eprintln!("{convention}");
+        log!("{convention}");
     }
     preprocessing.crop = args.crop.unwrap_or(preprocessing.crop);
     preprocessing.resize = args.resize.unwrap_or(preprocessing.resize.max(preprocessing.crop));
@@ -83,7 +83,7 @@ pub(crate) fn predict(args: &PredictArgs) -> anyhow::Result<()> {
         let probabilities = match classify(&model, &preprocessing, path) {
             Ok(probabilities) => probabilities,
             Err(error) => {
-                eprintln!("error: {error}");
+                log!("error: {error}");
                 rows.push(serde_json::json!({ "image": name, "error": error.to_string() }));
                 failed += 1;
                 continue;

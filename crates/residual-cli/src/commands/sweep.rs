@@ -2,7 +2,7 @@ use crate::{
     Interrupted,
     args::{BackendArgs, DataArgs, words},
     command_line,
-    output::{self, Progress},
+    output::{self, Progress, log},
 };
 use clap::ValueEnum;
 use residual_backend::Backend;
@@ -163,7 +163,7 @@ pub(crate) fn sweep(args: &SweepArgs, stop: &StopFlag) -> anyhow::Result<()> {
         .with_explain(args.explain)?
         .with_stop(stop.clone());
     let parallel = jobs.min(plan);
-    eprintln!("{plan} trainings on {backend} ({}), {parallel} in parallel", hardware.name);
+    log!("{plan} trainings on {backend} ({}), {parallel} in parallel", hardware.name);
     let results = run(&sweep, args).map_err(|error| match error.downcast_ref() {
         Some(LabError::Stopped { done, total }) => Interrupted(format!(
             "stopped: {done} of {total} trainings are finished and kept; rerun the command to resume"

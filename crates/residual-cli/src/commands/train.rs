@@ -4,8 +4,8 @@ mod run;
 use crate::{
     Usage,
     args::{
-        AugmentationArgs, BackendArgs, DataArgs, NetArg, NetworkArgs, Reset, StartArgs, fit_side, or_word, threads,
-        words,
+        AugmentationArgs, BackendArgs, DataArgs, NetArg, NetworkArgs, Reset, StartArgs, fit_side, or_word,
+        thread_number, words,
     },
 };
 use residual_model::{BlockOptions, ModelError, Part};
@@ -153,7 +153,7 @@ pub(crate) struct TrainArgs {
     #[arg(long, help_heading = "Run directory")]
     pub(crate) older_checkpoint: bool,
     /// Threads that read and augment samples [default: the number of cores]
-    #[arg(long, help_heading = "Training", value_parser = threads)]
+    #[arg(long, help_heading = "Training", value_parser = thread_number)]
     pub(crate) workers: Option<usize>,
     /// Replace a training that is already in the directory
     #[arg(long, help_heading = "Run directory")]

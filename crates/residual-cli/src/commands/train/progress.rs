@@ -1,4 +1,4 @@
-use crate::output::{Progress, percent};
+use crate::output::{Progress, log, percent};
 use residual_train::{Event, Row, Split, TrainConfig};
 
 /// Shows a training's events as a progress bar of batches and one line per epoch.
@@ -29,7 +29,7 @@ pub(super) fn observer(config: &TrainConfig) -> impl FnMut(Event<'_>) + 'static 
             );
             match &bar {
                 Some(bar) => bar.line(&text),
-                None => eprintln!("{text}"),
+                None => log!("{text}"),
             }
         }
     }

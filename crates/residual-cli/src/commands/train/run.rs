@@ -4,7 +4,7 @@ use crate::{
     args::BackendArgs,
     command_line::quoted,
     model::Weights,
-    output::{self, percent},
+    output::{self, log, percent},
 };
 use residual_backend::{Backend, Hardware};
 use residual_data::{DataError, Normalization, Preprocessing};
@@ -53,7 +53,7 @@ pub(super) fn resume(args: &TrainArgs, path: &Path, stop: &StopFlag) -> anyhow::
     let mut config = run.config()?;
     config.data = args.data.moved(config.data)?;
     if run.is_finished() {
-        eprintln!("{} is finished; nothing to resume", path.display());
+        log!("{} is finished; nothing to resume", path.display());
         let network = config.network.name().to_string();
         let value =
             serde_json::json!({ "run": path.display().to_string(), "network": network, "status": Status::Finished });
@@ -95,7 +95,7 @@ pub(super) fn resume(args: &TrainArgs, path: &Path, stop: &StopFlag) -> anyhow::
     })?;
     match latest {
         Some(checkpoint) => {
-            eprintln!("resuming after epoch {}, iteration {}", checkpoint.epoch(), checkpoint.iteration());
+            log!("resuming after epoch {}, iteration {}", checkpoint.epoch(), checkpoint.iteration());
             training = training.from_checkpoint(checkpoint);
         }
         // A failed training may have measured an epoch and then been unable to write its checkpoint.
@@ -104,7 +104,7 @@ pub(super) fn resume(args: &TrainArgs, path: &Path, stop: &StopFlag) -> anyhow::
             anyhow::bail!("{path} has metrics but no checkpoint to resume from; start again with --out and --force");
         }
         None => {
-            eprintln!("no checkpoint yet: starting from the beginning");
+            log!("no checkpoint yet: starting from the beginning");
             if let Some(start) = &config.start {
                 let network = started(&config, start, &training, &hardware)?;
                 training = training.with_network(network);
@@ -181,7 +181,7 @@ fn print_notes(training: &Training) {
             Note::LargeStem { .. } => "; try --stem small",
             Note::Data(_) | Note::SmallSet { .. } | Note::UnusedClasses { .. } => "",
         };
-        eprintln!("note: {note}{tip}");
+        log!("note: {note}{tip}");
     }
 }
 
@@ -217,9 +217,9 @@ fn compare_normalization(expected: Option<&Normalization>, Preprocessing { mean,
     };
     let ours = format!("this training normalises images with mean {mean:?} and std {std:?}");
     match expected {
-        None => eprintln!("note: the weights do not say how images are normalised; {ours}"),
+        None => log!("note: the weights do not say how images are normalised; {ours}"),
         Some(known) if !close(&known.mean, mean) || !close(&known.std, std) => {
-            eprintln!("note: the weights expect mean {:?} and std {:?}, but {ours}", known.mean, known.std);
+            log!("note: the weights expect mean {:?} and std {:?}, but {ours}", known.mean, known.std);
         }
         Some(_) => {}
     }
@@ -234,6 +234,7 @@ fn make_default(backend: Backend) -> anyhow::Result<()> {
     if std::env::var(BURN_DEVICE).is_ok_and(|name| name == backend.name()) {
         return Ok(());
     }
+    output::flush();
     let mut again = Command::new(std::env::current_exe()?);
     again.args(std::env::args_os().skip(1)).env(BURN_DEVICE, backend.name());
     #[cfg(unix)]
@@ -263,7 +264,7 @@ fn finish(
         .inspect_err(|error| {
             if matches!(error, TrainError::Sample { .. } | TrainError::Data(_)) {
                 let path = quoted(&path.display().to_string());
-                eprintln!(
+                log!(
                     "a checkpoint is kept: once the file is repaired, `residual train --resume {path}` resumes; to leave \
                      broken files out, start again with --skip-broken and --force"
                 );
@@ -311,7 +312,7 @@ fn report(config: &TrainConfig, outcome: &Outcome, path: &Path) -> String {
 }
 
 fn announce(config: &TrainConfig, backend: Backend, hardware: &Hardware, path: &Path) {
-    eprintln!(
+    log!(
         "{} ({} parameters) on {}, {backend} ({}), seed {}, in {}",
         config.network.name(),
         thousands(config.network.summary().parameters()),

@@ -41,11 +41,16 @@ pub struct Summary {
     rows: Vec<SummaryRow>,
     #[serde(skip)]
     norm: Norm,
+    #[serde(skip)]
+    tensors: u64,
 }
+
+/// γ, β, and the running mean and variance.
+const NORM_TENSORS: u64 = 4;
 
 impl Summary {
     pub(crate) fn new(norm: Norm) -> Self {
-        Self { rows: Vec::new(), norm }
+        Self { rows: Vec::new(), norm, tensors: 0 }
     }
 
     /// Adds a convolution with the output height and width `size`. `norm` is the number of channels of its norm, if it
@@ -57,6 +62,11 @@ impl Summary {
         let affine = match self.norm {
             Norm::Batch => 2 * norm.unwrap_or(0),
             Norm::None => channels[1],
+        };
+        self.tensors += match (self.norm, norm) {
+            (Norm::Batch, Some(_)) => 1 + NORM_TENSORS,
+            (Norm::Batch, None) => 1,
+            (Norm::None, _) => 2,
         };
         self.push(
             layer,
@@ -70,6 +80,7 @@ impl Summary {
     /// Adds a norm that does not belong to a convolution.
     pub(crate) fn norm(&mut self, layer: &str, channels: usize, size: [usize; 2]) {
         if self.norm == Norm::Batch {
+            self.tensors += NORM_TENSORS;
             self.push(layer, "batch norm".into(), vec![channels, size[0], size[1]], 2 * channels, 0);
         }
     }
@@ -77,11 +88,13 @@ impl Summary {
     /// Adds a linear layer and its norm.
     pub(crate) fn linear(&mut self, layer: &str, features: [usize; 2]) {
         let parameters = features[0] * features[1] + self.affine(features[1]);
+        self.tensors += if self.norm.needs_bias() { 2 } else { 1 + NORM_TENSORS };
         self.product(layer, features, parameters);
     }
 
     /// Adds the head, a linear layer with a bias and without a norm.
     pub(crate) fn head(&mut self, features: usize, classes: usize) {
+        self.tensors += 2;
         self.product("fc", [features, classes], (features + 1) * classes);
     }
 
@@ -108,6 +121,11 @@ impl Summary {
     /// The total number of trainable parameters.
     pub fn parameters(&self) -> u64 {
         self.rows.iter().fold(0, |sum, row| sum.saturating_add(row.parameters))
+    }
+
+    /// The number of tensors: weights, biases, and the four tensors of each norm, two of which are running statistics.
+    pub fn tensors(&self) -> u64 {
+        self.tensors
     }
 
     /// The total number of multiply-adds in the forward pass of one sample, including those of projection shortcuts.

@@ -144,6 +144,8 @@ fn summaries_match_the_modules() {
                 let config = NetworkConfig::new(name, [2, 8, 8], 7).with_width(6).with_blocks(blocks);
                 let counted = summary::trainable_parameters(&config.init(&device())) as u64;
                 assert_eq!(config.summary().parameters(), counted, "{name} {shortcut} {norm}");
+                let tensors = parameters(&config.init(&device())).len() as u64;
+                assert_eq!(config.summary().tensors(), tensors, "{name} {shortcut} {norm}");
             }
         }
     }

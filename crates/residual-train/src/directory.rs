@@ -11,7 +11,7 @@ use burn::{
 };
 use residual_data::{DataConfig, Dataset, Fingerprint, Preprocessing};
 use residual_fetch::{is_unfinished, remove_unfinished};
-use residual_model::Network;
+use residual_model::{Network, summary::thousands};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File, TryLockError},
@@ -76,6 +76,9 @@ const LOCK: &str = ".lock";
 /// The extension of the file with a checkpoint's measured times.
 const TIMES: &str = "times.csv";
 
+/// The most tensors that burn-pack reads from a file.
+const MAX_TENSORS: u64 = 100_000;
+
 /// The number of checkpoints that are kept.
 const KEPT: usize = 2;
 
@@ -85,13 +88,22 @@ impl RunDir {
     /// With `force`, a run that is already in the directory is removed first, whether it is finished or not.
     ///
     /// # Errors
-    /// If the directory holds a run and `force` is not set, if it holds anything else, or if it cannot be written.
+    /// If the directory holds a run and `force` is not set, if it holds anything else, or if it cannot be written. If
+    /// the network has more than 100,000 tensors, which Burn's format for weights cannot hold.
     pub fn create(
         path: &Path,
         config: &TrainConfig,
         environment: &Environment,
         force: bool,
     ) -> Result<Self, TrainError> {
+        let tensors = config.network.summary().tensors();
+        if tensors > MAX_TENSORS {
+            let (name, tensors) = (config.network.name(), thousands(tensors));
+            return Err(TrainError::Conflict(format!(
+                "the weights of {name} cannot be written: a file in Burn's format holds at most {} tensors, not {tensors}",
+                thousands(MAX_TENSORS)
+            )));
+        }
         let run = Self { path: path.into(), lock: None };
         if path.exists() {
             run.check_vacant(force)?;

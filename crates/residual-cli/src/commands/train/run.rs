@@ -151,13 +151,14 @@ fn dry_run(args: &TrainArgs, config: &TrainConfig, backend: Backend, memory: Mem
             "available": available,
         }));
     }
-    let Memory { program, data, weights, optimizer, activations, workspace } = memory;
+    let Memory { program, data, weights, optimizer, activations, records, workspace } = memory;
     let parts = [
         ("program", program),
         ("data", data),
         ("weights", weights),
         ("gradients and optimizer", optimizer),
         ("activations", activations),
+        ("records of layers", records),
         ("workspace", workspace),
         ("total", total),
     ];

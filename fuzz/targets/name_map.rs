@@ -6,7 +6,8 @@ use residual_weights::NameMap;
 
 fuzz_target!(|text: &str| {
     if let Ok(map) = NameMap::parse(text, "input".as_ref()) {
-        let name = map.apply("module.layer1.0.conv1.weight");
-        let _ = residual_weights::names::canonical(&name);
+        if let Ok(name) = map.apply("module.layer1.0.conv1.weight") {
+            let _ = residual_weights::names::canonical(&name);
+        }
     }
 });

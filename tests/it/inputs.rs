@@ -3,7 +3,7 @@
 use residual::{
     data::formats::{cifar, idx},
     train::{Checkpoint, TrainConfig},
-    weights::NameMap,
+    weights::{self, Card, NameMap},
 };
 use std::{fs, path::Path};
 
@@ -109,9 +109,62 @@ fn the_name_map_parser_never_panics() {
     let mut read = 0;
     for text in texts("name_map") {
         if let Ok(map) = NameMap::parse(&text, "input".as_ref()) {
-            map.apply("module.layer1.0.conv1.weight");
+            let _ = map.apply("module.layer1.0.conv1.weight");
             read += 1;
         }
     }
     assert!(read > 0);
+}
+
+/// Reads a file of weights with this content. Errors must be short and on one line.
+fn read_weights(path: &Path, content: &[u8]) -> bool {
+    fs::write(path, content).unwrap();
+    let check = |error: weights::WeightsError| {
+        let text = error.to_string();
+        assert!(text.len() < 4000 && !text.contains(char::is_control), "{text}");
+    };
+    let checkpoint = weights::Checkpoint::read(path);
+    if let Ok(checkpoint) = &checkpoint {
+        for (name, entry) in checkpoint.entries() {
+            match checkpoint.values(name) {
+                Ok(values) => assert_eq!(values.len(), entry.shape().iter().product::<usize>()),
+                Err(error) => check(error),
+            }
+        }
+    }
+    checkpoint.map_err(check).is_ok()
+}
+
+#[test]
+fn the_readers_of_weights_never_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weights");
+    // As in the targets, an input is also tried as a part of a file.
+    let legacy = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}X\x0d\0\0\0little_endian\x88s.";
+    let pickles = |input: &[u8]| [legacy, input].concat();
+    let metadata = |input: &[u8]| {
+        let mut file = [b"NRUB\x01\0", &(input.len() as u32).to_le_bytes()[..], input].concat();
+        file.resize(file.len().next_multiple_of(256) + 1024, 1);
+        file
+    };
+    let header = |input: &[u8]| [&(input.len() as u64).to_le_bytes(), input, &[1; 16]].concat();
+    let as_part: [(&str, &dyn Fn(&[u8]) -> Vec<u8>); 3] =
+        [("pytorch", &pickles), ("burnpack", &metadata), ("safetensors", &header)];
+    for (target, as_part) in as_part {
+        let (mut whole, mut parts) = (0, 0);
+        for input in inputs(target) {
+            whole += usize::from(read_weights(&path, &input));
+            parts += usize::from(read_weights(&path, &as_part(&input)));
+        }
+        assert!(whole > 0 && parts > 0, "{target}");
+    }
+    let mut cards = 0;
+    for text in texts("safetensors") {
+        if let Ok(card) = Card::parse(&text, "card".as_ref()) {
+            let json = card.to_json();
+            assert_eq!(Card::parse(&json, "card".as_ref()).unwrap().to_json(), json);
+            cards += 1;
+        }
+    }
+    assert!(cards > 0);
 }

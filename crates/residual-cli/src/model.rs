@@ -33,6 +33,8 @@ pub(crate) struct Filled {
     pub(crate) card: Card,
     /// A line that names the preprocessing assumed by convention, if the file does not specify it.
     pub(crate) convention: Option<String>,
+    /// A line that names the file and its tensors with NaN or infinite values, if there are any.
+    pub(crate) not_finite: Option<String>,
 }
 
 /// A network with its weights, ready to predict.
@@ -139,7 +141,9 @@ impl Weights {
                 Naming::Torchvision | Naming::Other => None,
             },
         };
-        self.load(network, &checkpoint)?;
+        if let Some(not_finite) = self.load(network, &checkpoint)? {
+            log!("note: {not_finite}");
+        }
         Ok(expected)
     }
 
@@ -150,11 +154,13 @@ impl Weights {
         Ok(beside)
     }
 
-    fn load(&self, network: &mut Network, checkpoint: &Checkpoint) -> Result<(), WeightsError> {
-        if let Some(left_aside) = load(network, checkpoint, &self.options)?.left_aside {
+    /// Loads the weights. Returns a line on those that are NaN or infinite.
+    fn load(&self, network: &mut Network, checkpoint: &Checkpoint) -> Result<Option<String>, WeightsError> {
+        let loaded = load(network, checkpoint, &self.options)?;
+        if let Some(left_aside) = loaded.left_aside {
             log!("{}: {left_aside}", self.path.display());
         }
-        Ok(())
+        Ok(loaded.not_finite.map(|not_finite| format!("{}: {not_finite}", self.path.display())))
     }
 
     /// The network with these weights, and its card with the settings overridden whose flags are set.
@@ -175,17 +181,18 @@ impl Weights {
         };
         let init = card.network.init;
         card.network = args.apply(card.network, init)?;
-        // Detects a network far larger than the file before allocating it.
-        let elements = |shape: &[usize]| shape.iter().fold(1u64, |n, &d| n.saturating_mul(d as u64));
-        let held = checkpoint.entries().fold(0u64, |sum, (_, entry)| sum.saturating_add(elements(entry.shape())));
-        let parameters = card.network.summary().parameters();
-        if held.saturating_mul(16) < parameters {
+        // Detects a network far larger than the file before allocating it. A value takes at least two bytes.
+        let (held, parameters) = (checkpoint.held_bytes(), card.network.summary().parameters());
+        if held.saturating_mul(2) < parameters {
             let (held, parameters) = (thousands(held), thousands(parameters));
-            anyhow::bail!("{file} holds {held} values, but {} has {parameters} parameters", card.network.name());
+            anyhow::bail!(
+                "{file} holds {held} bytes of values, but {} has {parameters} parameters",
+                card.network.name()
+            );
         }
         let mut network = card.network.init(device);
-        self.load(&mut network, &checkpoint)?;
-        Ok(Filled { network, card, convention })
+        let not_finite = self.load(&mut network, &checkpoint)?;
+        Ok(Filled { network, card, convention, not_finite })
     }
 
     /// A card for a file without one, and a line that names what is assumed by convention. Channels, width, stem and
@@ -278,7 +285,10 @@ fn weights_in(folder: &Path) -> Option<PathBuf> {
 fn is_published(folder: &Path) -> bool {
     const ENDS: [&str; 11] =
         ["bin", "ckpt", "h5", "index", "keras", "msgpack", "onnx", "pb", "pt", "pth", "safetensors"];
-    if let Ok(text) = fs::read_to_string(folder.join("config.json")) {
+    let config = folder.join("config.json");
+    if config.is_file()
+        && let Ok(text) = fs::read_to_string(config)
+    {
         let config: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
         return config.get("model_type").is_some() || config.get("architectures").is_some();
     }

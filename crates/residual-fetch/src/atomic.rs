@@ -11,20 +11,53 @@ use std::{
 /// # Errors
 /// If the file cannot be written. The old content is then unchanged.
 pub fn write_atomic(path: &Path, content: &[u8]) -> io::Result<()> {
-    let temporary = temporary(path);
-    let mut file = File::create_new(&temporary)?;
-    let written = file.write_all(content).and_then(|()| file.sync_all());
-    let renamed = written.and_then(|()| fs::rename(&temporary, path));
-    if renamed.is_err() {
-        let _ = fs::remove_file(&temporary);
+    Staged::write(path, content)?.publish()
+}
+
+/// A file that is complete on the disk, but under a temporary name. Files that belong together are all written before
+/// the first one is published. One that is never published is removed.
+#[derive(Debug)]
+pub struct Staged {
+    path: PathBuf,
+    temporary: PathBuf,
+}
+
+impl Staged {
+    /// Writes the content for `path` to a temporary file in the same directory and syncs it to disk.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn write(path: &Path, content: &[u8]) -> io::Result<Self> {
+        let temporary = temporary(path);
+        let mut file = File::create_new(&temporary)?;
+        let staged = Self { path: path.into(), temporary };
+        file.write_all(content)?;
+        file.sync_all()?;
+        Ok(staged)
     }
-    #[cfg(unix)]
-    if let (Ok(()), Some(folder)) = (&renamed, path.parent()) {
-        // Makes the rename survive a power failure. Some file systems cannot sync a directory, so errors are ignored.
-        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-        let _ = File::open(folder).and_then(|folder| folder.sync_all());
+
+    /// Renames the file to its path, which replaces an old one.
+    ///
+    /// # Errors
+    /// If the file cannot be renamed. The old content is then unchanged.
+    pub fn publish(self) -> io::Result<()> {
+        fs::rename(&self.temporary, &self.path)?;
+        #[cfg(unix)]
+        if let Some(folder) = self.path.parent() {
+            // Makes the rename survive a power failure. Some file systems cannot sync a directory, so errors are
+            // ignored.
+            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+            let _ = File::open(folder).and_then(|folder| folder.sync_all());
+        }
+        Ok(())
     }
-    renamed
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        // After `publish` the name is free, and nobody else takes it.
+        let _ = fs::remove_file(&self.temporary);
+    }
 }
 
 /// A path beside `path` that no other thread, process or machine uses: `NAME.NUMBER.tmp`, with a random number of 16
@@ -72,6 +105,19 @@ mod tests {
         fs::create_dir(dir.path().join("c")).unwrap();
         assert!(write_atomic(&dir.path().join("c"), b"x").is_err());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_staged_file_appears_when_it_is_published() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        drop(Staged::write(&path, b"never").unwrap());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        let staged = Staged::write(&path, b"new").unwrap();
+        assert!(!path.exists());
+        staged.publish().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -31,7 +31,7 @@ mod lock;
 #[cfg(test)]
 mod tests;
 
-pub use atomic::{is_unfinished, remove_unfinished, temporary, write_atomic};
+pub use atomic::{Staged, is_unfinished, remove_unfinished, temporary, write_atomic};
 pub use cache::{cache_dir, mirror};
 pub use checksum::{Checksum, sha256_file, verify};
 pub use download::{Progress, Source};

@@ -1,11 +1,17 @@
-use crate::WeightsError;
+use crate::{
+    WeightsError,
+    file::{json_reason, read_text},
+};
 use residual_data::Preprocessing;
 use residual_model::NetworkConfig;
 use serde::{Deserialize, Serialize};
 use std::{
-    fs,
+    io,
     path::{Path, PathBuf},
 };
+
+/// The longest card in bytes.
+const MAX_LEN: u64 = 16 << 20;
 
 /// Metadata that a weights file does not contain, stored as JSON in a file next to it. The card of
 /// `resnet20.safetensors` is `resnet20.safetensors.json`.
@@ -37,46 +43,38 @@ impl Card {
     /// the number of labels differs from the number of classes.
     pub fn of(weights: &Path) -> Result<Option<Self>, WeightsError> {
         let path = Self::path(weights);
-        let text = match fs::read_to_string(&path) {
+        let text = match read_text(&path, MAX_LEN) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(WeightsError::io("read", &path)(error)),
         };
-        let card: Self = serde_json::from_str(&text)
-            .map_err(|error| WeightsError::bad_file(&path, format!("is not a valid card: {error}")))?;
+        Self::parse(&text, &path).map(Some)
+    }
+
+    /// Parses a card from JSON. Error messages name `path` as the source.
+    ///
+    /// # Errors
+    /// The same as for [`Self::of`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, WeightsError> {
+        let bad = |reason: String| WeightsError::bad_file(path, reason);
+        let card: Self =
+            serde_json::from_str(text).map_err(|error| bad(format!("is not a valid card: {}", json_reason(&error))))?;
         let valid = card
             .network
             .validate()
             .map_err(|e| e.to_string())
             .and_then(|()| card.preprocessing.as_ref().map_or(Ok(()), Preprocessing::validate));
-        valid.map_err(|reason| WeightsError::bad_file(&path, format!("is not a valid card: {reason}")))?;
+        valid.map_err(|reason| bad(format!("is not a valid card: {reason}")))?;
         if let Some(labels) = card.labels.as_ref().filter(|labels| labels.len() != card.network.classes) {
-            let reason = format!("has {} labels for {} classes", labels.len(), card.network.classes);
-            return Err(WeightsError::bad_file(&path, reason));
+            return Err(bad(format!("has {} labels for {} classes", labels.len(), card.network.classes)));
         }
-        Ok(Some(card))
+        Ok(card)
     }
 
-    /// Removes the card of a weights file, if there is one.
-    ///
-    /// # Errors
-    /// If the card exists and cannot be removed.
-    pub fn remove(weights: &Path) -> Result<(), WeightsError> {
-        let path = Self::path(weights);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(WeightsError::io("remove", &path)(error)),
-            _ => Ok(()),
-        }
-    }
-
-    /// Writes the card next to a weights file.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
-    pub fn write(&self, weights: &Path) -> Result<(), WeightsError> {
-        let path = Self::path(weights);
+    /// The card as JSON.
+    pub fn to_json(&self) -> String {
         let mut text = serde_json::to_string_pretty(self).expect("a card is plain data");
         text.push('\n');
-        residual_fetch::write_atomic(&path, text.as_bytes()).map_err(WeightsError::io("write", &path))
+        text
     }
 }

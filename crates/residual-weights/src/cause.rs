@@ -60,7 +60,8 @@ impl Cause {
         }
         let in_other_blocks = |name: &str| {
             let other = if wanted.contains(name) { given } else { wanted };
-            block(name).is_some_and(|block| !other.iter().any(|name| name.starts_with(block)))
+            // The names that start with a text follow it in the order of names.
+            block(name).is_some_and(|block| !other.range(block..).next().is_some_and(|name| name.starts_with(block)))
         };
         if names().next().is_some() && names().all(in_other_blocks) {
             return Self::Blocks;

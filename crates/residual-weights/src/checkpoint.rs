@@ -1,18 +1,17 @@
 use crate::{
-    WeightsError,
+    WeightsError, burnpack,
     dtype::Dtype,
+    file::{self, DataFile},
     foreign,
     pytorch::{self, Found, Problem},
-    shards,
+    safetensors, shards,
 };
-use burn::tensor::TensorData;
-use burn_pack::Reader;
-use safetensors::SafeTensors;
+use residual_data::shown;
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs::File,
     io::{Read, Seek},
-    panic::{AssertUnwindSafe, catch_unwind},
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -23,6 +22,7 @@ pub struct Checkpoint {
     path: PathBuf,
     format: Format,
     entries: BTreeMap<String, Entry>,
+    held: u64,
 }
 
 /// The format of a weights file.
@@ -50,26 +50,23 @@ impl Format {
     }
 }
 
-/// One tensor of a file. Its values are converted to f32 on demand, by [`Checkpoint::values`].
+/// One tensor of a file. Its values are read and converted to f32 on demand, by [`Checkpoint::values`].
 #[derive(Clone)]
 pub struct Entry {
-    shape: Vec<usize>,
+    shape: Arc<[usize]>,
     source: Source,
 }
 
 #[derive(Clone)]
 enum Source {
     PyTorch(pytorch::Tensor),
-    /// The byte range `start..end` of the file.
-    Bytes {
-        file: Arc<Vec<u8>>,
-        start: usize,
-        end: usize,
+    Range {
+        file: Arc<DataFile>,
+        range: Range<u64>,
         dtype: Dtype,
     },
-    Values(Arc<Vec<f32>>),
     /// A tensor without an array of values, and its kind, such as `sparse`.
-    Other(String),
+    Other(Arc<str>),
 }
 
 impl std::fmt::Debug for Entry {
@@ -97,15 +94,29 @@ impl Checkpoint {
     }
 
     fn open(path: &Path, shards: Shards) -> Result<Self, WeightsError> {
-        let mut file = File::open(path).map_err(WeightsError::io("read", path))?;
+        let io = || WeightsError::io("read", path);
+        let mut file = file::open(path).map_err(io())?;
         let mut start = Vec::new();
-        file.by_ref().take(512).read_to_end(&mut start).map_err(WeightsError::io("read", path))?;
-        let (format, entries) = match &start[..] {
+        file.by_ref().take(512).read_to_end(&mut start).map_err(io())?;
+        file.rewind().map_err(io())?;
+        let is_valid = |kind: &'static str| {
+            move |reason| WeightsError::bad_file(path, format!("is not a valid {kind} file: {reason}"))
+        };
+        let (format, (entries, held)) = match &start[..] {
             [] => return Err(WeightsError::bad_file(path, "is empty")),
-            [b'B', b'U', b'R', b'N', ..] | [b'N', b'R', b'U', b'B', ..] => (Format::Burnpack, read_burnpack(path)?),
-            start if is_json(start) && shards == Shards::Allowed => shards::read(path)?,
+            [b'B', b'U', b'R', b'N', ..] | [b'N', b'R', b'U', b'B', ..] => {
+                let file = DataFile::new(file).map_err(io())?;
+                (Format::Burnpack, burnpack::read(file).map_err(is_valid("burnpack"))?)
+            }
+            start if is_json(start) && shards == Shards::Allowed => {
+                let (format, entries, held) = shards::read(path)?;
+                (format, (entries, held))
+            }
             // The length of the header, and the header.
-            [_, _, _, _, _, _, _, _, b'{', ..] => (Format::Safetensors, read_safetensors(path)?),
+            [_, _, _, _, _, _, _, _, b'{', ..] => {
+                let file = DataFile::new(file).map_err(io())?;
+                (Format::Safetensors, safetensors::read(file).map_err(is_valid("safetensors"))?)
+            }
             start if pytorch::detect(start) => (Format::PyTorch, read_pytorch(path, file, start)?),
             start => {
                 let kind = foreign::recognise(path, start);
@@ -116,7 +127,7 @@ impl Checkpoint {
         if entries.is_empty() {
             return Err(WeightsError::bad_file(path, "contains no tensors"));
         }
-        Ok(Self { path: path.into(), format, entries })
+        Ok(Self { path: path.into(), format, entries, held })
     }
 
     /// The path of the file.
@@ -127,6 +138,12 @@ impl Checkpoint {
     /// The format of the file.
     pub fn format(&self) -> Format {
         self.format
+    }
+
+    /// The number of bytes that the file has for the values of all tensors, unpacked if it is compressed. The shapes may
+    /// claim more, because several tensors, and several elements of a tensor, may be stored in the same place.
+    pub fn held_bytes(&self) -> u64 {
+        self.held
     }
 
     /// All tensors with their names, in alphabetical order.
@@ -145,14 +162,18 @@ impl Checkpoint {
     /// If there is no tensor with this name, its values cannot be read, or its dtype is not a floating-point type.
     pub fn values(&self, name: &str) -> Result<Vec<f32>, WeightsError> {
         let entry = self.entries.get(name);
-        let entry = entry.ok_or_else(|| WeightsError::bad_file(&self.path, format!("has no tensor `{name}`")))?;
-        entry
-            .values()
-            .map_err(|reason| WeightsError::bad_file(&self.path, format!("has an invalid tensor `{name}`: {reason}")))
+        let bad = |reason: String| WeightsError::bad_file(&self.path, reason);
+        let entry = entry.ok_or_else(|| bad(format!("has no tensor `{}`", shown(name))))?;
+        entry.values().map_err(|reason| bad(format!("has an invalid tensor `{}`: {reason}", shown(name))))
     }
 }
 
 impl Entry {
+    /// A tensor whose values are a range of bytes of a file.
+    pub(crate) fn in_range(shape: Arc<[usize]>, file: Arc<DataFile>, range: Range<u64>, dtype: Dtype) -> Self {
+        Self { shape, source: Source::Range { file, range, dtype } }
+    }
+
     /// The shape of the tensor in the file.
     pub fn shape(&self) -> &[usize] {
         &self.shape
@@ -165,16 +186,19 @@ impl Entry {
 
     /// Whether both tensors have the same shape and, bit by bit, the same values.
     pub(crate) fn has_values_of(&self, other: &Self) -> bool {
-        let bits = |entry: &Self| Some(entry.values().ok()?.into_iter().map(f32::to_bits).collect::<Vec<_>>());
-        self.shape == other.shape && bits(self).is_some_and(|ours| bits(other) == Some(ours))
+        let is_same = |ours: &[f32], theirs: &[f32]| ours.iter().zip(theirs).all(|(a, b)| a.to_bits() == b.to_bits());
+        self.shape == other.shape
+            && self.values().is_ok_and(|ours| other.values().is_ok_and(|theirs| is_same(&ours, &theirs)))
     }
 
     fn values(&self) -> Result<Vec<f32>, String> {
         let elements = self.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).ok_or("its shape is too large")?;
         let values = match &self.source {
-            Source::Values(values) => values.to_vec(),
             Source::PyTorch(tensor) => tensor.values()?,
-            Source::Bytes { file, start, end, dtype } => dtype.to_f32(&file[*start..*end])?,
+            Source::Range { file, range, dtype } => {
+                dtype.check()?;
+                dtype.to_f32(&file.read(range.clone()).map_err(|error| error.to_string())?)?
+            }
             Source::Other(kind) => return Err(format!("it is {kind}; expected a dense tensor with values")),
         };
         if values.len() == elements {
@@ -203,48 +227,15 @@ fn is_json(start: &[u8]) -> bool {
     start.trim_ascii_start().starts_with(b"{") && !start.iter().take(8).any(|byte| *byte == 0)
 }
 
-fn read_pytorch(path: &Path, mut file: File, start: &[u8]) -> Result<BTreeMap<String, Entry>, WeightsError> {
-    file.rewind().map_err(WeightsError::io("read", path))?;
-    let found = pytorch::read(file, start).map_err(|problem| match problem {
+/// The tensors of a PyTorch file, and the number of bytes that it has for their values.
+fn read_pytorch(path: &Path, file: File, start: &[u8]) -> Result<(BTreeMap<String, Entry>, u64), WeightsError> {
+    let (found, held) = pytorch::read(file, start).map_err(|problem| match problem {
         Problem::Damaged(reason) => WeightsError::bad_file(path, format!("is a damaged PyTorch file: {reason}")),
         Problem::Foreign(kind) => WeightsError::bad_file(path, kind),
     })?;
     let entry = |found| match found {
-        Found::Tensor(tensor) => Entry { shape: tensor.shape().to_vec(), source: Source::PyTorch(tensor) },
-        Found::Other(kind) => Entry { shape: Vec::new(), source: Source::Other(kind) },
+        Found::Tensor(tensor) => Entry { shape: tensor.shape().clone(), source: Source::PyTorch(tensor) },
+        Found::Other(kind) => Entry { shape: Arc::new([]), source: Source::Other(kind) },
     };
-    Ok(found.into_iter().map(|(name, found)| (name, entry(found))).collect())
-}
-
-fn read_safetensors(path: &Path) -> Result<BTreeMap<String, Entry>, WeightsError> {
-    let file = Arc::new(fs::read(path).map_err(WeightsError::io("read", path))?);
-    let tensors = SafeTensors::deserialize(&file)
-        .map_err(|error| WeightsError::bad_file(path, format!("is not a valid safetensors file: {error}")))?;
-    let entry = |(name, view): (&str, safetensors::tensor::TensorView<'_>)| {
-        let data = view.data();
-        let start = data.as_ptr() as usize - file.as_ptr() as usize;
-        let source = Source::Bytes { file: file.clone(), start, end: start + data.len(), dtype: view.dtype().into() };
-        (name.to_string(), Entry { shape: view.shape().to_vec(), source })
-    };
-    Ok(tensors.iter().map(entry).collect())
-}
-
-fn read_burnpack(path: &Path) -> Result<BTreeMap<String, Entry>, WeightsError> {
-    let bad = |reason: String| WeightsError::bad_file(path, format!("is not a valid burnpack file: {reason}"));
-    let read = || {
-        let mut entries = BTreeMap::new();
-        for tensor in Reader::from_file(path).and_then(Reader::into_tensors).map_err(|e| e.to_string())? {
-            let (name, dtype, shape, _, bytes) = tensor.into_parts().map_err(|e| e.to_string())?;
-            let data = TensorData::from_bytes(bytes, shape.clone(), dtype);
-            let values = data.convert::<f32>().try_to_vec::<f32>().map_err(|e| format!("{name}: {e:?}"))?;
-            entries.insert(name, Entry { shape: shape.to_vec(), source: Source::Values(Arc::new(values)) });
-        }
-        Ok(entries)
-    };
-    catch_panics(read).map_err(bad)
-}
-
-/// Runs a parser of untrusted bytes and turns a panic into an error.
-fn catch_panics<T>(f: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|_| Err("its structure is invalid".into()))
+    Ok((found.into_iter().map(|(name, found)| (name, entry(found))).collect(), held))
 }

@@ -1,4 +1,5 @@
 use crate::Cause;
+use residual_data::shown;
 use residual_fetch::FetchError;
 use std::{
     fmt, io,
@@ -39,7 +40,7 @@ pub enum WeightsError {
         left_aside: Option<String>,
     },
     /// Several dictionaries of a file fit the network equally well.
-    #[error("{} has several dictionaries that fit the network equally well: {}", path.display(), shown(keys).join(" and "))]
+    #[error("{} has several dictionaries that fit the network equally well: {}", path.display(), all_shown(keys).join(" and "))]
     Ambiguous {
         /// The file.
         path: PathBuf,
@@ -47,7 +48,7 @@ pub enum WeightsError {
         keys: Vec<String>,
     },
     /// A file has no tensors under a key.
-    #[error("{} has no tensors under `{key}`; expected {}", path.display(), keys_or_none(available))]
+    #[error("{} has no tensors under `{}`; expected {}", path.display(), shown(key), keys_or_none(available))]
     Key {
         /// The file.
         path: PathBuf,
@@ -57,7 +58,7 @@ pub enum WeightsError {
         available: Vec<String>,
     },
     /// A name map contains an invalid regular expression.
-    #[error("{}: `{pattern}` is not a valid regular expression: {reason}", path.display())]
+    #[error("{}: `{}` is not a valid regular expression: {}", path.display(), shown(pattern), shown(reason))]
     Pattern {
         /// The file.
         path: PathBuf,
@@ -66,8 +67,14 @@ pub enum WeightsError {
         /// The error in the pattern.
         reason: String,
     },
+    /// A rule of a name map makes a name longer than 4096 bytes.
+    #[error("the rule `{}` of the name map makes a name longer than 4096 bytes", shown(pattern))]
+    LongName {
+        /// The pattern of the rule.
+        pattern: String,
+    },
     /// No published weights have this name.
-    #[error("unknown pretrained weights `{name}`; expected one of {expected}")]
+    #[error("unknown pretrained weights `{}`; expected one of {expected}", shown(name))]
     Unpublished {
         /// The name.
         name: String,
@@ -100,7 +107,7 @@ impl WeightsError {
         match self {
             Self::Fetch(error) => error.is_usage(),
             Self::Unpublished { .. } | Self::Extension { .. } | Self::Pattern { .. } => true,
-            Self::Ambiguous { .. } | Self::Key { .. } => true,
+            Self::Ambiguous { .. } | Self::Key { .. } | Self::LongName { .. } => true,
             Self::Io { .. } | Self::BadFile { .. } | Self::Mismatch { .. } => false,
         }
     }
@@ -131,11 +138,16 @@ impl Differences {
 
 impl fmt::Display for Differences {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shapes: Vec<String> =
-            self.shapes.iter().map(|(name, ours, theirs)| format!("{name} is {theirs:?}, not {ours:?}")).collect();
-        let parts = [("missing", &self.missing), ("unknown", &self.unknown), ("wrong shape", &shapes)];
+        let shape = |(name, ours, theirs): &(String, Vec<usize>, Vec<usize>)| {
+            format!("{} is {}, not {ours:?}", shown(name), shown(&format!("{theirs:?}")))
+        };
+        let parts = [
+            ("missing", first_few(&self.missing, name_shown)),
+            ("unknown", first_few(&self.unknown, name_shown)),
+            ("wrong shape", first_few(&self.shapes, shape)),
+        ];
         let parts = parts.into_iter().filter(|(_, names)| !names.is_empty());
-        let text: Vec<String> = parts.map(|(kind, names)| format!("{kind}: {}", first_few(names))).collect();
+        let text: Vec<String> = parts.map(|(kind, names)| format!("{kind}: {names}")).collect();
         f.write_str(&text.join("; "))
     }
 }
@@ -146,26 +158,31 @@ fn after_semicolon(text: &Option<String>) -> String {
 
 fn keys_or_none(keys: &[String]) -> String {
     let (whole, keys): (Vec<String>, Vec<String>) = keys.iter().cloned().partition(String::is_empty);
+    let few = first_few(&keys, name_shown);
     match (whole.is_empty(), keys.is_empty()) {
         (true, true) => "no key, because no dictionary in it fits the network".into(),
         (false, true) => "no key, because the file as a whole fits the network".into(),
-        (true, false) => first_few(&keys),
-        (false, false) => format!("{}, or no key", first_few(&keys)),
+        (true, false) => few,
+        (false, false) => format!("{few}, or no key"),
     }
 }
 
-/// The first few names of a list, and the number of names left out.
-pub(crate) fn first_few(names: &[String]) -> String {
+/// The first few items of a list as texts, and the number of items left out.
+pub(crate) fn first_few<T>(items: &[T], text: impl Fn(&T) -> String) -> String {
     const SHOWN: usize = 5;
-    let text = shown(&names[..names.len().min(SHOWN)]).join(", ");
-    match names.len().checked_sub(SHOWN) {
-        Some(more) if more > 0 => format!("{text} and {more} more"),
-        _ => text,
+    let few = items.iter().take(SHOWN).map(text).collect::<Vec<_>>().join(", ");
+    match items.len().checked_sub(SHOWN) {
+        Some(more) if more > 0 => format!("{few} and {more} more"),
+        _ => few,
     }
 }
 
-/// Names as errors show them: on one line, and an empty one as `""`.
-fn shown(names: &[String]) -> Vec<String> {
-    let name = |name: &String| if name.is_empty() { "\"\"".into() } else { name.escape_debug().to_string() };
-    names.iter().map(name).collect()
+/// A name as errors show it: short, on one line, and an empty one as `""`.
+#[allow(clippy::ptr_arg)]
+pub(crate) fn name_shown(name: &String) -> String {
+    if name.is_empty() { "\"\"".into() } else { shown(name) }
+}
+
+fn all_shown(names: &[String]) -> Vec<String> {
+    names.iter().map(name_shown).collect()
 }

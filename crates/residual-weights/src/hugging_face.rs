@@ -1,8 +1,11 @@
-use crate::WeightsError;
-use residual_data::Preprocessing;
+use crate::{
+    WeightsError,
+    file::{json_reason, read_text},
+};
+use residual_data::{Preprocessing, shown};
 use residual_model::{Family, NetName, NetworkConfig, StrideAt};
 use serde::{Deserialize, de::DeserializeOwned};
-use std::{collections::BTreeMap, fs::File, io::Read, path::Path};
+use std::{collections::BTreeMap, io, path::Path};
 
 /// The content of the files that Hugging Face puts beside weights.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -70,7 +73,7 @@ impl HuggingFace {
             Ok(Some(Config { model_type, .. })) => notes.push(format!(
                 "{} is of the model `{}`, not `resnet`; it is not used",
                 path.display(),
-                model_type.unwrap_or_default().escape_debug()
+                shown(&model_type.unwrap_or_default())
             )),
             Ok(None) => {}
             Err(reason) => notes.push(format!("{} {reason}; it is not used", path.display())),
@@ -132,7 +135,7 @@ impl Preprocessor {
         let kind = self.image_processor_type.as_ref().or(self.feature_extractor_type.as_ref());
         let kind = kind.ok_or("names no image processor")?;
         if !kind.starts_with("ConvNext") {
-            return Err(format!("is of `{}`, not of ConvNextImageProcessor", kind.escape_debug()));
+            return Err(format!("is of `{}`, not of ConvNextImageProcessor", shown(kind)));
         }
         let (Size::Side(crop) | Size::Shorter { shortest_edge: crop }) = self.size;
         if crop >= UNCROPPED {
@@ -179,14 +182,13 @@ fn filter_name(number: u8) -> &'static str {
 /// Reads a JSON file, if there is one. An error is phrased to follow the file's name.
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, String> {
     const MAX_LEN: u64 = 1 << 22;
-    let mut text = String::new();
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+    let text = match read_text(path, MAX_LEN) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(format!("cannot be read: {error}")),
     };
-    file.take(MAX_LEN).read_to_string(&mut text).map_err(|error| format!("cannot be read: {error}"))?;
-    serde_json::from_str(&text).map(Some).map_err(|error| format!("is not as Hugging Face writes it: {error}"))
+    let parsed = serde_json::from_str(&text).map(Some);
+    parsed.map_err(|error| format!("is not as Hugging Face writes it: {}", json_reason(&error)))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`Checkpoint`] | reads the tensors of a file in any of these formats |
 //! | [`load`] | copies a checkpoint into a network, either completely or not at all |
-//! | [`save`] | writes a network as safetensors with torchvision's names, or as burnpack |
+//! | [`save`] | writes a network as safetensors with torchvision's names, or as burnpack; [`save_with_card`] also a card |
 //! | [`Selection`] | the dictionary in a file that fits a network |
 //! | [`names`] | converts the parameter names of this project, timm, Hugging Face and others to torchvision's |
 //! | [`published`] | torchvision's pretrained weights, by name |
@@ -32,17 +32,22 @@
 //!
 //! - `flex` (default): Burn's CPU backend flex with the fused kernels, as in `residual-model`
 
+mod burnpack;
 mod card;
 mod cause;
 mod checkpoint;
 mod dtype;
 mod error;
+mod file;
 mod foreign;
 mod hugging_face;
 mod load;
+mod name_map;
 pub mod names;
 pub mod published;
 mod pytorch;
+mod ranges;
+mod safetensors;
 mod save;
 mod select;
 mod shards;
@@ -53,7 +58,7 @@ pub use checkpoint::{Checkpoint, Entry, Format};
 pub use error::{Differences, WeightsError};
 pub use hugging_face::HuggingFace;
 pub use load::{LoadOptions, Loaded, load};
-pub use names::NameMap;
+pub use name_map::NameMap;
 pub use published::{Published, pretrained};
-pub use save::{not_finite, save, tensors};
+pub use save::{save, save_with_card, tensors};
 pub use select::Selection;

@@ -1,4 +1,8 @@
-use crate::{Cause, Checkpoint, Entry, Format, NameMap, WeightsError, error::Differences, names::torchvision};
+use crate::{
+    Cause, Checkpoint, Entry, Format, NameMap, WeightsError,
+    error::{Differences, first_few, name_shown},
+    names::torchvision,
+};
 use burn::{
     module::{Module, ModuleMapper, Param},
     tensor::{Tensor, TensorData},
@@ -32,6 +36,9 @@ pub struct Loaded {
     /// If anything was left aside, a line that names it and the dictionary that was read: `read state_dict (39
     /// tensors); left aside model_ema (39 tensors), best_acc1`.
     pub left_aside: Option<String>,
+    /// If any tensor has NaN or infinite values, which may come from a conversion to f32, a line that names them: `2
+    /// tensors have NaN or infinite values: bn1.running_var, fc.bias`.
+    pub not_finite: Option<String>,
 }
 
 /// Copies the tensors of the dictionary that [fits](Checkpoint::select) into a network.
@@ -50,6 +57,7 @@ pub fn load<M: Module>(
     let selection = checkpoint.select(network, options)?;
     let mut differences = Differences::default();
     let mut values = BTreeMap::new();
+    let mut not_finite = Vec::new();
     for (name, shape) in wanted.iter().filter(|(name, _)| !options.ignores(name)) {
         let (Some(source), Some(entry)) = (selection.names().get(name), selection.get(name)) else {
             differences.missing.push(name.clone());
@@ -66,6 +74,9 @@ pub fn load<M: Module>(
             continue;
         }
         let read = checkpoint.values(source)?;
+        if !read.iter().all(|value| value.is_finite()) {
+            not_finite.push(name.clone());
+        }
         let ours = match shape[..] {
             [input, output] if checkpoint.format() != Format::Burnpack => transpose(&read, output, input),
             _ => read,
@@ -85,7 +96,12 @@ pub fn load<M: Module>(
     }
     let tensors = values.len();
     *network = network.clone().map(&mut Fill { path: Vec::new(), values });
-    Ok(Loaded { tensors, left_aside })
+    let not_finite = match not_finite.len() {
+        0 => None,
+        1 => Some(format!("the tensor {} has NaN or infinite values", not_finite[0])),
+        count => Some(format!("{count} tensors have NaN or infinite values: {}", first_few(&not_finite, name_shown))),
+    };
+    Ok(Loaded { tensors, left_aside, not_finite })
 }
 
 /// Whether a tensor of a file has the shape of a network's tensor.

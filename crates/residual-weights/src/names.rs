@@ -14,14 +14,6 @@
 //! | pytorch-cifar100 | `conv1.0` | `conv2_x.0.residual_function.0`, `.1` | `conv3_x.0.shortcut.0` | `fc` |
 //! | pytorch-cifar, pytorch_resnet_cifar10 | `conv1` | `layer1.0.conv1`, `.bn1` | `layer2.0.shortcut.0` | `linear` |
 
-use crate::WeightsError;
-use regex::Regex;
-use serde::{
-    Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
-};
-use std::{fmt, fs, path::Path};
-
 /// Converts a parameter path of this project to torchvision's name.
 ///
 /// ```
@@ -160,86 +152,6 @@ impl Naming {
 /// Whether a tensor is the batch counter of a norm, which networks of this project do not have or need.
 pub fn is_batch_counter(name: &str) -> bool {
     name == "num_batches_tracked" || name.ends_with(".num_batches_tracked")
-}
-
-/// Renames tensors by regular expressions, for checkpoints with other naming schemes.
-///
-/// The map is a JSON object of patterns and replacements, which are applied one after another in the order of the file.
-/// They are applied after prefixes such as `state_dict.` and `module.` have been removed from the names. In a
-/// replacement, `$1` stands for the text matched by the first group:
-///
-/// ```json
-/// { "^backbone\\.": "", "^classifier\\.1\\.": "fc.", "^loss\\..*$": "" }
-/// ```
-///
-/// A tensor whose whole name is replaced by an empty one, such as `loss.weight` here, is dropped.
-#[derive(Clone, Debug, Default)]
-pub struct NameMap(Vec<(Regex, String)>);
-
-/// The entries of a JSON object of strings, in the order of the file.
-struct Rules(Vec<(String, String)>);
-
-impl<'de> Deserialize<'de> for Rules {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct InOrder;
-        impl<'de> Visitor<'de> for InOrder {
-            type Value = Rules;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of strings")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Rules, A::Error> {
-                let mut rules = Vec::new();
-                while let Some(rule) = map.next_entry()? {
-                    rules.push(rule);
-                }
-                Ok(Rules(rules))
-            }
-        }
-        deserializer.deserialize_map(InOrder)
-    }
-}
-
-impl NameMap {
-    /// Reads a map from a JSON file.
-    ///
-    /// # Errors
-    /// If the file cannot be read, is not a JSON object of strings, or contains an invalid regular expression.
-    pub fn read(path: &Path) -> Result<Self, WeightsError> {
-        Self::parse(&fs::read_to_string(path).map_err(WeightsError::io("read", path))?, path)
-    }
-
-    /// Parses a map from JSON. Error messages name `path` as the source.
-    ///
-    /// # Errors
-    /// If `json` is not a JSON object of strings, or contains an invalid regular expression.
-    pub fn parse(json: &str, path: &Path) -> Result<Self, WeightsError> {
-        let json = json.trim_start_matches('\u{feff}');
-        let Rules(rules) = serde_json::from_str(json).map_err(|error| {
-            WeightsError::bad_file(path, format!("is not a JSON object of patterns and replacements: {error}"))
-        })?;
-        let rule = |(pattern, new): (String, String)| match Regex::new(&pattern) {
-            Ok(regex) => Ok((regex, new)),
-            Err(error) => {
-                let text = error.to_string();
-                let reason = text.lines().last().unwrap_or_default().trim();
-                let reason = reason.strip_prefix("error: ").unwrap_or(reason).to_string();
-                Err(WeightsError::Pattern { path: path.into(), pattern, reason })
-            }
-        };
-        rules.into_iter().map(rule).collect::<Result<_, _>>().map(Self)
-    }
-
-    /// Renames a tensor. An empty name means that the tensor is dropped. If the name becomes longer than 4,096 bytes,
-    /// which no real name is, the remaining patterns are not applied. A malicious map therefore cannot exhaust the
-    /// memory.
-    pub fn apply(&self, name: &str) -> String {
-        const MAX_LEN: usize = 4096;
-        self.0.iter().fold(name.to_string(), |name, (pattern, new)| {
-            if name.len() <= MAX_LEN { pattern.replace_all(&name, new.as_str()).into_owned() } else { name }
-        })
-    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,14 @@
-use crate::{Format, WeightsError, load::transpose, names::torchvision};
+use crate::{Card, Format, WeightsError, load::transpose, names::torchvision};
 use burn::module::Module;
-use residual_fetch::write_atomic;
+use residual_fetch::{Staged, temporary, write_atomic};
 use residual_model::parameters::{for_each_parameter, to_burnpack};
-use safetensors::{Dtype, tensor::TensorView};
+use safetensors::{
+    Dtype,
+    tensor::{SafeTensorError, TensorView},
+};
 use std::{
     collections::{BTreeMap, HashMap},
+    fs, io,
     path::Path,
 };
 
@@ -24,17 +28,6 @@ pub fn tensors<M: Module>(network: &M) -> BTreeMap<String, (Vec<usize>, Vec<f32>
     tensors
 }
 
-/// The name of the first tensor of a network with a NaN or infinite value, in torchvision's naming.
-pub fn not_finite<M: Module>(network: &M) -> Option<String> {
-    let mut found = None;
-    for_each_parameter(&network.valid(), |parameter| {
-        if found.is_none() && !parameter.data().iter::<f32>().all(f32::is_finite) {
-            found = Some(torchvision(parameter.path));
-        }
-    });
-    found
-}
-
 /// Writes the weights of a network to a file whose extension selects the format: `.safetensors` with torchvision's
 /// names and PyTorch's layouts, which PyTorch can load, or `.bpk`, Burn's own format, without parameter ids.
 ///
@@ -43,27 +36,60 @@ pub fn not_finite<M: Module>(network: &M) -> Option<String> {
 /// # Errors
 /// If the name does not end in `.safetensors` or `.bpk`, or the file cannot be written.
 pub fn save<M: Module>(network: &M, path: &Path) -> Result<(), WeightsError> {
-    if Format::to_write(path)? == Format::Safetensors {
-        return save_safetensors(network, path);
-    }
-    let file = to_burnpack(&network.valid())
-        .map_err(|error| WeightsError::bad_file(path, format!("cannot be written: {error}")))?;
-    write_atomic(path, &file).map_err(WeightsError::io("write", path))
+    write_atomic(path, &serialized(network, path)?).map_err(WeightsError::io("write", path))
 }
 
-fn save_safetensors<M: Module>(network: &M, path: &Path) -> Result<(), WeightsError> {
+/// Writes the weights of a network, as [`save`] does, and their card. Both replace existing files.
+///
+/// The new files take their names only when both are complete on the disk. A card never stands beside weights that it
+/// does not describe: if the program is killed in between, the weights have no card.
+///
+/// # Errors
+/// The same as for [`save`]. The old files are then unchanged.
+pub fn save_with_card<M: Module>(network: &M, card: &Card, path: &Path) -> Result<(), WeightsError> {
+    let card_path = Card::path(path);
+    if card_path.is_dir() {
+        return Err(WeightsError::io("replace", &card_path)(io::ErrorKind::IsADirectory.into()));
+    }
+    let weights = Staged::write(path, &serialized(network, path)?).map_err(WeightsError::io("write", path))?;
+    let card = Staged::write(&card_path, card.to_json().as_bytes()).map_err(WeightsError::io("write", &card_path))?;
+    let old = temporary(&card_path);
+    let has_old = match fs::rename(&card_path, &old) {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(WeightsError::io("replace", &card_path)(error)),
+    };
+    if let Err(error) = weights.publish() {
+        if has_old {
+            let _ = fs::rename(&old, &card_path);
+        }
+        return Err(WeightsError::io("write", path)(error));
+    }
+    card.publish().map_err(WeightsError::io("write", &card_path))?;
+    if has_old {
+        let _ = fs::remove_file(&old);
+    }
+    Ok(())
+}
+
+/// The content of a file of weights. The extension of `path` selects the format.
+fn serialized<M: Module>(network: &M, path: &Path) -> Result<Vec<u8>, WeightsError> {
+    let bad = |error: String| WeightsError::bad_file(path, format!("cannot be written: {error}"));
+    match Format::to_write(path)? {
+        Format::Safetensors => to_safetensors(network).map_err(|error| bad(error.to_string())),
+        Format::Burnpack | Format::PyTorch => to_burnpack(&network.valid()).map_err(|error| bad(error.to_string())),
+    }
+}
+
+fn to_safetensors<M: Module>(network: &M) -> Result<Vec<u8>, SafeTensorError> {
     let tensors = tensors(network);
     let bytes: BTreeMap<&String, (Vec<usize>, Vec<u8>)> = tensors
         .iter()
         .map(|(name, (shape, values))| (name, (shape.clone(), values.iter().flat_map(|x| x.to_le_bytes()).collect())))
         .collect();
-    let views: Result<Vec<_>, _> = bytes
+    let views: Result<Vec<_>, SafeTensorError> = bytes
         .iter()
         .map(|(name, (shape, data))| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), data)?)))
         .collect();
-    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-    let file = views
-        .and_then(|views| safetensors::serialize(views, Some(metadata)))
-        .map_err(|error| WeightsError::bad_file(path, format!("cannot be written: {error}")))?;
-    write_atomic(path, &file).map_err(WeightsError::io("write", path))
+    safetensors::serialize(views?, Some(HashMap::from([("format".to_string(), "pt".to_string())])))
 }

@@ -2,11 +2,12 @@
 
 use crate::{
     Checkpoint, Entry, LoadOptions, WeightsError,
-    error::first_few,
+    error::{first_few, name_shown},
     load::{has_shape, shapes},
     names::{Naming, canonical, is_batch_counter},
 };
 use burn::module::Module;
+use residual_data::shown;
 use std::{cmp::Reverse, collections::BTreeMap, fmt};
 
 /// The tensors of a checkpoint that belong to one network.
@@ -71,9 +72,9 @@ impl Checkpoint {
     ) -> Result<Selection<'_>, WeightsError> {
         let mut wanted = shapes(network);
         wanted.retain(|name, _| !options.ignores(name));
-        let fits = self.fits(&wanted, options, known);
+        let fits = self.fits(&wanted, options, known)?;
         if let Some(key) = options.key.as_ref().filter(|_| fits.is_empty()) {
-            let all = self.fits(&wanted, &LoadOptions { key: None, ..options.clone() }, known);
+            let all = self.fits(&wanted, &LoadOptions { key: None, ..options.clone() }, known)?;
             let fitting = all.iter().filter(|(_, fit)| 2 * fit.known >= wanted.len());
             let available = fitting.map(|(prefix, _)| prefix.to_string()).collect();
             return Err(WeightsError::Key { path: self.path().into(), key: key.clone(), available });
@@ -100,13 +101,21 @@ impl Checkpoint {
     }
 
     /// How well the dictionary under each prefix of a name fits the wanted names, and the shapes if they are known.
-    fn fits(&self, wanted: &BTreeMap<String, Vec<usize>>, options: &LoadOptions, known: Shapes) -> BTreeMap<&str, Fit> {
+    fn fits(
+        &self,
+        wanted: &BTreeMap<String, Vec<usize>>,
+        options: &LoadOptions,
+        known: Shapes,
+    ) -> Result<BTreeMap<&str, Fit>, WeightsError> {
         let mut fits: BTreeMap<&str, Fit> = BTreeMap::new();
         for (name, entry) in self.tensors() {
             for (prefix, rest) in splits(name).filter(|(prefix, _)| is_under(prefix, options.key.as_deref())) {
-                let Some(renamed) = renamed(rest, options) else { continue };
+                if is_average(rest) {
+                    continue;
+                }
+                let Some(renamed) = renamed(rest, options)? else { continue };
                 let name = canonical(&renamed);
-                if is_average(rest) || options.ignores(&name) {
+                if options.ignores(&name) {
                     continue;
                 }
                 let fit = fits.entry(prefix).or_default();
@@ -120,7 +129,7 @@ impl Checkpoint {
                 }
             }
         }
-        fits
+        Ok(fits)
     }
 
     /// All tensors except the batch counters of norms.
@@ -139,7 +148,7 @@ impl Checkpoint {
             };
             match rest.filter(|rest| !is_average(rest)) {
                 Some(rest) => {
-                    if let Some(renamed) = renamed(rest, options) {
+                    if let Some(renamed) = renamed(rest, options)? {
                         translated.entry(canonical(&renamed)).or_default().push((rest, name));
                     }
                 }
@@ -153,7 +162,7 @@ impl Checkpoint {
             for (rest, name) in same {
                 let new = if is_translated { &canonical } else { rest };
                 if names.insert(new.to_string(), name).is_some() {
-                    let reason = format!("has two tensors named `{}`", new.escape_debug());
+                    let reason = format!("has two tensors named `{}`", shown(new));
                     return Err(WeightsError::bad_file(self.path(), reason));
                 }
             }
@@ -213,9 +222,10 @@ impl Selection<'_> {
     }
 
     /// Whether both hold the same tensors under the same names: stored in the same place, or with equal values. Values
-    /// are compared up to a total of 64 Mi; beyond that, tensors count as different.
+    /// are compared up to a total of 64 Mi, or of the bytes of the file; beyond that, tensors count as different.
     fn is_same(&self, other: &Self) -> bool {
         const MAX_COMPARED: usize = 64 << 20;
+        let max_compared = MAX_COMPARED.min(usize::try_from(self.checkpoint.held_bytes()).unwrap_or(usize::MAX));
         let mut compared = 0usize;
         let mut same = |ours: &Entry, theirs: &Entry| {
             if ours.is_in_place_of(theirs) {
@@ -223,7 +233,7 @@ impl Selection<'_> {
             }
             let elements = ours.shape().iter().fold(1usize, |n, &d| n.saturating_mul(d));
             compared = compared.saturating_add(elements);
-            compared < MAX_COMPARED && ours.has_values_of(theirs)
+            compared <= max_compared && ours.has_values_of(theirs)
         };
         self.names.len() == other.names.len()
             && self.names.keys().all(|name| {
@@ -240,22 +250,20 @@ impl fmt::Display for Selection<'_> {
         let tensors = self.names.len();
         match self.key.as_str() {
             "" => write!(f, "read {tensors} tensors")?,
-            key => write!(f, "read {} ({tensors} tensors)", key.escape_debug())?,
+            key => write!(f, "read {} ({tensors} tensors)", shown(key))?,
         }
         let text = |(name, count): &(String, usize)| match count {
-            1 => name.clone(),
-            count if name.is_empty() => format!("\"\" ({count} tensors)"),
-            count => format!("{name} ({count} tensors)"),
+            1 => name_shown(name),
+            count => format!("{} ({count} tensors)", name_shown(name)),
         };
-        let aside: Vec<String> = self.aside.iter().map(text).collect();
-        if aside.is_empty() { Ok(()) } else { write!(f, "; left aside {}", first_few(&aside)) }
+        if self.aside.is_empty() { Ok(()) } else { write!(f, "; left aside {}", first_few(&self.aside, text)) }
     }
 }
 
 /// The name that the options' map gives a tensor, or `None` if it drops the tensor.
-fn renamed(name: &str, options: &LoadOptions) -> Option<String> {
-    let renamed = options.names.apply(name);
-    (!renamed.is_empty() || name.is_empty()).then_some(renamed)
+fn renamed(name: &str, options: &LoadOptions) -> Result<Option<String>, WeightsError> {
+    let renamed = options.names.apply(name)?;
+    Ok((!renamed.is_empty() || name.is_empty()).then_some(renamed))
 }
 
 /// All ways to split a name into a dictionary's key and the name in the dictionary, up to a depth of 32.

@@ -35,7 +35,10 @@ impl ModelArgs {
         let weights = Weights::of(&self.start.resolve(false)?.unwrap_or_default())?;
         let (_, hardware) = self.backend.open()?;
         let device = hardware.device.clone().inner();
-        let Filled { network, mut card, convention } = weights.network(self.net, &self.network, &device)?;
+        let Filled { network, mut card, convention, not_finite } = weights.network(self.net, &self.network, &device)?;
+        if let Some(not_finite) = not_finite {
+            log!("note: {not_finite}");
+        }
         let mut size_convention = None;
         match (&self.mean, &self.std) {
             (Some(mean), Some(std)) => {

@@ -10,7 +10,7 @@ use residual_model::{
     summary::{thousands, trainable_parameters},
 };
 use residual_train::Start;
-use residual_weights::{Card, Format, not_finite, save};
+use residual_weights::{Format, save_with_card};
 use std::path::PathBuf;
 
 /// Convert weights between PyTorch, safetensors and burnpack
@@ -44,6 +44,9 @@ pub(crate) struct ConvertArgs {
     pub(crate) weights_key: Option<String>,
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
+    /// Convert weights that have NaN or infinite values, with a note
+    #[arg(long)]
+    pub(crate) allow_nan: bool,
     /// Replace an existing file
     #[arg(long)]
     pub(crate) force: bool,
@@ -57,17 +60,17 @@ pub(crate) fn convert(args: &ConvertArgs) -> anyhow::Result<()> {
     Format::to_write(&args.to)?;
     let (weights, name_map, key) = (Some(args.from.clone()), args.name_map.clone(), args.weights_key.clone());
     let weights = Weights::of(&Start { weights, name_map, key, ..Start::default() })?;
-    let Filled { network, card, convention } = weights.network(args.net, &args.network, &Backend::Flex.open()?)?;
+    let Filled { network, card, convention, not_finite } =
+        weights.network(args.net, &args.network, &Backend::Flex.open()?)?;
     if let Some(convention) = convention {
         log!("{convention}");
     }
-    if let Some(name) = not_finite(&network) {
-        anyhow::bail!("{} has NaN or infinite values in the tensor {name}; nothing was written", args.from.display());
+    match not_finite {
+        Some(not_finite) if args.allow_nan => log!("note: {not_finite}"),
+        Some(not_finite) => anyhow::bail!("{not_finite}; nothing was written; convert them with --allow-nan"),
+        None => {}
     }
-    // If a later step fails, the old card must not be left beside new weights.
-    Card::remove(&args.to)?;
-    save(&network, &args.to)?;
-    card.write(&args.to)?;
+    save_with_card(&network, &card, &args.to)?;
     output::print(&format!(
         "{}: {} with {} parameters\n",
         args.to.display(),

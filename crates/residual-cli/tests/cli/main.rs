@@ -2,6 +2,8 @@
 
 mod answers;
 mod data;
+#[cfg(target_os = "linux")]
+mod faults;
 mod report;
 mod survival;
 mod weights;

@@ -223,7 +223,7 @@ fn converted_weights_give_the_same_results() {
         |net: &str| ["eval".into(), "--weights".into(), path("bare.safetensors"), "--net".into(), net.to_string()];
     refuses(&bare_as("dense-resnet6").each_ref().map(String::as_str), 1, "unknown: blocks.2.bn1.bias");
     refuses(&bare_as("dense-resnet10").each_ref().map(String::as_str), 1, "missing: blocks.3.bn1.bias");
-    refuses(&bare_as("resnet1202").each_ref().map(String::as_str), 1, "values, but resnet1202 has");
+    refuses(&bare_as("resnet1202").each_ref().map(String::as_str), 1, "bytes of values, but resnet1202 has");
     refuses(&["eval", "--weights", &a, "--mean", "0", "--std", "0"], 2, "std positive");
     refuses(&["eval", "--weights", &a, "--mean", "0"], 2, "--mean and --std must be given together");
     // Replacing a file replaces its card.
@@ -599,4 +599,84 @@ fn hugging_faces_files_are_followed_or_the_difference_is_said() {
     let (_, stderr) = succeeds(&[&train[..], &["--weights", &weights, "--out", &out]].concat());
     assert!(stderr.contains("the weights expect mean [0.0] and std [1.0], but"), "{stderr}");
     assert!(stderr.contains("config.json is of the model `vit`, not `resnet`; it is not used"), "{stderr}");
+}
+
+/// Writes the weights of the finished run with a NaN in their last tensor, `linear1.weight`, and their card.
+fn write_nan(path: &str) {
+    succeeds(&["convert", &run(), path]);
+    let mut bytes = fs::read(path).unwrap();
+    let end = bytes.len();
+    bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn weights_that_are_not_finite_are_named_by_every_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (nan, out) = (path("nan.safetensors"), path("out.bpk"));
+    write_nan(&nan);
+    let named = "nan.safetensors: the tensor linear1.weight has NaN or infinite values";
+    refuses(&["convert", &nan, &out], 1, named);
+    assert!(!Path::new(&out).exists());
+    let (_, stderr) = succeeds(&["convert", &nan, &out, "--allow-nan"]);
+    assert!(stderr.contains("note: ") && stderr.contains(named), "{stderr}");
+    refuses(&["eval", "--weights", &out], 1, "out.bpk: the tensor linear1.weight has NaN or infinite values");
+    let image = path("0.png");
+    write_digit(0, Path::new(&image));
+    refuses(&["predict", "--weights", &nan, &image], 1, named);
+    let train = ["train", "--net", "dense-resnet8", "--weights", &nan, "--epochs", "1", "--out", &path("run")];
+    assert!(text(&command(&train).output().unwrap().stderr).contains(named));
+}
+
+#[test]
+fn a_network_larger_than_its_file_is_not_allocated() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    // A first convolution of 2000 channels, all of whose elements are the only one of the file.
+    let tensor = |name: &str, shape: &[u16]| {
+        let sizes = |sizes: &mut dyn Iterator<Item = u16>| {
+            let sizes: Vec<u8> = sizes.flat_map(|size| [&b"M"[..], &size.to_le_bytes()].concat()).collect();
+            [b"(", &sizes[..], b"t"].concat()
+        };
+        let storage = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x01NtQK\0";
+        let shapes = [sizes(&mut shape.iter().copied()), sizes(&mut shape.iter().map(|_| 0))].concat();
+        let name = [b"X", &(name.len() as u32).to_le_bytes()[..], name.as_bytes()].concat();
+        [&name[..], b"ctorch._utils\n_rebuild_tensor_v2\n(", storage, &shapes, b"\x89NtR"].concat()
+    };
+    let start = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}.";
+    let tensors = [tensor("conv1.weight", &[2000, 3, 3, 3]), tensor("junk", &[60_000, 60_000])].concat();
+    let end = b"u.\x80\x02](X\x01\0\0\x000e.\x01\0\0\0\0\0\0\0\0\0\x80\x3f";
+    fs::write(path("wide.pth"), [start, &b"\x80\x02}("[..], &tensors, end].concat()).unwrap();
+    refuses(
+        &["convert", &path("wide.pth"), &path("out.bpk"), "--net", "resnet8"],
+        1,
+        "holds 4 bytes of values, but resnet8",
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_full_disk_leaves_the_old_weights_and_their_card() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let weights = path("weights.safetensors");
+    succeeds(&["convert", &run(), &weights]);
+    succeeds(&["train", "--net", "dense-plain4", "--epochs", "1", "--out", &path("other")]);
+    let content = || (fs::read(&weights).unwrap(), fs::read(format!("{weights}.json")).unwrap());
+    let old = content();
+    // A limit on the size of files: none of the weights or none of the card fits.
+    let program = env!("CARGO_BIN_EXE_residual");
+    for blocks in [0, 1] {
+        let script = format!(
+            "trap '' XFSZ; ulimit -f {blocks}; exec '{program}' convert '{}' '{weights}' --force",
+            path("other")
+        );
+        let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+        assert!(text(&output.stderr).contains("cannot write"), "{}", text(&output.stderr));
+        assert!(content() == old);
+    }
+    let files: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(files.len(), 3, "{files:?}");
 }

@@ -1,17 +1,19 @@
-use super::{BIG_ENDIAN, Node, Pickle, Problem, StorageRef, read_pickle, storage::read_exactly};
+use super::{BIG_ENDIAN, Node, Pickle, Problem, StorageRef};
+use crate::file::DataFile;
+use residual_data::shown;
 use std::{
     collections::HashMap,
     fs::File,
-    io::{BufReader, Read, Seek, SeekFrom},
-    sync::{Mutex, PoisonError},
+    io::{BufReader, Seek},
+    ops::Range,
 };
 
 /// The layout of PyTorch before 1.6: five pickles (a magic number, a version, the system, the object and the list of
 /// its storages), followed by the number of elements and the elements of each storage.
 pub(super) struct Legacy {
-    file: Mutex<File>,
-    /// The first byte and the number of bytes of each storage.
-    storages: HashMap<String, (u64, u64)>,
+    file: DataFile,
+    /// The bytes of each storage.
+    storages: HashMap<String, Range<u64>>,
 }
 
 /// The magic number 0x1950a86a20f9469cfc6c in binary pickles.
@@ -33,6 +35,8 @@ impl Legacy {
     /// If the file is damaged, is in big-endian byte order, or has a storage of unknown type.
     pub(super) fn open(file: File) -> Result<(Self, Pickle), Problem> {
         let mut reader = BufReader::new(file);
+        let size = reader.get_ref().metadata().map_err(|error| error.to_string())?.len();
+        let read_pickle = |reader: &mut _| Pickle::read(reader, size).map_err(|error| error.to_string());
         read_pickle(&mut reader)?;
         let version = read_pickle(&mut reader)?;
         if version.size(version.root()) != Some(1001) {
@@ -49,30 +53,33 @@ impl Legacy {
             .map(|storage| (storage.key, storage.dtype.size()))
             .collect();
         let mut at = reader.stream_position().map_err(|error| error.to_string())?;
-        let end = reader.seek(SeekFrom::End(0)).map_err(|error| error.to_string())?;
-        let mut file = reader.into_inner();
+        let file = DataFile::new(reader.into_inner()).map_err(|error| error.to_string())?;
         let mut storages = HashMap::new();
         for &key in keys.elements(keys.root()).ok_or("its list of storages is missing")? {
             let key = StorageRef::key(&keys, key).ok_or("its list of storages is damaged")?;
-            let size = sizes.get(&key).ok_or_else(|| format!("the type of its storage {key} is unknown"))?;
-            let mut count = [0; 8];
-            file.seek(SeekFrom::Start(at)).and_then(|_| file.read_exact(&mut count)).map_err(|_| CUT)?;
-            let bytes = u64::from_le_bytes(count).checked_mul(*size as u64).ok_or(CUT)?;
-            let next = (at + 8).checked_add(bytes).filter(|next| *next <= end).ok_or(CUT)?;
-            storages.insert(key, (at + 8, bytes));
+            let size = sizes.get(&key).ok_or_else(|| format!("the type of its storage {} is unknown", shown(&key)))?;
+            let count = file.read(at..at + 8).map_err(|_| CUT)?;
+            let count = count.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+            let bytes = count.checked_mul(*size as u64).ok_or(CUT)?;
+            let next = (at + 8).checked_add(bytes).filter(|next| *next <= file.len()).ok_or(CUT)?;
+            storages.insert(key, at + 8..next);
             at = next;
         }
-        Ok((Self { file: Mutex::new(file), storages }, object))
+        Ok((Self { file, storages }, object))
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.storages.values().map(|range| range.end - range.start).sum()
     }
 
     pub(super) fn storage(&self, key: &str, start: u64, len: u64) -> Result<Vec<u8>, String> {
-        let &(at, size) = self.storages.get(key).ok_or_else(|| format!("the file has no storage {key}"))?;
+        let range = self.storages.get(key).ok_or_else(|| format!("the file has no storage {}", shown(key)))?;
+        let size = range.end - range.start;
         if start.checked_add(len).is_none_or(|end| end > size) {
             return Err(format!("its storage has {size} bytes, but {len} bytes at offset {start} are needed"));
         }
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        file.seek(SeekFrom::Start(at + start)).map_err(|error| error.to_string())?;
-        read_exactly(&mut *file, len).map_err(|error| error.to_string())
+        let start = range.start + start;
+        self.file.read(start..start + len).map_err(|error| error.to_string())
     }
 }
 

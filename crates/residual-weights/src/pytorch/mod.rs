@@ -9,7 +9,7 @@ mod zip;
 
 use legacy::Legacy;
 use residual_data::formats::pickle::{Id, Node, Object, Pickle};
-use std::{collections::BTreeMap, fs::File, io::BufRead, sync::Arc};
+use std::{collections::BTreeMap, fs::File, sync::Arc};
 use storage::Storages;
 pub(crate) use tensor::Tensor;
 use tensor::{Made, StorageRef};
@@ -19,7 +19,7 @@ use zip::Zip;
 pub(crate) enum Found {
     Tensor(Tensor),
     /// A tensor without an array of values, and its kind, such as `sparse`.
-    Other(String),
+    Other(Arc<str>),
 }
 
 /// Why a file cannot be read.
@@ -47,8 +47,10 @@ fn is_zip(start: &[u8]) -> bool {
     start.starts_with(b"PK\x03\x04") || start.starts_with(b"PK\x05\x06")
 }
 
-/// Finds the tensors of a file with the full names that they have in it, such as `state_dict.module.fc.bias`.
-pub(crate) fn read(file: File, start: &[u8]) -> Result<BTreeMap<String, Found>, Problem> {
+/// Finds the tensors of a file with the full names that they have in it, such as `state_dict.module.fc.bias`, and the
+/// number of bytes of its storages.
+pub(crate) fn read(file: File, start: &[u8]) -> Result<(BTreeMap<String, Found>, u64), Problem> {
+    let size = file.metadata().map_err(|error| error.to_string())?.len();
     let (storages, pickle) = if is_zip(start) {
         let zip = Zip::open(file)?;
         let pickle = zip.pickle()?;
@@ -57,18 +59,15 @@ pub(crate) fn read(file: File, start: &[u8]) -> Result<BTreeMap<String, Found>, 
         let (legacy, pickle) = Legacy::open(file)?;
         (Storages::Legacy(legacy), pickle)
     };
-    let tensors = walk::tensors(&pickle)?;
+    let tensors = walk::tensors(&pickle, size)?;
     if tensors.is_empty() && matches!(&storages, Storages::Zip(zip) if zip.is_torch_script()) {
         return Err(Problem::Foreign("is a frozen TorchScript program; save the module's state_dict() instead"));
     }
+    let held = storages.bytes();
     let storages = Arc::new(storages);
     let found = |made| match made {
-        Made::View(view) => Found::Tensor(view.in_storages(storages.clone())),
+        Made::View(view) => Found::Tensor(Tensor::new(view, storages.clone())),
         Made::Other(kind) => Found::Other(kind),
     };
-    Ok(tensors.into_iter().map(|(name, made)| (name, found(made))).collect())
-}
-
-fn read_pickle(input: impl BufRead) -> Result<Pickle, String> {
-    Pickle::read(input).map_err(|error| error.to_string())
+    Ok((tensors.into_iter().map(|(name, made)| (name, found(made))).collect(), held))
 }

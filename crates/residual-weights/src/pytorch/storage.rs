@@ -1,5 +1,4 @@
 use super::{Legacy, Zip};
-use std::io::{self, Read};
 
 /// The storages of a PyTorch file, which hold the values of its tensors.
 pub(super) enum Storages {
@@ -8,6 +7,14 @@ pub(super) enum Storages {
 }
 
 impl Storages {
+    /// The number of bytes of all storages, unpacked.
+    pub(super) fn bytes(&self) -> u64 {
+        match self {
+            Self::Zip(zip) => zip.bytes(),
+            Self::Legacy(legacy) => legacy.bytes(),
+        }
+    }
+
     /// Reads `len` bytes of the storage `key`, from the byte `start`.
     ///
     /// # Errors
@@ -18,11 +25,4 @@ impl Storages {
             Self::Legacy(legacy) => legacy.storage(key, start, len),
         }
     }
-}
-
-/// Reads exactly `len` bytes. Allocates at most 256 MiB before it has read as much.
-pub(super) fn read_exactly(input: impl Read, len: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(len.min(1 << 28) as usize);
-    input.take(len).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 == len { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }

@@ -1,12 +1,13 @@
 use super::{Id, Node, Object, Pickle, storage::Storages};
 use crate::dtype::Dtype;
+use residual_data::shown;
 use std::sync::Arc;
 
 /// A tensor of a PyTorch file: a view of a storage.
 #[derive(Clone)]
 pub(crate) struct Tensor {
     storages: Arc<Storages>,
-    view: View,
+    view: Arc<View>,
 }
 
 /// The element `[i, j, ..]` is the storage's element `offset + i * strides[0] + j * strides[1] + ..`.
@@ -14,7 +15,7 @@ pub(crate) struct Tensor {
 pub(super) struct View {
     storage: StorageRef,
     offset: usize,
-    pub(super) shape: Vec<usize>,
+    shape: Arc<[usize]>,
     strides: Vec<usize>,
 }
 
@@ -30,10 +31,11 @@ pub(super) struct StorageRef {
 }
 
 /// The tensor that a call in a pickle creates.
+#[derive(Clone)]
 pub(super) enum Made {
-    View(View),
+    View(Arc<View>),
     /// A tensor without an array of values in the file, and its kind, such as `sparse`.
-    Other(String),
+    Other(Arc<str>),
 }
 
 impl Made {
@@ -57,7 +59,7 @@ impl Made {
         match name {
             "_rebuild_tensor" | "_rebuild_tensor_v2" | "_rebuild_tensor_v3" => {
                 let view = View::of(pickle, args, name == "_rebuild_tensor_v3");
-                Some(view.map_or_else(|| Self::Other("damaged".into()), Self::View))
+                Some(view.map_or_else(|| Self::Other("damaged".into()), |view| Self::View(Arc::new(view))))
             }
             "_rebuild_parameter" | "_rebuild_parameter_with_state" | "Parameter" | "Variable" => {
                 args.first().and_then(inner)
@@ -70,7 +72,7 @@ impl Made {
             "_rebuild_qtensor" => Some(Self::Other("quantized".into())),
             _ => {
                 let kind = name.strip_prefix("_rebuild_")?.replace("_tensor", "").replace("_no_storage", "");
-                Some(Self::Other(kind.replace('_', " ")))
+                Some(Self::Other(shown(&kind.replace('_', " ")).into()))
             }
         }
     }
@@ -80,7 +82,7 @@ impl View {
     /// The arguments are the storage, the offset, the shape and the strides. The seventh argument of
     /// `_rebuild_tensor_v3` is the dtype, because its storages are bytes.
     fn of(pickle: &Pickle, args: &[Id], has_dtype: bool) -> Option<Self> {
-        const MAX_RANK: usize = 64;
+        const MAX_RANK: usize = 16;
         let [storage, offset, shape, strides, ..] = args[..] else { return None };
         let mut storage = StorageRef::of(pickle, storage)?;
         if has_dtype {
@@ -95,11 +97,7 @@ impl View {
         };
         let (shape, strides) = (sizes(shape)?, sizes(strides)?);
         let offset = pickle.size(offset)?.checked_add(storage.start)?;
-        (shape.len() == strides.len()).then_some(Self { storage, offset, shape, strides })
-    }
-
-    pub(super) fn in_storages(self, storages: Arc<Storages>) -> Tensor {
-        Tensor { storages, view: self }
+        (shape.len() == strides.len()).then(|| Self { storage, offset, shape: shape.into(), strides })
     }
 
     /// The number of elements from the first to the last one, in the order of the storage.
@@ -109,8 +107,14 @@ impl View {
     }
 }
 
+const LARGE: &str = "its shape is too large for its storage";
+
 impl Tensor {
-    pub(crate) fn shape(&self) -> &[usize] {
+    pub(super) fn new(view: Arc<View>, storages: Arc<Storages>) -> Self {
+        Self { storages, view }
+    }
+
+    pub(crate) fn shape(&self) -> &Arc<[usize]> {
         &self.view.shape
     }
 
@@ -122,12 +126,15 @@ impl Tensor {
     /// Reads the values in row-major order, converted to f32.
     ///
     /// # Errors
-    /// If the view is larger than its storage, its dtype is not a floating-point type, or the file is damaged.
+    /// If the view is larger than its storage, repeats its elements more often than weights do, its dtype is not a
+    /// floating-point type, or the file is damaged.
     pub(crate) fn values(&self) -> Result<Vec<f32>, String> {
-        const MAX_ELEMENTS: usize = 1 << 31;
-        let View { storage, offset, shape, strides } = &self.view;
-        let elements = shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
-        let elements = elements.filter(|n| *n <= MAX_ELEMENTS).ok_or("its shape is too large")?;
+        /// A view may have this number of elements however few it repeats, and repeat them this many times.
+        const MAX_REPEATED: usize = 1 << 20;
+        const MAX_TIMES: usize = 16;
+        let View { storage, offset, shape, strides } = &*self.view;
+        storage.dtype.check()?;
+        let elements = shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size)).ok_or(LARGE)?;
         if elements == 0 {
             return Ok(Vec::new());
         }
@@ -136,9 +143,11 @@ impl Tensor {
             end.is_some_and(|end| end <= storage.len)
         });
         let span = span.ok_or("it is larger than its storage")?;
+        if elements > span.saturating_mul(MAX_TIMES).max(MAX_REPEATED) {
+            return Err(LARGE.into());
+        }
         let bytes = |elements: usize| elements as u64 * storage.dtype.size() as u64;
         let window = self.storages.read(&storage.key, bytes(*offset), bytes(span))?;
-        let values = storage.dtype.to_f32(&window)?;
         let is_row_major = {
             let mut step = 1;
             shape.iter().zip(strides).rev().all(|(&size, &stride)| {
@@ -148,24 +157,26 @@ impl Tensor {
             })
         };
         if is_row_major {
-            return Ok(values);
+            return storage.dtype.to_f32(&window);
         }
+        let size = storage.dtype.size();
         let mut indices = vec![0; shape.len()];
         let mut at = 0;
-        let mut gathered = Vec::with_capacity(elements);
+        let mut gathered = Vec::with_capacity(elements * size);
         for _ in 0..elements {
-            gathered.push(values[at]);
+            gathered.extend_from_slice(&window[at * size..][..size]);
             for axis in (0..shape.len()).rev() {
                 indices[axis] += 1;
-                at += strides[axis];
+                // The stride of an axis of one element may be any number.
+                at = at.wrapping_add(strides[axis]);
                 if indices[axis] < shape[axis] {
                     break;
                 }
-                at -= strides[axis] * shape[axis];
+                at = at.wrapping_sub(strides[axis].wrapping_mul(shape[axis]));
                 indices[axis] = 0;
             }
         }
-        Ok(gathered)
+        storage.dtype.to_f32(&gathered)
     }
 }
 
@@ -204,7 +215,7 @@ fn dtype(name: &str) -> Option<Dtype> {
         "Int" | "QInt32" => 4,
         "Long" | "ComplexFloat" => 8,
         "ComplexDouble" => 16,
-        name if name.starts_with("float8") => 1,
+        name if name.starts_with("float8") => return Some(Dtype::Other { name: "float8".into(), size: 1 }),
         "uint16" => 2,
         "uint32" => 4,
         "uint64" => 8,

@@ -3,6 +3,7 @@
 mod checkpoints;
 mod common;
 mod files;
+mod hostile;
 mod others;
 mod parity;
 mod pickles;

@@ -14,7 +14,7 @@ impl<'a> Dictionary<'a> {
     /// # Errors
     /// If [`Pickle::read`] fails. A file without a dictionary has no entries.
     pub(crate) fn read(file: &'a [u8]) -> Result<Self, PickleError> {
-        Ok(Self { file, pickle: Pickle::read(file)? })
+        Ok(Self { file, pickle: Pickle::read(file, file.len() as u64)? })
     }
 
     /// The texts of a list with this number of elements.

@@ -12,7 +12,7 @@ pub enum PickleError {
     /// A line of protocol 0 is longer than 4096 bytes.
     #[error("the pickle has a line of more than 4096 bytes; write it with protocol 2 or later")]
     LongLine,
-    /// The pickle has too many values, as damaged or hostile files do.
+    /// The pickle has more values than a file of its size can need, as damaged or hostile files do.
     #[error("the pickle has too many values")]
     TooManyValues,
     /// No protocol has this opcode.

@@ -14,13 +14,19 @@ const TRUE: Id = 1;
 const FALSE: Id = 2;
 const OPAQUE: Id = 3;
 const NO_ARGS: Id = 4;
+/// The first of the integers from 0 to 255, which are shared.
+const ZERO: Id = 5;
 
 /// The longest text that is kept. Keys, classes and storages have shorter names.
 const MAX_TEXT: u64 = 4096;
 /// The longest pickle, most of which may be skipped arrays.
 const MAX_BYTES: u64 = 1 << 30;
-/// The largest total of values, references to values and 32-byte pieces of text.
-const MAX_SIZE: usize = 1 << 24;
+/// The memory that a pickle may take however small its file is, and in any file, in bytes.
+const MEMORY: std::ops::Range<u64> = 64 << 20..1 << 30;
+/// The memory that a pickle may take for each byte of its file. A list of numbers of three bytes takes 12.
+const MEMORY_PER_BYTE: u64 = 16;
+/// What the allocator adds to an allocation.
+const OVERHEAD: usize = 16;
 
 type Result<T> = std::result::Result<T, PickleError>;
 
@@ -31,19 +37,22 @@ pub(super) struct Machine<R> {
     /// The heights of the stack at the open marks.
     marks: Vec<usize>,
     memo: HashMap<u64, Id>,
-    size: usize,
+    /// The memory that the values take, and the largest that they may take, in bytes.
+    memory: u64,
+    max_memory: u64,
 }
 
 impl<R: BufRead> Machine<R> {
-    pub(super) fn new(input: R) -> Self {
+    pub(super) fn new(input: R, file_size: u64) -> Self {
         let constants = [Node::None, Node::Bool(true), Node::Bool(false), Node::Opaque, Node::Tuple(Vec::new())];
         Self {
             input: input.take(MAX_BYTES),
-            nodes: constants.into(),
+            nodes: constants.into_iter().chain((0..=255).map(Node::Int)).collect(),
             stack: Vec::new(),
             marks: Vec::new(),
             memo: HashMap::new(),
-            size: 0,
+            memory: 0,
+            max_memory: file_size.saturating_mul(MEMORY_PER_BYTE).saturating_add(MEMORY.start).min(MEMORY.end),
         }
     }
 
@@ -77,7 +86,10 @@ impl<R: BufRead> Machine<R> {
                     digits => self.push_node(digits.parse().map_or(Node::Opaque, Node::Int)),
                 }
             }
-            b'K' => self.int::<1>(),
+            b'K' => {
+                let value = self.byte()?;
+                self.push(ZERO + Id::from(value))
+            }
             b'M' => self.int::<2>(),
             b'J' => {
                 let value = self.number::<4>()? as u32;
@@ -112,16 +124,15 @@ impl<R: BufRead> Machine<R> {
             0x98 => Ok(()),
             // Containers.
             b'(' => {
-                self.spend(1)?;
                 self.marks.push(self.stack.len());
-                Ok(())
+                self.take_memory(0)
             }
             b']' | 0x8f => self.push_node(Node::List(Vec::new())),
             b'}' => self.push_node(Node::Dict(Vec::new())),
             b')' => self.push(NO_ARGS),
             b'l' | 0x91 => self.marked().and_then(|items| self.push_node(Node::List(items))),
             b't' => self.marked().and_then(|items| self.push_node(Node::Tuple(items))),
-            b'd' => self.marked().and_then(|items| self.push_node(Node::Dict(pairs(&items)))),
+            b'd' => self.marked().and_then(|items| self.push_node(Node::Dict(pairs(&items).collect()))),
             0x85..=0x87 => {
                 let mut items = Vec::new();
                 for _ in 0..=opcode - 0x85 {
@@ -206,21 +217,30 @@ impl<R: BufRead> Machine<R> {
         }
     }
 
-    fn spend(&mut self, size: usize) -> Result<()> {
-        self.size += size;
-        if self.size > MAX_SIZE { Err(PickleError::TooManyValues) } else { Ok(()) }
+    /// Counts memory that stays in use, and checks it together with the stack's.
+    fn take_memory(&mut self, bytes: usize) -> Result<()> {
+        self.memory += bytes as u64;
+        let stack = size_of_val(&self.stack[..]) + size_of_val(&self.marks[..]);
+        if self.memory + stack as u64 > self.max_memory { Err(PickleError::TooManyValues) } else { Ok(()) }
     }
 
     fn node(&mut self, node: Node) -> Result<Id> {
-        self.spend(1)?;
+        let content = match &node {
+            Node::Text(text) => text.len() + OVERHEAD,
+            Node::List(items) | Node::Tuple(items) => allocated(items),
+            Node::Dict(pairs) => allocated(pairs),
+            Node::Global(names) => size_of_val(&**names) + names.0.len() + names.1.len() + 3 * OVERHEAD,
+            Node::Object(_) => size_of::<Object>() + OVERHEAD,
+            _ => 0,
+        };
+        self.take_memory(size_of::<Node>() + content)?;
         self.nodes.push(node);
         Ok((self.nodes.len() - 1) as Id)
     }
 
     fn push(&mut self, id: Id) -> Result<()> {
-        self.spend(1)?;
         self.stack.push(id);
-        Ok(())
+        self.take_memory(0)
     }
 
     fn push_node(&mut self, node: Node) -> Result<()> {
@@ -229,13 +249,11 @@ impl<R: BufRead> Machine<R> {
     }
 
     fn push_text(&mut self, text: Box<str>) -> Result<()> {
-        self.spend(text.len() / 32)?;
         self.push_node(Node::Text(text))
     }
 
     fn push_object(&mut self, class: Id, args: Id) -> Result<()> {
         let object = Object { class, args, state: None, items: Vec::new(), pairs: Vec::new() };
-        self.spend(2)?;
         self.push_node(Node::Object(Box::new(object)))
     }
 
@@ -244,13 +262,13 @@ impl<R: BufRead> Machine<R> {
             Node::Text(text) => Ok(text.clone()),
             _ => Err(PickleError::ClassName),
         };
-        let global = Node::Global { module: text(module)?, name: text(name)? };
+        let global = Node::Global(Box::new((text(module)?, text(name)?)));
         self.push_node(global)
     }
 
     fn global_lines(&mut self) -> Result<()> {
         let (module, name) = (self.line()?.into(), self.line()?.into());
-        self.push_node(Node::Global { module, name })
+        self.push_node(Node::Global(Box::new((module, name))))
     }
 
     fn top(&self) -> Result<Id> {
@@ -267,28 +285,30 @@ impl<R: BufRead> Machine<R> {
     /// Takes the values above the newest mark, and the mark.
     fn marked(&mut self) -> Result<Vec<Id>> {
         let mark = self.marks.pop().ok_or(PickleError::NoValue)?;
-        Ok(self.stack.split_off(mark))
+        let items = self.stack[mark..].to_vec();
+        self.stack.truncate(mark);
+        Ok(items)
     }
 
     /// Appends to a list or a set. Nothing happens to other values, which have no elements.
     fn append(&mut self, new: &[Id]) -> Result<()> {
         let target = self.top()?;
-        match &mut self.nodes[target as usize] {
-            Node::List(items) => items.extend(new),
-            Node::Object(object) => object.items.extend(new),
-            _ => {}
-        }
-        Ok(())
+        let grown = match &mut self.nodes[target as usize] {
+            Node::List(items) => extend(items, new.iter().copied()),
+            Node::Object(object) => extend(&mut object.items, new.iter().copied()),
+            _ => 0,
+        };
+        self.take_memory(grown)
     }
 
     fn set(&mut self, new: &[Id]) -> Result<()> {
         let target = self.top()?;
-        match &mut self.nodes[target as usize] {
-            Node::Dict(entries) => entries.extend(pairs(new)),
-            Node::Object(object) => object.pairs.extend(pairs(new)),
-            _ => {}
-        }
-        Ok(())
+        let grown = match &mut self.nodes[target as usize] {
+            Node::Dict(entries) => extend(entries, pairs(new)),
+            Node::Object(object) => extend(&mut object.pairs, pairs(new)),
+            _ => 0,
+        };
+        self.take_memory(grown)
     }
 
     fn get(&mut self, key: u64) -> Result<()> {
@@ -297,10 +317,10 @@ impl<R: BufRead> Machine<R> {
     }
 
     fn put(&mut self, key: u64) -> Result<()> {
+        /// A slot of the table, when half of them are used.
+        const SLOT: usize = 2 * size_of::<(u64, Id, u8)>();
         let id = self.top()?;
-        self.spend(1)?;
-        self.memo.insert(key, id);
-        Ok(())
+        if self.memo.insert(key, id).is_none() { self.take_memory(SLOT) } else { Ok(()) }
     }
 
     fn string(&mut self, len: u64) -> Result<()> {
@@ -393,8 +413,20 @@ impl<R: BufRead> Machine<R> {
     }
 }
 
-fn pairs(items: &[Id]) -> Vec<(Id, Id)> {
-    items.as_chunks::<2>().0.iter().map(|&[key, value]| (key, value)).collect()
+fn pairs(items: &[Id]) -> impl Iterator<Item = (Id, Id)> {
+    items.as_chunks::<2>().0.iter().map(|&[key, value]| (key, value))
+}
+
+/// The memory that the items take, in bytes.
+fn allocated<T>(items: &Vec<T>) -> usize {
+    if items.capacity() == 0 { 0 } else { items.capacity() * size_of::<T>() + OVERHEAD }
+}
+
+/// Appends items and returns the memory that it took.
+fn extend<T>(items: &mut Vec<T>, new: impl IntoIterator<Item = T>) -> usize {
+    let before = allocated(items);
+    items.extend(new);
+    allocated(items) - before
 }
 
 #[cfg(test)]
@@ -403,7 +435,7 @@ mod tests {
     use std::io::BufReader;
 
     fn read(bytes: &[u8]) -> Result<Pickle> {
-        Pickle::read(bytes)
+        Pickle::read(bytes, bytes.len() as u64)
     }
 
     fn error(bytes: &[u8]) -> String {
@@ -467,7 +499,7 @@ mod tests {
     fn the_input_is_left_after_the_pickle() {
         let mut input = &b"C\x01a.C\x02bc.rest"[..];
         for range in [2..3, 2..4] {
-            let pickle = Pickle::read(&mut input).unwrap();
+            let pickle = Pickle::read(&mut input, 9).unwrap();
             assert_eq!(pickle.node(pickle.root()), &Node::Bytes(range));
         }
         assert_eq!(input, b"rest");
@@ -494,13 +526,37 @@ mod tests {
     }
 
     #[test]
-    fn the_numbers_of_values_and_bytes_are_bounded() {
-        assert_eq!(error(&vec![b']'; MAX_SIZE]), "the pickle has too many values");
+    fn the_lengths_of_lines_and_of_the_pickle_are_bounded() {
         let line = [&b"V"[..], &b"a".repeat(4095), b"\n."].concat();
         assert!(read(&line).is_ok());
         assert!(error(&[&b"Va"[..], &line[1..]].concat()).contains("a line of more than 4096 bytes"));
         let endless = BufReader::with_capacity(1 << 20, b"B\xff\xff\xff\xff".chain(io::repeat(0)));
-        assert_eq!(Pickle::read(endless).unwrap_err().to_string(), "the pickle is longer than 1 GiB");
+        assert_eq!(Pickle::read(endless, 0).unwrap_err().to_string(), "the pickle is longer than 1 GiB");
+    }
+
+    /// Each of these took 8 to 600 bytes of memory for a byte of the file.
+    #[test]
+    fn memory_is_bounded_by_the_size_of_the_file() {
+        const PACKED: u64 = 25_000;
+        let repeated: [&[u8]; 9] = [b"}", b"]", b"]Na", b"N", b"(", b"(Nt", b"M\0\x01", b"X\x01\0\0\0a", b"ca\nb\n"];
+        for values in repeated {
+            let pickle = values.repeat(1000 * PACKED as usize / values.len());
+            let error = Pickle::read(&pickle[..], PACKED).unwrap_err();
+            assert_eq!(error.to_string(), "the pickle has too many values", "{values:?}");
+        }
+    }
+
+    /// The position of a sampler over ImageNet, and labels of as many images.
+    #[test]
+    fn lists_of_millions_of_numbers_are_read() {
+        let list = |item: &[u8]| {
+            let thousand = [b"(", &item.repeat(1000)[..], b"e"].concat();
+            [b"\x80\x02]q\0", &thousand.repeat(1300)[..], b"."].concat()
+        };
+        for item in [&b"K\x07"[..], b"M\x07\x07", b"J\x07\x07\x07\0", b"G\0\0\0\0\0\0\0\0", b"N"] {
+            let pickle = read(&list(item)).unwrap();
+            assert_eq!(pickle.elements(pickle.root()).unwrap().len(), 1_300_000);
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! use residual_data::formats::pickle::{Node, Pickle};
 //!
 //! let file = b"\x80\x02}U\x05imageU\x04\x00\xff\x80\x01s."; // {"image": "\x00\xff\x80\x01"} in Python 2
-//! let pickle = Pickle::read(&file[..])?;
+//! let pickle = Pickle::read(&file[..], file.len() as u64)?;
 //! let Node::Dict(entries) = pickle.node(pickle.root()) else { panic!("not a dictionary") };
 //! let (key, value) = entries[0];
 //! assert_eq!(pickle.text(key), Some("image"));
@@ -46,13 +46,8 @@ pub enum Node {
     /// A dictionary: the keys and the values in the order of the pickle. A key may occur more than once; in Python, the
     /// last one counts.
     Dict(Vec<(Id, Id)>),
-    /// A class or a function.
-    Global {
-        /// The module that defines it.
-        module: Box<str>,
-        /// Its name in the module.
-        name: Box<str>,
-    },
+    /// A class or a function: the module that defines it, and its name in the module.
+    Global(Box<(Box<str>, Box<str>)>),
     /// The result of a call that was not made.
     Object(Box<Object>),
     /// A value that is stored outside of the pickle, by its persistent id.
@@ -84,11 +79,14 @@ pub struct Pickle {
 impl Pickle {
     /// Reads one pickle, up to its end and no further. Bytes and long texts are skipped, not stored.
     ///
+    /// `file_size` is the size in bytes of the file that holds the pickle, which may be compressed. It bounds the
+    /// memory: the values take at most 64 MiB and 16 bytes for each byte of the file, and never more than 1 GiB.
+    ///
     /// # Errors
-    /// If the pickle is incomplete, has an unknown opcode, uses a missing value, is longer than 1 GiB, or has more than
-    /// 2^24 values, references to values and 32-byte pieces of text together.
-    pub fn read(input: impl BufRead) -> Result<Self, PickleError> {
-        let (nodes, root) = Machine::new(input).run()?;
+    /// If the pickle is incomplete, has an unknown opcode, uses a missing value, is longer than 1 GiB, or has too many
+    /// values for its file.
+    pub fn read(input: impl BufRead, file_size: u64) -> Result<Self, PickleError> {
+        let (nodes, root) = Machine::new(input, file_size).run()?;
         Ok(Self { nodes, root })
     }
 
@@ -161,7 +159,7 @@ impl Pickle {
     /// If the index is not one of this pickle.
     pub fn global(&self, id: Id) -> Option<(&str, &str)> {
         match self.node(id) {
-            Node::Global { module, name } => Some((module, name)),
+            Node::Global(names) => Some((&names.0, &names.1)),
             _ => None,
         }
     }

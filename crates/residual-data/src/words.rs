@@ -9,19 +9,36 @@ use std::path::Path;
 #[must_use]
 pub fn shown(text: &str) -> String {
     const MOST: usize = 120;
-    let mut shown = String::new();
-    for (number, character) in text.chars().enumerate() {
-        if number == MOST {
-            shown.push('…');
-            break;
-        }
-        if is_unprintable(character) {
-            shown.extend(character.escape_debug());
-        } else {
-            shown.push(character);
-        }
+    let mut characters = text.chars();
+    let mut shown = escape(characters.by_ref().take(MOST));
+    if characters.next().is_some() {
+        shown.push('…');
     }
     shown
+}
+
+/// A path, as messages show it: whole, but escaped as in [`shown`].
+#[must_use]
+pub fn shown_path(path: &Path) -> String {
+    escaped(&path.to_string_lossy())
+}
+
+/// Text that is known to be short, escaped as in [`shown`].
+#[must_use]
+pub fn escaped(text: &str) -> String {
+    escape(text.chars())
+}
+
+fn escape(characters: impl Iterator<Item = char>) -> String {
+    let mut escaped = String::new();
+    for character in characters {
+        if is_unprintable(character) {
+            escaped.extend(character.escape_debug());
+        } else {
+            escaped.push(character);
+        }
+    }
+    escaped
 }
 
 /// Control characters, line and paragraph separators, and the controls of bidirectional text.
@@ -52,10 +69,10 @@ pub(crate) fn listed(names: impl IntoIterator<Item = String>) -> String {
     }
 }
 
-/// The last part of a folder's path, or the path itself if it has none.
+/// The last part of a folder's path, or the path itself if it has none, as messages show it.
 pub(crate) fn display_name(dir: &Path) -> String {
     let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.into());
-    nfc(&absolute.file_name().map_or(dir.display().to_string(), |name| name.to_string_lossy().into_owned()))
+    absolute.file_name().map_or_else(|| shown_path(dir), |name| shown(&nfc(&name.to_string_lossy())))
 }
 
 #[cfg(test)]
@@ -68,6 +85,7 @@ mod tests {
         assert_eq!(shown("a\u{1b}[2J\r\nerror: \u{9b}b\u{202e}c"), "a\\u{1b}[2J\\r\\nerror: \\u{9b}b\\u{202e}c");
         assert_eq!(shown(&"é".repeat(120)), "é".repeat(120));
         assert_eq!(shown(&"é".repeat(121)), "é".repeat(120) + "…");
+        assert_eq!(shown_path(Path::new(&"a\n".repeat(121))), "a\\n".repeat(121));
     }
 
     #[test]

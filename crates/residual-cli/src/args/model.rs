@@ -3,7 +3,7 @@ use crate::{
     Usage,
     model::{Filled, Model, Weights},
 };
-use residual_data::Preprocessing;
+use residual_data::{Preprocessing, start_threads};
 use residual_model::{NetName, NetworkConfig};
 
 /// Weights, the facts about them that their file may lack, and a device.
@@ -32,7 +32,8 @@ impl ModelArgs {
         check_scale("--mean", self.mean.as_deref())?;
         check_scale("--std", self.std.as_deref())?;
         let weights = Weights::of(&self.start.resolve(false)?.unwrap_or_default())?;
-        let (_, hardware) = self.backend.open()?;
+        let (backend, hardware) = self.backend.open()?;
+        start_threads()?;
         let device = hardware.device.clone().inner();
         let Filled { network, mut card, convention } = weights.network(self.net, &self.network, &device)?;
         let mut size_convention = None;
@@ -59,7 +60,7 @@ impl ModelArgs {
         if let Some(preprocessing) = &card.preprocessing {
             preprocessing.validate().map_err(Usage)?;
         }
-        Ok(Model { network, card, data: weights.data, hardware, size_convention })
+        Ok(Model { network, card, data: weights.data, backend, hardware, size_convention })
     }
 }
 

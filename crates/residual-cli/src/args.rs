@@ -12,7 +12,7 @@ mod words;
 
 pub(crate) use augmentation::AugmentationArgs;
 pub(crate) use backend::{BackendArgs, choose, thread_number};
-pub(crate) use data::{DataArgs, fit_side};
+pub(crate) use data::{DataArgs, fit_side, pixels};
 pub(crate) use model::ModelArgs;
 pub(crate) use net::{NetArg, net};
 pub(crate) use network::{ImageNetworkArgs, NetworkArgs};

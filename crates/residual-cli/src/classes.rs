@@ -2,8 +2,10 @@
 
 use crate::Usage;
 use anyhow::Context;
+use residual_data::class_list;
+use residual_fetch::read_text;
 use residual_weights::Card;
-use std::{fs, path::Path};
+use std::path::Path;
 
 /// The names of a network's classes, if they are known.
 pub(crate) struct ClassNames(Option<Vec<String>>);
@@ -28,11 +30,13 @@ impl ClassNames {
     }
 }
 
-/// Reads names from a text file, one per line. A byte order mark and Windows line endings are removed.
+/// The most bytes that are read of a file of names.
+const MAX_BYTES: u64 = 16 << 20;
+
+/// Reads names from a text file, one per line.
 fn read(path: &Path, classes: usize) -> anyhow::Result<Vec<String>> {
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let names: Vec<String> = text.trim_end().lines().map(|line| line.trim().to_string()).collect();
+    let text = read_text(path, MAX_BYTES).with_context(|| format!("cannot read {}", path.display()))?;
+    let names = class_list(&text);
     if names.len() != classes {
         let text = format!("{} has {} lines, but the network has {classes} classes", path.display(), names.len());
         return Err(Usage(text).into());

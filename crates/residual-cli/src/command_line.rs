@@ -23,7 +23,7 @@ pub(crate) fn sweep(config: &SweepConfig, environment: &Environment, explain: bo
             command.push_str(&format!(" --{flag} {}", quoted(&value)));
         }
     };
-    let DataConfig { name, dir, side, samples, validation, normalize, ignore_exif, skip_broken, group_by } =
+    let DataConfig { name, dir, side, samples, validation, normalize, ignore_exif, skip_broken, max_pixels, group_by } =
         &config.data;
     let Environment { backend, kernels, .. } = environment;
     if let [family] = config.families[..] {
@@ -40,6 +40,7 @@ pub(crate) fn sweep(config: &SweepConfig, environment: &Environment, explain: bo
     add("samples", samples.map(|samples| samples.to_string()));
     add("validation", (*validation != usual.data.validation).then(|| validation.to_string()));
     add("skip-broken", (*skip_broken > 0).then(|| skip_broken.to_string()));
+    add("max-pixels", max_pixels.map(|pixels| pixels.to_string()));
     add("group-by", group_by.clone());
     add("normalize", (*normalize != usual.data.normalize).then(|| normalize.to_string()));
     add("epochs", config.epochs.map(|epochs| epochs.to_string()));
@@ -126,6 +127,7 @@ mod tests {
                 normalize: Normalize::Pixel,
                 ignore_exif: false,
                 skip_broken: 0,
+                max_pixels: None,
                 group_by: None,
             },
             epochs: Some(2),
@@ -180,6 +182,7 @@ mod tests {
             samples: Some(9),
             ignore_exif: true,
             skip_broken: 3,
+            max_pixels: Some(200_000_000),
             group_by: Some("scene[0-9]+".into()),
             ..DataName::Folder.into()
         };

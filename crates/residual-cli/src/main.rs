@@ -8,6 +8,7 @@ mod classes;
 mod cli;
 mod command_line;
 mod commands;
+mod memory;
 mod model;
 mod output;
 mod signals;
@@ -118,6 +119,7 @@ fn tip(error: &anyhow::Error) -> Option<String> {
         (_, _, Some(DataError::Broken { number, .. }), _) => {
             format!("; skip them with --skip-broken {number}, or list them with `residual data check DIR`")
         }
+        (_, _, Some(DataError::Pixels { .. }), _) => "; allow more with --max-pixels".into(),
         (_, _, Some(DataError::Image { .. }), _) | (_, Some(TrainError::Sample { .. }), ..) => {
             "; `residual data check DIR` lists all broken images, and --skip-broken N skips up to N".into()
         }
@@ -172,6 +174,7 @@ mod tests {
             tip(&DataError::UnknownClasses { unknown: "a".into(), unmatched: "b".into() }.into()),
             tip(&DataError::Broken { path: "a".into(), number: 3, most: 1, first: "b".into() }.into()),
             tip(&DataError::Image { path: "a".into(), reason: "b".into() }.into()),
+            tip(&DataError::Pixels { path: "a".into(), width: 2, height: 2, most: 3 }.into()),
             tip(&TrainError::Sample { reason: "a".into() }.into()),
             tip(&WeightsError::Ambiguous { path: "a".into(), keys: Vec::new() }.into()),
             tip(&WeightsError::Key { path: "a".into(), key: "b".into(), available: vec![String::new()] }.into()),

@@ -5,7 +5,7 @@ use crate::{
     args::NetworkArgs,
     output::{Progress, log},
 };
-use residual_backend::Hardware;
+use residual_backend::{Backend, Hardware};
 use residual_data::{DataConfig, Normalization, Preprocessing};
 use residual_model::{Family, NetName, Network, NetworkConfig, Stem, summary::thousands};
 use residual_train::{Device, RunDir, Start};
@@ -42,6 +42,7 @@ pub(crate) struct Model {
     pub(crate) network: Network,
     pub(crate) card: Card,
     pub(crate) data: Option<DataConfig>,
+    pub(crate) backend: Backend,
     pub(crate) hardware: Hardware,
     /// A line that names the image size assumed by convention, if only the mean and the standard deviation were given.
     pub(crate) size_convention: Option<String>,
@@ -60,7 +61,7 @@ pub(crate) fn published_for(net: NetName) -> ([usize; 3], usize) {
 pub(crate) fn fetch(published: &Published) -> anyhow::Result<PathBuf> {
     let mut bar: Option<Progress> = None;
     let fetched = published.fetch(&mut |progress| {
-        let total = progress.total.unwrap_or((f64::from(published.megabytes) * 1e6) as u64);
+        let total = progress.total.unwrap_or((f64::from(published.megabytes) * f64::from(1 << 20)) as u64);
         let bar = bar.get_or_insert_with(|| {
             let bar = Progress::new(total, progress.done);
             bar.line(&format!("downloading {} ({:.0} MB)", published.file, published.megabytes));

@@ -6,7 +6,7 @@
 use crate::table::aligned;
 use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use residual_data::escaped;
+use residual_data::printable;
 use std::{
     fmt::Write as _,
     io::{self, IsTerminal, Write},
@@ -25,7 +25,7 @@ pub(crate) use log;
 
 /// Writes a line to stderr.
 pub(crate) fn line(text: &str) {
-    write_stderr(format!("{}\n", escaped(text)).as_bytes());
+    write_stderr(format!("{}\n", printable(text)).as_bytes());
 }
 
 fn write_stderr(bytes: &[u8]) {
@@ -106,7 +106,7 @@ pub(crate) fn flush() {
 
 /// Writes a result to stdout. A pipe that the reader has closed, as `head` does, is not an error.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
-    print_unescaped(&escaped(text))
+    print_unescaped(&printable(text))
 }
 
 fn print_unescaped(text: &str) -> anyhow::Result<()> {
@@ -130,7 +130,7 @@ pub(crate) fn print_json<T: serde::Serialize>(value: &T) -> anyhow::Result<()> {
     let mut json = String::new();
     // JSON has control characters only within its strings, and serde_json escapes only the first 32.
     for character in serde_json::to_string_pretty(value)?.chars() {
-        if character.is_ascii() || escaped(character.encode_utf8(&mut [0; 4])).len() == character.len_utf8() {
+        if character.is_ascii() || printable(character.encode_utf8(&mut [0; 4])).len() == character.len_utf8() {
             json.push(character);
         } else {
             write!(json, "\\u{:04x}", u32::from(character))?;
@@ -176,14 +176,14 @@ impl Progress {
 
     pub(crate) fn message(&self, text: &str) {
         if let Some(bar) = &self.0 {
-            bar.set_message(escaped(text).into_owned());
+            bar.set_message(printable(text).into_owned());
         }
     }
 
     /// Prints a line above the bar.
     pub(crate) fn line(&self, text: &str) {
         match &self.0 {
-            Some(bar) => bar.println(escaped(text)),
+            Some(bar) => bar.println(printable(text)),
             None => line(text),
         }
     }

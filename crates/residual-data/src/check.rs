@@ -1,9 +1,8 @@
 use crate::{
     DataConfig, DataError, DataName, Folder, Images, Normalization, Normalize, Preprocessing, Source,
     cifar::{CIFAR10, CIFAR100},
-    folder::FolderOptions,
     mnist,
-    split::GroupBy,
+    threads::start_threads,
     tree::check_is_folder,
 };
 use rayon::prelude::*;
@@ -47,19 +46,20 @@ pub struct SplitReport {
 }
 
 /// Reads every sample of the dataset in `dir`. Counts the samples of each class, measures the images, and finds
-/// unreadable files and duplicates. Without a `name`, the dataset is recognised by the files in `dir`.
+/// unreadable files and duplicates. Without a `name`, the dataset is recognised by the files in `dir`. An image file of
+/// more than `max_pixels` pixels counts as unreadable.
 ///
 /// # Errors
 /// If `dir` is not a directory or contains no dataset, or a file that holds many samples is invalid. An unreadable
 /// image file is not an error; the report lists it.
-pub fn check(dir: &Path, name: Option<DataName>) -> Result<Report, DataError> {
+pub fn check(dir: &Path, name: Option<DataName>, max_pixels: u64) -> Result<Report, DataError> {
     let name = match name {
         Some(name) => name,
         None => recognize(dir)?,
     };
     let config = DataConfig { dir: Some(dir.into()), ..name.into() };
     if name == DataName::Folder {
-        return check_folder(dir);
+        return check_folder(dir, max_pixels);
     }
     let (train, test) = config.images()?;
     let samples = |split: &'static str, images: &Images| -> Vec<_> {
@@ -115,8 +115,8 @@ struct ImageStatistics {
 }
 
 /// Reads an image file. The error is the reason why the file cannot be used.
-fn scan(path: &Path) -> Result<ImageStatistics, String> {
-    let image = Preprocessing::imagenet(1, 1).decode(path).map_err(DataError::image_reason)?.to_rgb8();
+fn scan(path: &Path, max_pixels: u64) -> Result<ImageStatistics, String> {
+    let image = Preprocessing::imagenet(1, 1).decode(path, max_pixels).map_err(DataError::image_reason)?.to_rgb8();
     let mut sums = [[0.0; 2]; 3];
     for pixel in image.pixels() {
         for (sums, byte) in sums.iter_mut().zip(pixel.0) {
@@ -128,15 +128,15 @@ fn scan(path: &Path) -> Result<ImageStatistics, String> {
     Ok(ImageStatistics { size: [image.height() as usize, image.width() as usize], sums, sha256 })
 }
 
-fn check_folder(dir: &Path) -> Result<Report, DataError> {
-    let preprocessing = Preprocessing::imagenet(1, 1);
-    let opened = Folder::list(dir, &FolderOptions { preprocessing, group_by: GroupBy::default(), skip_broken: 0 })?;
+fn check_folder(dir: &Path, max_pixels: u64) -> Result<Report, DataError> {
+    start_threads()?;
+    let opened = Folder::list(dir, &Preprocessing::imagenet(1, 1).into())?;
     let (train, test) = (&opened.train, &opened.test);
     let mut unreadable = Vec::new();
     let mut checksums = Vec::new();
     let mut split = |folder: &Folder| {
         let files: Vec<_> = folder.files().collect();
-        let scanned: Vec<_> = files.par_iter().map(|(path, _)| scan(path)).collect();
+        let scanned: Vec<_> = files.par_iter().map(|(path, _)| scan(path, max_pixels)).collect();
         let mut counts = vec![0; folder.classes()];
         let (mut sums, mut pixels, mut samples) = ([[0.0f64; 2]; 3], 0, 0);
         let mut sizes: Option<[[usize; 2]; 2]> = None;
@@ -196,7 +196,7 @@ fn groups_of_equals<K: Hash + Eq>(samples: impl Iterator<Item = (K, String)>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::formats::cifar;
+    use crate::{DEFAULT_MAX_PIXELS, formats::cifar};
     use image::{Rgb, RgbImage};
     use std::fs;
 
@@ -220,7 +220,7 @@ mod tests {
         let jpeg = fs::read(&broken).unwrap();
         fs::write(&broken, &jpeg[..jpeg.len() * 2 / 3]).unwrap();
 
-        let report = check(dir.path(), None).unwrap();
+        let report = check(dir.path(), None, DEFAULT_MAX_PIXELS).unwrap();
         assert_eq!((report.dataset, &report.classes[..]), (DataName::Folder, &["a".to_string(), "b".into()][..]));
         let [train, test] = &report.splits;
         assert_eq!((&train.counts[..], &test.counts[..]), (&[1, 4][..], &[1, 1][..]));
@@ -239,7 +239,7 @@ mod tests {
         let record = |label: u8, first: u8| [&[1, label, first][..], &[0; cifar::PIXELS - 1]].concat();
         fs::write(dir.path().join("train.bin"), [record(0, 1), record(1, 2), record(99, 3)].concat()).unwrap();
         fs::write(dir.path().join("test.bin"), [record(5, 2), record(6, 9)].concat()).unwrap();
-        let report = check(dir.path(), None).unwrap();
+        let report = check(dir.path(), None, DEFAULT_MAX_PIXELS).unwrap();
         assert_eq!((report.dataset, report.splits[0].samples), (DataName::Cifar100, 3));
         assert_eq!(report.duplicates, [["train 1", "test 0"]]);
         let mean = report.splits[0].statistics.mean[0];

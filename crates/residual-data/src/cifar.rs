@@ -3,6 +3,7 @@ use crate::{
     files::read_file,
     formats::cifar::{self, Records, python::Dictionary},
 };
+use residual_fetch::read_regular;
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -65,6 +66,9 @@ pub(crate) const CIFAR100: Cifar = Cifar {
     labels: "fine_labels",
     label_names: "fine_label_names",
 };
+
+/// The most bytes of the file with the names of the classes.
+const MAX_NAMES: u64 = 1 << 20;
 
 const CIFAR10_NAMES: [&str; 10] =
     ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
@@ -134,7 +138,7 @@ impl Cifar {
 
     /// The names of the classes, from the file that holds them. Those of CIFAR-10 are known without it.
     fn class_names(&self, files: &Files, dir: &Path) -> Option<Vec<String>> {
-        let bytes = fs::read(dir.join(files.names)).unwrap_or_default();
+        let bytes = read_regular(&dir.join(files.names), MAX_NAMES).unwrap_or_default();
         let names = if self.is_python(files) {
             let file = Dictionary::read(&bytes).ok();
             file.and_then(|file| file.texts(self.label_names, self.classes)).unwrap_or_default()

@@ -1,6 +1,16 @@
-use crate::{Augmentation, DataError, Source};
+use crate::{Augmentation, DataError, Source, shown};
 use rand::rngs::ChaCha8Rng;
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+/// The names of classes in a text, one per line, without the spaces around them. A byte order mark, Windows line endings
+/// and empty lines at the end are left out.
+pub fn class_list(text: &str) -> Vec<String> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    text.trim_end().lines().map(|line| line.trim().to_string()).collect()
+}
 
 /// For each class of a dataset, the index of the network's class with the same name.
 ///
@@ -14,7 +24,8 @@ pub fn match_classes(data: &[String], network: &[String]) -> Result<Vec<usize>, 
     if unknown.is_empty() {
         return Ok(data.iter().map(|name| index[name.as_str()]).collect());
     }
-    let unmatched = network.iter().map(String::as_str).filter(|name| !data.iter().any(|class| class == name));
+    let known: HashSet<&String> = data.iter().collect();
+    let unmatched = network.iter().filter(|name| !known.contains(name)).map(String::as_str);
     Err(DataError::UnknownClasses { unknown: few(unknown.into_iter()), unmatched: few(unmatched) })
 }
 
@@ -22,10 +33,11 @@ pub fn match_classes(data: &[String], network: &[String]) -> Result<Vec<usize>, 
 fn few<'a>(names: impl Iterator<Item = &'a str>) -> String {
     const SHOWN: usize = 5;
     let names: Vec<&str> = names.collect();
+    let first: Vec<String> = names.iter().take(SHOWN).map(|name| shown(name)).collect();
     match names.len() {
         0 => "none".into(),
-        n if n > SHOWN => format!("{} and {} more", names[..SHOWN].join(", "), n - SHOWN),
-        _ => names.join(", "),
+        n if n > SHOWN => format!("{} and {} more", first.join(", "), n - SHOWN),
+        _ => first.join(", "),
     }
 }
 
@@ -89,6 +101,12 @@ mod tests {
 
     fn names(names: &[&str]) -> Vec<String> {
         names.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn lists_of_names_are_read_with_any_line_ending() {
+        assert_eq!(class_list("\u{feff}sea \r\n\r\nhigh grass\n\n"), ["sea", "", "high grass"]);
+        assert!(class_list("").is_empty());
     }
 
     #[test]

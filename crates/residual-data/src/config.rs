@@ -1,5 +1,6 @@
 use crate::{
-    DataError, DataName, Dataset, Folder, Images, Normalization, Normalize, Preprocessing, Source, Subset, Synthetic,
+    DEFAULT_MAX_PIXELS, DataError, DataName, Dataset, Folder, Images, Normalization, Normalize, Preprocessing, Source,
+    Subset, Synthetic,
     cifar::{CIFAR10, CIFAR100},
     digits,
     folder::{FolderOptions, Opened},
@@ -61,6 +62,8 @@ pub struct DataConfig {
     /// The maximum number of broken images of a [`Folder`] to leave out. Unless it is 0, every image is decoded once
     /// when the dataset is loaded.
     pub skip_broken: usize,
+    /// The maximum number of pixels of an image of a [`Folder`]. `None` stands for [`DEFAULT_MAX_PIXELS`].
+    pub max_pixels: Option<u64>,
     /// A regular expression that groups the images of a [`Folder`] by their path within the class folder, such as
     /// `(scene\d+)/`. Images with the same first capture group, or the same match if there is none, are held out
     /// together. An image that does not match is a group of its own.
@@ -93,6 +96,8 @@ struct Full {
     #[serde(default, skip_serializing_if = "is_default")]
     skip_broken: usize,
     #[serde(default, skip_serializing_if = "is_default")]
+    max_pixels: Option<u64>,
+    #[serde(default, skip_serializing_if = "is_default")]
     group_by: Option<String>,
 }
 
@@ -113,8 +118,11 @@ impl From<Repr> for DataConfig {
                 normalize,
                 ignore_exif,
                 skip_broken,
+                max_pixels,
                 group_by,
-            }) => Self { name, dir, side, samples, validation, normalize, ignore_exif, skip_broken, group_by },
+            }) => {
+                Self { name, dir, side, samples, validation, normalize, ignore_exif, skip_broken, max_pixels, group_by }
+            }
         }
     }
 }
@@ -124,8 +132,21 @@ impl From<DataConfig> for Repr {
         if config == config.name.into() {
             return Self::Name(config.name);
         }
-        let DataConfig { name, dir, side, samples, validation, normalize, ignore_exif, skip_broken, group_by } = config;
-        Self::Full(Full { name, dir, side, samples, validation, normalize, ignore_exif, skip_broken, group_by })
+        let DataConfig {
+            name,
+            dir,
+            side,
+            samples,
+            validation,
+            normalize,
+            ignore_exif,
+            skip_broken,
+            max_pixels,
+            group_by,
+        } = config;
+        let full =
+            Full { name, dir, side, samples, validation, normalize, ignore_exif, skip_broken, max_pixels, group_by };
+        Self::Full(full)
     }
 }
 
@@ -260,7 +281,7 @@ impl DataConfig {
     fn folder_preprocessing(&self) -> Preprocessing {
         let side = self.side.unwrap_or(DEFAULT_SIDE);
         // ImageNet's images are usually resized to 256 and cropped to 224 pixels, a ratio of 8 to 7.
-        Preprocessing { ignore_exif: self.ignore_exif, ..Preprocessing::imagenet(side * 8 / 7, side) }
+        Preprocessing { ignore_exif: self.ignore_exif, ..Preprocessing::imagenet(side.saturating_mul(8) / 7, side) }
     }
 
     fn open_folder(
@@ -270,7 +291,8 @@ impl DataConfig {
     ) -> Result<Dataset, DataError> {
         let dir = self.dir()?;
         let group_by = GroupBy::new(self.group_by.as_deref())?;
-        let options = FolderOptions { preprocessing, group_by, skip_broken: self.skip_broken };
+        let max_pixels = self.max_pixels.unwrap_or(DEFAULT_MAX_PIXELS);
+        let options = FolderOptions { preprocessing, group_by, skip_broken: self.skip_broken, max_pixels };
         let mut opened = open(&dir, &options)?;
         if self.validation > 0 {
             self.trained(opened.train.len())?;
@@ -402,6 +424,7 @@ mod tests {
         let config = DataConfig {
             dir: Some("photos".into()),
             skip_broken: 3,
+            max_pixels: Some(1 << 20),
             group_by: Some("scene".into()),
             ..DataName::Folder.into()
         };

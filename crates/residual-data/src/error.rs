@@ -1,3 +1,4 @@
+use crate::words::shown_path;
 use residual_fetch::FetchError;
 use std::path::PathBuf;
 
@@ -35,7 +36,7 @@ pub enum DataError {
     /// A file of a dataset does not exist.
     #[error(
         "dataset {dataset} not found: {} is missing; fetch the dataset, or give the directory that contains it",
-        path.display()
+        shown_path(path)
     )]
     Missing {
         /// The name of the dataset.
@@ -45,7 +46,8 @@ pub enum DataError {
     },
     /// The files of a dataset are in an archive that is not unpacked.
     #[error(
-        "dataset {dataset} not found: {} is an archive; unpack it, and give the folder of its content", path.display()
+        "dataset {dataset} not found: {} is an archive; unpack it, and give the folder of its content",
+        shown_path(path)
     )]
     Packed {
         /// The name of the dataset.
@@ -57,7 +59,7 @@ pub enum DataError {
     #[error("the dataset `folder` needs the path to its images")]
     FolderRequired,
     /// A folder is not a usable dataset.
-    #[error("{} {reason}", path.display())]
+    #[error("{} {reason}", shown_path(path))]
     Folder {
         /// The folder.
         path: PathBuf,
@@ -76,7 +78,7 @@ pub enum DataError {
         reason: &'static str,
     },
     /// A file cannot be read or written.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {source}", shown_path(path))]
     Io {
         /// The operation that failed, such as `read`.
         action: &'static str,
@@ -97,15 +99,27 @@ pub enum DataError {
         reason: String,
     },
     /// An image file cannot be used.
-    #[error("{} {reason}", path.display())]
+    #[error("{} {reason}", shown_path(path))]
     Image {
         /// The file.
         path: PathBuf,
         /// The problem, phrased to follow the path, such as `is truncated`.
         reason: String,
     },
+    /// An image has more pixels than are allowed.
+    #[error("{} {}", shown_path(path), pixels(*width, *height, *most))]
+    Pixels {
+        /// The file.
+        path: PathBuf,
+        /// The width in pixels.
+        width: u32,
+        /// The height in pixels.
+        height: u32,
+        /// The allowed number of pixels.
+        most: u64,
+    },
     /// A folder has more broken images than may be skipped.
-    #[error("{} has {number} broken images, more than the {most} to skip: {first}", path.display())]
+    #[error("{} has {number} broken images, more than the {most} to skip: {first}", shown_path(path))]
     Broken {
         /// The folder.
         path: PathBuf,
@@ -165,6 +179,13 @@ pub enum DataError {
     /// The thread that prefetches batches panicked.
     #[error("the data loader's background thread panicked: {0}")]
     Worker(String),
+    /// The threads that read images cannot be started.
+    #[error("cannot start a thread: {0}; the limit on processes may be too low (see `ulimit -u`)")]
+    Threads(String),
+}
+
+fn pixels(width: u32, height: u32, most: u64) -> String {
+    format!("is {width}x{height} pixels, more than the limit of {most}")
 }
 
 impl DataError {
@@ -172,6 +193,7 @@ impl DataError {
     pub(crate) fn image_reason(self) -> String {
         match self {
             Self::Image { reason, .. } => reason,
+            Self::Pixels { width, height, most, .. } => pixels(width, height, most),
             error => error.to_string(),
         }
     }
@@ -187,9 +209,8 @@ impl DataError {
             Self::NotPublished { .. } | Self::UnknownClasses { .. } | Self::UnnamedClasses => true,
             Self::Fetch(error) => error.is_usage(),
             Self::Io { .. } => false,
-            Self::Corrupt { .. } | Self::Image { .. } | Self::Broken { .. } | Self::Label { .. } | Self::Worker(_) => {
-                false
-            }
+            Self::Corrupt { .. } | Self::Image { .. } | Self::Pixels { .. } | Self::Broken { .. } => false,
+            Self::Label { .. } | Self::Worker(_) | Self::Threads(_) => false,
         }
     }
 }

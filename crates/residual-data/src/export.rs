@@ -1,13 +1,16 @@
-use crate::{DataConfig, DataError, Images, Source};
+use crate::{DataConfig, DataError, Images, Source, threads::start_threads};
 use image::{ImageBuffer, Luma, Rgb};
 use rayon::prelude::*;
+use residual_fetch::temporary;
 use std::{
+    collections::HashSet,
     fs, io,
     path::{Path, PathBuf},
 };
 
 /// Writes the images of a dataset as PNG files: `train/CLASS/INDEX.png` and `test/CLASS/INDEX.png` in `dir`, which is
-/// then a [`Folder`](crate::Folder). Characters of class names that file systems do not allow become `-`.
+/// then a [`Folder`](crate::Folder). Characters of class names that file systems do not allow become `-`, as does a
+/// leading dot. If this makes two names equal, the number of the class precedes each name.
 /// Returns the number of images in each split.
 ///
 /// Pixel values from 0 to 1 are stored as bytes from 0 to 255. If there are values outside this range, as in synthetic
@@ -25,10 +28,15 @@ pub fn export(config: &DataConfig, dir: &Path) -> Result<[usize; 2], DataError> 
     }
     let (train, test) = config.images()?;
     let absolute = std::path::absolute(dir).map_err(failed("write", dir))?;
-    let name = absolute.file_name().ok_or_else(|| bad("has no name; give a new folder"))?;
-    let part = absolute.with_file_name(format!(".{}.{}.part", name.to_string_lossy(), std::process::id()));
+    if absolute.file_name().is_none() {
+        return Err(bad("has no name; give a new folder"));
+    }
+    let part = temporary(&absolute);
     let count = |images: &Images| config.samples.unwrap_or(usize::MAX).min(images.len());
     let write = || -> Result<(), DataError> {
+        start_threads()?;
+        fs::create_dir_all(absolute.parent().unwrap_or(&absolute)).map_err(failed("create", dir))?;
+        fs::create_dir(&part).map_err(failed("create", &part))?;
         let range = range([&train, &test]);
         for (images, split) in [(&train, "train"), (&test, "test")] {
             write_split(images, count(images), range, &part.join(split))?;
@@ -58,7 +66,11 @@ fn range(splits: [&Images; 2]) -> [f32; 2] {
 
 fn write_split(images: &Images, count: usize, range: [f32; 2], dir: &Path) -> Result<(), DataError> {
     let names = images.class_names().unwrap_or_else(|| (0..images.classes()).map(|class| class.to_string()).collect());
-    let folders: Vec<PathBuf> = names.iter().map(|name| dir.join(safe(name))).collect();
+    let mut folders: Vec<String> = names.iter().map(|name| safe(name)).collect();
+    if folders.iter().collect::<HashSet<_>>().len() < folders.len() {
+        folders.iter_mut().enumerate().for_each(|(class, name)| *name = format!("{class}-{name}"));
+    }
+    let folders: Vec<PathBuf> = folders.iter().map(|name| dir.join(name)).collect();
     for folder in &folders {
         fs::create_dir_all(folder).map_err(failed("create", folder))?;
     }
@@ -88,9 +100,11 @@ fn write_image(
     written.map_err(|error| failed("write", &path)(io::Error::other(error)))
 }
 
-/// A class name as the name of a folder.
+/// A class name as the name of a folder that is neither hidden nor above another.
 fn safe(name: &str) -> String {
-    name.chars().map(|c| if c.is_control() || "/\\:*?\"<>|".contains(c) { '-' } else { c }).collect()
+    let allowed = |at: usize, c: char| !c.is_control() && !"/\\:*?\"<>|".contains(c) && (at > 0 || c != '.');
+    let name: String = name.chars().enumerate().map(|(at, c)| if allowed(at, c) { c } else { '-' }).collect();
+    if name.is_empty() { "-".into() } else { name }
 }
 
 #[cfg(test)]
@@ -133,5 +147,14 @@ mod tests {
     #[test]
     fn class_names_become_folder_names() {
         assert_eq!(safe("T-shirt/top"), "T-shirt-top");
+        assert_eq!(["..", ".", "", ".hidden", "a\nb"].map(safe), ["-.", "-", "-", "-hidden", "a-b"]);
+    }
+
+    #[test]
+    fn names_that_become_equal_are_numbered() {
+        let dir = tempfile::tempdir().unwrap();
+        let images = Images::from_bytes([1, 1, 1], 2, vec![7, 9], vec![0, 1]).unwrap().with_class_names(["a/b", "a:b"]);
+        write_split(&images, 2, [0.0, 1.0], dir.path()).unwrap();
+        assert!(dir.path().join("0-a-b/00000.png").exists() && dir.path().join("1-a-b/00001.png").exists());
     }
 }

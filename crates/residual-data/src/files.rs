@@ -1,11 +1,15 @@
 //! Reading files.
 
 use crate::DataError;
-use std::{fs, io, path::Path, thread, time::Duration};
+use residual_fetch::read_regular;
+use std::{io, path::Path, thread, time::Duration};
+
+/// The most bytes that are read of a file that holds a dataset's samples: 1 GiB and a header.
+const MAX_BYTES: u64 = (1 << 30) + (1 << 10);
 
 /// Reads a file of a dataset. Errors name the dataset if the file does not exist.
 pub(crate) fn read_file(dataset: &'static str, path: &Path) -> Result<Vec<u8>, DataError> {
-    retry(|| fs::read(path)).map_err(|error| match error.kind() {
+    retry(|| read_regular(path, MAX_BYTES)).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => DataError::Missing { dataset, path: path.into() },
         _ => DataError::Io { action: "read", path: path.into(), source: error },
     })

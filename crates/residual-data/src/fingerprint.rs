@@ -1,4 +1,9 @@
-use crate::{DataError, Dataset, Source, hash::Hasher, words::listed};
+use crate::{
+    DataError, Dataset, Source,
+    hash::Hasher,
+    threads::start_threads,
+    words::{listed, shown},
+};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -47,7 +52,7 @@ impl Fingerprint {
         for (names, what) in [(missing(self, now), "gone"), (missing(now, self), "new")] {
             let (classes, are) = if names.len() == 1 { ("class", "is") } else { ("classes", "are") };
             if !names.is_empty() {
-                changes.push(format!("{classes} {} {are} {what}", listed(names)));
+                changes.push(format!("{classes} {} {are} {what}", listed(names.iter().map(|name| shown(name)))));
             }
         }
         if changes.is_empty() && self.classes != now.classes {
@@ -68,6 +73,7 @@ impl Fingerprint {
 
 /// The identities of all samples, one after the other.
 fn identities(source: &dyn Source) -> Result<Vec<u8>, DataError> {
+    start_threads()?;
     let identities: Result<Vec<u64>, DataError> =
         (0..source.len()).into_par_iter().map(|i| source.identity(i)).collect();
     Ok(identities?.into_iter().flat_map(u64::to_le_bytes).collect())

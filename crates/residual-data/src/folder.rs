@@ -1,12 +1,13 @@
 use crate::{
-    Augmentation, DataError, HeldOut, Preprocessing, Source,
+    Augmentation, DEFAULT_MAX_PIXELS, DataError, HeldOut, Preprocessing, Source,
     augmentation::{Rect, random_rect},
     files::retry,
     hash::Hasher,
     scan::{ImageFile, Scan, scan},
     split::{self, GroupBy},
+    threads::start_threads,
     tree::Walk,
-    words::{count, display_name, listed},
+    words::{count, display_name, listed, shown, shown_path},
 };
 use image::{DynamicImage, imageops::FilterType};
 use rand::rngs::ChaCha8Rng;
@@ -38,6 +39,7 @@ pub struct Folder {
     files: Vec<ImageFile>,
     classes: Arc<Vec<String>>,
     preprocessing: Preprocessing,
+    max_pixels: u64,
 }
 
 /// How a folder is opened.
@@ -47,6 +49,14 @@ pub(crate) struct FolderOptions {
     pub(crate) group_by: GroupBy,
     /// The maximum number of broken images to leave out.
     pub(crate) skip_broken: usize,
+    /// The maximum number of pixels of an image.
+    pub(crate) max_pixels: u64,
+}
+
+impl From<Preprocessing> for FolderOptions {
+    fn from(preprocessing: Preprocessing) -> Self {
+        Self { preprocessing, group_by: GroupBy::default(), skip_broken: 0, max_pixels: DEFAULT_MAX_PIXELS }
+    }
 }
 
 /// The two splits of a folder, and notes on them.
@@ -63,8 +73,7 @@ impl Folder {
     /// # Errors
     /// If a split is empty, a class has no training images, or a folder cannot be read.
     pub fn open(dir: &Path, preprocessing: Preprocessing) -> Result<(Self, Self), DataError> {
-        let opened =
-            Self::open_with(dir, &FolderOptions { preprocessing, group_by: GroupBy::default(), skip_broken: 0 })?;
+        let opened = Self::open_with(dir, &preprocessing.into())?;
         Ok((opened.train, opened.test))
     }
 
@@ -73,7 +82,8 @@ impl Folder {
         let opened = Self::list(dir, options)?;
         let bad = |reason: String| DataError::Folder { path: dir.into(), reason };
         if let Some(class) = opened.train.counts().iter().position(|count| *count == 0) {
-            return Err(bad(format!("has no training images in the subfolder {}", opened.train.classes[class])));
+            let class = shown(&opened.train.classes[class]);
+            return Err(bad(format!("has no training images in the subfolder {class}")));
         }
         if opened.test.files.is_empty() {
             let needs = "it needs two images, or two groups of images, of one class, or the subfolders train and val";
@@ -87,7 +97,7 @@ impl Folder {
         options.preprocessing.validate().map_err(DataError::Preprocessing)?;
         let Scan { classes, mut train, mut held_out, mut notes, walk } = scan(dir)?;
         if options.skip_broken > 0 {
-            let broken = broken(&walk, &options.preprocessing, train.iter().chain(held_out.iter().flatten()));
+            let broken = broken(&walk, options, train.iter().chain(held_out.iter().flatten()))?;
             notes.extend(skipped(dir, broken, options.skip_broken)?);
             train.retain(|file| !broken.contains_key(&file.path));
             held_out.iter_mut().for_each(|files| files.retain(|file| !broken.contains_key(&file.path)));
@@ -106,6 +116,7 @@ impl Folder {
             files,
             classes: classes.clone(),
             preprocessing: preprocessing.clone(),
+            max_pixels: options.max_pixels,
         };
         let chosen = if held_out.is_some() { HeldOut::Given } else { HeldOut::Chosen };
         let (train, test) = match held_out {
@@ -133,6 +144,7 @@ impl Folder {
             root: self.root.clone(),
             classes: self.classes.clone(),
             preprocessing: self.preprocessing.clone(),
+            max_pixels: self.max_pixels,
         };
         (Self { files: train, ..self }, test)
     }
@@ -160,7 +172,7 @@ impl Opened {
                 .iter()
                 .zip(&*folder.classes)
                 .filter(|(count, _)| **count == 0)
-                .map(|(_, class)| class.clone())
+                .map(|(_, class)| shown(class))
                 .collect();
             let (classes, have) = if without.len() == 1 { ("class", "has") } else { ("classes", "have") };
             if !without.is_empty() {
@@ -174,17 +186,18 @@ impl Opened {
 /// The files that cannot be decoded, each with the reason.
 fn broken<'a, 'b>(
     walk: &'a Walk,
-    preprocessing: &Preprocessing,
+    options: &FolderOptions,
     files: impl Iterator<Item = &'b ImageFile>,
-) -> &'a HashMap<PathBuf, String> {
-    walk.broken.get_or_init(|| {
+) -> Result<&'a HashMap<PathBuf, String>, DataError> {
+    start_threads()?;
+    Ok(walk.broken.get_or_init(|| {
         let files: Vec<_> = files.collect();
         let failure = |file: &&ImageFile| {
-            let error = preprocessing.decode(&file.path).err()?;
+            let error = options.preprocessing.decode(&file.path, options.max_pixels).err()?;
             Some((file.path.clone(), error.image_reason()))
         };
         files.par_iter().filter_map(failure).collect()
-    })
+    }))
 }
 
 /// The note on the broken images that are left out. If there are more than `most`, the error lists the first of them.
@@ -193,7 +206,7 @@ fn skipped(dir: &Path, broken: &HashMap<PathBuf, String>, most: usize) -> Result
         .iter()
         .map(|(path, reason)| {
             let root = std::path::absolute(dir).unwrap_or_else(|_| dir.into());
-            format!("{} ({reason})", path.strip_prefix(root).unwrap_or(path).display())
+            format!("{} ({reason})", shown_path(path.strip_prefix(root).unwrap_or(path)))
         })
         .collect();
     files.sort();
@@ -224,7 +237,7 @@ impl Source for Folder {
 
     fn read(&self, index: usize, pixels: &mut [f32]) -> Result<usize, DataError> {
         let ImageFile { path, label, .. } = &self.files[index];
-        pixels.copy_from_slice(&self.preprocessing.read(path)?);
+        pixels.copy_from_slice(&self.preprocessing.read_up_to(path, self.max_pixels)?);
         Ok(*label)
     }
 
@@ -260,7 +273,7 @@ impl Source for Folder {
             return Ok(label);
         };
         let ImageFile { path, label, .. } = &self.files[index];
-        let image = self.preprocessing.decode(path)?;
+        let image = self.preprocessing.decode(path, self.max_pixels)?;
         let Rect { top, left, height, width } =
             random_rect([image.height() as usize, image.width() as usize], min_area, rng);
         let crop = image.crop_imm(left as u32, top as u32, width as u32, height as u32);
@@ -292,7 +305,7 @@ mod tests {
     }
 
     fn skipping(skip_broken: usize) -> FolderOptions {
-        FolderOptions { preprocessing: unnormalized(), group_by: GroupBy::default(), skip_broken }
+        FolderOptions { skip_broken, ..unnormalized().into() }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::{
     tree::Tree,
-    words::{count, listed},
+    words::{count, listed, shown, shown_path},
 };
 
 /// The names of a training split.
@@ -76,28 +76,29 @@ impl<'a> Layout<'a> {
     }
 
     pub(crate) fn notes(&self, root: &Tree) -> Vec<String> {
-        let names = |folders: &[&Tree]| listed(folders.iter().map(|folder| folder.name.clone()));
+        let names = |folders: &[&Tree]| listed(folders.iter().map(|folder| shown(&folder.name)));
         let mut notes = Vec::new();
         let aside = match &self.aside[..] {
             [] => String::new(),
-            [only] => format!("; ignoring {} (to use it alone, give {})", only.name, only.path.display()),
+            [only] => format!("; ignoring {} (to use it alone, give {})", shown(&only.name), shown_path(&only.path)),
             folders => format!("; ignoring {}", names(folders)),
         };
         match (self.train, self.held_out) {
             (Some(train), Some(held_out)) => notes.push(format!(
                 "using {} as the training split and {} as the held-out split{aside}",
-                train.name, held_out.name
+                shown(&train.name),
+                shown(&held_out.name)
             )),
             (Some(train), None) => {
                 let why = match self.aside.iter().find(|folder| is_named(folder, &HELD_OUT)) {
-                    Some(folder) => format!("{} holds no class folders", folder.name),
+                    Some(folder) => format!("{} holds no class folders", shown(&folder.name)),
                     None => "no folder beside it is named val, valid, validation or test".into(),
                 };
-                notes.push(format!("taking both splits from {}, because {why}{aside}", train.name));
+                notes.push(format!("taking both splits from {}, because {why}{aside}", shown(&train.name)));
             }
             (None, Some(held_out)) => notes.push(format!(
                 "using {} as the held-out split and the other folders as the classes{aside}",
-                held_out.name
+                shown(&held_out.name)
             )),
             (None, None) => {}
         }
@@ -109,11 +110,13 @@ impl<'a> Layout<'a> {
         if let Some((first, second)) = self.twins() {
             notes.push(format!(
                 "the classes {} and {} hold folders of the same names; if they are splits, name them train and val",
-                first.name, second.name
+                shown(&first.name),
+                shown(&second.name)
             ));
         }
         for class in self.classes.iter().filter(|class| is_named(class, &TRAIN) || is_named(class, &HELD_OUT)) {
-            notes.push(format!("treating {} as a class, not a split, because it contains images directly", class.name));
+            let name = shown(&class.name);
+            notes.push(format!("treating {name} as a class, not a split, because it contains images directly"));
         }
         notes
     }

@@ -15,7 +15,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
         mpsc::{Receiver, sync_channel},
     },
-    thread::JoinHandle,
+    thread::{self, JoinHandle},
 };
 
 /// Images and labels on a device.
@@ -59,10 +59,13 @@ pub struct Loader {
     drop_last: bool,
     prefetch: usize,
     augmentation: Option<(Augmentation, u64)>,
-    workers: Option<Arc<ThreadPool>>,
+    workers: Option<Workers>,
     device: Device,
     cursor: Arc<Cursor>,
 }
+
+/// The threads that read samples, or why they could not be started.
+type Workers = Arc<Result<ThreadPool, String>>;
 
 /// The position at which the next `iter` starts. All clones of a loader share it.
 #[derive(Default)]
@@ -129,14 +132,12 @@ impl Loader {
         self
     }
 
-    /// Sets the number of threads that read and augment the samples of a batch. The batches do not depend on it.
-    ///
-    /// # Panics
-    /// If the threads cannot be started.
+    /// Sets the number of threads that read and augment the samples of a batch. The batches do not depend on it. If the
+    /// threads cannot be started, the first batch is an error.
     pub fn with_workers(mut self, workers: usize) -> Self {
         self.workers = (workers > 1).then(|| {
-            let pool = ThreadPoolBuilder::new().num_threads(workers).thread_name(|i| format!("loader-{i}")).build();
-            Arc::new(pool.expect("the loader's threads could not be started"))
+            let pool = ThreadPoolBuilder::new().num_threads(workers).thread_name(|i| format!("loader-{i}"));
+            Arc::new(pool.build().map_err(|error| error.to_string()))
         });
         self
     }
@@ -300,7 +301,7 @@ struct Reader {
     batch_size: usize,
     number: u64,
     augmentation: Option<SeededAugmentation>,
-    workers: Option<Arc<ThreadPool>>,
+    workers: Option<Workers>,
 }
 
 /// An augmentation with the seed and the epoch on which its random numbers depend.
@@ -352,7 +353,8 @@ impl Reader {
         };
         let samples: Vec<(usize, f32)> = match &self.workers {
             None => indices.iter().zip(pixels.chunks_exact_mut(values)).map(read).collect::<Result<_, _>>()?,
-            Some(pool) => {
+            Some(workers) => {
+                let pool = Result::as_ref(workers).map_err(|error| DataError::Threads(error.clone()))?;
                 let read_all =
                     || indices.par_iter().zip(pixels.par_chunks_exact_mut(values)).map(read).collect::<Vec<_>>();
                 pool.install(read_all).into_iter().collect::<Result<_, _>>()?
@@ -399,7 +401,12 @@ fn targets(samples: &[(usize, f32)], classes: usize, epsilon: f32) -> Vec<f32> {
 /// Reads batches in the caller's thread, or receives them from a background thread.
 enum Feed {
     Inline(Reader),
-    Prefetch { receiver: Receiver<Result<HostBatch, DataError>>, worker: Option<JoinHandle<()>> },
+    Prefetch {
+        receiver: Receiver<Result<HostBatch, DataError>>,
+        worker: Option<JoinHandle<()>>,
+    },
+    /// The background thread could not be started.
+    Failed(Option<DataError>),
     Done,
 }
 
@@ -407,14 +414,17 @@ impl Feed {
     /// Starts a background thread that keeps up to this many batches ready.
     fn prefetch(reader: Reader, batches: usize) -> Self {
         let (sender, receiver) = sync_channel(batches);
-        let worker = std::thread::spawn(move || {
+        let read = move || {
             for batch in reader {
                 if sender.send(batch).is_err() {
                     break; // The receiver was dropped.
                 }
             }
-        });
-        Self::Prefetch { receiver, worker: Some(worker) }
+        };
+        match thread::Builder::new().name("loader".into()).spawn(read) {
+            Ok(worker) => Self::Prefetch { receiver, worker: Some(worker) },
+            Err(error) => Self::Failed(Some(DataError::Threads(error.to_string()))),
+        }
     }
 }
 
@@ -428,6 +438,7 @@ impl Iterator for Feed {
                 Ok(batch) => Some(batch),
                 Err(_) => worker.take()?.join().err().map(|panic| Err(DataError::Worker(panic_message(&*panic)))),
             },
+            Self::Failed(error) => error.take().map(Err),
             Self::Done => None,
         }
     }
@@ -534,6 +545,18 @@ mod tests {
         assert_eq!(results.len(), 2);
         let error = results[1].as_ref().err().unwrap().to_string();
         assert_eq!(error, "the data loader's background thread panicked: cannot read sample 5");
+    }
+
+    #[test]
+    fn threads_that_cannot_be_started_are_an_error() {
+        let refused = || Some(Arc::new(Err("refused".to_string())));
+        for prefetch in [0, 2] {
+            let loader = Loader { workers: refused(), ..counting(10) }.with_prefetch(prefetch);
+            let results: Vec<_> = loader.batches().collect();
+            assert_eq!(results.len(), 1);
+            let error = results[0].as_ref().err().unwrap().to_string();
+            assert!(error.starts_with("cannot start a thread: refused; "), "{error}");
+        }
     }
 
     #[test]

@@ -3,13 +3,14 @@
 use crate::{
     DataError, DataName,
     cifar::{CIFAR10, CIFAR100},
+    shown, shown_path,
 };
 use flate2::read::GzDecoder;
-use residual_fetch::{Checksum, Progress, Source, fetch, lock};
+use residual_fetch::{Checksum, Progress, Source, fetch, is_unfinished, lock, open_regular, temporary};
 use std::{
     fs::{self, File},
-    io,
-    path::Path,
+    io::{self, Read},
+    path::{Component, Path},
 };
 
 /// A file to download.
@@ -112,7 +113,7 @@ fn fetch_files(dir: &Path, server: &str, files: &[Download], progress: &mut dyn 
     let mut before = 0;
     for Download { name, bytes, sha256 } in files {
         let url = format!("{}/{name}", server.trim_end_matches('/'));
-        let source = Source { url, sha256: Checksum::Full((*sha256).into()) };
+        let source = Source { url, sha256: Checksum::Full((*sha256).into()), bytes: *bytes..=*bytes };
         fetch(&source, &dir.join(name), &mut |Progress { done, .. }| progress(before + done))?;
         before += bytes;
         progress(before);
@@ -142,30 +143,93 @@ fn fetch_archive(
     Ok(())
 }
 
-/// Unpacks an archive in `dir` to the directory `folder`, which is replaced if it exists, and removes the archive. The
-/// directory is unpacked under a temporary name and then renamed, so it is never incomplete.
+/// The most bytes that an archive may hold: CIFAR's hold 185 MB.
+const MAX_UNPACKED: u64 = 1 << 30;
+
+/// The most files that an archive may hold.
+const MAX_FILES: usize = 1000;
+
+/// Unpacks an archive in `dir` to the directory `folder`, and removes the archive. The files are unpacked to a temporary
+/// directory, which is then renamed. If `folder` exists, because files of the dataset are missing or damaged in it, each
+/// file is moved to it instead, where it replaces a file of the same name; others stay.
 fn unpack(dir: &Path, archive: &str, folder: &str) -> Result<(), DataError> {
-    let at = |action, path: &Path| {
-        let path = path.to_path_buf();
-        move |source: io::Error| DataError::Io { action, path, source }
-    };
     let (archive, target) = (dir.join(archive), dir.join(folder));
-    let temporary = dir.join(format!("{folder}.part"));
-    if temporary.exists() {
-        fs::remove_dir_all(&temporary).map_err(at("remove", &temporary))?;
-    }
-    let file = File::open(&archive).map_err(at("read", &archive))?;
-    tar::Archive::new(GzDecoder::new(file)).unpack(&temporary).map_err(at("unpack", &archive))?;
-    // The files must be on disk before the rename.
-    for entry in fs::read_dir(temporary.join(folder)).map_err(at("read", &temporary))?.flatten() {
-        File::open(entry.path()).and_then(|file| file.sync_all()).map_err(at("write", &entry.path()))?;
-    }
-    if target.exists() {
-        fs::remove_dir_all(&target).map_err(at("replace", &target))?;
-    }
-    fs::rename(temporary.join(folder), &target).map_err(at("write", &target))?;
-    let _ = (fs::remove_dir_all(&temporary), fs::remove_file(&archive));
+    remove_unfinished(dir, folder);
+    let new = temporary(&target);
+    fs::create_dir(&new).map_err(failed("create", &new))?;
+    let unpacked = unpack_files(&archive, folder, &new).and_then(|()| put(&new, &target));
+    let _ = fs::remove_dir_all(&new);
+    unpacked?;
+    let _ = fs::remove_file(&archive);
     Ok(())
+}
+
+/// Removes what interrupted calls of [`unpack`] left behind. The caller holds the lock.
+fn remove_unfinished(dir: &Path, folder: &str) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let is_own = entry.file_name().to_string_lossy().starts_with(&format!("{folder}."));
+        if is_own && is_unfinished(&entry.path()) && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Unpacks the regular files `folder/NAME` of an archive to `to`. Anything else in it, such as a link or another path,
+/// is an error.
+fn unpack_files(archive: &Path, folder: &str, to: &Path) -> Result<(), DataError> {
+    let corrupt = |reason: String| DataError::Corrupt { file: shown_path(archive), reason };
+    let file = open_regular(archive).map_err(failed("read", archive))?;
+    // The headers and the padding of small files, too, count.
+    let mut archive = tar::Archive::new(GzDecoder::new(file).take(MAX_UNPACKED));
+    let unreadable = |error: io::Error| corrupt(shown(&error.to_string()));
+    for (number, entry) in archive.entries().map_err(unreadable)?.enumerate() {
+        let mut entry = entry.map_err(unreadable)?;
+        let path = entry.path().map_err(unreadable)?.into_owned();
+        let kind = entry.header().entry_type();
+        let parts: Vec<Component<'_>> = path.components().filter(|part| *part != Component::CurDir).collect();
+        let name = match parts[..] {
+            [Component::Normal(_)] if kind.is_dir() => continue,
+            [Component::Normal(within), Component::Normal(name)] if kind.is_file() && within == folder => name,
+            _ => return Err(corrupt(format!("it holds {}, which is not a file in {folder}", shown_path(&path)))),
+        };
+        if number == MAX_FILES {
+            return Err(corrupt(format!("it holds more than {MAX_FILES} files")));
+        }
+        let path = to.join(name);
+        let mut file = File::create_new(&path).map_err(failed("write", &path))?;
+        let copied = io::copy(&mut entry, &mut file).map_err(failed("unpack", &path))?;
+        if copied < entry.size() {
+            return Err(corrupt(format!("it is truncated, or holds more than {MAX_UNPACKED} bytes")));
+        }
+        // The files must be on disk before the rename.
+        file.sync_all().map_err(failed("write", &path))?;
+    }
+    Ok(())
+}
+
+/// Renames a directory to `target`, or moves its files to `target` if that exists.
+fn put(new: &Path, target: &Path) -> Result<(), DataError> {
+    match fs::symlink_metadata(target) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return fs::rename(new, target).map_err(failed("write", target));
+        }
+        Ok(metadata) if metadata.is_dir() => {}
+        Ok(_) => {
+            let reason = "is not a folder; remove it to fetch the dataset again".into();
+            return Err(DataError::Folder { path: target.into(), reason });
+        }
+        Err(error) => return Err(failed("read", target)(error)),
+    }
+    for entry in fs::read_dir(new).map_err(failed("read", new))? {
+        let entry = entry.map_err(failed("read", new))?;
+        let path = target.join(entry.file_name());
+        fs::rename(entry.path(), &path).map_err(failed("replace", &path))?;
+    }
+    Ok(())
+}
+
+fn failed(action: &'static str, path: &Path) -> impl Fn(io::Error) -> DataError {
+    move |source| DataError::Io { action, path: path.into(), source }
 }
 
 #[cfg(test)]
@@ -178,26 +242,92 @@ mod tests {
         net::TcpListener,
     };
 
-    fn archive() -> Vec<u8> {
+    /// A gzipped archive of entries of this kind, path and content.
+    fn packed(entries: &[(tar::EntryType, &str, &[u8])]) -> Vec<u8> {
         let mut builder = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
-        let mut header = tar::Header::new_gnu();
-        header.set_size(3);
-        header.set_mode(0o644);
-        builder.append_data(&mut header, "some-folder/test.bin", &b"abc"[..]).unwrap();
+        for (kind, path, content) in entries {
+            let mut header = tar::Header::new_gnu();
+            // `set_path` refuses the paths that a hostile archive has.
+            header.as_gnu_mut().unwrap().name[..path.len()].copy_from_slice(path.as_bytes());
+            header.set_entry_type(*kind);
+            header.set_size(content.len() as u64);
+            header.set_mode(0o644);
+            if kind.is_symlink() {
+                header.set_link_name("/etc/passwd").unwrap();
+            }
+            header.set_cksum();
+            builder.append(&header, *content).unwrap();
+        }
         builder.into_inner().unwrap().finish().unwrap()
     }
 
+    fn archive() -> Vec<u8> {
+        packed(&[
+            (tar::EntryType::Directory, "some-folder", b""),
+            (tar::EntryType::Regular, "some-folder/test.bin", b"abc"),
+        ])
+    }
+
     #[test]
-    fn unpacking_replaces_the_directory_and_removes_the_archive() {
+    fn unpacking_keeps_what_others_wrote_and_removes_the_archive() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("a.tar.gz"), archive()).unwrap();
-        fs::create_dir(dir.path().join("some-folder.part")).unwrap();
-        fs::create_dir(dir.path().join("some-folder")).unwrap();
-        fs::write(dir.path().join("some-folder/damaged.bin"), "x").unwrap();
-        unpack(dir.path(), "a.tar.gz", "some-folder").unwrap();
-        assert_eq!(fs::read(dir.path().join("some-folder/test.bin")).unwrap(), b"abc");
+        let path = |name: &str| dir.path().join(name);
         let files = |dir: &Path| fs::read_dir(dir).unwrap().count();
-        assert_eq!((files(dir.path()), files(&dir.path().join("some-folder"))), (1, 1));
+        fs::write(path("a.tar.gz"), archive()).unwrap();
+        fs::create_dir(path("some-folder.0123456789abcdef.tmp")).unwrap();
+        unpack(dir.path(), "a.tar.gz", "some-folder").unwrap();
+        assert_eq!(fs::read(path("some-folder/test.bin")).unwrap(), b"abc");
+        assert_eq!((files(dir.path()), files(&path("some-folder"))), (1, 1));
+
+        fs::write(path("a.tar.gz"), archive()).unwrap();
+        fs::create_dir(path("some-folder.part")).unwrap();
+        fs::write(path("some-folder/notes.txt"), "mine").unwrap();
+        fs::write(path("some-folder/test.bin"), "damaged").unwrap();
+        unpack(dir.path(), "a.tar.gz", "some-folder").unwrap();
+        assert_eq!(fs::read(path("some-folder/test.bin")).unwrap(), b"abc");
+        assert_eq!(fs::read(path("some-folder/notes.txt")).unwrap(), b"mine");
+        assert_eq!((files(dir.path()), files(&path("some-folder"))), (2, 2));
+
+        fs::write(path("a.tar.gz"), archive()).unwrap();
+        fs::remove_dir_all(path("some-folder")).unwrap();
+        fs::write(path("some-folder"), "a file").unwrap();
+        let error = unpack(dir.path(), "a.tar.gz", "some-folder").unwrap_err().to_string();
+        assert!(error.ends_with("some-folder is not a folder; remove it to fetch the dataset again"), "{error}");
+        assert_eq!((fs::read(path("some-folder")).unwrap(), files(dir.path())), (b"a file".to_vec(), 3));
+    }
+
+    #[test]
+    fn hostile_archives_write_nothing_outside() {
+        use tar::EntryType as Kind;
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("inner");
+        fs::create_dir(&inner).unwrap();
+        for (kind, path) in [
+            (Kind::Regular, "../escaped"),
+            (Kind::Regular, "some-folder/../../escaped"),
+            (Kind::Regular, "/tmp/escaped"),
+            (Kind::Regular, "some-folder/a/b"),
+            (Kind::Regular, "other/a"),
+            (Kind::Regular, "escaped"),
+            (Kind::Symlink, "some-folder/a"),
+            (Kind::Link, "some-folder/a"),
+            (Kind::Fifo, "some-folder/a"),
+            (Kind::Char, "some-folder/a\x1b[2J"),
+        ] {
+            fs::write(inner.join("a.tar.gz"), packed(&[(kind, path, b"")])).unwrap();
+            let error = unpack(&inner, "a.tar.gz", "some-folder").unwrap_err().to_string();
+            assert!(error.ends_with("which is not a file in some-folder") && !error.contains('\x1b'), "{error}");
+            let names = [dir.path(), &inner].map(|dir| fs::read_dir(dir).unwrap().count());
+            assert_eq!(names, [1, 1], "{path}");
+        }
+        // Cut in the middle, and twice the same file.
+        let whole = packed(&[(Kind::Regular, "some-folder/a", &[7; 100_000])]);
+        let twice = packed(&[(Kind::Regular, "some-folder/a", b""), (Kind::Regular, "some-folder/a", b"")]);
+        for content in [&whole[..whole.len() / 2], &twice] {
+            fs::write(inner.join("a.tar.gz"), content).unwrap();
+            assert!(unpack(&inner, "a.tar.gz", "some-folder").is_err());
+            assert_eq!(fs::read_dir(&inner).unwrap().count(), 1);
+        }
     }
 
     /// Serves the content. The first connection is closed after half of it.
@@ -242,7 +372,7 @@ mod tests {
         assert!(complete());
 
         let error = DataName::Mnist.fetch(&dir.path().join("mnist"), Some(&server), &mut |_| {}).unwrap_err();
-        assert!(error.to_string().contains("checksum"), "{error}");
+        assert!(error.to_string().contains("is not the expected file: it has "), "{error}");
         assert!(!dir.path().join("mnist/train-images-idx3-ubyte.gz").exists());
     }
 

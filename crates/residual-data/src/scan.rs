@@ -4,7 +4,7 @@ use crate::{
     DataError,
     layout::{Layout, TRAIN, is_named},
     tree::{self, LeftOut, Tree, Walk},
-    words::{count, display_name, listed},
+    words::{count, display_name, listed, shown, shown_path},
 };
 use std::{
     collections::HashMap,
@@ -52,10 +52,10 @@ pub(crate) fn scan(dir: &Path) -> Result<Scan, DataError> {
     let empty = walk.root.folders.iter().find(|folder| is_named(folder, &TRAIN) && !folder.has_images());
     if let (None, Some(empty)) = (layout.train, empty) {
         let unread = if walk.left_out.formats.is_empty() { String::new() } else { unread(&walk.left_out) };
-        return Err(bad(format!("has no training images in its subfolder {}{unread}", empty.name)));
+        return Err(bad(format!("has no training images in its subfolder {}{unread}", shown(&empty.name))));
     }
     if let Some(inner) = layout.only_folder(&walk.root) {
-        return Err(bad(format!("has all its images in one folder; give {} instead", inner.path.display())));
+        return Err(bad(format!("has all its images in one folder; give {} instead", shown_path(&inner.path))));
     }
 
     let mut notes = layout.notes(&walk.root);
@@ -66,10 +66,10 @@ pub(crate) fn scan(dir: &Path) -> Result<Scan, DataError> {
         Some(split) => {
             let (files, unknown) = files(&split.folders.iter().collect::<Vec<_>>(), &classes);
             if let Some(unknown) = unknown {
-                let place = layout.train.map_or("beside it".into(), |train| format!("in {}", train.name));
+                let place = layout.train.map_or("beside it".into(), |train| format!("in {}", shown(&train.name)));
                 let train = layout.classes.iter().find(|class| is_named(class, &TRAIN));
                 let why = train.map_or(String::new(), |train| {
-                    format!("; {} counts as a class, because it holds images itself", train.name)
+                    format!("; {} counts as a class, because it holds images itself", shown(&train.name))
                 });
                 return Err(DataError::Folder {
                     path: dir.join(split.path.file_name().unwrap_or_default()).join(&unknown.name),
@@ -111,7 +111,7 @@ fn class_names(folders: &[&Tree]) -> (Vec<String>, Vec<String>) {
     for pair in names.windows(2).filter(|pair| pair[0] == pair[1]) {
         notes.push(format!(
             "merged two folders named {} into one class: their names differ only in Unicode normalisation",
-            pair[0]
+            shown(&pair[0])
         ));
     }
     names.dedup();
@@ -125,7 +125,7 @@ fn class_names(folders: &[&Tree]) -> (Vec<String>, Vec<String>) {
     let mut folded: Vec<(String, &String)> = names.iter().map(|name| (name.to_lowercase(), name)).collect();
     folded.sort();
     for pair in folded.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
-        notes.push(format!("the classes {} and {} differ only in case", pair[0].1, pair[1].1));
+        notes.push(format!("the classes {} and {} differ only in case", shown(pair[0].1), shown(pair[1].1)));
     }
     (names, notes)
 }
@@ -164,14 +164,14 @@ impl Root<'_> {
     fn without_classes(&self, root: &Tree, left_out: &LeftOut) -> String {
         if !root.images.is_empty() {
             let parent = std::path::absolute(self.dir).ok().and_then(|dir| dir.parent().map(Path::to_path_buf));
-            let parent = parent.map_or("the folder above".into(), |parent| parent.display().to_string());
+            let parent = parent.map_or("the folder above".into(), |parent| shown_path(&parent));
             return format!("has images, but no class folders; if it is a class itself, give {parent}");
         }
         if !left_out.formats.is_empty() {
             return format!("has no training images{}", unread(left_out));
         }
         if let Some(archive) = left_out.archives.first() {
-            let archive = archive.file_name().unwrap_or_default().to_string_lossy();
+            let archive = shown(&archive.file_name().unwrap_or_default().to_string_lossy());
             return format!("has no training images, but the archive {archive}; unpack it");
         }
         "has no training images; expected one subfolder of images per class".into()

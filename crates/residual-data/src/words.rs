@@ -9,33 +9,50 @@ use std::{borrow::Cow, path::Path};
 #[must_use]
 pub fn shown(text: &str) -> String {
     const MOST: usize = 120;
-    let mut shown = String::new();
-    for (number, character) in text.chars().enumerate() {
-        if number == MOST {
-            shown.push('…');
-            break;
-        }
-        push_escaped(&mut shown, character);
+    let mut characters = text.chars();
+    let mut shown = escape(characters.by_ref().take(MOST));
+    if characters.next().is_some() {
+        shown.push('…');
     }
     shown
 }
 
 /// A text of several lines in which the characters that [`shown`] escapes are escaped, except for line breaks and tabs.
 #[must_use]
-pub fn escaped(text: &str) -> Cow<'_, str> {
+pub fn printable(text: &str) -> Cow<'_, str> {
     let is_layout = |character| matches!(character, '\n' | '\t');
     if !text.contains(|character| is_unprintable(character) && !is_layout(character)) {
         return text.into();
     }
-    let mut escaped = String::new();
+    let mut printable = String::new();
     for character in text.chars() {
-        if is_layout(character) { escaped.push(character) } else { push_escaped(&mut escaped, character) }
+        if is_layout(character) { printable.push(character) } else { printable += &escape([character].into_iter()) }
     }
-    escaped.into()
+    printable.into()
 }
 
-fn push_escaped(text: &mut String, character: char) {
-    if is_unprintable(character) { text.extend(character.escape_debug()) } else { text.push(character) }
+/// A path, as messages show it: whole, but escaped as in [`shown`].
+#[must_use]
+pub fn shown_path(path: &Path) -> String {
+    escaped(&path.to_string_lossy())
+}
+
+/// Text that is known to be short, escaped as in [`shown`].
+#[must_use]
+pub fn escaped(text: &str) -> String {
+    escape(text.chars())
+}
+
+fn escape(characters: impl Iterator<Item = char>) -> String {
+    let mut escaped = String::new();
+    for character in characters {
+        if is_unprintable(character) {
+            escaped.extend(character.escape_debug());
+        } else {
+            escaped.push(character);
+        }
+    }
+    escaped
 }
 
 /// Control characters, line and paragraph separators, and the controls of bidirectional text.
@@ -66,10 +83,10 @@ pub(crate) fn listed(names: impl IntoIterator<Item = String>) -> String {
     }
 }
 
-/// The last part of a folder's path, or the path itself if it has none.
+/// The last part of a folder's path, or the path itself if it has none, as messages show it.
 pub(crate) fn display_name(dir: &Path) -> String {
     let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.into());
-    nfc(&absolute.file_name().map_or(dir.display().to_string(), |name| name.to_string_lossy().into_owned()))
+    absolute.file_name().map_or_else(|| shown_path(dir), |name| shown(&nfc(&name.to_string_lossy())))
 }
 
 #[cfg(test)]
@@ -80,9 +97,10 @@ mod tests {
     fn text_from_files_cannot_control_a_terminal() {
         assert_eq!(shown("łódź 猫"), "łódź 猫");
         assert_eq!(shown("a\u{1b}[2J\r\nerror: \u{9b}b\u{202e}c"), "a\\u{1b}[2J\\r\\nerror: \\u{9b}b\\u{202e}c");
-        assert_eq!(escaped("a\tb\nc\u{1b}[31m\r"), "a\tb\nc\\u{1b}[31m\\r");
+        assert_eq!(printable("a\tb\nc\u{1b}[31m\r"), "a\tb\nc\\u{1b}[31m\\r");
         assert_eq!(shown(&"é".repeat(120)), "é".repeat(120));
         assert_eq!(shown(&"é".repeat(121)), "é".repeat(120) + "…");
+        assert_eq!(shown_path(Path::new(&"a\n".repeat(121))), "a\\n".repeat(121));
     }
 
     #[test]

@@ -1,7 +1,6 @@
-use crate::FetchError;
+use crate::{FetchError, open_regular};
 use sha2::{Digest, Sha256};
 use std::{
-    fs::File,
     io::{self, Read},
     path::Path,
 };
@@ -40,21 +39,21 @@ impl Checksum {
         Err(FetchError::InvalidChecksum { digits: digits.into(), expected })
     }
 
-    /// Returns the digits of the file's checksum if they differ from the expected digits.
+    /// How the file's checksum differs from the expected one, phrased to follow the file's name and a colon.
     pub(crate) fn mismatch(&self, path: &Path) -> Result<Option<String>, FetchError> {
         self.check()?;
-        let mut found = sha256_file(path).map_err(FetchError::io("read", path))?;
-        found.truncate(self.digits().len());
-        Ok((!found.eq_ignore_ascii_case(self.digits())).then_some(found))
+        let (mut found, expected) = (sha256_file(path).map_err(FetchError::io("read", path))?, self.digits());
+        found.truncate(expected.len());
+        Ok((!found.eq_ignore_ascii_case(expected)).then(|| format!("its SHA-256 checksum is {found}, not {expected}")))
     }
 }
 
-/// The SHA-256 checksum of a file, as 64 lower-case hexadecimal digits.
+/// The SHA-256 checksum of a regular file, as 64 lower-case hexadecimal digits.
 ///
 /// # Errors
-/// If the file cannot be read.
+/// If the file cannot be read, and as for [`open_regular`].
 pub fn sha256_file(path: impl AsRef<Path>) -> io::Result<String> {
-    let mut file = File::open(path)?;
+    let mut file = open_regular(path.as_ref())?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 16];
     loop {
@@ -75,6 +74,6 @@ pub fn verify(path: impl AsRef<Path>, checksum: &Checksum) -> Result<(), FetchEr
     let path = path.as_ref();
     match checksum.mismatch(path)? {
         None => Ok(()),
-        Some(found) => Err(FetchError::Damaged { path: path.into(), expected: checksum.digits().into(), found }),
+        Some(reason) => Err(FetchError::Damaged { path: path.into(), reason }),
     }
 }

@@ -1,10 +1,11 @@
-use crate::{Checksum, FetchError};
+use crate::{Checksum, FetchError, regular::without_links};
 use std::{
     fs::{self, File},
     io::{self, Read, Seek, SeekFrom, Write},
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use ureq::{
     Agent, Body, Proxy,
@@ -17,6 +18,8 @@ const RETRIES: usize = 3;
 const PAUSE: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 1000 });
 /// The time to wait for a response from the server.
 const TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 30 });
+/// The number of bytes that a transfer must receive per [`TIMEOUT`]: 1 KiB per second.
+const MIN_BYTES: u64 = 1024 * TIMEOUT.as_secs();
 
 /// A published file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +28,17 @@ pub struct Source {
     pub url: String,
     /// The expected checksum.
     pub sha256: Checksum,
+    /// The expected size in bytes. A download never exceeds the largest one.
+    pub bytes: RangeInclusive<u64>,
+}
+
+impl Source {
+    /// How a size differs from the expected one, phrased to follow the file's name and a colon.
+    pub(crate) fn unexpected_size(&self, size: u64) -> Option<String> {
+        let (least, most) = (self.bytes.start(), self.bytes.end());
+        let expected = if least == most { least.to_string() } else { format!("{least} to {most}") };
+        (!self.bytes.contains(&size)).then(|| format!("it has {size} bytes, not {expected}"))
+    }
 }
 
 /// The progress of a download. It goes back to 0 if the server cannot resume in the middle of a file.
@@ -70,11 +84,7 @@ pub(crate) fn download(source: &Source, to: &Path, progress: &mut dyn FnMut(Prog
 impl Download<'_> {
     /// Requests and writes the missing bytes. Returns the interruption if the transfer ends early.
     fn attempt(&self, progress: &mut dyn FnMut(Progress)) -> Result<Option<Interruption>, FetchError> {
-        let have = match fs::metadata(&self.part) {
-            Ok(part) => part.len(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
-            Err(error) => return Err(FetchError::io("read", &self.part)(error)),
-        };
+        let have = self.received()?;
         let mut request = self.agent.get(&self.source.url);
         if have > 0 {
             // If the published file has changed in the meantime, the checksum will not match.
@@ -98,7 +108,21 @@ impl Download<'_> {
                 return Err(FetchError::Status { url, status, to: self.to.into() });
             }
         };
+        if let Some(reason) = total.and_then(|total| self.source.unexpected_size(total)) {
+            return Err(FetchError::Mismatch { url: self.source.url.clone(), reason });
+        }
         self.transfer(response, start, total, progress)
+    }
+
+    /// The size of the partial file. One that is too large is removed.
+    fn received(&self) -> Result<u64, FetchError> {
+        match fs::symlink_metadata(&self.part) {
+            Ok(part) if !part.is_file() => Err(FetchError::Irregular { path: self.part.clone() }),
+            Ok(part) if part.len() > *self.source.bytes.end() => self.remove_part().map(|()| 0),
+            Ok(part) => Ok(part.len()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(FetchError::io("read", &self.part)(error)),
+        }
     }
 
     /// Writes the body of a response to the partial file, starting at byte `start`.
@@ -110,33 +134,48 @@ impl Download<'_> {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Option<Interruption>, FetchError> {
         let write = || FetchError::io("write", &self.part);
-        let mut part = File::options().write(true).create(true).truncate(false).open(&self.part).map_err(write())?;
+        let mut part = File::options();
+        let part = without_links(part.write(true).create(true).truncate(false)).open(&self.part);
+        let mut part = part.map_err(write())?;
         part.set_len(start).and_then(|()| part.seek(SeekFrom::Start(start))).map_err(write())?;
         let mut body = response.into_body().into_reader();
         let mut buffer = vec![0; 1 << 16];
+        let (least, most) = (*self.source.bytes.start(), *self.source.bytes.end());
         let mut done = start;
+        let mut window = (Instant::now(), done);
         let failure = loop {
             progress(Progress { done, total });
             match body.read(&mut buffer) {
                 Ok(0) => break None,
+                Ok(read) if done + read as u64 > most => {
+                    self.remove_part()?;
+                    let reason = format!("it has more than {most} bytes; the download was removed");
+                    return Err(FetchError::Mismatch { url: self.source.url.clone(), reason });
+                }
                 Ok(read) => {
                     part.write_all(&buffer[..read]).map_err(write())?;
                     done += read as u64;
                 }
                 Err(error) => break Some(reason(&error.into())),
             }
+            if window.0.elapsed() >= TIMEOUT {
+                if done - window.1 < MIN_BYTES {
+                    break Some(format!("fewer than {MIN_BYTES} bytes in {} seconds", TIMEOUT.as_secs()));
+                }
+                window = (Instant::now(), done);
+            }
         };
         part.sync_all().map_err(write())?;
-        let short = total.is_some_and(|total| done < total).then(|| "the server stopped sending".into());
+        let short = (done < total.unwrap_or(least)).then(|| "the server stopped sending".into());
         Ok(failure.or(short).map(|reason| Interruption { received: done - start, done, total, reason }))
     }
 
     /// Verifies the partial file and renames it to `to`.
     fn finish(&self) -> Result<(), FetchError> {
-        if let Some(found) = self.source.sha256.mismatch(&self.part)? {
+        if let Some(reason) = self.source.sha256.mismatch(&self.part)? {
             self.remove_part()?;
-            let expected = self.source.sha256.digits().into();
-            return Err(FetchError::Mismatch { url: self.source.url.clone(), expected, found });
+            let reason = format!("{reason}; the download was removed");
+            return Err(FetchError::Mismatch { url: self.source.url.clone(), reason });
         }
         fs::rename(&self.part, self.to).map_err(FetchError::io("write", self.to))
     }
@@ -151,16 +190,20 @@ impl Download<'_> {
 }
 
 fn agent(url: &str) -> Agent {
+    let url = url.parse::<Uri>().unwrap_or_default();
     // A proxy cannot reach a server on this machine.
-    let local = url.parse::<Uri>().is_ok_and(|url| matches!(url.host(), Some("localhost" | "127.0.0.1" | "[::1]")));
+    let local = matches!(url.host(), Some("localhost" | "127.0.0.1" | "[::1]"));
     Agent::config_builder()
         .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
         // The checksum is computed from the file as published, so the server must not compress it.
         .accept_encoding("identity")
         .proxy(if local { None } else { Proxy::try_from_env() })
+        // This includes redirections.
+        .https_only(url.scheme_str() == Some("https"))
         .http_status_as_error(false)
         .timeout_resolve(Some(TIMEOUT))
         .timeout_connect(Some(TIMEOUT))
+        .timeout_recv_response(Some(TIMEOUT))
         .timeout_per_read(Some(TIMEOUT))
         .timeout_per_write(Some(TIMEOUT))
         .build()
@@ -180,6 +223,22 @@ fn reason(error: &ureq::Error) -> String {
         ureq::Error::Timeout(_) => format!("no response for {} seconds", TIMEOUT.as_secs()),
         ureq::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => "the connection was closed".into(),
         ureq::Error::Io(error) => error.to_string(),
-        error => error.to_string(),
+        ureq::Error::RequireHttpsOnly(_) => "it redirects from HTTPS to HTTP, where anybody could change it".into(),
+        // It may quote what the server sent.
+        error => error.to_string().chars().filter(|character| !character.is_control()).take(200).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_download_over_https_stays_there() {
+        assert!(agent("https://example.com/a").config().https_only());
+        assert!(agent("HTTPS://example.com/a").config().https_only());
+        assert!(!agent("http://example.com/a").config().https_only());
+        let error = agent("https://example.com/a").get("http://127.0.0.1:1/a").call().unwrap_err();
+        assert!(reason(&error).starts_with("it redirects from HTTPS to HTTP"), "{error}");
     }
 }

@@ -58,30 +58,27 @@ pub enum FetchError {
         /// The cause.
         reason: String,
     },
-    /// The downloaded file has the wrong checksum. It was removed.
-    #[error(
-        "{url} is not the expected file: its SHA-256 checksum is {found}, not {expected}; the download was removed"
-    )]
+    /// The server's file has the wrong size or the wrong checksum.
+    #[error("{url} is not the expected file: {reason}")]
     Mismatch {
         /// The URL.
         url: String,
-        /// The expected digits.
-        expected: String,
-        /// The digits for the downloaded file, truncated to the length of the expected digits.
-        found: String,
+        /// The difference, and whether the download was removed.
+        reason: String,
     },
-    /// An existing file has the wrong checksum.
-    #[error(
-        "{} is damaged: its SHA-256 checksum is {found}, not {expected}; remove it to download it again",
-        path.display()
-    )]
+    /// An existing file has the wrong size or the wrong checksum.
+    #[error("{} is damaged: {reason}; remove it to download it again", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// The expected digits.
-        expected: String,
-        /// The digits for the file, truncated to the length of the expected digits.
-        found: String,
+        /// The difference.
+        reason: String,
+    },
+    /// The partial file is a link, a folder, a FIFO or a device, to which nothing is written.
+    #[error("{} is not a regular file; remove it to download to it", path.display())]
+    Irregular {
+        /// The partial file.
+        path: PathBuf,
     },
     /// Another process is downloading the same file.
     #[error("{} is being downloaded by another process; wait for it to finish", path.display())]

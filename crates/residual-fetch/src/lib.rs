@@ -16,6 +16,7 @@
 //! let weights = Source {
 //!     url: "https://download.pytorch.org/models/resnet18-f37072fd.pth".into(),
 //!     sha256: Checksum::Prefix("f37072fd".into()),
+//!     bytes: 46_830_571..=46_830_571,
 //! };
 //! let to = cache_dir()?.join("resnet18-f37072fd.pth");
 //! fetch(&weights, &to, &mut |progress| println!("{} of {:?} bytes", progress.done, progress.total))?;
@@ -28,6 +29,7 @@ mod checksum;
 mod download;
 mod error;
 mod lock;
+mod regular;
 #[cfg(test)]
 mod tests;
 
@@ -37,8 +39,9 @@ pub use checksum::{Checksum, sha256_file, verify};
 pub use download::{Progress, Source};
 pub use error::FetchError;
 pub use lock::{Lock, lock};
+pub use regular::{open_regular, read_regular, read_text};
 
-use std::{fs, path::Path};
+use std::{fs, io, path::Path};
 
 /// The result of a successful [`fetch`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,14 +59,18 @@ pub enum Outcome {
 /// and again by the next call. The environment variables `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` are
 /// respected, except for servers on this machine.
 ///
+/// Whatever a server does, no more than the largest expected size is written, a transfer of less than 1 KiB per second
+/// counts as interrupted, and a download that begins with HTTPS is not redirected to HTTP.
+///
 /// # Errors
-/// - The file cannot be downloaded, or the download has the wrong checksum.
-/// - `to` already exists and has the wrong checksum. It is kept.
+/// - The file cannot be downloaded, or the download has the wrong size or the wrong checksum.
+/// - `to` already exists and has the wrong size or the wrong checksum. It is kept.
+/// - The partial file is not a regular file, but a link for example.
 /// - Another process is downloading the file. It holds the lock file, which has the additional extension `.lock`.
 /// - A file cannot be read or written.
 pub fn fetch(source: &Source, to: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Outcome, FetchError> {
     source.sha256.check()?;
-    if present(to, &source.sha256)? {
+    if present(to, source)? {
         return Ok(Outcome::Present);
     }
     if let Some(folder) = to.parent() {
@@ -71,7 +78,7 @@ pub fn fetch(source: &Source, to: &Path, progress: &mut dyn FnMut(Progress)) -> 
     }
     let held = lock(to)?;
     // Another process may have completed the download before it released the lock.
-    let outcome = if present(to, &source.sha256)? {
+    let outcome = if present(to, source)? {
         Outcome::Present
     } else {
         download::download(source, to, progress)?;
@@ -81,10 +88,15 @@ pub fn fetch(source: &Source, to: &Path, progress: &mut dyn FnMut(Progress)) -> 
     Ok(outcome)
 }
 
-fn present(path: &Path, checksum: &Checksum) -> Result<bool, FetchError> {
-    let exists = path.try_exists().map_err(FetchError::io("read", path))?;
-    if exists {
-        verify(path, checksum)?;
+fn present(path: &Path, source: &Source) -> Result<bool, FetchError> {
+    let size = match fs::metadata(path) {
+        Ok(metadata) => metadata.len(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(FetchError::io("read", path)(error)),
+    };
+    if let Some(reason) = source.unexpected_size(size) {
+        return Err(FetchError::Damaged { path: path.into(), reason });
     }
-    Ok(exists)
+    verify(path, &source.sha256)?;
+    Ok(true)
 }

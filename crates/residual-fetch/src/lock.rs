@@ -1,4 +1,4 @@
-use crate::FetchError;
+use crate::{FetchError, regular::without_links};
 use std::{
     fs::{self, File, TryLockError},
     io,
@@ -27,7 +27,7 @@ impl Lock {
 /// If another process holds the lock, or the lock file cannot be written.
 pub fn lock(to: &Path) -> Result<Lock, FetchError> {
     let path = to.with_added_extension("lock");
-    let file = File::options().write(true).create(true).truncate(false).open(&path);
+    let file = without_links(File::options().write(true).create(true).truncate(false)).open(&path);
     let file = file.map_err(FetchError::io("create", &path))?;
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => Err(FetchError::Busy { path: to.into() }),

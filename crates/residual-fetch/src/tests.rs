@@ -29,6 +29,12 @@ enum Answer {
     Chunked(bool),
     /// A range that was not requested.
     WrongRange,
+    /// A byte every hundredth of a second.
+    Trickle,
+    /// Bytes without end, without the length.
+    Endless,
+    /// A file of another length.
+    OtherLength,
     /// Only a status.
     Status(u16),
     /// A redirect to another path.
@@ -98,7 +104,7 @@ fn reply(mut stream: &TcpStream, answer: Answer, content: &[u8], start: usize) -
         }
     };
     match answer {
-        Answer::Rest | Answer::Cut(_) | Answer::Stall(_) | Answer::Whole | Answer::WholeCut(_) => {
+        Answer::Rest | Answer::Cut(_) | Answer::Stall(_) | Answer::Whole | Answer::WholeCut(_) | Answer::Trickle => {
             let mut headers = format!("content-length: {}\r\n", rest.len());
             if start > 0 {
                 headers += &format!("content-range: bytes {start}-{}/{total}\r\n", total - 1);
@@ -110,11 +116,27 @@ fn reply(mut stream: &TcpStream, answer: Answer, content: &[u8], start: usize) -
                     stream.write_all(&rest[..bytes])?;
                     io::copy(&mut stream, &mut io::sink())?;
                 }
+                Answer::Trickle => {
+                    for byte in rest {
+                        stream.write_all(&[*byte])?;
+                        thread::sleep(std::time::Duration::from_millis(10));
+                    }
+                }
                 _ => stream.write_all(rest)?,
             }
         }
         Answer::WithoutLength => {
             head("200 OK", String::new())?;
+            stream.write_all(content)?;
+        }
+        Answer::Endless => {
+            head("200 OK", String::new())?;
+            loop {
+                stream.write_all(&[0; 4096])?;
+            }
+        }
+        Answer::OtherLength => {
+            head("200 OK", format!("content-length: {}\r\n", total + 1))?;
             stream.write_all(content)?;
         }
         Answer::Chunked(ended) => {
@@ -169,8 +191,8 @@ impl Case {
     }
 
     fn source(&self, server: &Server) -> Source {
-        let sha256 = Checksum::Full(self.digits.clone());
-        Source { url: format!("{}/weights.pth", server.address), sha256 }
+        let (sha256, size) = (Checksum::Full(self.digits.clone()), self.content.len() as u64);
+        Source { url: format!("{}/weights.pth", server.address), sha256, bytes: size..=size }
     }
 
     fn server(&self, answers: &[Answer]) -> (Server, Source) {
@@ -284,6 +306,66 @@ fn a_stalled_transfer_times_out() {
 }
 
 #[test]
+fn a_slow_transfer_is_interrupted_and_resumed() {
+    let case = Case::new(5_000);
+    let (server, source) = case.server(&[Answer::Trickle, Answer::Rest]);
+    assert_eq!(case.fetch(&source).unwrap(), Outcome::Downloaded);
+    let starts = server.starts();
+    assert!(starts.len() == 2 && (1..2048).contains(&starts[1]), "{starts:?}");
+    case.assert_complete();
+}
+
+#[test]
+fn no_more_than_the_expected_size_is_written() {
+    let case = Case::new(50_000);
+    let (_server, source) = case.server(&[Answer::Endless]);
+    let mut most = 0;
+    let error = fetch(&source, &case.to, &mut |progress| most = most.max(progress.done)).unwrap_err().to_string();
+    assert!(error.ends_with("it has more than 50000 bytes; the download was removed"), "{error}");
+    assert!(most <= 50_000);
+    assert_eq!(case.names(), ["weights.pth.lock"]);
+
+    // Another page, such as that of a hotel's network, leaves the partial file as it is.
+    let part = case.dir.path().join("weights.pth.part");
+    fs::write(&part, &case.content[..100]).unwrap();
+    let (_server, source) = case.server(&[Answer::OtherLength]);
+    assert!(case.error(&source).ends_with("is not the expected file: it has 50001 bytes, not 50000"));
+    assert_eq!(fs::read(&part).unwrap(), case.content[..100]);
+
+    let (_server, source) = case.server(&[Answer::Rest]);
+    let source = Source { bytes: 10..=49_999, ..source };
+    assert!(case.error(&source).ends_with("it has 50000 bytes, not 10 to 49999"));
+}
+
+#[cfg(unix)]
+#[test]
+fn links_in_place_of_files_are_not_followed() {
+    use std::os::unix::fs::symlink;
+    let case = Case::new(5_000);
+    let victim = case.dir.path().join("victim");
+    fs::write(&victim, "precious").unwrap();
+    let (server, source) = case.server(&[Answer::Rest]);
+    let part = case.dir.path().join("weights.pth.part");
+    symlink(&victim, &part).unwrap();
+    let expected = format!("{} is not a regular file; remove it to download to it", part.display());
+    assert_eq!(case.error(&source), expected);
+    assert_eq!(server.starts(), [0; 0]);
+    fs::remove_file(part).unwrap();
+
+    // A dangling link in place of the target or the lock file.
+    let elsewhere = case.dir.path().join("elsewhere");
+    let lock = case.dir.path().join("weights.pth.lock");
+    fs::remove_file(&lock).unwrap();
+    symlink(&elsewhere, &lock).unwrap();
+    assert!(case.error(&source).starts_with("cannot create "));
+    fs::remove_file(&lock).unwrap();
+    symlink(&elsewhere, &case.to).unwrap();
+    assert_eq!(case.fetch(&source).unwrap(), Outcome::Downloaded);
+    assert!(!elsewhere.exists() && case.to.symlink_metadata().unwrap().is_file());
+    assert_eq!(fs::read(&victim).unwrap(), b"precious");
+}
+
+#[test]
 fn a_server_without_ranges_restarts_the_download() {
     let case = Case::new(50_000);
     let (server, source) = case.server(&[Answer::Whole, Answer::Whole]);
@@ -303,12 +385,14 @@ fn a_server_without_ranges_restarts_the_download() {
 fn a_partial_file_that_cannot_be_resumed_is_verified_or_removed() {
     let case = Case::new(9_000);
     let part = case.dir.path().join("weights.pth.part");
-    let wrong = content(9_500);
+    let wrong = content(8_500);
     // The existing partial file, the server's answers, and the starts of the requested ranges.
-    let cases: [(&[u8], &[Answer], &[u64]); 4] = [
+    let larger = content(9_500);
+    let cases: [(&[u8], &[Answer], &[u64]); 5] = [
         (&case.content, &[Answer::Rest], &[9_000]),
         (&case.content, &[Answer::WrongRange], &[9_000]),
-        (&wrong, &[Answer::Rest, Answer::Rest], &[9_500, 0]),
+        (&wrong, &[Answer::WrongRange, Answer::Rest], &[8_500, 0]),
+        (&larger, &[Answer::Rest], &[0]),
         (&wrong[..100], &[Answer::WrongRange, Answer::Rest], &[100, 0]),
     ];
     for (existing, answers, starts) in cases {
@@ -392,9 +476,11 @@ fn a_damaged_file_is_reported_and_kept() {
     let error = case.error(&source);
     assert!(error.starts_with(&format!("{} is damaged: ", case.to.display())), "{error}");
     assert!(error.ends_with("; remove it to download it again"), "{error}");
+    assert!(error.contains("it has 14 bytes, not 5000"), "{error}");
     assert_eq!(fs::read(&case.to).unwrap(), b"something else");
+    fs::write(&case.to, &content(5_001)[..5_000]).unwrap();
+    assert_eq!(case.error(&source), verify(&case.to, &source.sha256).unwrap_err().to_string());
     assert_eq!(server.starts(), [0; 0]);
-    assert_eq!(error, verify(&case.to, &source.sha256).unwrap_err().to_string());
 }
 
 #[test]
@@ -430,7 +516,7 @@ fn an_unreachable_server_is_reported_with_its_url() {
     // A port without a server, a server that closes the connection, and two unusable URLs.
     let urls = ["http://127.0.0.1:1/weights.pth", &closing.url, "not a URL", "ftp://127.0.0.1/weights.pth"];
     for url in urls {
-        let source = Source { url: url.into(), sha256: closing.sha256.clone() };
+        let source = Source { url: url.into(), ..closing.clone() };
         let error = case.error(&source);
         assert!(error.starts_with(&format!("cannot reach {url}: ")), "{error}");
         assert!(
@@ -512,7 +598,7 @@ fn invalid_checksums_are_rejected() {
     for (sha256, expected) in bad {
         let message =
             format!("`{}` is not a SHA-256 checksum; expected {expected} hexadecimal digits", sha256.digits());
-        let source = Source { url: "http://127.0.0.1/".into(), sha256 };
+        let source = Source { url: "http://127.0.0.1/".into(), sha256, bytes: 0..=10 };
         assert_eq!(case.error(&source), message);
     }
     assert!(case.names().is_empty());
@@ -531,8 +617,7 @@ fn a_path_that_cannot_be_written_is_reported() {
     case.to = case.dir.path().join("weights.pth");
     let part = case.dir.path().join("weights.pth.part");
     fs::create_dir(&part).unwrap();
-    let error = case.error(&source);
-    assert!(error.starts_with("cannot ") && error.contains(&*part.to_string_lossy()), "{error}");
+    assert!(case.error(&source).starts_with(&format!("{} is not a regular file", part.display())));
 }
 
 #[test]

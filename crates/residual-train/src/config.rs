@@ -1,5 +1,6 @@
-use crate::{Decay, Schedule, TrainError, Warmup};
+use crate::{Decay, Schedule, TrainError, Warmup, files::unusable};
 use residual_data::{Augmentation, DataConfig, DataName, Description};
+use residual_fetch::read_text;
 use residual_model::{InitConfig, NetName, Network, NetworkConfig, Part};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -213,7 +214,9 @@ impl TrainConfig {
     /// # Errors
     /// If the file cannot be read, has another version, or has missing, unknown or invalid fields.
     pub fn read(path: &Path) -> Result<Self, TrainError> {
-        let text = std::fs::read_to_string(path).map_err(|source| TrainError::Io {
+        /// A configuration has a few kilobytes.
+        const MAX_BYTES: u64 = 16 << 20;
+        let text = read_text(path, MAX_BYTES).map_err(|source| TrainError::Io {
             action: "read",
             path: path.into(),
             source,
@@ -229,11 +232,12 @@ impl TrainConfig {
     /// If `json` is not a configuration of this version. The error is phrased to follow the file's name: `is not
     /// usable`.
     pub fn parse(json: &str) -> Result<Self, String> {
-        let unusable = |error: serde_json::Error| format!("is not usable: {error}");
-        let value: serde_json::Value = serde_json::from_str(json).map_err(unusable)?;
+        let value: serde_json::Value = serde_json::from_str(json).map_err(|error| unusable(&error))?;
         match value.get("version").and_then(serde_json::Value::as_u64) {
             // The text is parsed again, because errors from `value` would not name a line and a column.
-            Some(version) if version == u64::from(Self::VERSION) => serde_json::from_str(json).map_err(unusable),
+            Some(version) if version == u64::from(Self::VERSION) => {
+                serde_json::from_str(json).map_err(|error| unusable(&error))
+            }
             Some(version) => {
                 Err(format!("is a configuration of version {version}; this program reads version {}", Self::VERSION))
             }

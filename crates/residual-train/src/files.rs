@@ -1,7 +1,8 @@
 //! Reads and writes files. A new file appears under its name only once it is complete.
 
 use crate::TrainError;
-use residual_fetch::write_atomic;
+use residual_data::{escaped, shown};
+use residual_fetch::{open_regular, read_text, write_atomic};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{fs, io, path::Path};
 
@@ -31,8 +32,23 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), TrainError
 /// If the file cannot be read, or is not the JSON of a `T`.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, TrainError> {
     let text =
-        fs::read_to_string(path).map_err(|source| TrainError::Io { action: "read", path: path.into(), source })?;
-    serde_json::from_str(&text).map_err(|error| TrainError::bad_file(path, format!("is not usable: {error}")))
+        read_text(path, MAX_BYTES).map_err(|source| TrainError::Io { action: "read", path: path.into(), source })?;
+    serde_json::from_str(&text).map_err(|error| TrainError::bad_file(path, unusable(&error)))
+}
+
+/// The most bytes that are read of a file.
+const MAX_BYTES: u64 = 256 << 20;
+
+/// Why JSON cannot be used, phrased to follow the file's name. What the error quotes is escaped, and shortened if it is
+/// long.
+pub(crate) fn unusable(error: &serde_json::Error) -> String {
+    const LONG: usize = 1000;
+    let (text, place) = (error.to_string(), format!(" at line {} column {}", error.line(), error.column()));
+    match text.strip_suffix(&place) {
+        Some(cause) if cause.len() > LONG => format!("is not usable: {}{place}", shown(cause)),
+        _ if text.len() > LONG => format!("is not usable: {}", shown(&text)),
+        _ => format!("is not usable: {}", escaped(&text)),
+    }
 }
 
 /// Writes rows as CSV with a header.
@@ -52,7 +68,8 @@ pub fn write_csv<R: Serialize>(path: &Path, rows: impl IntoIterator<Item = R>) -
 /// If the file cannot be read or does not contain such rows.
 pub fn read_csv<R: DeserializeOwned>(path: &Path) -> Result<Vec<R>, TrainError> {
     let bad = |e: csv::Error| TrainError::bad_file(path, format!("is not usable: {e}"));
-    csv::Reader::from_path(path).map_err(bad)?.deserialize().collect::<Result<_, _>>().map_err(bad)
+    let file = open_regular(path).map_err(|source| TrainError::Io { action: "read", path: path.into(), source })?;
+    csv::Reader::from_reader(file).deserialize().collect::<Result<_, _>>().map_err(bad)
 }
 
 /// Removes a file, or a directory with its content. Does nothing if the path does not exist.

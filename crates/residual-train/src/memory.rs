@@ -1,6 +1,6 @@
 use crate::TrainConfig;
 use residual_data::{DataError, DataName};
-use residual_model::{Kernels, summary::SummaryRow};
+use residual_model::{Kernels, NetworkConfig, summary::SummaryRow};
 use serde::Serialize;
 
 /// The expected peak memory of a training run on a CPU, in bytes.
@@ -77,10 +77,34 @@ impl Memory {
         })
     }
 
+    /// The expected peak memory of predictions for a batch of images of the shape `[channels, height, width]`. Three
+    /// results of the forward pass exist at a time: the input of a block, the output of its main path, and that of its
+    /// shortcut.
+    pub fn of_predictions(network: &NetworkConfig, image: [usize; 3], batch_size: usize) -> Self {
+        /// While an image is resized, there are 4 channels of numbers and 3 of bytes for each of its pixels.
+        const RESIZING: u64 = 4 * FLOAT + 3;
+        let summary = network.clone().with_image(image).summary();
+        let largest = Activations::of(summary.rows(), FLOAT.saturating_mul(batch_size as u64)).largest;
+        let [channels, pixels] = [image[0] as u64, (image[1] * image[2]) as u64];
+        let batches = (3 * FLOAT * channels).saturating_mul(pixels).saturating_mul(batch_size as u64);
+        Self {
+            program: PROGRAM,
+            data: batches.saturating_add(RESIZING * pixels),
+            // The file, and the network.
+            weights: 2 * FLOAT * summary.parameters(),
+            optimizer: 0,
+            activations: largest.saturating_mul(2),
+            records: summary.rows().len() as u64 * LAYER_RECORDS,
+            workspace: WORKSPACE.max(largest),
+        }
+    }
+
     /// The sum of all parts.
     pub fn total(&self) -> u64 {
         let Self { program, data, weights, optimizer, activations, records, workspace } = self;
-        program + data + weights + optimizer + activations + records + workspace
+        [program, data, weights, optimizer, activations, records, workspace]
+            .into_iter()
+            .fold(0, |sum, part| sum.saturating_add(*part))
     }
 
     /// The memory of this machine, in bytes, or the process's cgroup limit if that is lower.
@@ -120,7 +144,7 @@ struct Activations {
 impl Activations {
     fn of(rows: &[SummaryRow], scale: u64) -> Self {
         let block = |row: &SummaryRow| row.layer.rsplit_once('.').map_or(row.layer.clone(), |(block, _)| block.into());
-        let size = |row: &SummaryRow| scale * row.output.iter().product::<usize>() as u64;
+        let size = |row: &SummaryRow| scale.saturating_mul(row.output.iter().product::<usize>() as u64);
         let mut activations = Self { layers: 0, blocks: 0, largest: 0, largest_block: 0 };
         for block in rows.chunk_by(|a, b| block(a) == block(b)) {
             let layers = block.iter().filter(|row| !is_cheap(row)).map(size).sum::<u64>();
@@ -157,6 +181,17 @@ mod tests {
         assert_eq!(memory(Kernels::Recompute).activations, 2 * a + b + c + head + 2 * a);
         assert_eq!(memory(Kernels::Fused).data, 60_000 * 3072 + 3 * 2 * 4 * 3072);
         assert!(Memory::available() > 1 << 28);
+    }
+
+    /// Measured peaks of predictions for one image: 266 MB and 864 MB.
+    #[test]
+    fn the_expected_memory_of_predictions_is_that_measured() {
+        let network = residual_model::NetworkConfig::new("resnet8".parse().unwrap(), [1, 8, 8], 10);
+        for (side, measured) in [(1024, 266), (2048, 864)] {
+            let expected = Memory::of_predictions(&network, [1, side, side], 1).total() >> 20;
+            assert!(expected.abs_diff(measured) * 5 < measured, "{side}: {expected} MiB");
+        }
+        assert!(Memory::of_predictions(&network, [1, 8192, 8192], 1 << 24).total() > 1 << 56);
     }
 
     #[test]

@@ -2,7 +2,7 @@ use crate::{
     Checkpoint, Device, Evaluation, Event, Note, Row, RunDir, Status, StopFlag, TrainConfig, TrainError,
     event::Observer, run_options::RunOptions, session::Session, training_loop,
 };
-use residual_data::{Dataset, Preprocessing};
+use residual_data::{Dataset, Preprocessing, check_threads, start_threads};
 use residual_model::Network;
 use std::time::Duration;
 
@@ -169,8 +169,12 @@ impl Training {
     /// # Errors
     /// If the loss becomes NaN or infinite, a sample cannot be read, a file cannot be written, or the dataset is not
     /// the one that a resumed run began with. The run directory, if there is one, then has the error in its summary and
-    /// keeps its last checkpoint.
+    /// keeps its last checkpoint. If the system refuses to start threads, nothing is written.
     pub fn run(mut self) -> Result<Outcome, TrainError> {
+        /// The threads that Burn's learner starts, and a few to spare. It panics if they cannot be started.
+        const LEARNER: usize = 4;
+        start_threads()?;
+        check_threads(2 * self.options.workers + LEARNER)?;
         let parameters = self.config.network.summary().parameters();
         if let Some(directory) = &self.options.directory {
             directory.write_data(&self.config.data, &self.dataset)?;

@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use residual_data::Preprocessing;
 use residual_fetch::{Checksum, Outcome, Progress, Source, cache_dir, fetch, mirror};
 use residual_model::{NetName, Network, NetworkConfig};
-use std::path::PathBuf;
+use std::{ops::RangeInclusive, path::PathBuf};
 
 /// Pretrained weights that can be downloaded by name.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -17,7 +17,9 @@ pub struct Published {
     pub name: &'static str,
     /// The file name, which ends in the first eight hexadecimal digits of the file's SHA-256 checksum.
     pub file: &'static str,
-    /// The file size in MB, as stated by torchvision.
+    /// All digits of the checksum, where they are publicly documented.
+    pub sha256: Option<&'static str>,
+    /// The file size in units of 2^20 bytes, rounded to 0.001, as stated by torchvision.
     pub megabytes: f32,
     /// The top-1 accuracy on the ImageNet validation set in per cent, as stated by torchvision.
     pub accuracy: f32,
@@ -26,18 +28,40 @@ pub struct Published {
 }
 
 const fn published(name: &'static str, file: &'static str, megabytes: f32, accuracy: f32, resize: usize) -> Published {
-    Published { name, file, megabytes, accuracy, resize }
+    Published { name, file, sha256: None, megabytes, accuracy, resize }
+}
+
+const fn pinned(weights: Published, sha256: &'static str) -> Published {
+    Published { sha256: Some(sha256), ..weights }
 }
 
 /// All published weights. File names, sizes and accuracies are from torchvision 0.29.
 pub const PUBLISHED: &[Published] = &[
-    published("resnet18", "resnet18-f37072fd.pth", 44.661, 69.758, 256),
-    published("resnet34", "resnet34-b627a593.pth", 83.275, 73.314, 256),
-    published("resnet50", "resnet50-0676ba61.pth", 97.781, 76.13, 256),
-    published("resnet50.v2", "resnet50-11ad3fa6.pth", 97.79, 80.858, 232),
-    published("resnet101", "resnet101-63fe2227.pth", 170.511, 77.374, 256),
+    pinned(
+        published("resnet18", "resnet18-f37072fd.pth", 44.661, 69.758, 256),
+        "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec",
+    ),
+    pinned(
+        published("resnet34", "resnet34-b627a593.pth", 83.275, 73.314, 256),
+        "b627a593bcbe140c234610266fe4f8ae95ea42fc881d091c9b6052e6b1d0590f",
+    ),
+    pinned(
+        published("resnet50", "resnet50-0676ba61.pth", 97.781, 76.13, 256),
+        "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a",
+    ),
+    pinned(
+        published("resnet50.v2", "resnet50-11ad3fa6.pth", 97.79, 80.858, 232),
+        "11ad3fa62ca79e40addfd354a8ec4b7c75143b3038b8d2a807fbc68deab379ca",
+    ),
+    pinned(
+        published("resnet101", "resnet101-63fe2227.pth", 170.511, 77.374, 256),
+        "63fe2227b86e8f1f2063f43a75c84d195911b6a0eace650907dd3dc62dd49a0a",
+    ),
     published("resnet101.v2", "resnet101-cd907fc2.pth", 170.53, 81.886, 232),
-    published("resnet152", "resnet152-394f9c45.pth", 230.434, 78.312, 256),
+    pinned(
+        published("resnet152", "resnet152-394f9c45.pth", 230.434, 78.312, 256),
+        "394f9c45966e3651a89bbb78a48410a6755854ce4a5ab64927cf1c7247f85e58",
+    ),
     published("resnet152.v2", "resnet152-f82ba261.pth", 230.474, 82.284, 232),
     published("resnext50_32x4d", "resnext50_32x4d-7cdf4587.pth", 95.789, 77.618, 256),
     published("resnext50_32x4d.v2", "resnext50_32x4d-1a0047aa.pth", 95.833, 81.198, 232),
@@ -71,9 +95,22 @@ impl Published {
     /// If `RESIDUAL_MIRROR` is not an HTTP or HTTPS URL.
     pub fn source(&self) -> Result<Source, WeightsError> {
         let server = mirror()?.unwrap_or_else(|| SERVER.into());
+        let sha256 =
+            self.sha256.map_or_else(|| Checksum::Prefix(self.digits().into()), |all| Checksum::Full(all.into()));
+        Ok(Source { url: format!("{server}{}", self.file), sha256, bytes: self.bytes() })
+    }
+
+    /// The first digits of the checksum, from the file's name.
+    fn digits(&self) -> &'static str {
         let digits = self.file.rsplit_once('-').and_then(|(_, end)| end.strip_suffix(".pth"));
-        let sha256 = Checksum::Prefix(digits.unwrap_or_default().into());
-        Ok(Source { url: format!("{server}{}", self.file), sha256 })
+        digits.unwrap_or_default()
+    }
+
+    /// The sizes in bytes that round to the stated one.
+    fn bytes(&self) -> RangeInclusive<u64> {
+        let bytes = |megabytes: f64| (megabytes * f64::from(1 << 20)) as u64;
+        let stated = f64::from(self.megabytes);
+        bytes(stated - 0.001)..=bytes(stated + 0.001)
     }
 
     /// The path of the file in the cache directory.
@@ -147,11 +184,27 @@ mod tests {
     fn every_entry_has_a_valid_network_and_checksum() {
         for weights in PUBLISHED {
             assert!(weights.card().network.validate().is_ok());
-            let Checksum::Prefix(digits) = weights.source().unwrap().sha256 else {
-                panic!("the checksum is not a prefix")
-            };
+            let digits = weights.digits();
             assert!(digits.len() == 8 && digits.bytes().all(|b| b.is_ascii_hexdigit()), "{}", weights.file);
+            match weights.source().unwrap().sha256 {
+                Checksum::Full(all) => assert!(all.starts_with(digits) && all.len() == 64, "{}", weights.file),
+                Checksum::Prefix(first) => assert_eq!(first, digits),
+            }
             assert!(weights.file.starts_with(&weights.card().network.name().to_string()));
+        }
+    }
+
+    /// The sizes that PyTorch's server states.
+    #[test]
+    fn the_expected_sizes_are_those_of_the_files() {
+        for (name, bytes) in [
+            ("resnet18", 46_830_571),
+            ("resnet34", 87_319_819),
+            ("resnet50", 102_530_333),
+            ("resnet50.v2", 102_540_417),
+        ] {
+            let range = Published::find(name).unwrap().bytes();
+            assert!(range.contains(&bytes) && range.end() - range.start() < 5000, "{range:?}");
         }
     }
 

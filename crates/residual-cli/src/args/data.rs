@@ -1,5 +1,6 @@
 use super::{Reset, or_word, words};
 use crate::{Usage, output::log};
+use clap::{builder::RangedU64ValueParser, value_parser};
 use residual_data::{DataConfig, DataName, Normalize, recognize};
 use residual_model::NetworkConfig;
 use std::path::PathBuf;
@@ -48,6 +49,12 @@ pub(crate) struct DataArgs {
     /// ends the command.
     #[arg(long, help_heading = "Data", value_name = "IMAGES", verbatim_doc_comment)]
     pub(crate) skip_broken: Option<usize>,
+    /// Most pixels of an image in `--data folder`, or `default`
+    ///
+    /// Default: 89478485, from which on Pillow warns of a decompression bomb.
+    /// Decoding may need 12 bytes of memory per pixel.
+    #[arg(long, help_heading = "Data", value_name = "PIXELS", verbatim_doc_comment, value_parser = or_word::<u64>("default"))]
+    pub(crate) max_pixels: Option<Reset<u64>>,
     /// Statistics by which images are normalised [default: all]
     ///
     /// all: one mean and one standard deviation.
@@ -62,6 +69,11 @@ pub(crate) struct DataArgs {
     pub(crate) no_exif: Option<bool>,
 }
 
+/// Parses a number of pixels.
+pub(crate) fn pixels() -> RangedU64ValueParser {
+    value_parser!(u64).range(1..)
+}
+
 /// Crops the images of a folder to the side that a network takes, unless a side is given.
 pub(crate) fn fit_side(data: &mut DataConfig, network: &NetworkConfig) {
     if let (DataName::Folder, None, Some(network)) = (data.name, data.side, network.as_conv()) {
@@ -72,15 +84,27 @@ pub(crate) fn fit_side(data: &mut DataConfig, network: &NetworkConfig) {
 impl DataArgs {
     /// Whether any of these flags is set.
     pub(crate) fn any(&self) -> bool {
-        let Self { data, data_dir, side, samples, validation, group_by, skip_broken, normalize, no_exif } = self;
+        let Self { data, data_dir, side, samples, validation, group_by, skip_broken, max_pixels, normalize, no_exif } =
+            self;
         let numbers = side.is_some() || samples.is_some() || validation.is_some() || skip_broken.is_some();
-        let choices = group_by.is_some() || normalize.is_some() || no_exif.is_some();
+        let choices = max_pixels.is_some() || group_by.is_some() || normalize.is_some() || no_exif.is_some();
         data.is_some() || data_dir.is_some() || numbers || choices
     }
 
     /// Overrides the settings whose flags are set.
     pub(crate) fn apply(&self, data: DataConfig) -> anyhow::Result<DataConfig> {
-        let Self { data: name, data_dir, side, samples, validation, group_by, skip_broken, normalize, no_exif } = self;
+        let Self {
+            data: name,
+            data_dir,
+            side,
+            samples,
+            validation,
+            group_by,
+            skip_broken,
+            max_pixels,
+            normalize,
+            no_exif,
+        } = self;
         let name = name.or(self.recognized(&data)?);
         // Another dataset resets the other settings. A recipe's normalisation stays, except for folders, which have
         // their own.
@@ -97,6 +121,7 @@ impl DataArgs {
             ("--no-exif", no_exif.is_some() && !folder, of_folders),
             ("--group-by", group_by.is_some() && !folder, of_folders),
             ("--skip-broken", skip_broken.is_some() && !folder, of_folders),
+            ("--max-pixels", max_pixels.is_some() && !folder, of_folders),
             ("--normalize", normalize.is_some() && folder, "datasets other than --data folder"),
         ] {
             if unfit {
@@ -112,6 +137,7 @@ impl DataArgs {
             normalize: normalize.unwrap_or(data.normalize),
             ignore_exif: no_exif.unwrap_or(data.ignore_exif),
             skip_broken: skip_broken.unwrap_or(data.skip_broken),
+            max_pixels: Reset::or(max_pixels.as_ref(), data.max_pixels),
             group_by: match group_by.as_deref() {
                 Some("none") => None,
                 Some(pattern) => Some(pattern.into()),

@@ -33,7 +33,7 @@ impl ModelArgs {
         check_scale("--mean", self.mean.as_deref())?;
         check_scale("--std", self.std.as_deref())?;
         let weights = Weights::of(&self.start.resolve(false)?.unwrap_or_default())?;
-        let (_, hardware) = self.backend.open()?;
+        let (backend, hardware) = self.backend.open()?;
         let device = hardware.device.clone().inner();
         let Filled { network, mut card, convention, not_finite } = weights.network(self.net, &self.network, &device)?;
         if let Some(not_finite) = not_finite {
@@ -63,7 +63,7 @@ impl ModelArgs {
         if let Some(preprocessing) = &card.preprocessing {
             preprocessing.validate().map_err(Usage)?;
         }
-        Ok(Model { network, card, data: weights.data, hardware, size_convention })
+        Ok(Model { network, card, data: weights.data, backend, hardware, size_convention })
     }
 }
 

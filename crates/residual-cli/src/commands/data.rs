@@ -1,10 +1,10 @@
 use crate::{
     Usage,
-    args::words,
+    args::{pixels, words},
     output::{self, Progress},
 };
 use clap::Subcommand;
-use residual_data::{DataConfig, DataName, Report, SplitReport, check, export};
+use residual_data::{DEFAULT_MAX_PIXELS, DataConfig, DataName, Report, SplitReport, check, export, shown, shown_path};
 use serde::Serialize;
 use std::{
     fmt::Write,
@@ -50,6 +50,12 @@ pub(crate) enum DataCommand {
         /// Dataset [default: recognised from the files]
         #[arg(long, value_name = "NAME")]
         data: Option<DataName>,
+        /// Most pixels of an image
+        ///
+        /// Default: 89478485, from which on Pillow warns of a decompression
+        /// bomb. Decoding may need 12 bytes of memory per pixel.
+        #[arg(long, value_name = "PIXELS", verbatim_doc_comment, default_value_t = DEFAULT_MAX_PIXELS, hide_default_value = true, value_parser = pixels())]
+        max_pixels: u64,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -79,7 +85,7 @@ pub(crate) fn data(args: &DataCommandArgs) -> anyhow::Result<()> {
     match &args.command {
         DataCommand::List { json } => list(*json),
         DataCommand::Fetch { name, data_dir } => fetch(*name, data_dir.as_deref()),
-        DataCommand::Check { dir, data, json } => check_folder(dir, *data, *json),
+        DataCommand::Check { dir, data, max_pixels, json } => check_folder(dir, *data, *max_pixels, *json),
         DataCommand::Export { name, dir, data_dir, samples } => {
             let config = DataConfig { dir: data_dir.clone(), samples: *samples, ..(*name).into() };
             let [train, test] = export(&config, dir)?;
@@ -143,13 +149,13 @@ fn fetch(name: DataName, dir: Option<&Path>) -> anyhow::Result<()> {
     output::print(&format!("{}\n", dir.display()))
 }
 
-fn check_folder(dir: &Path, name: Option<DataName>, json: bool) -> anyhow::Result<()> {
+fn check_folder(dir: &Path, name: Option<DataName>, max_pixels: u64, json: bool) -> anyhow::Result<()> {
     if name.is_some_and(|name| !name.has_files()) {
         return Err(
             Usage("digits and synthetic are embedded in the program; there are no files to check".into()).into()
         );
     }
-    let report = check(dir, name)?;
+    let report = check(dir, name, max_pixels)?;
     if json {
         output::print_json(&report)?;
     } else {
@@ -166,7 +172,7 @@ fn check_folder(dir: &Path, name: Option<DataName>, json: bool) -> anyhow::Resul
 fn text(dir: &Path, report: &Report) -> String {
     let classes = report.splits[0].counts.len();
     let noun = if classes == 1 { "class" } else { "classes" };
-    let mut text = format!("{}: {}, {classes} {noun}\n", dir.display(), report.dataset);
+    let mut text = format!("{}: {}, {classes} {noun}\n", shown_path(dir), report.dataset);
     for (name, split) in ["training", "test"].iter().zip(&report.splits) {
         split_text(&mut text, name, split, &report.classes);
     }
@@ -176,7 +182,7 @@ fn text(dir: &Path, report: &Report) -> String {
     }
     let within = |path: &str| {
         let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.into());
-        Path::new(path).strip_prefix(dir).map_or(path.to_string(), |path| path.display().to_string())
+        shown_path(Path::new(path).strip_prefix(dir).unwrap_or(Path::new(path)))
     };
     if !report.unreadable.is_empty() {
         let _ = writeln!(text, "\n{} unreadable", report.unreadable.len());
@@ -222,7 +228,7 @@ fn split_text(text: &mut String, name: &str, split: &SplitReport, classes: &[Str
         .counts
         .iter()
         .enumerate()
-        .map(|(class, &count)| (count, classes.get(class).cloned().unwrap_or_else(|| class.to_string())))
+        .map(|(class, &count)| (count, classes.get(class).map_or_else(|| class.to_string(), |name| shown(name))))
         .collect();
     let line = |text: &mut String, (count, class): &(usize, String)| {
         let _ = writeln!(text, "  {count:>7}  {class}");

@@ -6,9 +6,10 @@ use crate::{
     output::{self, log, percent},
 };
 use clap::ValueEnum;
-use residual_data::{DataConfig, DataName, Dataset, HeldOut, Preprocessing, Relabeled, Source};
+use residual_data::{DataConfig, DataName, Dataset, HeldOut, Preprocessing, Relabeled, Source, escaped, shown};
 use residual_train::{Predictions, files, predict};
 use std::{
+    collections::HashSet,
     fmt::Write,
     fs,
     path::{Path, PathBuf},
@@ -96,10 +97,12 @@ pub(crate) fn eval(args: &EvalArgs) -> anyhow::Result<()> {
     if source.is_empty() {
         return Err(Usage(format!("{data} has no samples in the split `{}`", split.name())).into());
     }
+    let batch_size = args.batch_size.min(source.len());
+    model.check_memory(source.shape(), batch_size, "choose a smaller --batch-size or --side")?;
     let network = &model.card.network;
     let names = ClassNames::of(args.labels.as_deref(), &model.card)?;
     let source = with_labels_of(&names, &source, &data, network.classes)?;
-    let predictions = predict(&model.network, &source, args.batch_size, &model.hardware.device)?;
+    let predictions = predict(&model.network, &source, batch_size, &model.hardware.device)?;
     if let Some(path) = &args.predictions {
         files::write(path, predictions_file(path, &predictions, &*source, &names).as_bytes())?;
     }
@@ -184,7 +187,7 @@ fn predictions_file(path: &Path, predictions: &Predictions, source: &dyn Source,
         return classes.map(|(_, &predicted)| names.name(predicted) + "\n").collect();
     }
     let quoted = |text: String| {
-        if text.contains(['"', ',', '\n']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
+        if text.contains(['"', ',', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
     };
     let row = |(i, (&label, &predicted)): (usize, (&usize, &usize))| {
         let sample = source.name(i).unwrap_or_else(|| i.to_string());
@@ -209,8 +212,11 @@ fn load(data: &DataConfig, args: &EvalArgs, model: &Model) -> anyhow::Result<Dat
     }
     let mut preprocessing = Preprocessing { ignore_exif: known.ignore_exif || data.ignore_exif, ..known.clone() };
     if let Some(Reset(Some(side))) = args.data.side {
-        preprocessing =
-            Preprocessing { resize: (known.resize * side).div_ceil(known.crop), crop: side, ..preprocessing };
+        preprocessing = Preprocessing {
+            resize: known.resize.saturating_mul(side).div_ceil(known.crop),
+            crop: side,
+            ..preprocessing
+        };
     }
     Ok(data.load_as(preprocessing)?)
 }
@@ -241,13 +247,15 @@ fn with_labels_of(
         return Ok(source.clone());
     }
     let relabeled = Relabeled::new(source.clone(), network.to_vec())?;
-    let missing: Vec<&str> = network.iter().filter(|name| !own.contains(name)).map(String::as_str).collect();
+    let own: HashSet<&String> = own.iter().collect();
+    let missing: Vec<&String> = network.iter().filter(|name| !own.contains(name)).collect();
     if missing.is_empty() {
         log!("note: the classes of {data} are in another order than the network's; matching them by name");
     } else {
-        let (count, shown) = (missing.len(), missing[..missing.len().min(5)].join(", "));
-        let more = if count > 5 { ", ..." } else { "" };
-        log!("note: {data} has no samples of {count} of the network's {classes} classes: {shown}{more}");
+        let (count, more) = (missing.len(), if missing.len() > 5 { ", ..." } else { "" });
+        let first: Vec<String> = missing.iter().take(5).map(|name| shown(name)).collect();
+        let first = first.join(", ");
+        log!("note: {data} has no samples of {count} of the network's {classes} classes: {first}{more}");
     }
     Ok(Arc::new(relabeled))
 }
@@ -297,7 +305,7 @@ fn add_confusions(text: &mut String, predictions: &Predictions, table: &[Vec<usi
 /// A name on one line of at most `columns` characters. The middle of a longer name is left out, because long names often
 /// differ at their ends.
 fn shortened(name: &str, columns: usize) -> String {
-    let name: Vec<char> = name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    let name: Vec<char> = escaped(name).chars().collect();
     if name.len() <= columns {
         return name.into_iter().collect();
     }

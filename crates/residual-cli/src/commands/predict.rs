@@ -1,12 +1,12 @@
 use crate::{
     Usage,
-    args::ModelArgs,
+    args::{ModelArgs, pixels},
     classes::ClassNames,
     model::Model,
     output::{self, log, percent},
 };
 use burn::tensor::{Tensor, TensorData, activation::softmax};
-use residual_data::{Preprocessing, image_files};
+use residual_data::{DEFAULT_MAX_PIXELS, DataError, Preprocessing, image_files, shown, shown_path};
 use std::{
     fmt::Write,
     path::{Path, PathBuf},
@@ -42,6 +42,12 @@ pub(crate) struct PredictArgs {
     /// Default: from the preprocessing that belongs to the weights.
     #[arg(long)]
     pub(crate) crop: Option<usize>,
+    /// Most pixels of an image
+    ///
+    /// Default: 89478485, from which on Pillow warns of a decompression bomb.
+    /// Decoding may need 12 bytes of memory per pixel.
+    #[arg(long, value_name = "PIXELS", verbatim_doc_comment, default_value_t = DEFAULT_MAX_PIXELS, hide_default_value = true, value_parser = pixels())]
+    pub(crate) max_pixels: u64,
     /// Do not turn photos upright by their EXIF orientation
     ///
     /// torchvision does not turn them either.
@@ -70,6 +76,7 @@ pub(crate) fn predict(args: &PredictArgs) -> anyhow::Result<()> {
     preprocessing.ignore_exif |= args.no_exif;
     preprocessing.validate().map_err(Usage)?;
     model.check_image(preprocessing.shape())?;
+    model.check_memory(preprocessing.shape(), 1, "take a smaller crop with --resize and --crop")?;
     let names = ClassNames::of(args.labels.as_deref(), &model.card)?;
     let label = |class: usize| match names.known() {
         Some(names) => names[class].clone(),
@@ -80,10 +87,11 @@ pub(crate) fn predict(args: &PredictArgs) -> anyhow::Result<()> {
     let (mut rows, mut text, mut failed) = (Vec::new(), String::new(), 0);
     for path in &images {
         let name = path.display().to_string();
-        let probabilities = match classify(&model, &preprocessing, path) {
+        let probabilities = match classify(&model, &preprocessing, path, args.max_pixels) {
             Ok(probabilities) => probabilities,
             Err(error) => {
-                log!("error: {error}");
+                let is_large = matches!(error.downcast_ref(), Some(DataError::Pixels { .. }));
+                log!("error: {error}{}", if is_large { "; allow more with --max-pixels" } else { "" });
                 rows.push(serde_json::json!({ "image": name, "error": error.to_string() }));
                 failed += 1;
                 continue;
@@ -92,9 +100,9 @@ pub(crate) fn predict(args: &PredictArgs) -> anyhow::Result<()> {
         let mut classes: Vec<usize> = (0..probabilities.len()).collect();
         classes.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]));
         classes.truncate(args.top);
-        let _ = writeln!(text, "{name}");
+        let _ = writeln!(text, "{}", shown_path(path));
         for &class in &classes {
-            let _ = writeln!(text, "  {:>9}  {}", percent(f64::from(probabilities[class])), label(class));
+            let _ = writeln!(text, "  {:>9}  {}", percent(f64::from(probabilities[class])), shown(&label(class)));
         }
         let top = |&class: &usize| serde_json::json!({ "class": class, "label": label(class), "probability": probabilities[class] });
         rows.push(serde_json::json!({ "image": name, "top": classes.iter().map(top).collect::<Vec<_>>() }));
@@ -128,14 +136,14 @@ fn image_paths(given: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 /// The probabilities of the classes.
-fn classify(model: &Model, preprocessing: &Preprocessing, path: &Path) -> anyhow::Result<Vec<f32>> {
-    let pixels = preprocessing.read(path)?;
+fn classify(model: &Model, preprocessing: &Preprocessing, path: &Path, max_pixels: u64) -> anyhow::Result<Vec<f32>> {
+    let pixels = preprocessing.read_up_to(path, max_pixels)?;
     let [channels, height, width] = preprocessing.shape();
     let image = TensorData::new(pixels, [1, channels, height, width]);
     let image = Tensor::<4>::from_data(image, &model.hardware.device.clone().inner());
     let probabilities: Vec<f32> = softmax(model.network.forward(image), 1).into_data().iter::<f32>().collect();
     if !probabilities.iter().all(|p| p.is_finite()) {
-        anyhow::bail!("{}: the network's scores are NaN or infinite; check the weights", path.display());
+        anyhow::bail!("{}: the network's scores are NaN or infinite; check the weights", shown_path(path));
     }
     Ok(probabilities)
 }

@@ -32,7 +32,7 @@ pub(crate) struct TrainArgs {
     /// otherwise. --data-dir names the new place of a dataset that moved.
     #[arg(long, help_heading = "Run directory", value_name = "DIR", verbatim_doc_comment, conflicts_with_all = [
         "net", "net_flag", "config", "data", "side", "samples",
-        "validation", "group_by", "skip_broken", "normalize", "no_exif", "augmentation", "out", "epochs", "iterations", "batch_size", "accumulate", "seed",
+        "validation", "group_by", "skip_broken", "max_pixels", "normalize", "no_exif", "augmentation", "out", "epochs", "iterations", "batch_size", "accumulate", "seed",
         "lr", "schedule", "milestones", "factor", "warmup", "warmup_lr", "warmup_error", "momentum", "nesterov", "clip",
         "ema", "on_nan", "weight_decay", "patience", "evaluate", "force", "network", "start", "ignore_head", "freeze",
         "part_lr", "no_norm_decay", "print_config", "dry_run"])]

@@ -90,12 +90,15 @@ fn flags_undo_what_a_configuration_sets() {
     let (images, file) = (dir.path().join("images"), dir.path().join("config.json"));
     let data = ["train", "--net", "resnet8", "--data", "folder", "--data-dir", images.to_str().unwrap()];
     let set = ["--samples", "3", "--validation", "2", "--no-exif", "--group-by", "[0-9]", "--skip-broken", "4"];
+    let set = [&set[..], &["--max-pixels", "5000"]].concat();
     let (config, _) = succeeds(&[&data[..], &set, &["--print-config"]].concat());
     fs::write(&file, &config).unwrap();
     let config: serde_json::Value = serde_json::from_str(&config).unwrap();
     assert_eq!((&config["data"]["group_by"], &config["data"]["skip_broken"]), (&"[0-9]".into(), &4.into()));
+    assert_eq!(config["data"]["max_pixels"], 5000);
     let undo =
         ["--samples", "all", "--validation", "0", "--no-exif", "false", "--group-by", "none", "--skip-broken", "0"];
+    let undo = [&undo[..], &["--max-pixels", "default"]].concat();
     let with = ["train", "--config", file.to_str().unwrap(), "--print-config"];
     let (config, _) = succeeds(&[&with[..], &undo].concat());
     let config: serde_json::Value = serde_json::from_str(&config).unwrap();
@@ -197,4 +200,90 @@ fn a_dry_run_prints_the_memory_and_too_much_is_refused() {
     assert!(report["total"].as_u64().unwrap() < 1 << 30, "{report}");
     let huge = ["train", "--net", "resnet1202", "--data", "cifar10", "--batch-size", "60000"];
     refuses(&huge, 2, "resnet1202 with batch size 60000 needs about");
+}
+
+#[test]
+fn images_have_a_limit_on_pixels() {
+    let dir = tempfile::tempdir().unwrap();
+    let (images, run) = (dir.path().join("images"), dir.path().join("run"));
+    folder(&images, false);
+    RgbImage::new(50, 40).save(images.join("dark/large.png")).unwrap();
+    let large = images.join("dark/large.png");
+    let (images, run, large) = (images.to_str().unwrap(), run.to_str().unwrap(), large.to_str().unwrap());
+    let few = ["--max-pixels", "1999"];
+    let expected = "large.png is 50x40 pixels, more than the limit of 1999";
+    let output = command(&[&["data", "check", images][..], &few].concat()).output().unwrap();
+    assert!(text(&output.stdout).contains(expected), "{output:?}");
+    succeeds(&["data", "check", images, "--max-pixels", "2000"]);
+
+    let train = ["train", "--net", "resnet8", "--data", "folder", "--data-dir", images, "--side", "8", "--epochs", "1"];
+    let train = [&train[..], &["--width", "4", "--out", run]].concat();
+    refuses(&[&train[..], &few].concat(), 1, &format!("{expected}; allow more with --max-pixels"));
+    succeeds(&[&train[..], &["--force"]].concat());
+    let output = command(&[&["predict", "--weights", run, large][..], &few].concat()).output().unwrap();
+    assert!(text(&output.stderr).contains(&format!("{expected}; allow more with --max-pixels")), "{output:?}");
+    assert_eq!(output.status.code(), Some(1));
+    refuses(&[&["eval", "--weights", run, "--split", "all"][..], &few].concat(), 1, expected);
+    succeeds(&["eval", "--weights", run, "--split", "all"]);
+}
+
+/// Reading any of these would never end.
+#[cfg(unix)]
+#[test]
+fn files_that_never_end_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (images, run) = (dir.path().join("images"), dir.path().join("run"));
+    folder(&images, false);
+    let (fifo, zero) = (dir.path().join("fifo"), images.join("dark/zero.png"));
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    std::os::unix::fs::symlink("/dev/zero", &zero).unwrap();
+    let (images, run) = (images.to_str().unwrap(), run.to_str().unwrap());
+    let (fifo, zero) = (fifo.to_str().unwrap(), zero.to_str().unwrap());
+    let train = ["train", "--net", "resnet8", "--data", "folder", "--data-dir", images, "--side", "8", "--epochs", "1"];
+    succeeds(&[&train[..], &["--width", "4", "--out", run, "--skip-broken", "1"]].concat());
+
+    let irregular = "it is not a regular file";
+    let output = command(&["predict", "--weights", run, zero, fifo]).output().unwrap();
+    let error = text(&output.stderr);
+    assert!(error.matches(irregular).count() == 2 && output.status.code() == Some(1), "{error}");
+    refuses(&["predict", "--weights", run, &format!("{images}/light/0.png"), "--labels", fifo], 1, irregular);
+    refuses(&["eval", "--weights", run, "--labels", fifo], 1, irregular);
+    refuses(&["train", "--config", fifo], 1, irregular);
+    refuses(&["eval", "--weights", run, "--split", "all", "--skip-broken", "0"], 1, irregular);
+    let output = command(&["data", "check", images]).output().unwrap();
+    assert!(text(&output.stdout).contains("zero.png cannot be read: it is not a regular file"), "{output:?}");
+    let mnist = dir.path().join("mnist");
+    fs::create_dir(&mnist).unwrap();
+    for file in ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte"] {
+        std::os::unix::fs::symlink("/dev/zero", mnist.join(file)).unwrap();
+    }
+    refuses(&["data", "check", mnist.to_str().unwrap(), "--data", "mnist"], 2, "not found");
+}
+
+/// Names of folders, as an archive may hold them.
+#[cfg(unix)]
+#[test]
+fn names_cannot_control_the_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let (images, run) = (dir.path().join("images"), dir.path().join("run"));
+    folder(&images, true);
+    let hostile = |name: &str| format!("{name}\u{1b}]0;owned\u{7}\nerror: {}", "x".repeat(150));
+    fs::rename(images.join("dark"), images.join(hostile("dark"))).unwrap();
+    fs::copy(images.join("light/0.png"), images.join(hostile("light/0")).with_extension("png")).unwrap();
+    let (images, run) = (images.to_str().unwrap(), run.to_str().unwrap());
+    let train = ["train", "--net", "resnet8", "--data", "folder", "--data-dir", images, "--side", "8", "--epochs", "1"];
+    for args in [
+        &["data", "check", images][..],
+        &[&train[..], &["--width", "4", "--out", run]].concat(),
+        &[&train[..], &["--width", "4", "--out", run, "--force", "--skip-broken", "1"]].concat(),
+        &["predict", "--weights", run, images],
+        &["eval", "--weights", run, "--skip-broken", "1"],
+        &["eval", "--weights", run],
+    ] {
+        let output = command(args).output().unwrap();
+        for bytes in [&output.stdout, &output.stderr] {
+            let printed = text(bytes);
+            assert!(!printed.contains(['\u{1b}', '\u{7}']) && !printed.contains("\nerror: x"), "{args:?}: {printed}");
+        }
+    }
 }

@@ -3,6 +3,7 @@ use crate::{
     Interrupted, Usage,
     args::BackendArgs,
     command_line::quoted,
+    memory::{gibibytes, on_the_cpu},
     model::Weights,
     output::{self, log, percent},
 };
@@ -127,15 +128,6 @@ fn check_memory(config: &TrainConfig, backend: Backend, memory: Memory) -> anyho
         return Err(Usage(text).into());
     }
     Ok(())
-}
-
-/// Whether the backend keeps tensors in main memory.
-fn on_the_cpu(backend: Backend) -> bool {
-    matches!(backend, Backend::Flex | Backend::NdArray | Backend::Cpu)
-}
-
-fn gibibytes(bytes: u64) -> String {
-    format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
 }
 
 /// Prints the expected peak memory of a training.

@@ -1,7 +1,11 @@
 //! Runs the parsers of the fuzz targets on the inputs in `fuzz/inputs` and on modified copies. None may panic.
 
 use residual::{
-    data::formats::{cifar, idx},
+    data::{
+        Fingerprint, Preprocessing, class_list,
+        formats::{cifar, idx},
+        match_classes, shown,
+    },
     train::{Checkpoint, TrainConfig},
     weights::{self, Card, NameMap},
 };
@@ -167,4 +171,49 @@ fn the_readers_of_weights_never_panic() {
         }
     }
     assert!(cards > 0);
+}
+
+#[test]
+fn the_image_decoders_never_panic() {
+    let (preprocessing, mut read, mut refused) = (Preprocessing::imagenet(9, 8), 0, 0);
+    for input in inputs("image") {
+        match preprocessing.read_content("input", &input, 1 << 22) {
+            Ok(pixels) => {
+                assert!(pixels.len() == 3 * 8 * 8 && pixels.iter().all(|x| x.is_finite()));
+                read += 1;
+            }
+            Err(error) => {
+                assert!(!error.to_string().contains(char::is_control), "{error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(read > 0 && refused > 0);
+}
+
+#[test]
+fn the_readers_of_names_and_preprocessing_never_panic() {
+    let image = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/inputs/image/bmp")).unwrap();
+    let mut read = [0; 3];
+    for text in texts("labels") {
+        for names in [Some(class_list(&text)), serde_json::from_str(&text).ok()].into_iter().flatten() {
+            let names: Vec<String> = names;
+            assert_eq!(match_classes(&names, &names).unwrap().len(), names.len());
+            assert!(names.iter().all(|name| !shown(name).contains(char::is_control)));
+            read[0] += 1;
+        }
+        if let Ok(preprocessing) = serde_json::from_str::<Preprocessing>(&text)
+            && preprocessing.validate().is_ok()
+            && preprocessing.resize <= 256
+        {
+            let pixels = preprocessing.read_content("input", &image, 1 << 20).unwrap();
+            assert_eq!(pixels.len(), preprocessing.shape().iter().product::<usize>());
+            read[1] += 1;
+        }
+        if let Ok(fingerprint) = serde_json::from_str::<Fingerprint>(&text) {
+            assert_eq!(fingerprint.changes(&fingerprint), None);
+            read[2] += 1;
+        }
+    }
+    assert!(read.iter().all(|read| *read > 0), "{read:?}");
 }

@@ -179,13 +179,16 @@ impl Root<'_> {
 }
 
 fn left_out(left_out: &LeftOut) -> Vec<String> {
-    let LeftOut { hidden, formats, archives, others, links } = left_out;
+    let LeftOut { hidden, formats, archives, irregular, others, links } = left_out;
     let mut notes = Vec::new();
     if !formats.is_empty() {
         notes.push(format!("left out {} in unsupported formats", by_ending(left_out)));
     }
     if *links > 0 {
         notes.push(format!("left out {}", count(*links, "broken or circular link")));
+    }
+    if *irregular > 0 {
+        notes.push(format!("left out {}, such as a FIFO or a device", count(*irregular, "irregular file")));
     }
     let others = others + archives.len();
     if others > 0 {

@@ -57,6 +57,8 @@ pub(crate) struct LeftOut {
     pub(crate) formats: BTreeMap<String, usize>,
     /// Archives and compressed files.
     pub(crate) archives: Vec<PathBuf>,
+    /// FIFOs, sockets and devices, which are never read.
+    pub(crate) irregular: usize,
     /// All other files that are not images.
     pub(crate) others: usize,
     /// Links whose target does not exist, or is a folder that contains the link.
@@ -207,7 +209,8 @@ impl Walker {
                 folders.push(self.folder(path, nfc(name), real)?);
             } else {
                 match ending(&path) {
-                    Some(ending) if kind.is_file() && IMAGES.contains(&&*ending) => images.push(Image::new(&file_name)),
+                    _ if !kind.is_file() => self.left_out.irregular += 1,
+                    Some(ending) if IMAGES.contains(&&*ending) => images.push(Image::new(&file_name)),
                     Some(ending) if UNREAD.contains(&&*ending) => {
                         *self.left_out.formats.entry(ending).or_default() += 1;
                     }

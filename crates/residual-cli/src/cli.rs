@@ -53,7 +53,7 @@ impl Command {
             Self::Train(args) => train(&args, &stop_on_ctrl_c()?),
             Self::Report(args) => report(&args),
             Self::Compare(args) => compare(&args),
-            Self::Inspect(args) => inspect(&args),
+            Self::Inspect(args) => inspect(&args, &stop_on_ctrl_c()?),
             Self::Predict(args) => predict(&args),
             Self::Eval(args) => eval(&args),
             Self::Models(args) => models(&args),

@@ -12,6 +12,7 @@ mod command_line;
 mod commands;
 mod model;
 mod output;
+mod removed;
 mod table;
 
 use clap::Parser;

@@ -6,7 +6,9 @@ use residual::{
         formats::{cifar, idx},
         match_classes, shown,
     },
-    train::{Checkpoint, TrainConfig},
+    lab::{Inspection, SweepResults},
+    report::{InspectionView, Report, sweep_markdown},
+    train::{Checkpoint, Row, TrainConfig, files},
     weights::{self, Card, NameMap},
 };
 use std::{fs, path::Path};
@@ -106,6 +108,48 @@ fn the_checkpoint_reader_never_panics() {
         }
     }
     assert!(read > 0);
+}
+
+#[test]
+fn the_metrics_reader_never_panics() {
+    let (mut read, mut refused) = (0, 0);
+    for input in inputs("metrics") {
+        match files::parse_csv::<Row>(&input) {
+            Ok(rows) => read += rows.len(),
+            Err(error) => {
+                assert!(error.chars().all(|c| !c.is_control()) && error.chars().count() < 1000, "{error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(read > 0 && refused > 0);
+}
+
+/// What was read is drawn too.
+#[test]
+fn the_readers_of_results_never_panic() {
+    let (mut sweeps, mut inspections, mut refused) = (0, 0, 0);
+    for input in inputs("results") {
+        if let Ok(results) = serde_json::from_slice::<SweepResults>(&input) {
+            sweep_markdown(&results);
+            check_page(&Report::of(vec![results], Vec::new()).html());
+            sweeps += 1;
+        } else if let Ok(inspection) = serde_json::from_slice::<Inspection>(&input)
+            && inspection.is_complete()
+        {
+            InspectionView::of(&inspection).csv();
+            check_page(&Report::of(Vec::new(), vec![inspection]).html());
+            inspections += 1;
+        } else {
+            refused += 1;
+        }
+    }
+    assert!(sweeps > 0 && inspections > 0 && refused > 0);
+}
+
+fn check_page(html: &str) {
+    assert_eq!(html.matches("<script").count(), 1, "no script from a file");
+    assert!(html.chars().all(|c| c == '\n' || !c.is_control()));
 }
 
 #[test]

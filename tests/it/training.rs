@@ -9,8 +9,8 @@ use residual::{
     data::{Augmentation, DataError, DataName, Dataset, Source},
     model::{BlockOptions, Network, Norm, Part, parameters::for_each_parameter},
     train::{
-        Decay, Device, Environment, Event, OnNan, Row, RunDir, Schedule, Split, Status, StopFlag, TrainConfig,
-        TrainError, Training, Warmup,
+        Decay, Device, Environment, Event, Existing, OnNan, Row, RunDir, Schedule, Split, Status, StopFlag,
+        TrainConfig, TrainError, Training, Warmup,
     },
     weights::tensors,
 };
@@ -33,7 +33,8 @@ fn config(net: &str) -> TrainConfig {
 
 fn create(path: &Path, config: &TrainConfig, force: bool) -> Result<RunDir, TrainError> {
     let hardware = Backend::Flex.probe().unwrap();
-    RunDir::create(path, config, &Environment::here(Backend::Flex, &hardware), force)
+    let existing = if force { Existing::Replace(&|_| {}) } else { Existing::Keep };
+    RunDir::create(path, config, &Environment::here(Backend::Flex, &hardware), existing)
 }
 
 fn train(path: &Path, config: &TrainConfig) -> RunDir {
@@ -206,7 +207,7 @@ fn only_one_process_can_lock_a_run_directory() {
     let held = create(dir.path(), &config, false).unwrap();
     let refused = |result: Result<RunDir, TrainError>| {
         let error = result.unwrap_err().to_string();
-        assert!(error.ends_with("is locked by another training process"), "{error}");
+        assert!(error.ends_with("is locked by another process"), "{error}");
     };
     refused(RunDir::open(dir.path()).unwrap().locked());
     refused(create(dir.path(), &config, true));
@@ -546,6 +547,168 @@ fn a_rewind_discards_the_diverged_state() {
     assert!(values(&resumed.network) == values(&outcome.network), "the weights differ");
     let lr = |rows: &[Row]| rows.iter().map(|row| (row.epoch, row.split, row.lr)).collect::<Vec<_>>();
     assert_eq!(lr(&resumed.rows), lr(&outcome.rows));
+}
+
+/// A run rewinds to the ends of epochs alone, so where it is interrupted changes nothing.
+#[test]
+fn an_interrupted_run_rewinds_to_the_same_state() {
+    let schedule = Schedule { lr: 1e5, decay: Decay::Constant, warmup: Warmup::None };
+    let mut config = TrainConfig { on_nan: OnNan::Rewind, ..config("resnet8").with_schedule(schedule) };
+    config.optimizer.weight_decay = 0.0;
+    let dir = tempfile::tempdir().unwrap();
+    let training = |config: &TrainConfig| Training::new(config.clone(), Device::flex()).unwrap();
+    let run = create(&dir.path().join("whole"), &config, false).unwrap();
+    let whole = training(&config).in_dir(run).run().unwrap();
+    let rewinds = |rows: &[Row]| rows.iter().filter(|row| row.split == Split::Rewind).count();
+    assert!((1..8).contains(&rewinds(&whole.rows)), "{:?}", whole.rows);
+    let lr = |rows: &[Row]| rows.iter().map(|row| (row.epoch, row.split, row.lr.to_bits())).collect::<Vec<_>>();
+    // An epoch has 5 steps. Stops after each step of the first two epochs, and after two steps in one run.
+    let mut after_rewinds = 0;
+    for stops in [vec![1], vec![2], vec![3], vec![4], vec![5], vec![6], vec![8], vec![2, 3], vec![6, 7]] {
+        let path = dir.path().join(format!("{stops:?}"));
+        let run = create(&path, &config, false).unwrap();
+        let first = training(&config).with_stop_after(stops[0]).in_dir(run.clone());
+        assert_eq!(first.run().unwrap().status, Status::Interrupted);
+        let resume = || {
+            let checkpoint = run.latest(&Device::flex(), false).unwrap().unwrap();
+            training(&config).from_checkpoint(checkpoint).in_dir(run.clone())
+        };
+        for &stop in &stops[1..] {
+            assert_eq!(resume().with_stop_after(stop).run().unwrap().status, Status::Interrupted);
+        }
+        after_rewinds += rewinds(&run.metrics().unwrap());
+        let resumed = resume().run().unwrap();
+        assert!(values(&resumed.network) == values(&whole.network), "the weights differ: {stops:?}");
+        assert_eq!(lr(&resumed.rows), lr(&whole.rows), "{stops:?}");
+        let checkpoints = |path: &Path| {
+            let files = fs::read_dir(path.join("checkpoint")).unwrap().map(|entry| entry.unwrap().path());
+            let files = files.filter(|path| path.extension().is_some_and(|end| end == "ckpt"));
+            files
+                .map(|path| (path.file_name().unwrap().to_owned(), fs::read(&path).unwrap()))
+                .collect::<BTreeMap<_, _>>()
+        };
+        assert!(checkpoints(&path) == checkpoints(&dir.path().join("whole")), "the checkpoints differ: {stops:?}");
+    }
+    assert!(after_rewinds > 0, "no run was stopped after a rewind");
+}
+
+#[test]
+fn a_checkpoint_within_an_epoch_takes_the_place_of_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config("dense-resnet4");
+    let run = create(dir.path(), &config, false).unwrap();
+    let names = || {
+        let names = fs::read_dir(dir.path().join("checkpoint")).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.filter(|name| name.ends_with(".ckpt")).collect();
+        names.sort();
+        names
+    };
+    let training = Training::new(config.clone(), Device::flex()).unwrap();
+    training.with_stop_after(12).in_dir(run.clone()).run().unwrap();
+    assert_eq!(names(), ["00000005.ckpt", "00000010.ckpt", "00000012-within-epoch.ckpt"]);
+    let checkpoint = run.latest(&Device::flex(), false).unwrap().unwrap();
+    assert_eq!((checkpoint.epoch(), checkpoint.iteration()), (2, 12));
+    let training = Training::new(config.clone(), Device::flex()).unwrap().from_checkpoint(checkpoint);
+    training.in_dir(run).run().unwrap();
+    assert_eq!(names(), ["00000010.ckpt", "00000015.ckpt"]);
+}
+
+#[test]
+fn a_replaced_run_loses_its_own_files_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run");
+    let config = config("dense-resnet4").with_epochs(1);
+    train(&path, &config);
+    for name in ["train", "valid", "checkpoint/mine", "notes"] {
+        fs::create_dir(path.join(name)).unwrap();
+    }
+    let own =
+        ["train/a.png", "valid/b.png", "checkpoint/best.ckpt", "checkpoint/mine/c", "notes/2024.tmp", "a.2024.tmp"];
+    own.iter().for_each(|name| fs::write(path.join(name), "x").unwrap());
+    let told = std::cell::RefCell::new(Vec::new());
+    let tell = |files: &[std::path::PathBuf]| {
+        assert!(files.iter().all(|file| file.exists()), "told before they go");
+        told.borrow_mut().extend(files.iter().map(|file| file.file_name().unwrap().to_owned()));
+    };
+    let hardware = Backend::Flex.probe().unwrap();
+    let environment = Environment::here(Backend::Flex, &hardware);
+    let run = RunDir::create(&path, &config, &environment, Existing::Replace(&tell)).unwrap();
+    assert!(own.iter().all(|name| path.join(name).exists()));
+    assert!(["model.bpk", "metrics.csv", "summary.json"].iter().all(|name| !path.join(name).exists()));
+    assert!(!path.join("checkpoint/00000005.ckpt").exists() && run.status().is_none());
+    let told = told.into_inner();
+    assert!(told.iter().any(|name| name == "model.bpk") && told.iter().any(|name| name == "00000005.ckpt"));
+    drop(run);
+    assert!(
+        create(&dir.path().join("run/notes"), &config, true)
+            .unwrap_err()
+            .to_string()
+            .contains("no training run, but 2024.tmp")
+    );
+}
+
+/// Removing what a link leads to would remove something that no training wrote.
+#[cfg(unix)]
+#[test]
+fn links_are_not_followed_when_a_run_is_replaced() {
+    use std::os::unix::fs::symlink;
+    let dir = tempfile::tempdir().unwrap();
+    let config = config("dense-resnet4").with_epochs(1);
+    let (path, other) = (dir.path().join("run"), dir.path().join("other"));
+    train(&path, &config);
+    train(&other, &config);
+    fs::remove_dir_all(path.join("checkpoint")).unwrap();
+    symlink(other.join("checkpoint"), path.join("checkpoint")).unwrap();
+    let error = create(&path, &config, true).unwrap_err().to_string();
+    assert!(error.contains("checkpoint is in the way: it is a symbolic link"), "{error}");
+    fs::remove_file(path.join("checkpoint")).unwrap();
+    fs::remove_file(path.join("best.bpk")).unwrap();
+    symlink(other.join("best.bpk"), path.join("best.bpk")).unwrap();
+    let error = create(&path, &config, true).unwrap_err().to_string();
+    assert!(error.contains("best.bpk is in the way: it is a symbolic link"), "{error}");
+    assert!(path.join("model.bpk").exists() && other.join("best.bpk").exists());
+    assert!(fs::read_dir(other.join("checkpoint")).unwrap().count() >= 2);
+}
+
+/// A training whose directory disappears must not go on in a directory without a configuration.
+#[cfg(unix)]
+#[test]
+fn a_training_stops_once_its_directory_is_removed_renamed_or_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config("dense-resnet4").with_epochs(1000);
+    let [run, away] = ["run", "away"].map(|name| dir.path().join(name));
+    for what in ["removed", "renamed", "replaced"] {
+        let (path, to) = (run.clone(), away.clone());
+        let mut steps = 0;
+        let training = Training::new(config.clone(), Device::flex()).unwrap();
+        let training = training.in_dir(create(&run, &config, false).unwrap()).with_observer(move |event| {
+            if matches!(event, Event::Epoch(_)) {
+                steps += 1;
+                match what {
+                    _ if steps != 2 => {}
+                    "removed" => fs::remove_dir_all(&path).unwrap(),
+                    _ => fs::rename(&path, &to).unwrap(),
+                }
+                if what == "replaced" && steps == 2 {
+                    fs::create_dir(&path).unwrap();
+                    fs::write(path.join(".lock"), "").unwrap();
+                    fs::write(path.join("config.json"), "of another run").unwrap();
+                }
+            }
+        });
+        let error = training.run().unwrap_err().to_string();
+        assert!(error.ends_with("was removed or renamed while this process was writing into it"), "{error}");
+        match what {
+            "replaced" => {
+                assert_eq!(fs::read_dir(&run).unwrap().count(), 2, "nothing is written into another directory")
+            }
+            _ => assert!(!run.exists(), "the directory is not created again"),
+        }
+        for path in [&run, &away].into_iter().filter(|path| path.exists()) {
+            fs::remove_dir_all(path).unwrap();
+        }
+    }
 }
 
 #[test]

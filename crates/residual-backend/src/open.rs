@@ -1,5 +1,10 @@
 use crate::Backend;
 use burn::tensor::Device;
+#[cfg(any(feature = "cuda", feature = "rocm", feature = "cpu", test))]
+use std::{
+    panic,
+    sync::{Mutex, PoisonError},
+};
 
 /// An opened device and its description.
 #[derive(Clone, Debug)]
@@ -95,11 +100,25 @@ mod wgpu {
     }
 }
 
+/// Calls `f` and catches a panic, whose message is not printed.
+#[cfg(any(feature = "cuda", feature = "rocm", feature = "cpu", test))]
+fn quietly<R>(f: impl FnOnce() -> R + panic::UnwindSafe) -> std::thread::Result<R> {
+    // The hook is global. Of two calls at once, the second would take the silent hook of the first for the program's, and
+    // leave it in place.
+    static HOOK: Mutex<()> = Mutex::new(());
+    let held = HOOK.lock().unwrap_or_else(PoisonError::into_inner);
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| ()));
+    let result = panic::catch_unwind(f);
+    panic::set_hook(hook);
+    drop(held);
+    result
+}
+
 #[cfg(any(feature = "cuda", feature = "rocm", feature = "cpu"))]
 mod cube {
-    use super::Hardware;
+    use super::{Hardware, quietly};
     use burn::tensor::{Device, DeviceType};
-    use std::panic;
 
     pub(super) fn open(device_type: DeviceType) -> Result<Hardware, String> {
         let probe = || {
@@ -108,14 +127,43 @@ mod cube {
             Some(Hardware { device, name, software: false })
         };
         // These runtimes panic if the driver's library is missing.
-        let hook = panic::take_hook();
-        panic::set_hook(Box::new(|_| ()));
-        let found = panic::catch_unwind(probe);
-        panic::set_hook(hook);
-        match found {
+        match quietly(probe) {
             Ok(Some(hardware)) => Ok(hardware),
             Ok(None) => Err("no such GPU, or no driver for it".into()),
             Err(_) => Err("its driver could not be loaded".into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{
+        Arc, Barrier,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    /// The other tests of this crate do not panic, so the hook counts the panics of this test alone.
+    #[test]
+    fn probes_at_once_leave_the_programs_panic_hook_in_place() {
+        let printed = Arc::new(AtomicUsize::new(0));
+        let count = printed.clone();
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |_| _ = count.fetch_add(1, Ordering::SeqCst)));
+        let barrier = Barrier::new(8);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    barrier.wait();
+                    for _ in 0..100 {
+                        assert!(quietly(|| panic!("no driver")).is_err());
+                    }
+                });
+            }
+        });
+        assert_eq!((quietly(|| 7).ok(), printed.load(Ordering::SeqCst)), (Some(7), 0));
+        let _ = panic::catch_unwind(|| panic!("heard"));
+        panic::set_hook(before);
+        assert_eq!(printed.load(Ordering::SeqCst), 1);
     }
 }

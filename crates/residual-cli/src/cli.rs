@@ -55,7 +55,7 @@ impl Command {
             Self::Train(args) => train(&args, &long_run()?),
             Self::Report(args) => report(&args),
             Self::Compare(args) => compare(&args),
-            Self::Inspect(args) => inspect(&args),
+            Self::Inspect(args) => inspect(&args, &long_run()?),
             Self::Predict(args) => predict(&args),
             Self::Eval(args) => eval(&args),
             Self::Models(args) => models(&args),

@@ -11,6 +11,7 @@ mod commands;
 mod memory;
 mod model;
 mod output;
+mod removed;
 mod signals;
 mod table;
 mod threads;

@@ -68,23 +68,20 @@ pub fn temporary(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Whether `path` is named like a path of [`temporary`], or like the temporary files of earlier versions, whose number
-/// is a process id in decimal digits.
+/// Whether `path` is named like a path of [`temporary`].
 pub fn is_unfinished(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let number = name.strip_suffix(".tmp").and_then(|name| Some(name.rsplit_once('.')?.1)).unwrap_or_default();
-    let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    let is_process = (1..=10).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_digit());
-    is_process || (number.len() == 16 && number.bytes().all(is_hex))
+    number.len() == 16 && number.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Removes the temporary files that an interrupted [`write_atomic`] left in a directory. Call this only while no other
 /// process writes to the directory.
 pub fn remove_unfinished(folder: &Path) {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    for path in entries.map(|entry| entry.path()) {
-        if is_unfinished(&path) && path.is_file() {
-            let _ = fs::remove_file(path);
+    for entry in entries {
+        if is_unfinished(&entry.path()) && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            let _ = fs::remove_file(entry.path());
         }
     }
 }
@@ -131,13 +128,14 @@ mod tests {
     #[test]
     fn only_unfinished_files_are_removed() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["a.json", "a.json.123.tmp", "precious.tmp"] {
+        for name in ["a.json", "notes.2024.tmp", "precious.tmp"] {
             fs::write(dir.path().join(name), "x").unwrap();
         }
         fs::write(temporary(&dir.path().join("b.json")), "x").unwrap();
         remove_unfinished(dir.path());
         remove_unfinished(&dir.path().join("missing"));
-        assert!(dir.path().join("a.json").exists() && dir.path().join("precious.tmp").exists());
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+        let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["a.json", "notes.2024.tmp", "precious.tmp"]);
     }
 }

@@ -86,6 +86,12 @@ pub enum FetchError {
         /// The file.
         path: PathBuf,
     },
+    /// Another process writes into the directory.
+    #[error("{} is locked by another process", path.display())]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A file cannot be read or written.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {

@@ -38,7 +38,7 @@ pub use cache::{cache_dir, mirror};
 pub use checksum::{Checksum, sha256_file, verify};
 pub use download::{Progress, Source};
 pub use error::FetchError;
-pub use lock::{Lock, lock};
+pub use lock::{LOCK, Lock, lock, lock_directory};
 pub use regular::{open_regular, read_regular, read_text};
 
 use std::{fs, io, path::Path};

@@ -46,6 +46,7 @@
 
 mod error;
 mod inspect;
+mod memory;
 mod numbers;
 mod parallel;
 mod statistics;

@@ -1,11 +1,15 @@
 //! Parallel tasks, each on one core.
 
 use crate::LabError;
-use rayon::ThreadPoolBuilder;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use residual_train::TrainError;
-use std::sync::{
-    Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    fmt::Display,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread::Builder,
 };
 
 /// The stack of each thread, in bytes. Burn walks the graph of a network recursively, so networks with a thousand
@@ -13,8 +17,9 @@ use std::sync::{
 const STACK: usize = 64 << 20;
 
 /// Calls `f` with each number below `count` and returns the results in order. Up to `jobs` calls run at the same time,
-/// each on a thread pool with one thread, so the results do not depend on `jobs`. After an error, no further call
-/// starts, and the first error is returned.
+/// each on a thread pool with one thread, so the results do not depend on `jobs`, nor on how many threads the system
+/// allows, as long as it allows one call at a time. After an error, no further call starts, and the first error is
+/// returned.
 pub(crate) fn each<R: Send>(
     count: usize,
     jobs: usize,
@@ -23,9 +28,7 @@ pub(crate) fn each<R: Send>(
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<Option<R>>> = Mutex::new((0..count).map(|_| None).collect());
     let failure: Mutex<Option<LabError>> = Mutex::new(None);
-    let work = || -> Result<(), LabError> {
-        let pool = ThreadPoolBuilder::new().num_threads(1).stack_size(STACK).build();
-        let pool = pool.map_err(|error| TrainError::Learner(format!("cannot start a thread: {error}")))?;
+    let work = |pool: &ThreadPool| -> Result<(), LabError> {
         loop {
             let i = next.fetch_add(1, Ordering::SeqCst);
             if i >= count {
@@ -35,17 +38,29 @@ pub(crate) fn each<R: Send>(
             lock(&results)[i] = Some(result);
         }
     };
-    let worker = || {
-        if let Err(error) = work() {
+    let worker = |pool: ThreadPool| {
+        if let Err(error) = work(&pool) {
             next.store(count, Ordering::SeqCst);
             lock(&failure).get_or_insert(error);
         }
     };
+    let cannot_start = |error: &dyn Display| TrainError::Learner(format!("cannot start a thread: {error}"));
     std::thread::scope(|scope| {
-        for _ in 0..jobs.min(count) {
-            scope.spawn(worker);
+        for started in 0..jobs.min(count) {
+            let pool = ThreadPoolBuilder::new().num_threads(1).stack_size(STACK).build();
+            let spawned = pool.map_err(|error| cannot_start(&error)).and_then(|pool| {
+                let spawned = Builder::new().spawn_scoped(scope, move || worker(pool));
+                spawned.map_err(|error| cannot_start(&error))
+            });
+            match spawned {
+                Err(error) if started == 0 => return Err(error),
+                // The threads that did start do all the work.
+                Err(_) => break,
+                Ok(_) => {}
+            }
         }
-    });
+        Ok(())
+    })?;
     match lock(&failure).take() {
         Some(error) => Err(error),
         None => Ok(lock(&results).drain(..).flatten().collect()),

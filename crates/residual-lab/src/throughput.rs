@@ -5,7 +5,7 @@ use burn::{
 };
 use residual_data::{Augmentation, Batch, Loader, Order, Source};
 use residual_model::{Network, NetworkConfig};
-use residual_train::{Optimizer, TrainError, cross_entropy, soft_cross_entropy};
+use residual_train::{Memory, Optimizer, TrainError, cross_entropy, soft_cross_entropy};
 use serde::Serialize;
 use std::{sync::Arc, time::Instant};
 
@@ -23,6 +23,9 @@ pub struct Throughput {
     /// The device memory reserved at the end of training, in bytes, if the backend reports it. GPU backends do.
     pub train_device_bytes: Option<u64>,
 }
+
+/// The largest number of timed steps.
+const MOST_STEPS: usize = 1_000_000;
 
 /// Untimed steps at the start of each kind.
 const WARM_UP: usize = 2;
@@ -60,7 +63,8 @@ impl DataFeed {
 /// warm-up steps of each kind.
 ///
 /// # Errors
-/// If the network cannot be built, a sample cannot be read or the device fails.
+/// If the network cannot be built, there are too many steps, a batch needs more memory than there is, a sample cannot be
+/// read or the device fails.
 pub fn throughput(
     config: &NetworkConfig,
     batch: usize,
@@ -71,6 +75,10 @@ pub fn throughput(
     mut on_step: impl FnMut(usize, usize),
 ) -> Result<Throughput, TrainError> {
     config.validate()?;
+    if steps > MOST_STEPS {
+        return Err(TrainError::Conflict(format!("at most {MOST_STEPS} steps can be timed, not {steps}")));
+    }
+    check_memory(config, batch, training)?;
     if feed.is_some_and(|feed| feed.source.len() < batch) {
         return Err(TrainError::Conflict(format!("the dataset has fewer samples than a batch of {batch}")));
     }
@@ -149,6 +157,25 @@ pub fn throughput(
         train_peak_bytes,
         train_device_bytes,
     })
+}
+
+/// Fails if the outputs of the layers for a batch need more memory than there is: those of all layers in training, of the
+/// largest one, with its input, in inference.
+fn check_memory(config: &NetworkConfig, batch: usize, training: bool) -> Result<(), TrainError> {
+    let summary = config.summary();
+    let sizes = summary.rows().iter().map(|row| row.output.iter().map(|&length| length as f64).product::<f64>());
+    let kept = if training { sizes.sum() } else { 2.0 * sizes.fold(0.0, f64::max) };
+    let needed = size_of::<f32>() as f64 * (batch as f64 * (kept + config.features() as f64));
+    let available = Memory::available() as f64;
+    if needed <= available {
+        return Ok(());
+    }
+    let gibibytes = |bytes: f64| bytes / f64::from(1 << 30);
+    Err(TrainError::Conflict(format!(
+        "a batch of {batch} images needs more than {:.1} GiB of memory, but {:.1} GiB are available; try a smaller batch",
+        gibibytes(needed),
+        gibibytes(available)
+    )))
 }
 
 /// The rate of multiplying two 2048x2048 matrices, in floating-point operations per second: the best of eight

@@ -3,6 +3,7 @@
 use crate::{
     chart::{Axis, Figure, Line, Panel},
     palette,
+    words::markdown as markdown_text,
 };
 use residual_model::summary::thousands;
 use residual_train::{ComparedRun, Comparison, Split};
@@ -21,8 +22,8 @@ pub fn markdown(comparison: &Comparison) -> String {
         let _ = writeln!(
             text,
             "| {} | {} | {} | {} | {} | {} | {best} | {:.1} |",
-            run.label,
-            run.data,
+            markdown_text(&run.label),
+            markdown_text(&run.data),
             thousands(run.parameters),
             run.epochs,
             percent(run.train_error),
@@ -30,7 +31,7 @@ pub fn markdown(comparison: &Comparison) -> String {
             run.seconds / 60.0
         );
     }
-    let machines = distinct(comparison.runs.iter().map(|run| run.environment.to_string()));
+    let machines = distinct(comparison.runs.iter().map(|run| markdown_text(&run.environment.to_string())));
     let _ = writeln!(text, "\nMeasured on {}.", machines.join("; "));
     text
 }

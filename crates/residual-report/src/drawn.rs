@@ -1,7 +1,13 @@
-use crate::{InspectionView, Report, ReportError, contents::Contents, figures, table};
+use crate::{InspectionView, Report, ReportError, contents::Contents, figures, table, words::markdown};
 use residual_lab::{Inspection, Measurement};
-use residual_train::files;
-use std::path::{Path, PathBuf};
+use residual_train::{TrainError, files};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// The findings of a folder of inspections.
+const FINDINGS: &str = "findings.md";
 
 /// A table, figure or page drawn from the data in a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,9 +46,9 @@ pub fn draw(folder: &Path) -> Result<Vec<Drawn>, ReportError> {
             for Drawn { path, content } in draw_view(inspection.measurement(), &view) {
                 put(place.join(path), content);
             }
-            findings += &format!("- {}\n", view.finding);
+            findings += &format!("- {}\n", markdown(&view.finding));
         }
-        put(place.join("findings.md"), findings.into());
+        put(place.join(FINDINGS), findings.into());
     }
     if let Some(results) = sweep {
         let (depth, curves) = (figures::depth(&results), figures::curves(&results));
@@ -71,8 +77,20 @@ fn draw_view(name: Measurement, view: &InspectionView) -> [Drawn; 2] {
 
 /// Writes everything that [`draw`] draws into the folder.
 ///
+/// A sweep's folder belongs to the sweep. A folder of inspections may have other files too, so there a `findings.md`
+/// with other content is not replaced.
+///
 /// # Errors
-/// As for [`draw`], or if a file cannot be written.
+/// As for [`draw`], or if a file cannot be written or is not replaced.
 pub fn redraw(folder: &Path) -> Result<(), ReportError> {
-    draw(folder)?.iter().try_for_each(|drawn| drawn.write(folder))
+    let drawn = draw(folder)?;
+    let is_sweep = drawn.iter().any(|drawn| drawn.path == Path::new("index.html"));
+    for Drawn { path, content } in drawn.iter().filter(|drawn| !is_sweep && drawn.path.ends_with(FINDINGS)) {
+        let path = folder.join(path);
+        if path.exists() && fs::read(&path).ok().as_ref() != Some(content) {
+            let reason = "has other findings, or is not from this program; move it away to draw it again".into();
+            return Err(TrainError::BadFile { path, reason }.into());
+        }
+    }
+    drawn.iter().try_for_each(|drawn| drawn.write(folder))
 }

@@ -58,8 +58,9 @@ fn error_line(series: &Series, index: usize, first_seed: u64) -> Line {
 
 /// The tooltip of a point: the mean error and the error of each seed.
 fn error_tip(point: &Point, first_seed: u64) -> String {
-    let seeds = point.train_errors.iter().zip(first_seed..);
-    let seeds: Vec<String> = seeds.map(|(error, seed)| format!("seed {seed}: {:.2} %", 100.0 * error)).collect();
+    let seeds = point.train_errors.iter().zip(0..);
+    let seed = |i: u64| first_seed.wrapping_add(i);
+    let seeds: Vec<String> = seeds.map(|(error, i)| format!("seed {}: {:.2} %", seed(i), 100.0 * error)).collect();
     let unit = if point.diverged > 0 { "" } else { " %" };
     format!("{} layers\n{}{unit}\n{}", point.depth, cell(point, point.train), seeds.join("\n"))
 }

@@ -10,9 +10,11 @@ use crate::{
 };
 use residual_lab::{Inspection, Measurement, Series, SweepConfig, SweepResults, Verdict};
 use residual_model::Family;
-use residual_train::Environment;
+use residual_train::{Environment, shown};
 use std::{fmt::Write, path::Path};
 
+/// The start of the page's last paragraph.
+const FOOTER: &str = "<p>Written by residual";
 const STYLE: &str = include_str!("../assets/report.css");
 const SCRIPT: &str = include_str!("../assets/report.js");
 
@@ -40,9 +42,21 @@ impl Report {
         Ok(report)
     }
 
+    /// The page of these sweeps and inspections. Inspections that are not [complete](Inspection::is_complete) are left
+    /// out.
+    pub fn of(sweeps: Vec<SweepResults>, mut inspections: Vec<Inspection>) -> Self {
+        inspections.retain(Inspection::is_complete);
+        Self { sweeps, inspections, in_sweep_folder: false }
+    }
+
     /// The page of one sweep, to be written into its folder.
     pub(crate) fn in_folder(sweep: SweepResults, inspections: Vec<Inspection>) -> Self {
         Self { sweeps: vec![sweep], inspections, in_sweep_folder: true }
+    }
+
+    /// Whether a page was written by [`Self::html`].
+    pub fn is_own(html: &str) -> bool {
+        html.contains(FOOTER)
     }
 
     /// The page as HTML. It needs no other files and no network access.
@@ -212,7 +226,7 @@ impl Report {
             ));
         }
         page.put(format_args!(
-            "</section>\n</main>\n<footer>\n<p>Written by residual {}.</p>\n</footer>\n<script>\n{SCRIPT}</script>\n</body>\n</html>\n",
+            "</section>\n</main>\n<footer>\n{FOOTER} {}.</p>\n</footer>\n<script>\n{SCRIPT}</script>\n</body>\n</html>\n",
             env!("CARGO_PKG_VERSION")
         ));
     }
@@ -310,7 +324,7 @@ fn write_machine(page: &mut Page, environment: &Environment) {
         ("Cores", cores.to_string()),
         ("System", system.clone()),
     ] {
-        page.put(format_args!("<div><dt>{name}</dt><dd>{}</dd></div>\n", escape(&value)));
+        page.put(format_args!("<div><dt>{name}</dt><dd>{}</dd></div>\n", escape(&shown(&value))));
     }
     page.put(format_args!("</dl>\n"));
 }

@@ -1,6 +1,9 @@
 //! Tables as Markdown and CSV.
 
-use crate::verdict::{NO_VERDICT, verdict};
+use crate::{
+    verdict::{NO_VERDICT, verdict},
+    words::markdown,
+};
 use residual_lab::{Point, RunSpec, Series, Spread, SweepResults};
 use residual_model::Family;
 use std::fmt::Write;
@@ -14,7 +17,7 @@ pub fn sweep_markdown(results: &SweepResults) -> String {
     if results.verdicts.is_empty() {
         let _ = writeln!(text, "{NO_VERDICT}\n");
     }
-    text + &format!("{} trainings on {}.\n", results.runs.len(), results.environment)
+    text + &format!("{} trainings on {}.\n", results.runs.len(), markdown(&results.environment.to_string()))
 }
 
 /// Mean ± standard deviation of the training error and of the test error, in per cent: one table per family, one row

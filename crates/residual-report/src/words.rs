@@ -1,6 +1,7 @@
 //! Numbers and names in sentences.
 
 use residual_lab::SubjectInfo;
+use residual_train::shown;
 
 /// `1 seed`, `3 seeds`
 pub(crate) fn counted(n: usize, word: &str) -> String {
@@ -17,6 +18,18 @@ pub(crate) fn listed(words: impl IntoIterator<Item = String>) -> String {
     }
 }
 
+/// Text for Markdown, in which it cannot begin a link, a tag or a cell of a table.
+pub(crate) fn markdown(text: &str) -> String {
+    let mut escaped = String::new();
+    for character in text.chars() {
+        if ['|', '<', '[', '`', '\\'].contains(&character) {
+            escaped.push('\\');
+        }
+        escaped.push(character);
+    }
+    escaped
+}
+
 /// A fraction as `12.3 %`.
 pub(crate) fn percent(fraction: f64) -> String {
     format!("{:.1} %", 100.0 * fraction)
@@ -31,11 +44,11 @@ pub(crate) fn capital(text: &str) -> String {
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
-/// Names, each followed by its position if it occurs more than once: `resnet20 (1)`.
+/// Names as they are shown, each followed by its position if it occurs more than once: `resnet20 (1)`.
 pub(crate) fn numbered(names: &[String]) -> Vec<String> {
     let label = |(i, name): (usize, &String)| match names.iter().filter(|other| *other == name).count() {
-        1 => name.clone(),
-        _ => format!("{name} ({})", i + 1),
+        1 => shown(name),
+        _ => format!("{} ({})", shown(name), i + 1),
     };
     names.iter().enumerate().map(label).collect()
 }
@@ -51,7 +64,7 @@ pub(crate) fn described(subjects: &[SubjectInfo]) -> String {
     let same = subjects.windows(2).all(|pair| pair[0].state() == pair[1].state());
     match subjects.first() {
         Some(first) if same => {
-            format!("{} {}", listed(subjects.iter().map(|subject| subject.name.clone())), first.state())
+            format!("{} {}", listed(subjects.iter().map(|subject| shown(&subject.name))), first.state())
         }
         _ => subjects.iter().map(SubjectInfo::to_string).collect::<Vec<_>>().join("; "),
     }
@@ -67,6 +80,7 @@ mod tests {
         assert_eq!(listed(words(&["a", "b", "c"])), "a, b and c");
         assert_eq!(listed(words(&["a"])), "a");
         assert_eq!(numbered(&words(&["a", "b", "a"])), ["a (1)", "b", "a (3)"]);
+        assert_eq!(markdown("a|b <img> [c](d)"), "a\\|b \\<img> \\[c](d)");
         assert_eq!((counted(1, "seed"), counted(2, "seed")), ("1 seed".into(), "2 seeds".into()));
         assert_eq!((capital("dense nets"), capital("resnet20, x")), ("Dense nets".into(), "resnet20, x".into()));
     }

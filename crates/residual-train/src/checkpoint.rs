@@ -73,6 +73,12 @@ impl Checkpoint {
         self.progress.iteration
     }
 
+    /// Whether it was written at the end of an epoch, or before the first one. Only such checkpoints are written at the
+    /// same iterations in every run of a configuration, however often it is interrupted.
+    pub(crate) fn is_between_epochs(&self) -> bool {
+        self.progress.batch == 0
+    }
+
     /// Encodes the checkpoint as the content of a file, without the measured times.
     ///
     /// # Errors

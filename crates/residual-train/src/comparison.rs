@@ -98,7 +98,7 @@ impl ComparedRun {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{DataName, Training};
+    use crate::{DataName, Existing, Training};
     use residual_backend::Backend;
 
     #[test]
@@ -111,7 +111,8 @@ mod tests {
                 let config = TrainConfig::new(net.parse().unwrap(), DataName::Synthetic).unwrap();
                 let config = config.with_epochs(2).with_seed(*seed);
                 let path = dir.path().join(format!("{net}-{seed}"));
-                let run = RunDir::create(&path, &config, &Environment::here(Backend::Flex, &hardware), false).unwrap();
+                let environment = Environment::here(Backend::Flex, &hardware);
+                let run = RunDir::create(&path, &config, &environment, Existing::Keep).unwrap();
                 Training::new(config, hardware.device.clone()).unwrap().in_dir(run).run().unwrap();
                 path
             })

@@ -139,7 +139,8 @@ pub enum OnNan {
     /// Stop with an error.
     #[default]
     Stop,
-    /// Rewind to the last checkpoint and continue with half the learning rate. Without a run directory, stop.
+    /// Rewind to the checkpoint at the start of the epoch and continue with half the learning rate. Without a run
+    /// directory, stop.
     Rewind,
 }
 
@@ -285,6 +286,13 @@ impl TrainConfig {
             return Err(TrainError::Setting { name: "a path in the configuration", expected: "valid Unicode", value });
         }
         at_least_one("epochs", self.epochs)?;
+        if self.epochs > MOST_EPOCHS {
+            return Err(TrainError::Setting {
+                name: "epochs",
+                expected: "at most 1000000000",
+                value: self.epochs.to_string(),
+            });
+        }
         at_least_one("the batch size", self.batch_size)?;
         at_least_one("the number of batches per step", self.accumulate)?;
         if let Some(iterations) = self.iterations {
@@ -354,6 +362,9 @@ impl TrainConfig {
         self.network.init(device)
     }
 }
+
+/// Far more than any training has. Within it, products of epochs, layers and batches do not overflow.
+const MOST_EPOCHS: usize = 1_000_000_000;
 
 fn at_least_one(name: &'static str, value: usize) -> Result<(), TrainError> {
     if value == 0 {

@@ -10,11 +10,12 @@ use burn::{
     store::ModuleRecord,
 };
 use residual_data::{DataConfig, Dataset, Fingerprint, Preprocessing};
-use residual_fetch::{is_unfinished, remove_unfinished};
+use residual_fetch::{LOCK, Lock, is_unfinished, remove_unfinished};
 use residual_model::{Network, summary::thousands};
 use serde::{Deserialize, Serialize};
 use std::{
-    fs::{self, File, TryLockError},
+    cmp::Reverse,
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -32,7 +33,7 @@ use std::{
 /// | `preprocessing.json` | the preprocessing that turns an image file into an input of the network |
 /// | `classes.json` | the names of the classes, if the dataset has them |
 /// | `dataset.json` | the [`Fingerprint`] of the dataset |
-/// | `checkpoint/` | the two newest [`Checkpoint`]s, each with a file of measured times |
+/// | `checkpoint/` | the [`Checkpoint`]s of the last two epochs and, while it is the newest, one from within an epoch, each with a file of measured times |
 /// | `.lock` | a lock file, locked by the process that is training |
 ///
 /// Each file is written under a temporary name and then renamed, so it is either complete or missing. On a given
@@ -42,7 +43,16 @@ use std::{
 pub struct RunDir {
     path: PathBuf,
     /// Released when the last clone is dropped.
-    lock: Option<Arc<File>>,
+    lock: Option<Arc<Lock>>,
+}
+
+/// What [`RunDir::create`] does if the directory already holds a run.
+pub enum Existing<'a> {
+    /// It fails.
+    Keep,
+    /// It removes the run, whether it is finished or not. The function is called with the files before they are
+    /// removed.
+    Replace(&'a dyn Fn(&[PathBuf])),
 }
 
 /// The content of `summary.json`.
@@ -71,7 +81,9 @@ const BEST: &str = "best.bpk";
 const PREPROCESSING: &str = "preprocessing.json";
 const CLASSES: &str = "classes.json";
 const DATASET: &str = "dataset.json";
-const LOCK: &str = ".lock";
+
+/// All files of a run except the lock and the checkpoints.
+const FILES: [&str; 9] = [SUMMARY, MODEL, BEST, METRICS, PREPROCESSING, CLASSES, DATASET, CONFIG, ENVIRONMENT];
 
 /// The extension of the file with a checkpoint's measured times.
 const TIMES: &str = "times.csv";
@@ -79,22 +91,48 @@ const TIMES: &str = "times.csv";
 /// The most tensors that burn-pack reads from a file.
 const MAX_TENSORS: u64 = 100_000;
 
-/// The number of checkpoints that are kept.
+/// The extension of a checkpoint.
+const CKPT: &str = "ckpt";
+
+/// The end of the name of a checkpoint that was written within an epoch.
+const WITHIN: &str = "-within-epoch";
+
+/// The number of checkpoints from the ends of epochs that are kept.
 const KEPT: usize = 2;
+
+/// A checkpoint, or the file with its measured times: `00000042.ckpt` or, within an epoch,
+/// `00000042-within-epoch.ckpt`.
+struct CheckpointFile {
+    path: PathBuf,
+    iteration: usize,
+    within_epoch: bool,
+}
+
+impl CheckpointFile {
+    /// Returns `None` if the file is neither.
+    fn of(path: &Path) -> Option<Self> {
+        let (name, extension) = path.file_name()?.to_str()?.split_once('.')?;
+        let number = name.strip_suffix(WITHIN).unwrap_or(name);
+        let is_number = number.len() >= 8 && number.bytes().all(|byte| byte.is_ascii_digit());
+        let is_own = is_number && [CKPT, TIMES].contains(&extension);
+        is_own.then_some(Self { path: path.into(), iteration: number.parse().ok()?, within_epoch: number != name })
+    }
+}
 
 impl RunDir {
     /// Creates the directory of a new run and writes its configuration and environment.
     ///
-    /// With `force`, a run that is already in the directory is removed first, whether it is finished or not.
+    /// If a run in the directory is replaced, the files of [`RunDir::files`] are removed first, and no others.
     ///
     /// # Errors
-    /// If the directory holds a run and `force` is not set, if it holds anything else, or if it cannot be written. If
+    /// If the directory holds a run that is not to be replaced, if it holds anything else, if something that no training
+    /// wrote has the name of a run's file, or if the directory cannot be written. If
     /// the network has more than 100,000 tensors, which Burn's format for weights cannot hold.
     pub fn create(
         path: &Path,
         config: &TrainConfig,
         environment: &Environment,
-        force: bool,
+        existing: Existing<'_>,
     ) -> Result<Self, TrainError> {
         let tensors = config.network.summary().tensors();
         if tensors > MAX_TENSORS {
@@ -106,32 +144,61 @@ impl RunDir {
         }
         let run = Self { path: path.into(), lock: None };
         if path.exists() {
-            run.check_vacant(force)?;
+            run.check_vacant(&existing)?;
         }
         files::create_dir(path)?;
         let run = run.locked()?;
         // Another process may have created a run before this one held the lock.
-        run.check_vacant(force)?;
-        // The environment is removed last, because a directory that contains nothing else counts as empty.
-        let names = [
-            SUMMARY,
-            MODEL,
-            BEST,
-            METRICS,
-            CHECKPOINT,
-            PREPROCESSING,
-            CLASSES,
-            DATASET,
-            "train",
-            "valid",
-            CONFIG,
-            ENVIRONMENT,
-        ];
-        names.iter().try_for_each(|name| files::remove(&run.file(name)))?;
+        run.check_vacant(&existing)?;
+        if let Existing::Replace(announce) = existing
+            && run.file(CONFIG).exists()
+        {
+            let mut old = Self::files(path)?;
+            old.retain(|file| !file.ends_with(LOCK));
+            announce(&old);
+            // Without the last two the directory would not count as a run, so they are replaced below.
+            old.retain(|file| !file.ends_with(CONFIG) && !file.ends_with(ENVIRONMENT));
+            files::remove(&old)?;
+            let _ = fs::remove_dir(run.file(CHECKPOINT));
+        }
         // The configuration is written last, because a directory that contains it counts as a run.
         files::write_json(&run.file(ENVIRONMENT), environment)?;
         files::write_json(&run.file(CONFIG), config)?;
         Ok(run)
+    }
+
+    /// The files in a directory that belong to a run: those with the names of a run's files.
+    ///
+    /// # Errors
+    /// If anything but a file has such a name, or anything but a directory is called `checkpoint`: no training wrote it.
+    pub fn files(path: &Path) -> Result<Vec<PathBuf>, TrainError> {
+        let checkpoint = path.join(CHECKPOINT);
+        let mut paths: Vec<PathBuf> = FILES.iter().map(|name| path.join(name)).collect();
+        if files::is_written_dir(&checkpoint)? {
+            let entries = fs::read_dir(&checkpoint).into_iter().flatten().flatten().map(|entry| entry.path());
+            paths.extend(entries.filter(|path| CheckpointFile::of(path).is_some()));
+        }
+        paths.push(path.join(LOCK));
+        files::written(paths)
+    }
+
+    /// Locks a directory that may hold a run, or what is left of one.
+    ///
+    /// # Errors
+    /// As for [`Self::locked`].
+    pub fn lock(path: &Path) -> Result<Self, TrainError> {
+        Self { path: path.into(), lock: None }.locked()
+    }
+
+    /// Removes the files of [`Self::files`] and then, if nothing else is left, the directories.
+    ///
+    /// # Errors
+    /// If a file cannot be removed.
+    pub fn remove(self) -> Result<(), TrainError> {
+        files::remove(&Self::files(&self.path)?)?;
+        let _ = fs::remove_dir(self.file(CHECKPOINT));
+        let _ = fs::remove_dir(&self.path);
+        Ok(())
     }
 
     /// Locks the directory, so that no other process can train in it. The lock is released when the last clone of the
@@ -140,47 +207,46 @@ impl RunDir {
     /// # Errors
     /// If another process holds the lock, or the lock file cannot be created.
     pub fn locked(mut self) -> Result<Self, TrainError> {
-        let path = self.file(LOCK);
-        let io = |action| {
-            let path = path.clone();
-            move |source| TrainError::Io { action, path, source }
-        };
-        let file = File::options().write(true).create(true).truncate(false).open(&path).map_err(io("create"))?;
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => {
-                return Err(TrainError::bad_file(&self.path, "is locked by another training process"));
-            }
-            Err(TryLockError::Error(error)) if error.kind() != std::io::ErrorKind::Unsupported => {
-                return Err(io("lock")(error));
-            }
-            _ => self.lock = Some(Arc::new(file)),
-        }
+        self.lock = Some(Arc::new(files::lock_directory(&self.path)?));
         remove_unfinished(&self.path);
         remove_unfinished(&self.file(CHECKPOINT));
         Ok(self)
     }
 
-    /// Fails unless the directory is empty, or holds a run and `force` is set.
-    fn check_vacant(&self, force: bool) -> Result<(), TrainError> {
+    /// Fails if the directory is no longer the one that was created or opened, so that nothing may be written into it.
+    pub(crate) fn check_in_place(&self) -> Result<(), TrainError> {
+        match &self.lock {
+            Some(lock) => files::check_in_place(lock, &self.path),
+            None if self.file(CONFIG).is_file() => Ok(()),
+            None => Err(TrainError::bad_file(&self.path, "holds no training run any more")),
+        }
+    }
+
+    /// Fails unless the directory is empty, or holds a run that is to be replaced.
+    fn check_vacant(&self, existing: &Existing<'_>) -> Result<(), TrainError> {
         let io = |source| TrainError::Io { action: "read", path: self.path.clone(), source };
         let entries = fs::read_dir(&self.path).map_err(io)?;
         // If a process is killed while it creates a run, only these files are left.
         let is_leftover =
-            |path: PathBuf| is_unfinished(&path) || [LOCK, ENVIRONMENT].iter().any(|name| path.ends_with(name));
-        if entries.flatten().all(|entry| is_leftover(entry.path())) {
+            |path: &PathBuf| is_unfinished(path) || [LOCK, ENVIRONMENT].iter().any(|name| path.ends_with(name));
+        let Some(other) = entries.flatten().map(|entry| entry.path()).find(|path| !is_leftover(path)) else {
             return Ok(());
-        }
+        };
         if !self.is_run() {
-            let reason = "is not empty and holds no training run; choose another directory";
+            let other = other.file_name().unwrap_or_default().to_string_lossy();
+            let reason = format!(
+                "is not empty and holds no training run, but {}; choose another directory",
+                residual_data::shown(&other)
+            );
             return Err(TrainError::bad_file(&self.path, reason));
         }
-        if force {
-            return Ok(());
+        match existing {
+            Existing::Replace(_) => Ok(()),
+            Existing::Keep => Err(TrainError::Occupied { path: self.path.clone(), finished: self.is_finished() }),
         }
-        Err(TrainError::Occupied { path: self.path.clone(), finished: self.is_finished() })
     }
 
-    /// Whether the directory was created by [`RunDir::create`]. Only such a directory may be emptied with `force`.
+    /// Whether the directory was created by [`RunDir::create`]. Only in such a directory may files be replaced.
     fn is_run(&self) -> bool {
         let config: Result<serde_json::Value, TrainError> = files::read_json(&self.file(CONFIG));
         config.is_ok_and(|config| config["version"].is_u64() && config["network"].is_object())
@@ -310,6 +376,7 @@ impl RunDir {
     /// # Errors
     /// The same as for [`Self::check_data`], and if a file cannot be written.
     pub(crate) fn write_data(&self, config: &DataConfig, dataset: &Dataset) -> Result<(), TrainError> {
+        self.check_in_place()?;
         self.check_data(dataset)?;
         if !self.file(DATASET).exists() {
             files::write_json(&self.file(DATASET), &dataset.fingerprint()?)?;
@@ -330,17 +397,20 @@ impl RunDir {
     /// If the newest checkpoint is damaged or belongs to another network; with `older`, if this holds for all
     /// checkpoints. The error names the file.
     pub fn latest(&self, device: &Device, older: bool) -> Result<Option<Checkpoint>, TrainError> {
-        self.newest(usize::MAX, device, older)
+        self.newest(device, older)
     }
 
-    /// Reads the newest usable checkpoint with fewer than `iteration` iterations.
-    pub(crate) fn before(&self, iteration: usize, device: &Device) -> Result<Option<Checkpoint>, TrainError> {
-        self.newest(iteration, device, true).or(Ok(None))
+    /// Reads the newest usable checkpoint from the end of an epoch, or from before the first one, with fewer than
+    /// `below` iterations.
+    pub(crate) fn epoch_end(&self, below: usize, device: &Device) -> Option<Checkpoint> {
+        let ends = self.checkpoints().into_iter().filter(|file| !file.within_epoch && file.iteration < below);
+        // A checkpoint of an earlier version may be from within an epoch in spite of its name.
+        ends.filter_map(|file| self.read_checkpoint(&file.path, device).ok()).find(Checkpoint::is_between_epochs)
     }
 
-    fn newest(&self, below: usize, device: &Device, older: bool) -> Result<Option<Checkpoint>, TrainError> {
+    fn newest(&self, device: &Device, older: bool) -> Result<Option<Checkpoint>, TrainError> {
         let mut first = None;
-        for (_, path) in self.checkpoints().into_iter().filter(|(iteration, _)| *iteration < below) {
+        for CheckpointFile { path, .. } in self.checkpoints() {
             match self.read_checkpoint(&path, device) {
                 Ok(checkpoint) => return Ok(Some(checkpoint)),
                 Err(error) if older => first = first.or(Some(error)),
@@ -356,7 +426,7 @@ impl RunDir {
     }
 
     fn read_checkpoint(&self, path: &Path, device: &Device) -> Result<Checkpoint, TrainError> {
-        let bytes = fs::read(path).map_err(|source| TrainError::Io { action: "read", path: path.into(), source })?;
+        let bytes = files::read(path)?;
         let mut checkpoint = Checkpoint::from_bytes(&bytes).map_err(|reason| TrainError::bad_file(path, reason))?;
         if let Ok(times) = files::read_csv(&path.with_extension(TIMES)) {
             checkpoint.set_times(&times);
@@ -389,28 +459,35 @@ impl RunDir {
         Ok(checkpoint)
     }
 
-    /// The iterations and paths of the checkpoints, newest first.
-    fn checkpoints(&self) -> Vec<(usize, PathBuf)> {
+    /// The checkpoints, newest first.
+    fn checkpoints(&self) -> Vec<CheckpointFile> {
         let entries = fs::read_dir(self.file(CHECKPOINT)).into_iter().flatten().flatten();
-        let numbered = |path: PathBuf| {
-            let name = path.file_name()?.to_str()?.strip_suffix(".ckpt")?;
-            Some((name.parse().ok()?, path))
-        };
-        let mut found: Vec<_> = entries.filter_map(|entry| numbered(entry.path())).collect();
-        found.sort_unstable_by(|a, b| b.cmp(a));
+        let is_checkpoint = |path: &PathBuf| path.extension().is_some_and(|extension| extension == CKPT);
+        let paths = entries.map(|entry| entry.path()).filter(is_checkpoint);
+        let mut found: Vec<_> = paths.filter_map(|path| CheckpointFile::of(&path)).collect();
+        // At the same iteration, the end of an epoch is later than its last batch.
+        found.sort_unstable_by_key(|file| (Reverse(file.iteration), file.within_epoch));
         found
     }
 
     /// Writes a checkpoint, the metrics and the best weights, and removes old checkpoints.
     pub(crate) fn write_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
+        self.check_in_place()?;
         let directory = self.file(CHECKPOINT);
-        files::create_dir(&directory)?;
+        // Not its parents: a run directory is never created again.
+        match fs::create_dir(&directory) {
+            Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(TrainError::Io { action: "create", path: directory, source });
+            }
+            _ => {}
+        }
         // The best weights are written first, because a run resumed from this checkpoint may not evaluate again.
         if let Some(best) = &checkpoint.records.best {
             files::write(&self.file(BEST), best)?;
         }
         let own = checkpoint.iteration();
-        let path = directory.join(format!("{own:08}.ckpt"));
+        let within = if checkpoint.is_between_epochs() { "" } else { WITHIN };
+        let path = directory.join(format!("{own:08}{within}.{CKPT}"));
         let times = path.with_extension(TIMES);
         files::write_csv(&times, checkpoint.times())?;
         if let Err(error) = checkpoint.to_bytes().and_then(|bytes| files::write(&path, &bytes)) {
@@ -418,11 +495,15 @@ impl RunDir {
             return Err(error);
         }
         self.write_metrics(&checkpoint.rows)?;
-        // Checkpoints with more iterations were written before a rewind and are obsolete.
-        let (later, earlier): (Vec<_>, Vec<_>) = self.checkpoints().into_iter().partition(|(i, _)| *i > own);
-        for (_, path) in later.iter().chain(earlier.iter().skip(KEPT)) {
-            let _ = fs::remove_file(path);
+        // Checkpoints with more iterations were written before a rewind and are obsolete. One from within an epoch is
+        // there to resume from while it is the newest. It takes the place of no other, so that an interrupted run can
+        // rewind to the same checkpoints as one that is never interrupted.
+        let is_obsolete = |file: &CheckpointFile| file.path != path && (file.iteration > own || file.within_epoch);
+        let (obsolete, kept): (Vec<_>, Vec<_>) = self.checkpoints().into_iter().partition(is_obsolete);
+        let ends = kept.into_iter().filter(|file| !file.within_epoch);
+        for CheckpointFile { path, .. } in obsolete.into_iter().chain(ends.skip(KEPT)) {
             let _ = fs::remove_file(path.with_extension(TIMES));
+            let _ = fs::remove_file(path);
         }
         Ok(())
     }
@@ -438,8 +519,10 @@ impl RunDir {
         parameters: u64,
         error: Option<&TrainError>,
     ) -> Result<(), TrainError> {
-        self.write_metrics(&outcome.rows)?;
-        if matches!(outcome.status, Status::Finished | Status::StoppedEarly) {
+        self.check_in_place()?;
+        let has_ended = matches!(outcome.status, Status::Finished | Status::StoppedEarly);
+        if has_ended {
+            self.write_metrics(&outcome.rows)?;
             files::write(&self.file(MODEL), &encode_network(&outcome.network)?)?;
         }
         let (train, test) = outcome.evaluations().unzip();
@@ -456,7 +539,10 @@ impl RunDir {
             seconds: outcome.seconds,
             error: error.map(ToString::to_string),
         };
-        files::write_json(&self.file(SUMMARY), &summary)
+        files::write_json(&self.file(SUMMARY), &summary)?;
+        // A run that failed may have no checkpoint. Metrics without a checkpoint are only resumed over if the summary
+        // says that the run failed, so it is written before them.
+        if has_ended { Ok(()) } else { self.write_metrics(&outcome.rows) }
     }
 
     fn summary(&self) -> Result<Summary, TrainError> {

@@ -1,4 +1,5 @@
 use residual_backend::{Backend, Hardware};
+use residual_data::shown;
 use residual_model::Kernels;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -46,11 +47,12 @@ impl fmt::Display for Environment {
     /// processor's.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { backend, device, processor, cores, system, .. } = self;
+        let [backend, system] = [backend, system].map(|text| shown(text));
         let machine = match processor {
             Some(processor) if device.contains("CPU,") => processor,
             _ => device,
         };
-        write!(f, "{backend} ({machine}, {cores} cores, {system})")
+        write!(f, "{backend} ({}, {cores} cores, {system})", shown(machine))
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 #[derive(Clone, Debug)]
 pub(crate) struct RunOptions {
     pub(crate) stop: StopFlag,
-    /// The optimizer step after which the stop flag is set.
+    /// The optimizer step after which the run stops.
     pub(crate) stop_after: Option<usize>,
     pub(crate) directory: Option<RunDir>,
     pub(crate) checkpoint_every: Option<Duration>,

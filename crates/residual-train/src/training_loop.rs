@@ -242,7 +242,7 @@ impl TrainingLoop {
         let mut iterator = train.iter();
         while self.session.progress.iteration < total {
             // If gradients have accumulated, the run stops only after the step that uses them.
-            if accumulator.is_empty() && self.options.stop.is_set() {
+            if accumulator.is_empty() && self.is_stopped() {
                 break;
             }
             let Some(batch) = iterator.next() else { break };
@@ -281,18 +281,18 @@ impl TrainingLoop {
             drop(network);
             learner.lr_step();
             learner.optimizer_step(gradients);
+            if let Some(directory) = &self.options.directory {
+                directory.check_in_place()?;
+            }
             self.session.progress.iteration += 1;
             self.session.progress.rewound = false;
-            if self.options.stop_after == Some(self.session.progress.iteration) {
-                self.options.stop.set();
-            }
             if let Some(ema) = &mut self.ema {
                 ema.update(&learner.model().valid().network);
             }
             let due = self.options.checkpoint_every.is_some_and(|every| self.last_checkpoint.elapsed() >= every);
             // The end of the warm-up depends on whole windows of batches, so each window is read as soon as it is full.
             let full = batch / READ_EVERY > (batch - pending.len()) / READ_EVERY;
-            if full || last || due || self.options.stop.is_set() {
+            if full || last || due || self.is_stopped() {
                 self.read_metrics(&mut pending)?;
                 let loss = self.session.curve.last().copied().unwrap_or_default();
                 (self.observer)(Event::Step { epoch, batch, batches, loss });
@@ -305,7 +305,7 @@ impl TrainingLoop {
         }
         self.read_metrics(&mut pending)?;
         self.session.progress.seconds += start.elapsed().as_secs_f64();
-        if self.options.stop.is_set() {
+        if self.is_stopped() {
             return Err(TrainError::Stopped);
         }
         let progress = &self.session.progress;
@@ -315,6 +315,12 @@ impl TrainingLoop {
             self.session.push(epoch, Split::Running, running, lr, seconds);
         }
         Ok(())
+    }
+
+    /// Whether the stop flag is set, or the run has reached the step after which it is to stop.
+    fn is_stopped(&self) -> bool {
+        let reached = self.options.stop_after.is_some_and(|step| self.session.progress.iteration >= step);
+        reached || self.options.stop.is_set()
     }
 
     /// Reads the pending metrics from the device. On a GPU, this waits for all queued work.
@@ -452,16 +458,19 @@ impl TrainingLoop {
         (self.session.progress, self.session.rows) = (progress, rows);
     }
 
-    /// Goes back to the last checkpoint, halves the learning rate, and writes the resulting state as a checkpoint. If
-    /// the run was already rewound to that checkpoint and has not written another one since, it goes back to the
-    /// checkpoint before it, if there is one.
+    /// Goes back to the checkpoint at the start of the epoch, halves the learning rate, and writes the resulting state
+    /// as a checkpoint. If the run was already rewound to that checkpoint and has not finished an epoch since, it goes
+    /// back to the checkpoint before it, if there is one.
+    ///
+    /// Checkpoints from within an epoch depend on the time and on interruptions, so a run does not go back to them:
+    /// otherwise its result would depend on these too.
     fn rewind(&mut self, components: &mut Components, learner: &mut Learner, loss: f32) -> Result<(), TrainError> {
         let (epoch, iteration) = (self.session.progress.epoch + 1, self.session.progress.iteration);
         let diverged = TrainError::Diverged { epoch, iteration, loss };
         let Some(directory) = &self.options.directory else { return Err(diverged) };
-        let Some(mut checkpoint) = directory.latest(&self.device, true)? else { return Err(diverged) };
+        let Some(mut checkpoint) = directory.epoch_end(usize::MAX, &self.device) else { return Err(diverged) };
         if checkpoint.progress.rewound
-            && let Some(older) = directory.before(checkpoint.iteration(), &self.device)?
+            && let Some(older) = directory.epoch_end(checkpoint.iteration(), &self.device)
         {
             checkpoint = older;
         }

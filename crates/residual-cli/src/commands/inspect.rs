@@ -1,14 +1,14 @@
 use super::sweep::default_jobs;
 use crate::{
-    Usage,
+    Interrupted, Usage,
     args::{BackendArgs, DataArgs, NetworkArgs, net, words},
     command_line::quoted,
     output::{self, Progress, log},
 };
 use residual_data::DataConfig;
-use residual_lab::{InspectConfig, Inspection, Measurement, Subject};
+use residual_lab::{InspectConfig, Inspection, LabError, Measurement, Subject};
 use residual_report::{InspectionView, draw_inspection};
-use residual_train::{Device, Environment, TrainConfig, files};
+use residual_train::{Device, Environment, StopFlag, TrainConfig, TrainError, files};
 use serde::Serialize;
 use std::{
     path::{Path, PathBuf},
@@ -94,7 +94,7 @@ pub(crate) struct InspectArgs {
 }
 
 /// Runs the command `inspect`.
-pub(crate) fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
+pub(crate) fn inspect(args: &InspectArgs, stop: &StopFlag) -> anyhow::Result<()> {
     let (backend, hardware) = args.backend.open()?;
     let usual = InspectConfig::default();
     let config = InspectConfig {
@@ -105,6 +105,7 @@ pub(crate) fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
         draws: args.draws.unwrap_or(usual.draws),
         points: args.points.unwrap_or(usual.points),
         jobs: args.jobs.unwrap_or_else(|| default_jobs(backend)),
+        stop: stop.clone(),
     };
     config.validate()?;
     let all_runs = args.subjects.iter().all(|name| name.is_dir());
@@ -117,11 +118,15 @@ pub(crate) fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
     let subjects = subjects.collect::<anyhow::Result<Vec<Subject>>>()?;
     args.what.iter().try_for_each(|&measurement| Inspection::check(measurement, &subjects, &config))?;
     let out = args.out.clone().unwrap_or_else(|| default_out(&args.subjects));
+    args.what.iter().try_for_each(|&measurement| Inspection::check_replaceable(&out, measurement))?;
     files::create_dir(&out)?;
-    let mut found = Vec::new();
-    for &measurement in &args.what {
-        let environment = Environment::here(backend, &hardware);
-        let inspection = measure(measurement, &subjects, &config, environment)?;
+    // Otherwise the files of two inspections at once could lie side by side.
+    let lock = files::lock_directory(&out)?;
+    files::remove_unfinished(&out);
+    let find = |&measurement: &Measurement| -> anyhow::Result<Found> {
+        let inspection = measure(measurement, &subjects, &config, Environment::here(backend, &hardware))?;
+        files::check_in_place(&lock, &out)?;
+        Inspection::check_replaceable(&out, measurement)?;
         inspection.write(&out)?;
         draw_inspection(&inspection).iter().try_for_each(|drawn| drawn.write(&out))?;
         let InspectionView { finding, details, .. } = InspectionView::of(&inspection);
@@ -130,8 +135,11 @@ pub(crate) fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
             let details: String = details.iter().map(|detail| format!("  {detail}\n")).collect();
             output::print(&format!("{finding}\n{details}  {}\n\n", figure.display()))?;
         }
-        found.push(Found { finding, details, inspection });
-    }
+        Ok(Found { finding, details, inspection })
+    };
+    let found: anyhow::Result<Vec<Found>> = args.what.iter().map(find).collect();
+    lock.remove();
+    let found = found?;
     if args.json { output::print_json(&found) } else { Ok(()) }
 }
 
@@ -175,7 +183,12 @@ fn measure(
     if let Some(bar) = bar.get() {
         bar.finish();
     }
-    Ok(result?)
+    result.map_err(|error| match error {
+        LabError::Train(TrainError::Stopped) => {
+            Interrupted(format!("stopped while measuring {measurement}; finished measurements are kept")).into()
+        }
+        error => error.into(),
+    })
 }
 
 /// The default output directory, such as `inspect/plain56-resnet56`. It names the first three subjects only.

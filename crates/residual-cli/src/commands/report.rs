@@ -1,7 +1,11 @@
 use crate::{Usage, output};
+use residual_lab::Inspection;
 use residual_report::{Report, redraw};
-use residual_train::files;
-use std::path::PathBuf;
+use residual_train::files::{self, Lock};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// Write one page of sweeps and inspections: figures, findings, commands
 ///
@@ -31,7 +35,10 @@ pub(crate) struct ReportArgs {
 pub(crate) fn report(args: &ReportArgs) -> anyhow::Result<()> {
     if args.redraw {
         for folder in &args.folders {
-            redraw(folder)?;
+            let locks = lock(folder)?;
+            let redrawn = redraw(folder);
+            locks.into_iter().for_each(Lock::remove);
+            redrawn?;
             output::print(&format!("Redrawn: {}\n", folder.display()))?;
         }
         return Ok(());
@@ -40,6 +47,22 @@ pub(crate) fn report(args: &ReportArgs) -> anyhow::Result<()> {
     if out.extension().is_none_or(|ending| ending != "html") {
         return Err(Usage(format!("{} is not a page; expected a name that ends in .html", out.display())).into());
     }
+    let earlier = fs::read_to_string(&out).ok();
+    if out.exists() && !earlier.is_some_and(|page| Report::is_own(&page)) {
+        anyhow::bail!("{} was not written by `residual report`; choose another name", out.display());
+    }
     files::write(&out, Report::read(&args.folders)?.html().as_bytes())?;
     output::print(&format!("Report: {}\n", out.display()))
+}
+
+/// Locks a folder of a sweep or of inspections, and the folders of inspections in it.
+fn lock(folder: &Path) -> anyhow::Result<Vec<Lock>> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let inspect = folder.join("inspect");
+    let mut folders = vec![folder.to_path_buf()];
+    folders.extend(Inspection::folders(if inspect.is_dir() { &inspect } else { folder })?);
+    folders.dedup();
+    folders.iter().map(|folder| Ok(files::lock_directory(folder)?)).collect()
 }

@@ -3,6 +3,7 @@ use crate::{
     args::{BackendArgs, DataArgs, words},
     command_line,
     output::{self, Progress, log},
+    removed::removed,
 };
 use clap::ValueEnum;
 use residual_backend::Backend;
@@ -89,7 +90,9 @@ pub(crate) struct SweepArgs {
     /// Directory for the results
     #[arg(long, value_name = "DIR", default_value = "sweep")]
     pub(crate) out: PathBuf,
-    /// Replace another sweep in the directory
+    /// Delete the files of another sweep in the directory first
+    ///
+    /// Other files stay.
     #[arg(long)]
     pub(crate) force: bool,
     /// Parallel trainings, one core each [default: all cores, 1 on a GPU]
@@ -162,7 +165,7 @@ pub(crate) fn sweep(args: &SweepArgs, stop: &StopFlag) -> anyhow::Result<()> {
         .with_force(args.force)
         .with_explain(args.explain)?
         .with_stop(stop.clone());
-    let parallel = jobs.min(plan);
+    let parallel = sweep.parallel()?;
     log!("{plan} trainings on {backend} ({}), {parallel} in parallel", hardware.name);
     let results = run(&sweep, args).map_err(|error| match error.downcast_ref() {
         Some(LabError::Stopped { done, total }) => Interrupted(format!(
@@ -203,6 +206,7 @@ fn run(sweep: &Sweep, args: &SweepArgs) -> anyhow::Result<SweepResults> {
     // Locked while a line is printed, so that the lines appear in the order of their numbers.
     let ended = Mutex::new((0, 0));
     let on_progress = |event: SweepProgress<'_>| match event {
+        SweepProgress::Replacing(files) => log!("{}", removed(&args.out, files)),
         SweepProgress::Planned { runs, kept, work, done } => {
             *lock(&ended) = (kept, runs);
             let bar = bar.get_or_init(|| Progress::new(work, done));

@@ -141,7 +141,7 @@ pub(crate) struct TrainArgs {
     pub(crate) evaluate: Option<Evaluate>,
     /// What to do if the loss becomes NaN or infinite [default: stop]
     ///
-    /// rewind: return to the last checkpoint and halve the learning rate.
+    /// rewind: return to the start of the epoch and halve the learning rate.
     #[arg(long, help_heading = "Training", value_parser = words::<OnNan>())]
     pub(crate) on_nan: Option<OnNan>,
     /// Also write checkpoints within epochs, at this interval
@@ -155,7 +155,9 @@ pub(crate) struct TrainArgs {
     /// Threads that read and augment samples [default: the number of cores]
     #[arg(long, help_heading = "Training", value_parser = thread_number)]
     pub(crate) workers: Option<usize>,
-    /// Replace a training that is already in the directory
+    /// Delete the files of a training in the directory first
+    ///
+    /// Other files stay.
     #[arg(long, help_heading = "Run directory")]
     pub(crate) force: bool,
     /// Print the resolved configuration and exit

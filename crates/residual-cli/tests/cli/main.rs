@@ -4,6 +4,7 @@ mod answers;
 mod data;
 #[cfg(target_os = "linux")]
 mod faults;
+mod folders;
 mod report;
 mod survival;
 mod weights;
@@ -43,7 +44,7 @@ fn refuses(args: &[&str], code: i32, expected: &str) {
 
 #[test]
 fn invalid_requests_exit_with_2_and_say_what_is_valid() {
-    let cases: [(&[&str], &str); 34] = [
+    let cases: [(&[&str], &str); 42] = [
         (&["train", "--net", "resnet21"], "20 or 26"),
         (&["train", "--net", "wide_resnet34_2"], "50 or 101"),
         (&["train", "--net", "dense-resnet8", "--stem", "small"], "dense networks have no stem"),
@@ -78,6 +79,17 @@ fn invalid_requests_exit_with_2_and_say_what_is_valid() {
         (&["train", "--net", "resnet20", "--patience", "2", "--evaluate", "at-end"], "patience requires an evaluation"),
         (&["train", "--net", "resnet20", "--schedule", "step"], "a step schedule needs --milestones"),
         (&["sweep", "--seed", "18446744073709551615"], "seeds must be at most 1000"),
+        (&["sweep", "--family", "conv", "--depths", "8", "--width", "4000"], "GiB of memory"),
+        (&["sweep", "--epochs", "9223372036854775808"], "epochs must be at most 1000000000"),
+        (
+            &["sweep", "--family", "dense", "--seeds", "1000", "--depths", "4,6,8,10,12,14"],
+            "at most 10000 trainings, not 12000",
+        ),
+        (&["train", "resnet8", "--epochs", "18446744073709551615"], "epochs must be at most 1000000000"),
+        (&["inspect", "resnet8", "--seeds", "18446744073709551615"], "seeds must be at most 1000"),
+        (&["inspect", "resnet8", "--draws", "9223372036854775808"], "draws must be at most 10000"),
+        (&["bench", "resnet8", "--batch-size", "18446744073709551615"], "try a smaller batch"),
+        (&["bench", "resnet8", "--steps", "18446744073709551615"], "at most 1000000 steps"),
     ];
     for (args, text) in cases {
         refuses(args, 2, text);

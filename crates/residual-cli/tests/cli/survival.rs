@@ -141,8 +141,8 @@ fn a_second_process_in_a_run_directory_is_refused() {
         std::thread::sleep(Duration::from_millis(10));
     }
     let path = run.to_str().unwrap();
-    refuses(&["train", "--resume", path], 1, "is locked by another training process");
-    refuses(&["train", "--net", "resnet8", "--out", path, "--force"], 1, "is locked by another training process");
+    refuses(&["train", "--resume", path], 1, "is locked by another process");
+    refuses(&["train", "--net", "resnet8", "--out", path, "--force"], 1, "is locked by another process");
     first.kill().unwrap();
     first.wait().unwrap();
 }

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::LabError;
 use residual_model::{BlockKind, BlockOptions};
-use residual_train::{Evaluate, TrainConfig, TrainError, Training};
+use residual_train::{Evaluate, Status, StopFlag, TrainConfig, TrainError, Training};
 use serde::{Deserialize, Serialize};
 
 /// The skip strengths: 0 is the plain net, 1 the residual net.
@@ -65,9 +65,11 @@ fn training(subject: &Subject, alpha: f64, seed: u64) -> TrainConfig {
 
 /// Trains the subject with this skip strength and seed. Returns the training error, the test error and whether the
 /// training diverged.
-pub(super) fn errors(subject: &Subject, alpha: f64, seed: u64) -> Result<(f64, f64, bool), LabError> {
+pub(super) fn errors(subject: &Subject, alpha: f64, seed: u64, stop: &StopFlag) -> Result<(f64, f64, bool), LabError> {
     let config = training(subject, alpha, seed);
-    match Training::with_data(config, subject.dataset.clone(), subject.device.clone())?.run() {
+    let training = Training::with_data(config, subject.dataset.clone(), subject.device.clone())?;
+    match training.with_stop(stop.clone()).run() {
+        Ok(outcome) if outcome.status == Status::Interrupted => Err(TrainError::Stopped.into()),
         Ok(outcome) => Ok((outcome.train.error, outcome.test.error, false)),
         Err(TrainError::Diverged { .. }) => Ok((1.0, 1.0, true)),
         Err(error) => Err(error.into()),
@@ -96,7 +98,7 @@ pub(super) fn measure(
     }
     let runs = each(jobs.len(), config, on_step, |job| {
         let (network, alpha, seed) = jobs[job];
-        let (train_error, test_error, diverged) = errors(distinct[network], alpha, seed)?;
+        let (train_error, test_error, diverged) = errors(distinct[network], alpha, seed, &config.stop)?;
         Ok(SkipStrengthRun { network, alpha, seed, train_error, test_error, diverged })
     })?;
     let networks = distinct.iter().map(|subject| training(subject, 1.0, 0).network.name().to_string()).collect();

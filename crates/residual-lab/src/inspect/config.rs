@@ -1,7 +1,8 @@
 use crate::LabError;
+use residual_train::StopFlag;
 
 /// The numbers of samples, seeds and random choices of a measurement.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct InspectConfig {
     /// Images per measurement.
     pub samples: usize,
@@ -17,6 +18,8 @@ pub struct InspectConfig {
     pub points: usize,
     /// Tasks that run at the same time, each on one core. The results do not depend on it.
     pub jobs: usize,
+    /// The flag that stops a measurement between two of its tasks.
+    pub stop: StopFlag,
 }
 
 impl Default for InspectConfig {
@@ -29,6 +32,7 @@ impl Default for InspectConfig {
             draws: 20,
             points: 21,
             jobs: std::thread::available_parallelism().map_or(1, usize::from),
+            stop: StopFlag::default(),
         }
     }
 }
@@ -39,23 +43,24 @@ impl InspectConfig {
     /// # Errors
     /// If a setting is out of range. The error names the first such setting.
     pub fn validate(&self) -> Result<(), LabError> {
-        let least = [
-            ("images", self.samples, 2),
-            ("inits", self.inits as usize, 1),
-            ("seeds", self.seeds as usize, 1),
-            ("draws", self.draws, 1),
-            ("points", self.points, 3),
-            ("jobs", self.jobs, 1),
+        let most = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+        let ranges = [
+            ("images", self.samples, 2, usize::MAX),
+            ("inits", most(self.inits), 1, 10_000),
+            ("seeds", most(self.seeds), 1, 1000),
+            ("draws", self.draws, 1, 10_000),
+            ("points", self.points, 3, 1001),
+            ("jobs", self.jobs, 1, usize::MAX),
         ];
-        if let Some((name, value, least)) = least.iter().find(|(_, value, least)| value < least) {
-            return Err(LabError::Setting(format!("{name} must be at least {least}, not {value}")));
+        for (name, value, least, most) in ranges {
+            if value < least {
+                return Err(LabError::Setting(format!("{name} must be at least {least}, not {value}")));
+            }
+            if value > most {
+                return Err(LabError::Setting(format!("{name} must be at most {most}, not {value}")));
+            }
         }
-        let most =
-            [("points", self.points, 1001), ("inits", self.inits as usize, 10_000), ("draws", self.draws, 10_000)];
-        match most.iter().find(|(_, value, most)| value > most) {
-            Some((name, value, most)) => Err(LabError::Setting(format!("{name} must be at most {most}, not {value}"))),
-            None => Ok(()),
-        }
+        Ok(())
     }
 }
 

@@ -10,9 +10,9 @@ use super::{
 };
 use crate::{LabError, Spread, numbers};
 use burn::{module::Module, optim::GradientsParams};
-use residual_data::Batch;
+use residual_data::{Batch, shown};
 use residual_model::{BlockOptions, BranchScale, Network, NetworkConfig, Norm, parameters::for_each_parameter};
-use residual_train::{Evaluate, TrainConfig, TrainError, Training};
+use residual_train::{Evaluate, StopFlag, TrainConfig, TrainError, Training};
 use serde::{Deserialize, Serialize};
 
 /// Norms of the gradients with respect to the weights of each layer, at initialisation and during training.
@@ -80,7 +80,7 @@ impl Gradients {
     /// The names of the layers on the blocks' main paths, such as `layer1.0.conv1`.
     pub fn block_layers(&self, network: usize) -> Vec<String> {
         let layers = self.layers[network].iter().filter(|path| is_on_main_path(path));
-        layers.map(|path| path.replace(".main_path", "")).collect()
+        layers.map(|path| shown(&path.replace(".main_path", ""))).collect()
     }
 
     /// The gradient norms of the layers on the blocks' main paths.
@@ -190,7 +190,7 @@ pub(super) fn measure(
     let batches = subjects.iter().map(read).collect::<Result<Vec<Batch>, LabError>>()?;
     let measured = each(jobs.len(), config, on_step, |job| {
         let (i, state) = jobs[job];
-        let network = network(&subjects[i], state)?;
+        let network = network(&subjects[i], state, &config.stop)?;
         Ok(network.map(|network| by_layer(&network, &batches[i])))
     })?;
 
@@ -206,11 +206,11 @@ pub(super) fn measure(
 }
 
 /// The subject's network in a state, in training mode, or `None` if the training diverged before reaching it.
-fn network(subject: &Subject, state: GradientState) -> Result<Option<Network>, LabError> {
+fn network(subject: &Subject, state: GradientState, stop: &StopFlag) -> Result<Option<Network>, LabError> {
     let device = subject.device.clone().autodiff();
     let network = match state {
         GradientState::Initial { norm, seed } => initial(subject, norm, seed).init(&device),
-        GradientState::Step(steps) => match after(subject, steps) {
+        GradientState::Step(steps) => match after(subject, steps, stop) {
             Err(LabError::Train(TrainError::Diverged { .. })) => return Ok(None),
             network => network?,
         },
@@ -227,11 +227,13 @@ fn initial(subject: &Subject, norm: Norm, seed: u64) -> NetworkConfig {
 }
 
 /// The network after this many optimizer steps of the subject's training.
-pub(super) fn after(subject: &Subject, steps: usize) -> Result<Network, LabError> {
+pub(super) fn after(subject: &Subject, steps: usize, stop: &StopFlag) -> Result<Network, LabError> {
     let device = subject.device.clone().autodiff();
     if steps == 0 {
         return Ok(subject.config.init(&device).valid());
     }
     let config = TrainConfig { evaluate: Evaluate::AtEnd, patience: None, ema: None, ..subject.config.clone() };
-    Ok(Training::with_data(config, subject.dataset.clone(), device)?.with_stop_after(steps).run()?.network)
+    let training = Training::with_data(config, subject.dataset.clone(), device)?;
+    let outcome = training.with_stop_after(steps).with_stop(stop.clone()).run()?;
+    if outcome.iterations < steps { Err(TrainError::Stopped.into()) } else { Ok(outcome.network) }
 }

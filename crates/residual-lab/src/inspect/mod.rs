@@ -83,6 +83,9 @@ pub enum Measured {
     Shattered(Shattered),
 }
 
+/// The largest number of networks in an inspection.
+const MOST_SUBJECTS: usize = 100;
+
 /// The result of a measurement inside networks, with a record of how it was measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Inspection {
@@ -102,7 +105,8 @@ impl Inspection {
     /// `on_step` is called with the number of finished steps and the total number of steps, from several threads.
     ///
     /// # Errors
-    /// If a setting is out of range, the measurement does not apply to the networks, or a sample cannot be read.
+    /// If a setting is out of range, the measurement does not apply to the networks, a sample cannot be read, or the stop
+    /// flag is set ([`TrainError::Stopped`]).
     pub fn measure(
         measurement: Measurement,
         subjects: &[Subject],
@@ -134,6 +138,9 @@ impl Inspection {
         if subjects.is_empty() {
             return Err(LabError::Setting("no network to measure; name a run directory or a network".into()));
         }
+        if subjects.len() > MOST_SUBJECTS {
+            return Err(LabError::Setting(format!("at most {MOST_SUBJECTS} networks can be measured side by side")));
+        }
         match measurement {
             Measurement::Gradients => subjects.iter().try_for_each(|subject| gradients::check(subject, config))?,
             Measurement::Lesion => subjects.iter().try_for_each(lesion::check)?,
@@ -141,7 +148,7 @@ impl Inspection {
             Measurement::Paths => paths::check(subjects)?,
             Measurement::Activations | Measurement::Landscape | Measurement::Shattered => {}
         }
-        subjects.iter().try_for_each(|subject| subject.check_memory(config.samples))
+        Subject::jobs(subjects, config).map(|_| ())
     }
 
     /// The measurement.
@@ -173,25 +180,44 @@ impl Inspection {
     pub fn read(folder: &Path, measurement: Measurement) -> Result<Self, LabError> {
         let path = path(folder, measurement);
         let inspection: Self = files::read_json(&path)?;
-        if inspection.measurement() == measurement && inspection.is_consistent() {
+        if inspection.measurement() == measurement && inspection.is_complete() {
             return Ok(inspection);
         }
         let reason = format!("does not hold a complete measurement `{measurement}`");
         Err(TrainError::BadFile { path, reason }.into())
     }
 
-    /// Whether the values have the shapes that their documentation states, as they have unless a file was edited.
-    fn is_consistent(&self) -> bool {
+    /// Checks that the files of a measurement may be written into a folder: `MEASUREMENT.json`, `MEASUREMENT.csv` and
+    /// `MEASUREMENT.svg` are all missing, or an earlier measurement wrote them.
+    ///
+    /// # Errors
+    /// If one of the files exists and is not from a measurement.
+    pub fn check_replaceable(folder: &Path, measurement: Measurement) -> Result<(), LabError> {
+        let data = path(folder, measurement);
+        let other = match Self::read(folder, measurement) {
+            Ok(_) => None,
+            Err(_) if data.exists() => Some(data),
+            Err(_) => ["csv", "svg"].map(|end| data.with_extension(end)).into_iter().find(|path| path.exists()),
+        };
+        let reason = "was not written by an inspection; move it away or choose another directory".into();
+        other.map_or(Ok(()), |path| Err(TrainError::BadFile { path, reason }.into()))
+    }
+
+    /// Whether the values have the shapes that their documentation states. They do, unless they are from a file that was
+    /// edited.
+    pub fn is_complete(&self) -> bool {
         let networks = self.subjects.len();
-        networks > 0
+        (1..=MOST_SUBJECTS).contains(&networks)
             && match &self.measured {
                 Measured::Gradients(gradients) => gradients.is_consistent(networks),
                 Measured::Activations(activations) => activations.states.iter().all(|state| state.network < networks),
                 Measured::Lesion(lesion) => lesion.networks.len() == networks,
                 Measured::Alpha(skip_strength) => {
-                    skip_strength.runs.iter().all(|run| run.network < skip_strength.networks.len())
+                    let most = [skip_strength.networks.len(), skip_strength.alphas.len()];
+                    most.iter().all(|&length| length <= MOST_SUBJECTS)
+                        && skip_strength.runs.iter().all(|run| run.network < skip_strength.networks.len())
                 }
-                Measured::Paths(paths) => paths.networks.iter().all(|of| of.is_consistent(networks)),
+                Measured::Paths(paths) => paths.is_consistent(networks),
                 Measured::Landscape(landscape) => landscape.is_consistent(networks),
                 Measured::Shattered(shattered) => shattered.is_consistent(networks),
             }

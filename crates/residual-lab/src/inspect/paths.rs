@@ -21,8 +21,8 @@ const MOST_LENGTHS: usize = 60;
 /// The largest number of images, as the graph of each path stays in memory until its backward pass.
 const MOST_IMAGES: usize = 128;
 
-/// More blocks than any network has.
-const MAX_BLOCKS: usize = 1 << 20;
+/// More blocks than the residual nets of an inspection have together.
+const MAX_BLOCKS: usize = 1 << 17;
 
 /// Norms of the gradient at the input of residual nets, along paths of each length.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -48,12 +48,22 @@ pub struct PathGradients {
     pub norms: Vec<Vec<f64>>,
 }
 
+impl Paths {
+    /// Whether the networks exist and have complete norms.
+    pub(super) fn is_consistent(&self, networks: usize) -> bool {
+        self.networks.len() <= networks
+            && self.networks.iter().all(|of| of.is_consistent(networks))
+            && self.networks.iter().map(PathGradients::blocks).sum::<usize>() <= MAX_BLOCKS
+    }
+}
+
 impl PathGradients {
     /// Whether the network exists, and the lengths ascend from 0 with norms for each.
-    pub(super) fn is_consistent(&self, networks: usize) -> bool {
+    fn is_consistent(&self, networks: usize) -> bool {
         let ascend = self.lengths.first() == Some(&0) && self.lengths.windows(2).all(|pair| pair[0] < pair[1]);
         let norms = self.norms.len() == self.lengths.len() && self.norms.iter().all(|norms| !norms.is_empty());
-        self.network < networks && ascend && norms && self.blocks() <= MAX_BLOCKS
+        let few = self.lengths.len() <= MOST_LENGTHS + 1 && self.blocks() <= MAX_BLOCKS;
+        self.network < networks && ascend && norms && few
     }
 
     /// The number of blocks.

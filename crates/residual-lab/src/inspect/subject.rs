@@ -1,9 +1,9 @@
 use super::config::{InspectConfig, OnStep};
-use crate::{LabError, parallel};
+use crate::{LabError, memory, parallel};
 use burn::tensor::{Int, Tensor, activation::log_softmax};
-use residual_data::{Batch, Dataset, Loader, Source, Subset};
+use residual_data::{Batch, Dataset, Loader, Source, Subset, shown};
 use residual_model::{BlockKind, Family, Kernels, Network};
-use residual_train::{Device, Memory, RunDir, TrainConfig, TrainError, Training};
+use residual_train::{Device, RunDir, TrainConfig, TrainError, Training};
 use serde::{Deserialize, Serialize};
 use std::{
     fmt,
@@ -53,14 +53,14 @@ impl SubjectInfo {
             Some(1) => "trained for 1 epoch".into(),
             Some(epochs) => format!("trained for {epochs} epochs"),
         };
-        format!("on {}, seed {}, {state}", self.data, self.seed)
+        format!("on {}, seed {}, {state}", shown(&self.data), self.seed)
     }
 }
 
 impl fmt::Display for SubjectInfo {
     /// `plain56 on digits, seed 0, trained for 10 epochs`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.name, self.state())
+        write!(f, "{} {}", shown(&self.name), self.state())
     }
 }
 
@@ -150,30 +150,16 @@ impl Subject {
         }
     }
 
-    /// The expected memory of a forward and a backward pass over this many images, in bytes.
-    fn memory(&self, samples: usize) -> Result<u64, LabError> {
+    /// The number of forward and backward passes over this many images that fit into memory at the same time, at most
+    /// `jobs`. Fails if not even one fits.
+    pub(super) fn fitting(&self, samples: usize, jobs: usize) -> Result<usize, LabError> {
         let config = TrainConfig { batch_size: samples, ..self.config.clone() };
-        Ok(Memory::expected(&config, Kernels::on(&self.device)).map_err(TrainError::from)?.total())
-    }
-
-    /// Fails if a forward and a backward pass over this many images need more memory than is available.
-    pub(super) fn check_memory(&self, samples: usize) -> Result<(), LabError> {
-        let (expected, available) = (self.memory(samples)?, Memory::available());
-        if expected <= available {
-            return Ok(());
-        }
-        let [expected, available] = [expected, available].map(|bytes| bytes as f64 / f64::from(1 << 30));
-        Err(LabError::Setting(format!(
-            "{} needs about {expected:.1} GiB of memory for {samples} images, but {available:.1} GiB are available; try fewer images",
-            self.name()
-        )))
+        memory::fitting(&config, &self.name(), Kernels::on(&self.device), jobs)
     }
 
     /// The number of tasks that run at the same time: the configured number, or fewer if memory is short.
     pub(super) fn jobs(subjects: &[Self], config: &InspectConfig) -> Result<usize, LabError> {
-        let passes = subjects.iter().map(|subject| subject.memory(config.samples));
-        let largest = passes.collect::<Result<Vec<u64>, LabError>>()?.into_iter().max().unwrap_or(0).max(1);
-        Ok(config.jobs.min((Memory::available() / largest) as usize).max(1))
+        subjects.iter().try_fold(config.jobs, |jobs, subject| subject.fitting(config.samples, jobs))
     }
 
     /// A batch of evenly spaced training images.
@@ -219,7 +205,8 @@ pub(super) fn norm(values: &[f64]) -> f64 {
     values.iter().map(|x| x * x).sum::<f64>().sqrt()
 }
 
-/// Runs [`parallel::each`] and calls `on_step` after each task.
+/// Runs [`parallel::each`] and calls `on_step` after each task. Fails with [`TrainError::Stopped`] once the stop flag is
+/// set.
 pub(super) fn each<R: Send>(
     count: usize,
     config: &InspectConfig,
@@ -229,6 +216,9 @@ pub(super) fn each<R: Send>(
     let done = AtomicUsize::new(0);
     on_step(0, count);
     parallel::each(count, config.jobs, |i| {
+        if config.stop.is_set() {
+            return Err(TrainError::Stopped.into());
+        }
         let result = f(i)?;
         on_step(done.fetch_add(1, Ordering::SeqCst) + 1, count);
         Ok(result)

@@ -12,7 +12,7 @@ use burn::{
 use residual_backend::Backend;
 use residual_data::{Batch, DataName};
 use residual_model::{BlockOptions, InitConfig, Network, Norm};
-use residual_train::{Device, TrainConfig};
+use residual_train::{Device, StopFlag, TrainConfig};
 
 fn device() -> Device {
     Backend::Flex.probe().unwrap().device
@@ -134,7 +134,7 @@ fn training_steps_match_gradient_descent() {
     assert!(batches.len() > 2);
     let mut network = subject.config.init(&device).train();
     for (i, batch) in batches.iter().take(3).enumerate() {
-        let found = gradients::after(&subject, i).unwrap();
+        let found = gradients::after(&subject, i, &StopFlag::default()).unwrap();
         close(
             &values(found.forward(batch.images.clone().inner())),
             &values(network.forward(batch.images.clone()).inner()),
@@ -298,7 +298,7 @@ fn predictions_of_pure_shortcuts_do_not_depend_on_alpha() {
     config.schedule.lr = 1e-12;
     config.optimizer.weight_decay = 0.0;
     let subject = Subject::fresh(config, &device()).unwrap();
-    let error = |alpha| alpha::errors(&subject, alpha, 0).unwrap().0;
+    let error = |alpha| alpha::errors(&subject, alpha, 0, &StopFlag::default()).unwrap().0;
     let whole = error(1.0);
     assert_eq!([error(0.25), error(0.5)], [whole; 2]);
     // At α = 0 the head sees zeros, and its equal biases choose the first class.
@@ -410,7 +410,16 @@ fn measurements_round_trip_through_their_files() {
     let subjects = [subject("dense-plain4"), subject("dense-resnet4")];
     let hardware = Backend::Flex.probe().unwrap();
     let environment = Environment::here(Backend::Flex, &hardware);
-    let config = InspectConfig { samples: 32, inits: 2, draws: 2, points: 3, seeds: 1, steps: vec![1, 2], jobs: 2 };
+    let config = InspectConfig {
+        samples: 32,
+        inits: 2,
+        draws: 2,
+        points: 3,
+        seeds: 1,
+        steps: vec![1, 2],
+        jobs: 2,
+        ..InspectConfig::default()
+    };
     let measure = |measurement, subjects: &[Subject], config: &InspectConfig| {
         Inspection::measure(measurement, subjects, config, "command".into(), environment.clone(), &quiet)
     };

@@ -2,6 +2,7 @@
 
 use super::{Progress, Sweep, run::OnProgress, store};
 use crate::{InspectConfig, Inspection, LabError, Measurement, Subject};
+use residual_train::{TrainError, files};
 use std::path::{Path, PathBuf};
 
 const MEASUREMENTS: [Measurement; 4] =
@@ -15,14 +16,16 @@ impl Sweep {
     /// the measurement.
     ///
     /// # Errors
-    /// If a file cannot be read or written, or the sweep is stopped.
+    /// If the folder does not hold this sweep, a file cannot be read or written, or the sweep is stopped. Finished
+    /// measurements are kept.
     pub fn explain(
         &self,
         folder: &Path,
         command: &dyn Fn(Measurement, &[PathBuf], &Path) -> String,
         progress: OnProgress<'_>,
     ) -> Result<(), LabError> {
-        let config = InspectConfig { jobs: self.jobs, ..InspectConfig::default() };
+        self.claim(folder, progress)?;
+        let config = InspectConfig { jobs: self.jobs, stop: self.stop.clone(), ..InspectConfig::default() };
         for &family in &self.config.families {
             let mut specs = self.config.explained(family);
             specs.retain(|&spec| store::has_network(folder, spec));
@@ -35,15 +38,24 @@ impl Sweep {
             let runs: Vec<PathBuf> = specs.iter().map(|&spec| store::run_dir(folder, spec)).collect();
             let subjects = runs.iter().map(|run| Subject::of_run(run, &self.device));
             let subjects = subjects.collect::<Result<Vec<Subject>, LabError>>()?;
-            for measurement in missing {
-                if self.stop.is_set() {
+            self.check_in_place()?;
+            files::create_dir(&out)?;
+            // An inspection may write into the same folder.
+            let lock = files::lock_directory(&out)?;
+            let measured = missing.into_iter().try_for_each(|measurement| {
+                progress(Progress::Measuring { family, measurement });
+                let (command, environment) = (command(measurement, &runs, &out), self.environment.clone());
+                let found = Inspection::measure(measurement, &subjects, &config, command, environment, &|_, _| {});
+                self.check_in_place()?;
+                found?.write(&out)
+            });
+            lock.remove();
+            match measured {
+                Err(LabError::Train(TrainError::Stopped)) => {
                     let trainings = self.config.plan().len();
                     return Err(LabError::Stopped { done: trainings, total: trainings });
                 }
-                progress(Progress::Measuring { family, measurement });
-                let command = command(measurement, &runs, &out);
-                Inspection::measure(measurement, &subjects, &config, command, self.environment.clone(), &|_, _| {})?
-                    .write(&out)?;
+                measured => measured?,
             }
         }
         Ok(())

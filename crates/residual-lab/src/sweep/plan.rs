@@ -27,7 +27,11 @@ impl fmt::Display for RunSpec {
         let Self { family, kind, depth, alpha, seed } = self;
         write!(f, "{family}-{kind}-{depth}")?;
         if *alpha != 0.0 && *alpha != 1.0 {
-            write!(f, "-alpha{alpha}")?;
+            // All digits of 1e308 would be too long for the name of a file.
+            match alpha.to_string() {
+                digits if digits.len() > 30 => write!(f, "-alpha{alpha:e}")?,
+                digits => write!(f, "-alpha{digits}")?,
+            }
         }
         write!(f, "-seed{seed}")
     }
@@ -68,6 +72,17 @@ impl SweepConfig {
     /// # Errors
     /// If a setting is out of range. The error names the first such setting.
     pub fn validate(&self) -> Result<(), LabError> {
+        self.check_plan()?;
+        if let Some(depths) = &self.depths {
+            let mut families = self.families.iter();
+            families.try_for_each(|f| depths.iter().try_for_each(|&d| f.check_depth(d)))?;
+        }
+        let first = |spec: &&RunSpec| spec.seed == self.first_seed;
+        Ok(self.plan().iter().filter(first).try_for_each(|&spec| self.training(spec)?.validate())?)
+    }
+
+    /// Checks the settings that decide how many trainings there are.
+    pub(super) fn check_plan(&self) -> Result<(), LabError> {
         let setting = |text: &str| Err(LabError::Setting(text.into()));
         if self.families.is_empty() || self.depths.as_ref().is_some_and(Vec::is_empty) || self.alphas.is_empty() {
             return setting("a sweep needs at least one family, one depth and one skip strength");
@@ -78,20 +93,21 @@ impl SweepConfig {
         if self.first_seed.checked_add(self.seeds).is_none() || self.seeds > 1000 {
             return setting("seeds must be at most 1000, and the last seed must be below 2^64");
         }
+        let depths = self.families.iter().map(|&family| self.depths(family).len()).sum::<usize>();
+        let trainings = depths.saturating_mul(self.alphas.len()).saturating_mul(self.seeds as usize);
+        if trainings > MOST_TRAININGS {
+            return setting(&format!("a sweep has at most {MOST_TRAININGS} trainings, not {trainings}"));
+        }
         if has_duplicates(&self.families) {
             return setting("a family is given twice");
         }
         if has_duplicates(&self.alphas) {
             return setting("a skip strength is given twice");
         }
-        if let Some(depths) = &self.depths {
-            if has_duplicates(depths) {
-                return setting("a depth is given twice");
-            }
-            let mut families = self.families.iter();
-            families.try_for_each(|f| depths.iter().try_for_each(|&d| f.check_depth(d)))?;
+        if self.depths.as_ref().is_some_and(|depths| has_duplicates(depths)) {
+            return setting("a depth is given twice");
         }
-        self.plan().iter().try_for_each(|&spec| Ok(self.training(spec)?.validate()?))
+        Ok(())
     }
 
     /// The dataset. Images from a folder have the same size for all networks: 32 by 32 unless configured otherwise.
@@ -135,9 +151,12 @@ impl SweepConfig {
             Family::Dense => 1,
             _ => 10,
         };
-        (layer * spec.depth * self.epochs(spec.family)) as u64
+        layer * spec.depth as u64 * self.epochs(spec.family) as u64
     }
 }
+
+/// The largest number of trainings in a sweep.
+pub(super) const MOST_TRAININGS: usize = 10_000;
 
 fn has_duplicates<T: PartialEq>(values: &[T]) -> bool {
     (1..values.len()).any(|i| values[..i].contains(&values[i]))
@@ -203,6 +222,7 @@ mod tests {
         assert!((0..plan.len()).all(|i| !plan[..i].contains(&plan[i])));
         assert_eq!(plan[0].to_string(), "dense-plain-4-seed0");
         assert_eq!(RunSpec { alpha: 0.25, ..plan[0] }.to_string(), "dense-plain-4-alpha0.25-seed0");
+        assert_eq!(RunSpec { alpha: 1e308, ..plan[0] }.to_string(), "dense-plain-4-alpha1e308-seed0");
     }
 
     #[test]

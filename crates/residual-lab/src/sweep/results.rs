@@ -1,9 +1,10 @@
 use super::{
     LossCurve, RunResult, Series, SweepConfig, Verdict,
+    plan::MOST_TRAININGS,
     series::{loss_curves, series},
 };
 use residual_train::Environment;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 /// The results of a sweep, stored in `results.json`, with the loss curves in `curves.csv`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -45,6 +46,10 @@ impl<'de> Deserialize<'de> for SweepResults {
             runs: Vec<RunResult>,
         }
         let Recorded { config, command, environment, runs } = Recorded::deserialize(deserializer)?;
+        config.check_plan().map_err(D::Error::custom)?;
+        if runs.len() > MOST_TRAININGS {
+            return Err(D::Error::custom(format!("a sweep has at most {MOST_TRAININGS} trainings")));
+        }
         Ok(Self::new(config, command, environment, runs))
     }
 }

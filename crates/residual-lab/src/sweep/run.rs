@@ -1,15 +1,17 @@
 use super::{RunResult, RunSpec, RunStatus, SweepConfig, SweepResults, store};
-use crate::{LabError, Measurement, parallel::each};
+use crate::{LabError, Measurement, memory, parallel::each};
 use residual_backend::{Backend, Hardware};
 use residual_data::Dataset;
-use residual_model::Family;
+use residual_model::{Family, Kernels};
 use residual_train::{
-    Device, Environment, Event, Outcome, RunDir, Status, StopFlag, TrainConfig, TrainError, Training,
+    Device, Environment, Event, Existing, Outcome, RunDir, Status, StopFlag, TrainConfig, TrainError, Training,
+    files::{self, Lock},
 };
 use std::{
     cmp::Reverse,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     time::Instant,
 };
 
@@ -24,11 +26,17 @@ pub struct Sweep {
     pub(super) force: bool,
     pub(super) explain: bool,
     pub(super) stop: StopFlag,
+    /// Whether tensors are in main memory.
+    on_cpu: bool,
+    /// The folder in use, and its lock.
+    held: Mutex<Option<(PathBuf, Lock)>>,
 }
 
 /// An event in the progress of a sweep. Events may come from several threads.
 #[derive(Clone, Copy, Debug)]
 pub enum Progress<'a> {
+    /// These files of another sweep will be removed now.
+    Replacing(&'a [PathBuf]),
     /// The plan, before the first training starts.
     Planned {
         /// Trainings in the plan.
@@ -66,8 +74,19 @@ impl Sweep {
         let dataset = config.dataset().load().map_err(TrainError::from)?;
         let jobs = std::thread::available_parallelism().map_or(1, usize::from);
         let environment = Environment::here(backend, &hardware);
-        let (command, device, stop) = (String::new(), hardware.device, StopFlag::default());
-        Ok(Self { config, command, environment, device, dataset, jobs, force: false, explain: false, stop })
+        Ok(Self {
+            config,
+            command: String::new(),
+            environment,
+            device: hardware.device,
+            dataset,
+            jobs,
+            force: false,
+            explain: false,
+            stop: StopFlag::default(),
+            on_cpu: matches!(backend, Backend::Flex | Backend::NdArray | Backend::Cpu),
+            held: Mutex::new(None),
+        })
     }
 
     /// Sets the command that repeats the sweep. It is stored with the results.
@@ -87,7 +106,8 @@ impl Sweep {
         self
     }
 
-    /// Sets whether this sweep may replace another one in its folder.
+    /// Sets whether this sweep may replace another one in its folder. It then removes the files that the other one
+    /// wrote, and no others.
     pub fn with_force(mut self, force: bool) -> Self {
         self.force = force;
         self
@@ -114,13 +134,16 @@ impl Sweep {
         self
     }
 
-    /// Runs the trainings that have not finished yet, and writes the results into the folder.
+    /// Runs the trainings that have not finished yet, and writes the results into the folder. The folder stays locked
+    /// until the sweep is dropped.
     ///
     /// # Errors
-    /// If the folder holds anything but this sweep, a file cannot be written, a training fails or the sweep is stopped.
-    /// A training that diverges is a result, not a failure.
+    /// If the folder holds anything but this sweep, another process uses it, a training needs more memory than there is,
+    /// a file cannot be written, a training fails or the sweep is stopped. A training that diverges is a result, not a
+    /// failure.
     pub fn run(&self, folder: &Path, progress: OnProgress<'_>) -> Result<SweepResults, LabError> {
-        store::claim(folder, &self.config, &self.environment, self.force)?;
+        let jobs = self.parallel()?;
+        self.claim(folder, progress)?;
         let plan = self.config.plan();
         let finished = plan.iter().map(|&spec| self.finished(folder, spec));
         let mut results = finished.collect::<Result<Vec<Option<RunResult>>, LabError>>()?;
@@ -131,14 +154,52 @@ impl Sweep {
             work: plan.iter().map(|&spec| self.config.work(spec)).sum(),
             done: kept.map(|result| self.config.work(result.spec)).sum(),
         });
-        self.run_missing(folder, &plan, &mut results, progress)?;
+        self.run_missing(folder, &plan, &mut results, jobs, progress)?;
         let done: Vec<RunResult> = results.into_iter().flatten().collect();
         if done.len() < plan.len() {
             return Err(LabError::Stopped { done: done.len(), total: plan.len() });
         }
+        self.check_in_place()?;
         let results = SweepResults::new(self.config.clone(), self.command.clone(), self.environment.clone(), done);
         results.write(folder)?;
         Ok(results)
+    }
+
+    /// The number of trainings that run at the same time: the one that was set, or fewer if the plan has fewer or memory
+    /// is short.
+    ///
+    /// # Errors
+    /// If a training needs more memory than there is.
+    pub fn parallel(&self) -> Result<usize, LabError> {
+        let plan = self.config.plan();
+        let mut jobs = self.jobs.min(plan.len());
+        if self.on_cpu {
+            // Seeds and skip strengths change nothing.
+            let first = |spec: &&RunSpec| (spec.seed, spec.alpha) == (self.config.first_seed, self.config.alphas[0]);
+            for &spec in plan.iter().filter(first) {
+                let config = self.config.training(spec)?;
+                jobs = memory::fitting(&config, &spec.to_string(), Kernels::on(&self.device), jobs)?;
+            }
+        }
+        Ok(jobs)
+    }
+
+    /// Locks the folder, unless this sweep already holds the lock, and prepares it.
+    pub(super) fn claim(&self, folder: &Path, progress: OnProgress<'_>) -> Result<(), LabError> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.as_ref().is_none_or(|(path, _)| path != folder) {
+            let announce = |files: &[PathBuf]| progress(Progress::Replacing(files));
+            let lock = store::claim(folder, &self.config, &self.environment, self.force, &announce)?;
+            *held = Some((folder.into(), lock));
+        }
+        drop(held);
+        self.check_in_place()
+    }
+
+    /// Fails if the folder was removed or renamed, so that nothing may be written into it.
+    pub(super) fn check_in_place(&self) -> Result<(), LabError> {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.as_ref().map_or(Ok(()), |(folder, lock)| Ok(files::check_in_place(lock, folder)?))
     }
 
     /// The result of a training that an earlier run of the sweep finished. Returns `None` if the network of the
@@ -164,11 +225,12 @@ impl Sweep {
         folder: &Path,
         plan: &[RunSpec],
         results: &mut [Option<RunResult>],
+        jobs: usize,
         progress: OnProgress<'_>,
     ) -> Result<(), LabError> {
         let mut missing: Vec<usize> = (0..plan.len()).filter(|&i| results[i].is_none()).collect();
         missing.sort_by_key(|&i| Reverse(self.config.work(plan[i])));
-        let found = each(missing.len(), self.jobs, |k| {
+        let found = each(missing.len(), jobs, |k| {
             if self.stop.is_set() { Ok(None) } else { self.run_one(folder, plan[missing[k]], progress) }
         })?;
         missing.into_iter().zip(found).for_each(|(i, result)| results[i] = result);
@@ -177,6 +239,7 @@ impl Sweep {
 
     /// Trains one network. Returns `None` if the sweep is stopped during the training.
     fn run_one(&self, folder: &Path, spec: RunSpec, progress: OnProgress<'_>) -> Result<Option<RunResult>, LabError> {
+        self.check_in_place()?;
         let config = self.config.training(spec)?;
         let parameters = config.network.summary().parameters();
         let start = Instant::now();
@@ -194,6 +257,7 @@ impl Sweep {
             }
             Err(error) => return Err(error.into()),
         };
+        self.check_in_place()?;
         store::write_run(folder, &self.environment.backend, &config, &result)?;
         progress(Progress::Finished(&result));
         Ok(Some(result))
@@ -210,7 +274,8 @@ impl Sweep {
         let work = self.config.work(spec);
         let (sender, receiver) = std::sync::mpsc::channel();
         let run_dir = if self.keeps_network(spec) {
-            Some(RunDir::create(&store::run_dir(folder, spec), &config, &self.environment, true)?)
+            let path = store::run_dir(folder, spec);
+            Some(RunDir::create(&path, &config, &self.environment, Existing::Replace(&|_| {}))?)
         } else {
             None
         };
@@ -221,19 +286,18 @@ impl Sweep {
         };
         let training = training.with_stop(self.stop.clone()).with_observer(move |event| {
             if let Event::Step { epoch, batch, batches, .. } = event {
-                let done = ((epoch - 1) * batches + batch) as u64;
-                let _ = sender.send(work * done / (epochs * batches) as u64);
+                let share = ((epoch - 1) as f64 + batch as f64 / batches as f64) / epochs as f64;
+                let _ = sender.send((work as f64 * share.min(1.0)) as u64);
             }
         });
         // The observer must own what it captures, but `progress` is borrowed, so a scoped thread calls it.
         std::thread::scope(|scope| {
             scope.spawn(move || {
                 let mut reported = 0;
-                for done in receiver {
-                    progress(Progress::Work(done - reported));
+                for done in receiver.into_iter().chain([work]) {
+                    progress(Progress::Work(done.saturating_sub(reported)));
                     reported = done;
                 }
-                progress(Progress::Work(work - reported));
             });
             training.run()
         })

@@ -18,7 +18,7 @@ pub(crate) enum Scale {
 impl Axis {
     /// From 0 to at least `max`, with about five round ticks.
     pub(crate) fn from_zero(label: &str, max: f64) -> Self {
-        let max = if max > 0.0 && max.is_finite() { max } else { 1.0 };
+        let max = if has_ticks(max) { max } else { 1.0 };
         let step = round_step(max, 5.0);
         let count = (max / step - 1e-9).ceil() as usize;
         let ticks: Vec<f64> = (0..=count).map(|i| i as f64 * step).collect();
@@ -28,16 +28,19 @@ impl Axis {
     /// From 0 to exactly `max`, with round ticks.
     pub(crate) fn until(label: &str, max: f64) -> Self {
         let mut axis = Self::from_zero(label, max);
-        axis.range.1 = max;
-        axis.ticks.retain(|&tick| tick <= max);
+        if has_ticks(max) {
+            axis.range.1 = max;
+            axis.ticks.retain(|&tick| tick <= max);
+        }
         axis
     }
 
     /// From a round number at `min` or below to one at `max` or above, with about five round ticks.
     pub(crate) fn covering(label: &str, min: f64, max: f64) -> Self {
-        let (min, max) = match (min.is_finite(), max.is_finite()) {
-            (true, true) if min < max => (min, max),
-            (true, _) if min != 0.0 => (min - 0.1 * min.abs(), min + 0.1 * min.abs()),
+        let (min, max) = match max - min {
+            // A range far smaller than its ends has no distinct ticks.
+            length if has_ticks(length) && length > 1e-9 * min.abs().max(max.abs()) => (min, max),
+            _ if has_ticks(min.abs()) => (min - 0.1 * min.abs(), min + 0.1 * min.abs()),
             _ => (0.0, 1.0),
         };
         let step = round_step(max - min, 5.0);
@@ -107,6 +110,11 @@ pub(super) fn round_step(length: f64, times: f64) -> f64 {
     step.unwrap_or(length / times)
 }
 
+/// Whether a length is positive, and neither so small nor so large that the distance of its ticks has no exact value.
+pub(super) fn has_ticks(length: f64) -> bool {
+    (1e-290..1e290).contains(&length)
+}
+
 fn power_of_ten(power: i32) -> f64 {
     // Unlike `powi`, parsing rounds correctly.
     format!("1e{power}").parse().unwrap_or(0.0)
@@ -155,6 +163,22 @@ mod tests {
         let (from, to) = Axis::covering("", 3.0, 3.0).range;
         assert!(from < 3.0 && 3.0 < to);
         assert_eq!(Axis::covering("", f64::NAN, 1.0).range, (0.0, 1.0));
+    }
+
+    #[test]
+    fn no_range_has_many_ticks() {
+        let small = f64::from_bits(1);
+        let ends = [0.0, small, f64::MIN_POSITIVE, 1e-290, 1.0, 1.0f64.next_up(), 1e16, 1e290, f64::MAX, f64::INFINITY];
+        let ends = ends.into_iter().flat_map(|end| [end, -end]).chain([f64::NAN]).collect::<Vec<f64>>();
+        for &max in &ends {
+            for &min in &ends {
+                let axes = [Axis::covering("", min, max), Axis::log("", min, max), Axis::from_zero("", max)];
+                for axis in axes.into_iter().chain([Axis::until("", max)]) {
+                    assert!(axis.ticks.len() <= 12, "{min} {max}: {axis:?}");
+                    axis.tick_labels();
+                }
+            }
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 use super::{
     GREY, INK, Plot,
-    axis::{Axis, Scale, round_step, significant},
+    axis::{Axis, Scale, has_ticks, round_step, significant},
     escape, text,
 };
 use std::fmt::Write;
@@ -66,7 +66,7 @@ impl Field {
     /// About ten round values within the range.
     fn levels(&self) -> Vec<f64> {
         let (from, to) = self.range;
-        if !(from < to && from.is_finite() && to.is_finite()) {
+        if !has_ticks(to - from) || to - from < 1e-9 * from.abs().max(to.abs()) {
             return Vec::new();
         }
         let step = round_step(to - from, 10.0);

@@ -61,6 +61,8 @@ pub(crate) enum Marker {
 
 /// The largest number of panels in a row.
 const COLUMNS: usize = 2;
+/// The largest height of a PNG, in pixels. A figure of so many lines shows nothing anyway.
+const TALLEST: u32 = 20_000;
 const PANEL: (f64, f64) = (470.0, 330.0);
 const LEFT: f64 = 62.0;
 const RIGHT: f64 = 18.0;
@@ -114,6 +116,9 @@ impl Figure {
         let options = usvg::Options { fontdb: Arc::new(fonts), ..usvg::Options::default() };
         let tree = usvg::Tree::from_str(&self.to_svg(), &options).map_err(|e| failed(&e))?;
         let size = tree.size().to_int_size().scale_by(2.0).ok_or_else(|| failed(&"the figure has no size"))?;
+        if size.height() > TALLEST {
+            return Err(failed(&format!("the figure is more than {TALLEST} pixels high")));
+        }
         let mut pixmap =
             tiny_skia::Pixmap::new(size.width(), size.height()).ok_or_else(|| failed(&"the figure has no size"))?;
         resvg::render(&tree, tiny_skia::Transform::from_scale(2.0, 2.0), &mut pixmap.as_mut());
@@ -420,9 +425,22 @@ fn wrap(text: &str, width: f64, size: f64) -> Vec<String> {
     lines
 }
 
-/// Escapes text for XML and HTML.
+/// Escapes text for XML and HTML. Control characters, most of which XML does not allow, are escaped as in Rust.
 pub(crate) fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\n' => escaped.push('\n'),
+            '\u{fffe}' | '\u{ffff}' => escaped.extend(character.escape_unicode()),
+            _ if character.is_control() => escaped.extend(character.escape_default()),
+            _ => escaped.push(character),
+        }
+    }
+    escaped
 }
 
 #[cfg(test)]
@@ -448,6 +466,20 @@ mod tests {
     fn count(png: &[u8], color: (u8, u8, u8)) -> usize {
         let pixmap = tiny_skia::Pixmap::decode_png(png).unwrap();
         pixmap.pixels().iter().filter(|p| (p.red(), p.green(), p.blue()) == color).count()
+    }
+
+    #[test]
+    fn control_characters_are_escaped() {
+        assert_eq!(escape("\u{1b}[2J\0\r\n\u{ffff}é"), "\\u{1b}[2J\\u{0}\\r\n\\u{ffff}é");
+        let figure = Figure { title: "\u{1b}\0".into(), ..figure() };
+        assert!(figure.to_png().is_ok());
+    }
+
+    #[test]
+    fn a_figure_of_too_many_lines_has_no_png() {
+        let mut figure = figure();
+        figure.panels[0].lines = vec![figure.panels[0].lines[0].clone(); 5000];
+        assert!(figure.to_png().unwrap_err().to_string().contains("pixels high"));
     }
 
     #[test]

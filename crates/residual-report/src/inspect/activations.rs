@@ -5,6 +5,7 @@ use crate::{
     words::{labels, listed},
 };
 use residual_lab::{ActivationState, Activations, BlockScale, SubjectInfo};
+use residual_train::shown;
 
 pub(super) fn view(subjects: &[SubjectInfo], activations: &Activations) -> InspectionView {
     let labels = labels(subjects);
@@ -80,7 +81,7 @@ fn panel(
         let (points, tips) = named
             .enumerate()
             .map(|(x, (name, value))| {
-                ((x as f64 + 1.0, value), format!("{label}, {place} {} ({name}): {value:.3}", x + 1))
+                ((x as f64 + 1.0, value), format!("{label}, {place} {} ({}): {value:.3}", x + 1, shown(name)))
             })
             .unzip();
         Line { points, tips, ..Line::new(&label, &color) }
@@ -101,7 +102,7 @@ fn table(labels: &[String], activations: &Activations) -> Vec<Vec<String>> {
                 label.clone(),
                 if trained { "trained" } else { "initial" }.into(),
                 (b + 1).to_string(),
-                block.name.clone(),
+                shown(&block.name),
                 format!("{:e}", block.output),
                 format!("{:e}", block.ratio),
                 block.responses.iter().map(|r| format!("{r:e}")).collect::<Vec<_>>().join(" "),

@@ -6,6 +6,7 @@ use crate::{
 };
 use residual_lab::{GradientState, Gradients, Growth, LayerGradients, Spread, SubjectInfo};
 use residual_model::{BlockKind, Family, Norm};
+use residual_train::shown;
 
 pub(super) fn view(subjects: &[SubjectInfo], gradients: &Gradients) -> InspectionView {
     let labels = labels(subjects);
@@ -159,7 +160,7 @@ fn table(labels: &[String], gradients: &Gradients) -> Vec<Vec<String>> {
                 seed.clone(),
                 stage.clone(),
                 position,
-                layer.clone(),
+                shown(layer),
                 format!("{value:e}"),
             ]
         };

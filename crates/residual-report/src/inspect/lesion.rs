@@ -5,6 +5,7 @@ use crate::{
     words::{counted, labels, listed, percent},
 };
 use residual_lab::{Lesion, LesionErrors, Spread, SubjectInfo};
+use residual_train::shown;
 
 pub(super) fn view(subjects: &[SubjectInfo], lesion: &Lesion) -> InspectionView {
     let labels = labels(subjects);
@@ -37,7 +38,7 @@ fn detail(label: &str, errors: &LesionErrors) -> String {
     let mut parts = vec![format!("{} intact", percent(errors.intact))];
     if let Some(worst) = errors.without_block.iter().max_by(|a, b| a.error.total_cmp(&b.error)) {
         let (mean, most) = (percent(without_one(errors).mean), percent(worst.error));
-        parts.push(format!("{mean} on average without one block (at most {most}, without {})", worst.block));
+        parts.push(format!("{mean} on average without one block (at most {most}, without {})", shown(&worst.block)));
     }
     let several = errors.removed.len().min(5);
     if several > 1 {
@@ -93,7 +94,7 @@ fn line(points: &[LesionPoint], label: &str, color: &str) -> Line {
 fn without_each(errors: &LesionErrors) -> Vec<LesionPoint> {
     let blocks = errors.without_block.iter().enumerate();
     let point = |(i, without): (usize, &residual_lab::BlockError)| {
-        let tip = format!("without block {} ({})", i + 1, without.block);
+        let tip = format!("without block {} ({})", i + 1, shown(&without.block));
         (i as f64 + 1.0, Spread { mean: without.error, std: 0.0 }, tip)
     };
     blocks.map(point).collect()
@@ -117,7 +118,7 @@ fn table(labels: &[String], lesion: &Lesion) -> Vec<Vec<String>> {
         };
         row("none", 0, "", String::new(), errors.intact);
         for without in &errors.without_block {
-            row("one removed", 1, &without.block, String::new(), without.error);
+            row("one removed", 1, &shown(&without.block), String::new(), without.error);
         }
         for (lesion, several) in [("removed", &errors.removed), ("swapped", &errors.swapped)] {
             for (k, draws) in several.iter().enumerate() {

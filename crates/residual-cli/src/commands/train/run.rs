@@ -6,12 +6,14 @@ use crate::{
     memory::{gibibytes, on_the_cpu},
     model::Weights,
     output::{self, log, percent},
+    removed::removed,
 };
 use residual_backend::{Backend, Hardware};
 use residual_data::{DataError, Normalization, Preprocessing};
 use residual_model::{Kernels, Network, summary::thousands};
 use residual_train::{
-    Environment, Memory, Note, OnNan, Outcome, RunDir, Start, Status, StopFlag, TrainConfig, TrainError, Training,
+    Environment, Existing, Memory, Note, OnNan, Outcome, RunDir, Start, Status, StopFlag, TrainConfig, TrainError,
+    Training,
 };
 use residual_weights::WeightsError;
 use std::{
@@ -42,7 +44,9 @@ pub(super) fn start(args: &TrainArgs, stop: &StopFlag) -> anyhow::Result<()> {
         training = training.with_network(network);
     }
     let path = args.out.clone().unwrap_or_else(|| default_path(&config, args.force));
-    let run = RunDir::create(&path, &config, &Environment::here(backend, &hardware), args.force)?;
+    let tell = |files: &[PathBuf]| log!("{}", removed(&path, files));
+    let existing = if args.force { Existing::Replace(&tell) } else { Existing::Keep };
+    let run = RunDir::create(&path, &config, &Environment::here(backend, &hardware), existing)?;
     print_notes(&training);
     announce(&config, backend, &hardware, &path);
     finish(training, &config, run, stop, args)

@@ -8,7 +8,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},
 };
-use std::{fmt, path::Path};
+use std::{borrow::Cow, fmt, path::Path};
 
 /// Renames tensors by regular expressions, for checkpoints with other naming schemes.
 ///
@@ -102,7 +102,11 @@ impl NameMap {
     /// # Errors
     /// If a rule makes the name longer than 4096 bytes, which no real name is.
     pub fn apply(&self, name: &str) -> Result<String, WeightsError> {
-        let mut name = name.to_string();
+        self.renamed(name).map(Cow::into_owned)
+    }
+
+    pub(crate) fn renamed<'a>(&self, name: &'a str) -> Result<Cow<'a, str>, WeightsError> {
+        let mut name = Cow::from(name);
         for (pattern, new) in &self.0 {
             let long = || WeightsError::LongName { pattern: pattern.to_string() };
             let mut renamed = String::new();
@@ -120,7 +124,7 @@ impl NameMap {
             if renamed.len() > MAX_NAME {
                 return Err(long());
             }
-            name = renamed;
+            name = renamed.into();
         }
         Ok(name)
     }

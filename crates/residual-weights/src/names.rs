@@ -23,11 +23,17 @@
 /// assert_eq!(torchvision("layer2.0.shortcut.conv.weight"), "layer2.0.downsample.0.weight");
 /// ```
 pub fn torchvision(path: &str) -> String {
-    let parts = path.split('.').filter(|part| *part != "main_path").collect::<Vec<_>>();
-    let mut name = Vec::with_capacity(parts.len());
-    for (i, part) in parts.iter().enumerate() {
-        let after_shortcut = i > 0 && parts[i - 1] == "shortcut";
-        name.push(match *part {
+    translated(path).join(".")
+}
+
+/// The parts of torchvision's name.
+fn translated(path: &str) -> Vec<&str> {
+    let mut name = Vec::with_capacity(16);
+    let mut before = "";
+    for part in path.split('.').filter(|part| *part != "main_path") {
+        let after_shortcut = before == "shortcut";
+        before = part;
+        name.push(match part {
             "shortcut" => "downsample",
             "conv" | "linear" if after_shortcut => "0",
             "bn" if after_shortcut => "1",
@@ -36,16 +42,16 @@ pub fn torchvision(path: &str) -> String {
             other => other,
         });
     }
-    name.join(".")
+    name
 }
 
 /// Converts a parameter name of any scheme in the [module's table](self) to torchvision's name.
 ///
 /// The parts that `DataParallel`, `torch.compile` and other wrappers of modules add inside a name are removed.
 pub fn canonical(name: &str) -> String {
-    let name = torchvision(name);
-    let parts = name.split('.').enumerate().filter(|(i, part)| *i == 0 || !WRAPPERS.contains(part));
-    let parts: Vec<&str> = parts.map(|(_, part)| part).collect();
+    let mut parts = translated(name);
+    let mut is_first = true;
+    parts.retain(|part| std::mem::take(&mut is_first) || !WRAPPERS.contains(part));
     let parts = match &parts[..] {
         ["backbone" | "resnet", rest @ ..] if !rest.is_empty() => rest,
         parts => parts,

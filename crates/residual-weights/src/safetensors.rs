@@ -33,7 +33,7 @@ pub(crate) fn read(file: DataFile) -> Result<(BTreeMap<String, Entry>, u64), Str
     drop(header);
     let (entries, held) = entries(&file, data, descriptors)?;
     let rest = file.len() - data;
-    if held != rest { Err(format!("its tensors take {held} of {rest} bytes of data")) } else { Ok((entries, held)) }
+    if held == rest { Ok((entries, held)) } else { Err(format!("its tensors take {held} of {rest} bytes of data")) }
 }
 
 struct Header(Vec<Descriptor>);

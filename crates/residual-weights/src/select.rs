@@ -8,7 +8,7 @@ use crate::{
 };
 use burn::module::Module;
 use residual_data::shown;
-use std::{cmp::Reverse, collections::BTreeMap, fmt};
+use std::{borrow::Cow, cmp::Reverse, collections::BTreeMap, fmt};
 
 /// The tensors of a checkpoint that belong to one network.
 #[derive(Clone, Debug)]
@@ -261,8 +261,8 @@ impl fmt::Display for Selection<'_> {
 }
 
 /// The name that the options' map gives a tensor, or `None` if it drops the tensor.
-fn renamed(name: &str, options: &LoadOptions) -> Result<Option<String>, WeightsError> {
-    let renamed = options.names.apply(name)?;
+fn renamed<'a>(name: &'a str, options: &LoadOptions) -> Result<Option<Cow<'a, str>>, WeightsError> {
+    let renamed = options.names.renamed(name)?;
     Ok((!renamed.is_empty() || name.is_empty()).then_some(renamed))
 }
 
@@ -299,8 +299,9 @@ fn rank(prefix: &str) -> usize {
 
 /// Whether a name has a word for an average of weights, as in `model_ema`, `state_dict_ema` and `swa_model`.
 fn is_average(name: &str) -> bool {
-    const WORDS: [&str; 6] = ["ema", "swa", "averaged", "average", "avg", "shadow"];
-    name.split(['.', '_', '-']).any(|word| WORDS.iter().any(|average| word.eq_ignore_ascii_case(average)))
+    const WORDS: [&[u8]; 6] = [b"ema", b"swa", b"averaged", b"average", b"avg", b"shadow"];
+    let mut words = name.as_bytes().split(|byte| matches!(byte, b'.' | b'_' | b'-'));
+    words.any(|word| WORDS.iter().any(|average| word.eq_ignore_ascii_case(average)))
 }
 
 #[cfg(test)]

@@ -164,14 +164,14 @@ impl<'a> Graph<'a> {
                 }
                 match self.pickle.elements(object.args).unwrap_or_default() {
                     // Python 2 writes `OrderedDict([[key, value], ..])`.
-                    &[entries] if self.is_ordered_dict(object) => {
-                        for &entry in self.pickle.elements(entries).unwrap_or_default() {
+                    [entries] if self.is_ordered_dict(object) => {
+                        for &entry in self.pickle.elements(*entries).unwrap_or_default() {
                             if let Some(&[key, value]) = self.pickle.elements(entry) {
                                 f(Key::Node(key), value);
                             }
                         }
                     }
-                    &[arg] => f(Key::Same, arg),
+                    [arg] => f(Key::Same, *arg),
                     _ => f(Key::Same, object.args),
                 }
                 list(&object.items, f);

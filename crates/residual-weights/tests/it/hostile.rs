@@ -90,8 +90,8 @@ fn large_states_of_optimizers_are_read_from_compressed_files() {
 /// Each takes billions of steps if every container is searched whenever it is reached.
 #[test]
 fn shared_containers_take_no_more_time_than_their_number() {
-    let folder = Folder::new();
     const MANY: usize = 50_000;
+    let folder = Folder::new();
     let many = |item: &[u8]| [b"(", &item.repeat(MANY)[..]].concat();
     let one = view(&[1], &[1]);
     let list = [b"]q\0", &many(b"N")[..], &one, b"e"].concat();
@@ -127,7 +127,10 @@ struct Tensor<'a> {
     data_offsets: (u64, u64),
 }
 
-fn burnpack(path: &Path, tensors: Vec<(&str, &ciborium::Value, Vec<u64>, (u64, u64))>) {
+/// The name, the type, the shape and the range of a tensor.
+type Described<'a> = (&'a str, &'a ciborium::Value, Vec<u64>, (u64, u64));
+
+fn burnpack(path: &Path, tensors: Vec<Described<'_>>) {
     let tensor = |(name, dtype, shape, data_offsets)| (name, Tensor { dtype, shape, data_offsets });
     let mut metadata = Vec::new();
     ciborium::into_writer(&Metadata { tensors: tensors.into_iter().map(tensor).collect() }, &mut metadata).unwrap();

@@ -14,8 +14,6 @@ const TRUE: Id = 1;
 const FALSE: Id = 2;
 const OPAQUE: Id = 3;
 const NO_ARGS: Id = 4;
-/// The first of the integers from 0 to 255, which are shared.
-const ZERO: Id = 5;
 
 /// The longest text that is kept. Keys, classes and storages have shorter names.
 const MAX_TEXT: u64 = 4096;
@@ -23,8 +21,8 @@ const MAX_TEXT: u64 = 4096;
 const MAX_BYTES: u64 = 1 << 30;
 /// The memory that a pickle may take however small its file is, and in any file, in bytes.
 const MEMORY: std::ops::Range<u64> = 64 << 20..1 << 30;
-/// The memory that a pickle may take for each byte of its file. A list of numbers of three bytes takes 12.
-const MEMORY_PER_BYTE: u64 = 16;
+/// The memory that a pickle may take for each byte of its file. A list of large numbers takes 8.
+const MEMORY_PER_BYTE: u64 = 10;
 /// What the allocator adds to an allocation.
 const OVERHEAD: usize = 16;
 
@@ -37,6 +35,8 @@ pub(super) struct Machine<R> {
     /// The heights of the stack at the open marks.
     marks: Vec<usize>,
     memo: HashMap<u64, Id>,
+    /// The numbers of one and two bytes, once they occur.
+    small: Vec<Id>,
     /// The memory that the values take, and the largest that they may take, in bytes.
     memory: u64,
     max_memory: u64,
@@ -47,10 +47,11 @@ impl<R: BufRead> Machine<R> {
         let constants = [Node::None, Node::Bool(true), Node::Bool(false), Node::Opaque, Node::Tuple(Vec::new())];
         Self {
             input: input.take(MAX_BYTES),
-            nodes: constants.into_iter().chain((0..=255).map(Node::Int)).collect(),
+            nodes: constants.into(),
             stack: Vec::new(),
             marks: Vec::new(),
             memo: HashMap::new(),
+            small: Vec::new(),
             memory: 0,
             max_memory: file_size.saturating_mul(MEMORY_PER_BYTE).saturating_add(MEMORY.start).min(MEMORY.end),
         }
@@ -86,11 +87,8 @@ impl<R: BufRead> Machine<R> {
                     digits => self.push_node(digits.parse().map_or(Node::Opaque, Node::Int)),
                 }
             }
-            b'K' => {
-                let value = self.byte()?;
-                self.push(ZERO + Id::from(value))
-            }
-            b'M' => self.int::<2>(),
+            b'K' => self.small::<1>(),
+            b'M' => self.small::<2>(),
             b'J' => {
                 let value = self.number::<4>()? as u32;
                 self.push_node(Node::Int(i64::from(value.cast_signed())))
@@ -355,9 +353,14 @@ impl<R: BufRead> Machine<R> {
         self.push_node(Node::Int(i64::from_le_bytes(bytes)))
     }
 
-    fn int<const N: usize>(&mut self) -> Result<()> {
+    /// A number of one or two bytes. Lists of millions of them are common, so equal ones share a value.
+    fn small<const N: usize>(&mut self) -> Result<()> {
         let value = self.number::<N>()?;
-        self.push_node(Node::Int(value.cast_signed()))
+        self.small.resize(1 << 16, NONE);
+        if self.small[value as usize] == NONE {
+            self.small[value as usize] = self.node(Node::Int(value.cast_signed()))?;
+        }
+        self.push(self.small[value as usize])
     }
 
     fn byte(&mut self) -> Result<u8> {
@@ -538,7 +541,8 @@ mod tests {
     #[test]
     fn memory_is_bounded_by_the_size_of_the_file() {
         const PACKED: u64 = 25_000;
-        let repeated: [&[u8]; 9] = [b"}", b"]", b"]Na", b"N", b"(", b"(Nt", b"M\0\x01", b"X\x01\0\0\0a", b"ca\nb\n"];
+        let repeated: [&[u8]; 9] =
+            [b"}", b"]", b"]Na", b"N", b"(", b"(Nt", b"J\0\0\0\x01", b"X\x01\0\0\0a", b"ca\nb\n"];
         for values in repeated {
             let pickle = values.repeat(1000 * PACKED as usize / values.len());
             let error = Pickle::read(&pickle[..], PACKED).unwrap_err();

@@ -80,7 +80,7 @@ impl Pickle {
     /// Reads one pickle, up to its end and no further. Bytes and long texts are skipped, not stored.
     ///
     /// `file_size` is the size in bytes of the file that holds the pickle, which may be compressed. It bounds the
-    /// memory: the values take at most 64 MiB and 16 bytes for each byte of the file, and never more than 1 GiB.
+    /// memory: the values take at most 64 MiB and 10 bytes for each byte of the file, and never more than 1 GiB.
     ///
     /// # Errors
     /// If the pickle is incomplete, has an unknown opcode, uses a missing value, is longer than 1 GiB, or has too many

@@ -50,6 +50,9 @@ pub(crate) enum Command {
 
 impl Command {
     pub(crate) fn run(self) -> anyhow::Result<()> {
+        if let Some(number) = self.threads() {
+            threads::start(number)?;
+        }
         match self {
             Self::Sweep(args) => sweep(&args, &long_run()?),
             Self::Train(args) => train(&args, &long_run()?),
@@ -68,6 +71,22 @@ impl Command {
             Self::Devices(args) => devices(&args),
             Self::Completions(args) => completions(&args),
         }
+    }
+}
+
+impl Command {
+    /// The number of threads that the flags give, if it is a command that computes.
+    fn threads(&self) -> Option<Option<usize>> {
+        Some(match self {
+            Self::Sweep(args) => args.backend.threads,
+            Self::Train(args) => args.backend.threads,
+            Self::Inspect(args) => args.backend.threads,
+            Self::Predict(args) => args.model.backend.threads,
+            Self::Eval(args) => args.model.backend.threads,
+            Self::Bench(args) => args.backend.threads,
+            Self::Data(_) => None,
+            _ => return None,
+        })
     }
 }
 

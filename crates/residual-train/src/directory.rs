@@ -126,8 +126,8 @@ impl RunDir {
     ///
     /// # Errors
     /// If the directory holds a run that is not to be replaced, if it holds anything else, if something that no training
-    /// wrote has the name of a run's file, or if the directory cannot be written. If
-    /// the network has more than 100,000 tensors, which Burn's format for weights cannot hold.
+    /// wrote has the name of a run's file, if the directory cannot be written, or if the network has more than 100,000
+    /// tensors, which Burn's format for weights cannot hold.
     pub fn create(
         path: &Path,
         config: &TrainConfig,

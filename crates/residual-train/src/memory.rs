@@ -107,10 +107,14 @@ impl Memory {
             .fold(0, |sum, part| sum.saturating_add(*part))
     }
 
-    /// The memory of this machine, in bytes, or the process's cgroup limit if that is lower.
+    /// The memory of this machine, in bytes, or the process's cgroup limit if that is lower. `u64::MAX` if the system
+    /// does not say.
     pub fn available() -> u64 {
         let mut system = sysinfo::System::new();
         system.refresh_memory();
+        if system.total_memory() == 0 {
+            return u64::MAX;
+        }
         system.cgroup_limits().map_or(system.total_memory(), |limits| limits.total_memory.min(system.total_memory()))
     }
 }

@@ -172,7 +172,7 @@ impl Training {
     /// keeps its last checkpoint. If the system refuses to start threads, nothing is written.
     pub fn run(mut self) -> Result<Outcome, TrainError> {
         /// The threads that Burn's learner starts, and a few to spare. It panics if they cannot be started.
-        const LEARNER: usize = 4;
+        const LEARNER: usize = 10;
         start_threads()?;
         check_threads(2 * self.options.workers + LEARNER)?;
         let parameters = self.config.network.summary().parameters();
@@ -183,6 +183,11 @@ impl Training {
         let directory = self.options.directory.clone();
         let (network, session, error) =
             training_loop::train(self.config, self.dataset, &self.device, self.options, self.session, self.observer);
+        // What cannot be written may have been removed.
+        let error = error.map(|error| match (&error, &directory) {
+            (TrainError::Io { .. }, Some(directory)) => directory.check_in_place().err().unwrap_or(error),
+            _ => error,
+        });
         let none = Evaluation { loss: f64::NAN, error: f64::NAN, samples: 0 };
         let outcome = Outcome {
             network,

@@ -32,9 +32,8 @@ pub(crate) fn thread_number(text: &str) -> Result<usize, String> {
 }
 
 impl BackendArgs {
-    /// Opens the device, selects the kernels and starts the threads.
+    /// Opens the device and selects the kernels.
     pub(crate) fn open(&self) -> anyhow::Result<(Backend, Hardware)> {
-        threads::start(self.threads)?;
         let backend = choose(self.backend.as_deref())?;
         let hardware = backend.probe()?;
         let kernels = match (self.kernels, self.recompute) {

@@ -1,7 +1,7 @@
 use super::{RunResult, RunSpec, RunStatus, SweepConfig, SweepResults, store};
 use crate::{LabError, Measurement, memory, parallel::each};
 use residual_backend::{Backend, Hardware};
-use residual_data::Dataset;
+use residual_data::{DataError, Dataset};
 use residual_model::{Family, Kernels};
 use residual_train::{
     Device, Environment, Event, Existing, Outcome, RunDir, Status, StopFlag, TrainConfig, TrainError, Training,
@@ -12,6 +12,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
+    thread,
     time::Instant,
 };
 
@@ -72,7 +73,7 @@ impl Sweep {
     pub fn new(config: SweepConfig, backend: Backend, hardware: Hardware) -> Result<Self, LabError> {
         config.validate()?;
         let dataset = config.dataset().load().map_err(TrainError::from)?;
-        let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+        let jobs = thread::available_parallelism().map_or(1, usize::from);
         let environment = Environment::here(backend, &hardware);
         Ok(Self {
             config,
@@ -291,14 +292,16 @@ impl Sweep {
             }
         });
         // The observer must own what it captures, but `progress` is borrowed, so a scoped thread calls it.
-        std::thread::scope(|scope| {
-            scope.spawn(move || {
-                let mut reported = 0;
-                for done in receiver.into_iter().chain([work]) {
-                    progress(Progress::Work(done.saturating_sub(reported)));
-                    reported = done;
-                }
-            });
+        let forward = move || {
+            let mut reported = 0;
+            for done in receiver.into_iter().chain([work]) {
+                progress(Progress::Work(done.saturating_sub(reported)));
+                reported = done;
+            }
+        };
+        thread::scope(|scope| {
+            let forwarding = thread::Builder::new().spawn_scoped(scope, forward);
+            forwarding.map_err(|error| DataError::Threads(error.to_string()))?;
             training.run()
         })
     }

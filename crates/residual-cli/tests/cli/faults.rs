@@ -99,7 +99,7 @@ fn train(run: &Path) -> Command {
 
 /// Runs a training to which something happens once it has written its first checkpoint.
 fn suffer(fault: Fault, run: &Path) -> Output {
-    let mut command = match fault {
+    let command = match fault {
         IgnoredSignal(signal) => in_shell(&format!("trap '' {signal}"), &train(run)),
         DiskFills(blocks) => in_shell(&format!("trap '' XFSZ; ulimit -f {blocks}"), &train(run)),
         TerminalCloses => {
@@ -109,6 +109,10 @@ fn suffer(fault: Fault, run: &Path) -> Output {
         }
         _ => train(run),
     };
+    // The tests themselves may run under `nohup`.
+    let mut default_signals = Command::new("env");
+    default_signals.arg("--default-signal=HUP,INT,TERM");
+    let mut command = with_arguments(default_signals, &command);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let full = || OpenOptions::new().write(true).open("/dev/full").unwrap();
     let mut kept = None;

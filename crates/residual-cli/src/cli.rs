@@ -7,14 +7,15 @@ use crate::{
         compare, completions, convert, data, devices, eval, inspect, models, predict, recipes, report, summary, sweep,
         train, weights,
     },
-    output, signals, threads,
+    output,
+    signals::stop_flag,
+    threads,
 };
 use anyhow::Context;
 use clap::{
     CommandFactory, Parser, Subcommand,
     error::{ContextKind, ContextValue, ErrorKind},
 };
-use residual_train::StopFlag;
 use std::ffi::OsString;
 
 /// Trains plain and residual networks and shows what shortcuts do
@@ -50,15 +51,18 @@ pub(crate) enum Command {
 
 impl Command {
     pub(crate) fn run(self) -> anyhow::Result<()> {
+        if let Self::Train(_) | Self::Sweep(_) | Self::Inspect(_) = self {
+            output::never_block().context(threads::REFUSED)?;
+        }
         if let Some(number) = self.threads() {
             threads::start(number)?;
         }
         match self {
-            Self::Sweep(args) => sweep(&args, &long_run()?),
-            Self::Train(args) => train(&args, &long_run()?),
+            Self::Sweep(args) => sweep(&args, &stop_flag()?),
+            Self::Train(args) => train(&args),
             Self::Report(args) => report(&args),
             Self::Compare(args) => compare(&args),
-            Self::Inspect(args) => inspect(&args, &long_run()?),
+            Self::Inspect(args) => inspect(&args, &stop_flag()?),
             Self::Predict(args) => predict(&args),
             Self::Eval(args) => eval(&args),
             Self::Models(args) => models(&args),
@@ -88,11 +92,6 @@ impl Command {
             _ => return None,
         })
     }
-}
-
-/// Prepares the terminal and the signals for a run of hours.
-fn long_run() -> anyhow::Result<StopFlag> {
-    output::never_block().and_then(|()| signals::stop_flag()).context(threads::REFUSED)
 }
 
 /// Joins `--flip false` into `--flip=false`, which clap needs to distinguish the value from a following argument.

@@ -88,13 +88,16 @@ impl Queue {
     }
 }
 
-/// From now on, writing to stderr never waits for its reader, such as a pager that is not scrolled: a thread does.
+/// From now on, writing to stderr never waits for its reader, such as a pager that is not scrolled; a
+/// separate thread waits instead.
 pub(crate) fn never_block() -> io::Result<()> {
-    let queue = || QUEUE.get_or_init(Queue::default).write();
-    thread::Builder::new().name("stderr".into()).spawn(queue).map(drop)
+    let write = || QUEUE.get_or_init(Queue::default).write();
+    thread::Builder::new().name("stderr".into()).spawn(write)?;
+    QUEUE.get_or_init(Queue::default);
+    Ok(())
 }
 
-/// Waits until everything is written to stderr, but not for a reader that has stopped to read.
+/// Waits until everything is written to stderr, but not for a reader that has stopped reading.
 pub(crate) fn flush() {
     if let Some(queue) = QUEUE.get() {
         let is_busy = |p: &mut Pending| !p.is_stuck && (p.is_writing || !p.bytes.is_empty());
@@ -130,7 +133,7 @@ pub(crate) fn print_json<T: serde::Serialize>(value: &T) -> anyhow::Result<()> {
     let mut json = String::new();
     // JSON has control characters only within its strings, and serde_json escapes only the first 32.
     for character in serde_json::to_string_pretty(value)?.chars() {
-        if character.is_ascii() || printable(character.encode_utf8(&mut [0; 4])).len() == character.len_utf8() {
+        if printable(character.encode_utf8(&mut [0; 4])).len() == character.len_utf8() {
             json.push(character);
         } else {
             write!(json, "\\u{:04x}", u32::from(character))?;

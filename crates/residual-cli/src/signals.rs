@@ -1,13 +1,13 @@
 //! Signals that stop a run.
 
-use crate::output::log;
+use crate::{output::log, threads::REFUSED};
+use anyhow::Context;
 use residual_train::StopFlag;
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     flag,
 };
 use std::{
-    io,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -18,7 +18,7 @@ use std::{
 
 /// How long a second signal is taken for a repetition of the first: `timeout` sends its signal to the program and to
 /// its process group.
-const REPETITION: Duration = Duration::from_secs(1);
+const REPETITION: Duration = Duration::from_millis(500);
 
 /// How often the flag is checked for the message to the user.
 const POLL: Duration = Duration::from_millis(50);
@@ -28,7 +28,7 @@ const POLL: Duration = Duration::from_millis(50);
 /// ignored (on Linux).
 ///
 /// The handlers only set flags, so nothing that happens to the terminal can keep a signal from being heard.
-pub(crate) fn stop_flag() -> io::Result<StopFlag> {
+pub(crate) fn stop_flag() -> anyhow::Result<StopFlag> {
     let stop = Arc::new(AtomicBool::new(false));
     let again = Arc::new(AtomicBool::new(false));
     let ignored = ignored();
@@ -50,7 +50,7 @@ pub(crate) fn stop_flag() -> io::Result<StopFlag> {
         thread::sleep(REPETITION);
         again.store(true, Ordering::SeqCst);
     };
-    thread::Builder::new().name("signals".into()).spawn(watch)?;
+    thread::Builder::new().name("signals".into()).spawn(watch).context(REFUSED)?;
     Ok(flag)
 }
 

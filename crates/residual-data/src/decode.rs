@@ -9,16 +9,16 @@ use std::{io::Cursor, path::Path};
 /// bomb (`Image.MAX_IMAGE_PIXELS`).
 pub const DEFAULT_MAX_PIXELS: u64 = 89_478_485;
 
-/// The most bytes of an image file.
+/// The largest size of an image file, in bytes.
 const MAX_FILE: u64 = 1 << 30;
 
 /// The most bytes that a decoder may use for metadata, such as a compressed colour profile, and for its own buffers.
 const MAX_METADATA: u64 = 64 << 20;
 
-/// The bytes per pixel that are allowed if an image has the largest number of pixels: three channels of 16 bits.
-const BYTES_PER_PIXEL: u64 = 6;
+/// The bytes per pixel that are allowed if an image has the largest number of pixels: four channels of 16 bits.
+const BYTES_PER_PIXEL: u64 = 8;
 
-/// The most pixels per byte of a JPEG file: a block of 8x8 values takes at least one bit, and stands for up to four times
+/// The maximum number of pixels per byte of a JPEG file: a block of 8x8 values takes at least one bit, and stands for up to four times
 /// as many pixels if its component is subsampled.
 const JPEG_PIXELS_PER_BYTE: u64 = 8 * 64 * 4;
 
@@ -145,9 +145,9 @@ fn check_riff(content: &[u8]) -> Result<(), String> {
     }
     // After `RIFF`, the size and `WEBP`, each chunk has a name, a size, and data that is padded to an even size.
     let mut at = 12;
-    while let Some(size) = size(at + 4) {
+    while let Some(size) = size(at + 4).filter(|_| at + 8 <= end) {
         at += 8 + size;
-        if at > content.len() {
+        if at > end {
             return Err(truncated(at));
         }
         at += size % 2;

@@ -63,7 +63,12 @@ impl Drop for Staged {
 /// A path beside `path` that no other thread, process or machine uses: `NAME.NUMBER.tmp`, with a random number of 16
 /// hexadecimal digits. Process ids would not do, because processes in different containers may have the same id.
 pub fn temporary(path: &Path) -> PathBuf {
+    /// With the number, the names of file systems, of at most 255 bytes, hold as much.
+    const LONG: usize = 230;
     let mut name = path.file_name().unwrap_or_default().to_os_string();
+    if name.len() > LONG {
+        name = name.to_string_lossy().chars().take(LONG / 4).collect::<String>().into();
+    }
     name.push(format!(".{:016x}.tmp", RandomState::new().build_hasher().finish()));
     path.with_file_name(name)
 }

@@ -26,7 +26,8 @@ impl Lock {
     /// If the lock is for creating a file or directory, call this only once it exists, so that the next process to
     /// acquire the lock finds it.
     pub fn remove(self) {
-        if self.is_in_place() {
+        // A lock file is empty.
+        if self.is_in_place() && self.file.metadata().is_ok_and(|file| file.len() == 0) {
             let _ = fs::remove_file(&self.path);
         }
     }

@@ -9,8 +9,9 @@ use std::{
 /// Opens a regular file for reading. Links are followed.
 ///
 /// # Errors
-/// If the file cannot be opened, or is a folder, a FIFO, a socket or a device, whose end may never come.
+/// If the file cannot be opened, or is a folder, a FIFO, a socket or a device, which may never end.
 pub fn open_regular(path: &Path) -> io::Result<File> {
+    check_regular(&fs::metadata(path)?)?;
     let mut options = File::options();
     options.read(true);
     // Otherwise, opening a FIFO waits until another process opens it for writing.
@@ -27,7 +28,7 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
 /// If the file is larger, and as for [`open_regular`].
 pub fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let too_large = || {
-        let text = format!("it is larger than {most} bytes, the most that is read of such a file");
+        let text = format!("it is larger than the limit of {most} bytes");
         io::Error::new(io::ErrorKind::FileTooLarge, text)
     };
     let file = open_regular(path)?;
@@ -37,7 +38,7 @@ pub fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     }
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(usize::try_from(size).unwrap_or(usize::MAX))?;
-    // The file may grow, and some file systems do not tell the size.
+    // The file may grow, and some file systems do not report the size.
     file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most { Err(too_large()) } else { Ok(bytes) }
 }
@@ -76,12 +77,15 @@ mod tests {
         let path = dir.path().join("a");
         fs::write(&path, "four").unwrap();
         assert_eq!(read_text(&path, 4).unwrap(), "four");
-        assert!(read_regular(&path, 3).unwrap_err().to_string().starts_with("it is larger than 3 bytes"));
+        assert!(read_regular(&path, 3).unwrap_err().to_string().starts_with("it is larger than the limit of 3 bytes"));
         fs::write(&path, [0xff]).unwrap();
         assert_eq!(read_text(&path, 4).unwrap_err().to_string(), "it is not valid UTF-8");
-        // Sparse: reading it would need a terabyte.
-        File::create(&path).unwrap().set_len(1 << 40).unwrap();
-        assert_eq!(read_regular(&path, 1 << 30).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        #[cfg(unix)]
+        {
+            // Sparse: reading it would need a terabyte.
+            File::create(&path).unwrap().set_len(1 << 40).unwrap();
+            assert_eq!(read_regular(&path, 1 << 30).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        }
         assert_eq!(read_regular(dir.path(), 4).unwrap_err().to_string(), "it is a folder");
         assert_eq!(read_regular(&dir.path().join("b"), 4).unwrap_err().kind(), io::ErrorKind::NotFound);
     }

@@ -1,10 +1,7 @@
 use crate::{InspectionView, Report, ReportError, contents::Contents, figures, table, words::markdown};
 use residual_lab::{Inspection, Measurement};
 use residual_train::{TrainError, files};
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 /// The findings of a folder of inspections.
 const FINDINGS: &str = "findings.md";
@@ -78,7 +75,7 @@ fn draw_view(name: Measurement, view: &InspectionView) -> [Drawn; 2] {
 /// Writes everything that [`draw`] draws into the folder.
 ///
 /// A sweep's folder belongs to the sweep. A folder of inspections may have other files too, so there a `findings.md`
-/// with other content is not replaced.
+/// that has none of these findings is not replaced.
 ///
 /// # Errors
 /// As for [`draw`], or if a file cannot be written or is not replaced.
@@ -87,7 +84,11 @@ pub fn redraw(folder: &Path) -> Result<(), ReportError> {
     let is_sweep = drawn.iter().any(|drawn| drawn.path == Path::new("index.html"));
     for Drawn { path, content } in drawn.iter().filter(|drawn| !is_sweep && drawn.path.ends_with(FINDINGS)) {
         let path = folder.join(path);
-        if path.exists() && fs::read(&path).ok().as_ref() != Some(content) {
+        let is_line = |line: &&[u8]| !line.is_empty();
+        let lines = || content.split(|byte| *byte == b'\n').filter(is_line);
+        let is_own =
+            |old: Vec<u8>| old.split(|byte| *byte == b'\n').filter(is_line).any(|old| lines().any(|new| old == new));
+        if path.exists() && !files::read(&path).is_ok_and(is_own) {
             let reason = "has other findings, or is not from this program; move it away to draw it again".into();
             return Err(TrainError::BadFile { path, reason }.into());
         }

@@ -15,7 +15,7 @@ use residual_model::{Network, summary::thousands};
 use serde::{Deserialize, Serialize};
 use std::{
     cmp::Reverse,
-    fs, io,
+    fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -209,7 +209,9 @@ impl RunDir {
     pub fn locked(mut self) -> Result<Self, TrainError> {
         self.lock = Some(Arc::new(files::lock_directory(&self.path)?));
         remove_unfinished(&self.path);
-        remove_unfinished(&self.file(CHECKPOINT));
+        if files::is_written_dir(&self.file(CHECKPOINT))? {
+            remove_unfinished(&self.file(CHECKPOINT));
+        }
         Ok(self)
     }
 
@@ -227,8 +229,12 @@ impl RunDir {
         let io = |source| TrainError::Io { action: "read", path: self.path.clone(), source };
         let entries = fs::read_dir(&self.path).map_err(io)?;
         // If a process is killed while it creates a run, only these files are left.
-        let is_leftover =
-            |path: &PathBuf| is_unfinished(path) || [LOCK, ENVIRONMENT].iter().any(|name| path.ends_with(name));
+        let is_leftover = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let is_new = is_unfinished(path) && [ENVIRONMENT, CONFIG].iter().any(|own| name.starts_with(own));
+            let is_environment = || files::read_json::<Environment>(path).is_ok();
+            is_new || name == LOCK || (name == ENVIRONMENT && is_environment())
+        };
         let Some(other) = entries.flatten().map(|entry| entry.path()).find(|path| !is_leftover(path)) else {
             return Ok(());
         };
@@ -475,17 +481,18 @@ impl RunDir {
         self.check_in_place()?;
         let directory = self.file(CHECKPOINT);
         // Not its parents: a run directory is never created again.
-        match fs::create_dir(&directory) {
-            Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(TrainError::Io { action: "create", path: directory, source });
-            }
-            _ => {}
+        if !files::is_written_dir(&directory)? {
+            let io = |source| TrainError::Io { action: "create", path: directory.clone(), source };
+            fs::create_dir(&directory).map_err(io)?;
         }
         // The best weights are written first, because a run resumed from this checkpoint may not evaluate again.
         if let Some(best) = &checkpoint.records.best {
             files::write(&self.file(BEST), best)?;
         }
         let own = checkpoint.iteration();
+        // Checkpoints with more iterations were written before a rewind. They are removed first: a run that is killed
+        // before it writes this one rewinds again.
+        remove_checkpoints(self.checkpoints().into_iter().filter(|file| file.iteration > own));
         let within = if checkpoint.is_between_epochs() { "" } else { WITHIN };
         let path = directory.join(format!("{own:08}{within}.{CKPT}"));
         let times = path.with_extension(TIMES);
@@ -495,16 +502,12 @@ impl RunDir {
             return Err(error);
         }
         self.write_metrics(&checkpoint.rows)?;
-        // Checkpoints with more iterations were written before a rewind and are obsolete. One from within an epoch is
-        // there to resume from while it is the newest. It takes the place of no other, so that an interrupted run can
-        // rewind to the same checkpoints as one that is never interrupted.
-        let is_obsolete = |file: &CheckpointFile| file.path != path && (file.iteration > own || file.within_epoch);
+        // One from within an epoch is there to resume from while it is the newest. It never replaces another one, so that
+        // an interrupted run can rewind to the same checkpoints as one that is never interrupted.
+        let is_obsolete = |file: &CheckpointFile| file.path != path && file.within_epoch;
         let (obsolete, kept): (Vec<_>, Vec<_>) = self.checkpoints().into_iter().partition(is_obsolete);
         let ends = kept.into_iter().filter(|file| !file.within_epoch);
-        for CheckpointFile { path, .. } in obsolete.into_iter().chain(ends.skip(KEPT)) {
-            let _ = fs::remove_file(path.with_extension(TIMES));
-            let _ = fs::remove_file(path);
-        }
+        remove_checkpoints(obsolete.into_iter().chain(ends.skip(KEPT)));
         Ok(())
     }
 
@@ -551,6 +554,13 @@ impl RunDir {
 
     fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+}
+
+fn remove_checkpoints(files: impl Iterator<Item = CheckpointFile>) {
+    for CheckpointFile { path, .. } in files {
+        let _ = fs::remove_file(path.with_extension(TIMES));
+        let _ = fs::remove_file(path);
     }
 }
 

@@ -39,7 +39,8 @@ pub(crate) fn read(file: DataFile) -> Result<(BTreeMap<String, Entry>, u64), Str
     if length > MAX_METADATA {
         return Err(format!("its metadata claim {length} bytes; expected at most {MAX_METADATA}"));
     }
-    let metadata = file.read(HEADER..HEADER + length).map_err(|_| "its metadata end beyond the file".to_string())?;
+    let metadata =
+        file.read(HEADER..HEADER + length).map_err(|_| "its metadata extend past the end of the file".to_string())?;
     let Metadata { tensors } = ciborium::from_reader(&metadata[..])
         .map_err(|error| format!("its metadata are damaged: {}", shown(&error.to_string())))?;
     drop(metadata);

@@ -1,8 +1,6 @@
-use crate::{
-    WeightsError,
-    file::{json_reason, read_text},
-};
+use crate::{WeightsError, file::json_reason};
 use residual_data::Preprocessing;
+use residual_fetch::read_text;
 use residual_model::NetworkConfig;
 use serde::{Deserialize, Serialize};
 use std::{

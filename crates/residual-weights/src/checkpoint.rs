@@ -1,12 +1,13 @@
 use crate::{
     WeightsError, burnpack,
     dtype::Dtype,
-    file::{self, DataFile},
+    file::DataFile,
     foreign,
     pytorch::{self, Found, Problem},
     safetensors, shards,
 };
 use residual_data::shown;
+use residual_fetch::open_regular;
 use std::{
     collections::BTreeMap,
     fs::File,
@@ -95,7 +96,7 @@ impl Checkpoint {
 
     fn open(path: &Path, shards: Shards) -> Result<Self, WeightsError> {
         let io = || WeightsError::io("read", path);
-        let mut file = file::open(path).map_err(io())?;
+        let mut file = open_regular(path).map_err(io())?;
         let mut start = Vec::new();
         file.by_ref().take(512).read_to_end(&mut start).map_err(io())?;
         file.rewind().map_err(io())?;

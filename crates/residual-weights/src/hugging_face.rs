@@ -1,8 +1,6 @@
-use crate::{
-    WeightsError,
-    file::{json_reason, read_text},
-};
+use crate::{WeightsError, file::json_reason};
 use residual_data::{Preprocessing, shown};
+use residual_fetch::read_text;
 use residual_model::{Family, NetName, NetworkConfig, StrideAt};
 use serde::{Deserialize, de::DeserializeOwned};
 use std::{collections::BTreeMap, io, path::Path};

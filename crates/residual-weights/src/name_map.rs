@@ -1,9 +1,6 @@
-use crate::{
-    WeightsError,
-    file::{json_reason, read_text},
-    ranges::MAX_NAME,
-};
+use crate::{WeightsError, file::json_reason, ranges::MAX_NAME};
 use regex::{Regex, RegexBuilder};
+use residual_fetch::read_text;
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},

@@ -39,18 +39,22 @@ pub(crate) fn entries(
         let len = range.end - range.start;
         let elements = shape.iter().try_fold(1u64, |elements, &size| elements.checked_mul(size));
         let expected = |bits| elements.and_then(|elements| elements.checked_mul(bits)).map(|bits| bits.div_ceil(8));
-        if bits.is_some_and(|bits| expected(bits) != Some(len)) {
-            return Err(bad(&format!("has {len} bytes, which its shape and type do not need")));
+        if let Some(expected) = bits.map(expected)
+            && expected != Some(len)
+        {
+            let required = expected.map_or("more than a file can have".into(), |bytes| bytes.to_string());
+            return Err(bad(&format!("has {len} bytes; its shape and type require {required}")));
         }
-        let Some(start) = data.checked_add(range.start).filter(|start| *start + len <= file.len()) else {
-            return Err(bad("ends beyond the file, perhaps because a download was interrupted"));
+        let Some(end) = data.checked_add(range.end).filter(|end| *end <= file.len()) else {
+            return Err(bad("extends past the end of the file, perhaps because a download was interrupted"));
         };
+        let start = end - len;
         if len > 0 {
-            ranges.push(start..start + len);
+            ranges.push(start..end);
         }
         let shape = shape.into_iter().map(usize::try_from).collect::<Result<Arc<[usize]>, _>>();
         let shape = shape.map_err(|_| bad("is too large"))?;
-        let entry = Entry::in_range(shape, file.clone(), start..start + len, dtype);
+        let entry = Entry::in_range(shape, file.clone(), start..end, dtype);
         if let Some(name) = entries.insert(name.clone(), entry).map(|_| name) {
             return Err(format!("it has two tensors named `{}`", shown(&name)));
         }

@@ -27,7 +27,7 @@ pub(crate) fn read(file: DataFile) -> Result<(BTreeMap<String, Entry>, u64), Str
         return Err(format!("its header claims {length} bytes; expected at most {MAX_HEADER}"));
     }
     let data = 8 + length;
-    let header = file.read(8..data).map_err(|_| "its header ends beyond the file".to_string())?;
+    let header = file.read(8..data).map_err(|_| "its header extends past the end of the file".to_string())?;
     let Header(descriptors) =
         serde_json::from_slice(&header).map_err(|error| format!("its header: {}", json_reason(&error)))?;
     drop(header);

@@ -45,7 +45,8 @@ pub fn save<M: Module>(network: &M, path: &Path) -> Result<(), WeightsError> {
 /// does not describe: if the program is killed in between, the weights have no card.
 ///
 /// # Errors
-/// The same as for [`save`]. The old files are then unchanged.
+/// The same as for [`save`]. The old files are then unchanged, unless only the card cannot take its name: the new weights
+/// then have no card.
 pub fn save_with_card<M: Module>(network: &M, card: &Card, path: &Path) -> Result<(), WeightsError> {
     let card_path = Card::path(path);
     if card_path.is_dir() {
@@ -65,11 +66,10 @@ pub fn save_with_card<M: Module>(network: &M, card: &Card, path: &Path) -> Resul
         }
         return Err(WeightsError::io("write", path)(error));
     }
-    card.publish().map_err(WeightsError::io("write", &card_path))?;
     if has_old {
         let _ = fs::remove_file(&old);
     }
-    Ok(())
+    card.publish().map_err(WeightsError::io("write", &card_path))
 }
 
 /// The content of a file of weights. The extension of `path` selects the format.

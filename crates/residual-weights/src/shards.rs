@@ -1,10 +1,8 @@
 //! Weights in several files, with an index that names the file of each tensor.
 
-use crate::{
-    Checkpoint, Entry, Format, WeightsError,
-    file::{json_reason, read_text},
-};
+use crate::{Checkpoint, Entry, Format, WeightsError, file::json_reason};
 use residual_data::shown;
+use residual_fetch::read_text;
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
@@ -40,7 +38,7 @@ pub(crate) fn read(path: &Path) -> Result<(Format, BTreeMap<String, Entry>, u64)
     if files.len() > MAX_FILES {
         return Err(bad(format!("names {} files; expected at most {MAX_FILES}", files.len())));
     }
-    let mut format = Format::Safetensors;
+    let mut format = None;
     let mut entries = BTreeMap::new();
     let mut held = 0u64;
     for (file, names) in files {
@@ -52,7 +50,9 @@ pub(crate) fn read(path: &Path) -> Result<(Format, BTreeMap<String, Entry>, u64)
             WeightsError::Io { source, .. } => bad(format!("names {}, which cannot be read: {source}", shown(&file))),
             error => error,
         })?;
-        format = shard.format();
+        if *format.get_or_insert(shard.format()) != shard.format() {
+            return Err(bad(format!("names files of several formats, such as {}", shown(&file))));
+        }
         held = held.saturating_add(shard.held_bytes());
         for name in names {
             let entry = shard.get(&name).ok_or_else(|| {
@@ -61,7 +61,7 @@ pub(crate) fn read(path: &Path) -> Result<(Format, BTreeMap<String, Entry>, u64)
             entries.insert(name, entry.clone());
         }
     }
-    Ok((format, entries, held))
+    Ok((format.unwrap_or(Format::Safetensors), entries, held))
 }
 
 /// For a file that is one of several, such as `model-00001-of-00002.safetensors`: the number of files, and their index

@@ -122,7 +122,6 @@ pub(crate) fn inspect(args: &InspectArgs, stop: &StopFlag) -> anyhow::Result<()>
     files::create_dir(&out)?;
     // Otherwise the files of two inspections at once could lie side by side.
     let lock = files::lock_directory(&out)?;
-    files::remove_unfinished(&out);
     let find = |&measurement: &Measurement| -> anyhow::Result<Found> {
         let inspection = measure(measurement, &subjects, &config, Environment::here(backend, &hardware))?;
         files::check_in_place(&lock, &out)?;

@@ -2,10 +2,7 @@ use crate::{Usage, output};
 use residual_lab::Inspection;
 use residual_report::{Report, redraw};
 use residual_train::files::{self, Lock};
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 /// Write one page of sweeps and inspections: figures, findings, commands
 ///
@@ -47,7 +44,7 @@ pub(crate) fn report(args: &ReportArgs) -> anyhow::Result<()> {
     if out.extension().is_none_or(|ending| ending != "html") {
         return Err(Usage(format!("{} is not a page; expected a name that ends in .html", out.display())).into());
     }
-    let earlier = fs::read_to_string(&out).ok();
+    let earlier = files::read(&out).ok().and_then(|page| String::from_utf8(page).ok());
     if out.exists() && !earlier.is_some_and(|page| Report::is_own(&page)) {
         anyhow::bail!("{} was not written by `residual report`; choose another name", out.display());
     }
@@ -64,5 +61,15 @@ fn lock(folder: &Path) -> anyhow::Result<Vec<Lock>> {
     let mut folders = vec![folder.to_path_buf()];
     folders.extend(Inspection::folders(if inspect.is_dir() { &inspect } else { folder })?);
     folders.dedup();
-    folders.iter().map(|folder| Ok(files::lock_directory(folder)?)).collect()
+    let mut locks = Vec::new();
+    for folder in folders {
+        match files::lock_directory(&folder) {
+            Ok(lock) => locks.push(lock),
+            Err(error) => {
+                locks.into_iter().for_each(Lock::remove);
+                return Err(error.into());
+            }
+        }
+    }
+    Ok(locks)
 }

@@ -9,7 +9,7 @@ use crate::{
     },
 };
 use residual_model::{BlockOptions, ModelError, Part};
-use residual_train::{Decay, DecayKind, Evaluate, OnNan, Recipe, RecipeOverrides, StopFlag, TrainConfig, Warmup};
+use residual_train::{Decay, DecayKind, Evaluate, OnNan, Recipe, RecipeOverrides, TrainConfig, Warmup};
 use std::{path::PathBuf, time::Duration};
 
 /// Train one network and write a run directory
@@ -206,11 +206,11 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Runs the command `train`.
-pub(crate) fn train(args: &TrainArgs, stop: &StopFlag) -> anyhow::Result<()> {
+pub(crate) fn train(args: &TrainArgs) -> anyhow::Result<()> {
     match &args.resume {
-        Some(path) => run::resume(args, path, stop),
+        Some(path) => run::resume(args, path),
         None if args.older_checkpoint => Err(Usage("--older-checkpoint needs --resume".into()).into()),
-        None => run::start(args, stop),
+        None => run::start(args),
     }
 }
 

@@ -101,7 +101,7 @@ fn train(run: &Path) -> Command {
 fn suffer(fault: Fault, run: &Path) -> Output {
     let command = match fault {
         IgnoredSignal(signal) => in_shell(&format!("trap '' {signal}"), &train(run)),
-        DiskFills(blocks) => in_shell(&format!("trap '' XFSZ; ulimit -f {blocks}"), &train(run)),
+        DiskFills(blocks) => in_shell(&format!("ulimit -f {blocks}"), &train(run)),
         TerminalCloses => {
             let mut session = Command::new("setsid");
             session.arg("--ctty");

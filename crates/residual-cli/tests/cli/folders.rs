@@ -1,10 +1,14 @@
 //! Directories that are cut short, used by two processes at once, or hold files of others.
 
-use super::{command, refuses, succeeds, text};
+#[cfg(unix)]
+use super::text;
+use super::{command, refuses, succeeds};
+#[cfg(unix)]
+use std::process::Command;
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     time::Duration,
 };
 

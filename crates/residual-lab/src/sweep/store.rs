@@ -163,8 +163,11 @@ fn remove(folder: &Path, config: &SweepConfig, announce: &dyn Fn(&[PathBuf])) ->
     if files::is_written_dir(&inspect)? {
         inspect_dirs.extend(config.families.iter().map(|&family| inspect_dir(folder, family)));
     }
+    let mut locks = Vec::new();
     for path in &inspect_dirs {
         if files::is_written_dir(path)? {
+            // No other process may measure into it.
+            locks.push(files::lock_directory(path)?);
             let drawn = Measurement::ALL.iter().flat_map(|m| ["json", "csv", "svg"].map(|end| format!("{m}.{end}")));
             paths.extend(drawn.chain(["findings.md".into()]).map(|name| path.join(name)));
         }
@@ -173,6 +176,7 @@ fn remove(folder: &Path, config: &SweepConfig, announce: &dyn Fn(&[PathBuf])) ->
     announce(&found);
     run_dirs.into_iter().try_for_each(RunDir::remove)?;
     files::remove(&found)?;
+    locks.into_iter().for_each(files::Lock::remove);
     for path in inspect_dirs.iter().chain([&inspect]) {
         let _ = fs::remove_dir(path);
     }

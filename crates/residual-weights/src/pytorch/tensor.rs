@@ -71,8 +71,8 @@ impl Made {
             }
             "_rebuild_qtensor" => Some(Self::Other("quantized".into())),
             _ => {
-                let kind = name.strip_prefix("_rebuild_")?.replace("_tensor", "").replace("_no_storage", "");
-                Some(Self::Other(shown(&kind.replace('_', " ")).into()))
+                let kind = shown(name.strip_prefix("_rebuild_")?).replace("_tensor", "").replace("_no_storage", "");
+                Some(Self::Other(kind.replace('_', " ").into()))
             }
         }
     }
@@ -146,8 +146,8 @@ impl Tensor {
         if elements > span.saturating_mul(MAX_TIMES).max(MAX_REPEATED) {
             return Err(LARGE.into());
         }
-        let bytes = |elements: usize| elements as u64 * storage.dtype.size() as u64;
-        let window = self.storages.read(&storage.key, bytes(*offset), bytes(span))?;
+        let bytes = |elements: usize| (elements as u64).checked_mul(storage.dtype.size() as u64).ok_or(LARGE);
+        let window = self.storages.read(&storage.key, bytes(*offset)?, bytes(span)?)?;
         let is_row_major = {
             let mut step = 1;
             shape.iter().zip(strides).rev().all(|(&size, &stride)| {

@@ -3,6 +3,7 @@ use crate::file::read_exactly;
 use residual_data::shown;
 use std::{
     borrow::Cow,
+    collections::HashMap,
     fs::File,
     io::{self, BufReader, Read, Seek, SeekFrom},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -28,18 +29,14 @@ pub(super) struct Zip {
 
 struct Archive {
     zip: ZipArchive<BufReader<File>>,
-    /// The compressed entry that was read last, because all tensors may be in one.
-    last: Option<(usize, Vec<u8>)>,
-    /// The number of bytes that were unpacked.
-    work: u64,
+    /// The compressed storages that were read, by their index. Each is unpacked once.
+    unpacked: HashMap<usize, Vec<u8>>,
 }
 
 /// Compressed archives may unpack to 256 MiB, and to 64 bytes for each byte of the file. Weights shrink to a half at
 /// most; a state of zeros shrinks more.
 const MAX_UNPACKED: u64 = 256 << 20;
 const MAX_RATIO: u64 = 64;
-/// How often the content of an archive may be unpacked.
-const MAX_TIMES: u64 = 16;
 
 /// The end of the pickle's name in the archive.
 const PICKLE: &str = "data.pkl";
@@ -73,7 +70,7 @@ impl Zip {
         let roots = names.iter().filter_map(|name| name.strip_suffix(PICKLE));
         let root = roots.filter(|root| root.is_empty() || root.ends_with('/')).min_by_key(|root| root.len());
         let root = root.ok_or_else(|| Problem::Foreign(contents(&names)))?.to_string();
-        let archive = Mutex::new(Archive { zip: archive, last: None, work: 0 });
+        let archive = Mutex::new(Archive { zip: archive, unpacked: HashMap::new() });
         let zip = Self { archive, root, packed, stored: stored.min(packed), unpacked };
         match zip.entry("byteorder", |entry| read_exactly(entry, 3)) {
             Ok(Ok(order)) if order == b"big" => Err(BIG_ENDIAN),
@@ -108,6 +105,9 @@ impl Zip {
         let entry = archive.zip.by_index_raw(index).map_err(damaged)?;
         let (size, crc) = (entry.size(), entry.crc32());
         let is_stored = entry.compression() == CompressionMethod::Stored && entry.compressed_size() == size;
+        if entry.encrypted() {
+            return Err(format!("`{}` is encrypted", shown(&name)));
+        }
         drop(entry);
         let end = start.checked_add(len).filter(|end| *end <= size).ok_or_else(|| {
             format!("`{}` has {size} bytes, but {len} bytes at offset {start} are needed", shown(&name))
@@ -118,9 +118,7 @@ impl Zip {
             return read_exactly(entry, len).map_err(cut);
         }
         let part = |whole: &[u8]| whole[start as usize..end as usize].to_vec();
-        if let Some((last, whole)) = &archive.last
-            && *last == index
-        {
+        if let Some(whole) = archive.unpacked.get(&index) {
             return Ok(part(whole));
         }
         // `torch.save` can leave out the checksum, which is then 0.
@@ -132,15 +130,10 @@ impl Zip {
             io::copy(&mut entry.take(1), &mut io::sink()).map_err(cut)?;
             return Ok(whole);
         }
-        archive.work = archive.work.saturating_add(size);
-        if archive.work / MAX_TIMES > self.unpacked {
-            return Err("its compressed storages would have to be unpacked too often; store them uncompressed".into());
-        }
-        archive.last = None;
         let whole = read_exactly(&mut entry, size).map_err(cut)?;
         io::copy(&mut entry.take(1), &mut io::sink()).map_err(cut)?;
         let part = part(&whole);
-        archive.last = Some((index, whole));
+        archive.unpacked.insert(index, whole);
         Ok(part)
     }
 

@@ -156,9 +156,10 @@ fn burnpack_files_are_checked_before_values_are_read() {
         ([(0, 16), (12, 28)], "two of its tensors overlap"),
         ([(0, 16), (0, 16)], "two of its tensors overlap"),
         ([(0, 16), (16, 12)], "`b` ends before it starts"),
-        ([(0, 16), (u64::MAX - 15, u64::MAX)], "`b` has 15 bytes, which its shape and type do not need"),
-        ([(0, 16), (u64::MAX - 16, u64::MAX)], "`b` ends beyond the file"),
-        ([(0, 16), (8192, 8208)], "`b` ends beyond the file"),
+        ([(0, 16), (u64::MAX - 15, u64::MAX)], "`b` has 15 bytes; its shape and type require 16"),
+        ([(0, 16), (u64::MAX - 264, u64::MAX - 248)], "`b` extends past the end of the file"),
+        ([(0, 16), (u64::MAX - 16, u64::MAX)], "`b` extends past the end of the file"),
+        ([(0, 16), (8192, 8208)], "`b` extends past the end of the file"),
     ] {
         burnpack(&path, vec![("a", &float, vec![4], ranges[0]), ("b", &float, vec![4], ranges[1])]);
         assert!(refused(&path).contains(expected), "{}", refused(&path));
@@ -196,7 +197,11 @@ fn safetensors_files_are_checked_before_values_are_read() {
     for (tensors, data, expected) in [
         (&[("a", 0, 8), ("b", 4, 12)][..], 12, "two of its tensors overlap"),
         (&[("a", 0, 8), ("b", 12, 16)], 16, "its tensors take 12 of 16 bytes of data"),
-        (&[("a", 0, 8), ("b", 8, 16)], 12, "`b` ends beyond the file, perhaps because a download was interrupted"),
+        (
+            &[("a", 0, 8), ("b", 8, 16)],
+            12,
+            "`b` extends past the end of the file, perhaps because a download was interrupted",
+        ),
         (&[("a", 0, 8), ("b", 8, 16)], 17, "its tensors take 16 of 17 bytes"),
         (&[("a", 0, 8), ("a", 8, 16)], 16, "it has two tensors named `a`"),
     ] {

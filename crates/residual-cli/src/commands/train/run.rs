@@ -7,6 +7,7 @@ use crate::{
     model::Weights,
     output::{self, log, percent},
     removed::removed,
+    signals::stop_flag,
 };
 use residual_backend::{Backend, Hardware};
 use residual_data::{DataError, Normalization, Preprocessing};
@@ -23,7 +24,7 @@ use std::{
 };
 
 /// Starts a new training, or prints what `--print-config` or `--dry-run` ask for.
-pub(super) fn start(args: &TrainArgs, stop: &StopFlag) -> anyhow::Result<()> {
+pub(super) fn start(args: &TrainArgs) -> anyhow::Result<()> {
     let config = args.resolve()?;
     config.validate()?;
     if args.print_config {
@@ -38,6 +39,7 @@ pub(super) fn start(args: &TrainArgs, stop: &StopFlag) -> anyhow::Result<()> {
     if config.on_nan == OnNan::Rewind {
         make_default(backend)?;
     }
+    let stop = stop_flag()?;
     let mut training = Training::new(config.clone(), hardware.device.clone())?;
     if let Some(start) = &config.start {
         let network = started(&config, start, &training, &hardware)?;
@@ -49,11 +51,11 @@ pub(super) fn start(args: &TrainArgs, stop: &StopFlag) -> anyhow::Result<()> {
     let run = RunDir::create(&path, &config, &Environment::here(backend, &hardware), existing)?;
     print_notes(&training);
     announce(&config, backend, &hardware, &path);
-    finish(training, &config, run, stop, args)
+    finish(training, &config, run, &stop, args)
 }
 
 /// Resumes the training in a run directory from its newest usable checkpoint.
-pub(super) fn resume(args: &TrainArgs, path: &Path, stop: &StopFlag) -> anyhow::Result<()> {
+pub(super) fn resume(args: &TrainArgs, path: &Path) -> anyhow::Result<()> {
     let run = RunDir::open(path)?;
     let mut config = run.config()?;
     config.data = args.data.moved(config.data)?;
@@ -83,8 +85,9 @@ pub(super) fn resume(args: &TrainArgs, path: &Path, stop: &StopFlag) -> anyhow::
     };
     let memory = Memory::expected(&config, Kernels::on(&hardware.device)).map_err(has_moved)?;
     check_memory(&config, backend, memory)?;
-    // The program may start again here, so the directory is locked afterwards.
+    // The program may start again here, so the directory is locked afterwards, and signals end it until then.
     make_default(backend)?;
+    let stop = stop_flag()?;
     let run = run.locked()?;
     let dataset = config.data.load().map_err(has_moved)?;
     run.check_data(&dataset)?;
@@ -116,7 +119,7 @@ pub(super) fn resume(args: &TrainArgs, path: &Path, stop: &StopFlag) -> anyhow::
             }
         }
     }
-    finish(training, &config, run, stop, args)
+    finish(training, &config, run, &stop, args)
 }
 
 /// Fails if a training needs more memory than there is.
@@ -238,7 +241,11 @@ fn make_default(backend: Backend) -> anyhow::Result<()> {
     return Err(std::os::unix::process::CommandExt::exec(&mut again).into());
     #[cfg(not(unix))]
     #[allow(clippy::exit)]
-    std::process::exit(again.status()?.code().unwrap_or(1));
+    {
+        // Ctrl-C is for the program that trains, which this one waits for.
+        let _heard = stop_flag()?;
+        std::process::exit(again.status()?.code().unwrap_or(1));
+    }
 }
 
 /// Runs a training and prints its result.

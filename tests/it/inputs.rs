@@ -183,6 +183,9 @@ fn read_weights(path: &Path, content: &[u8]) -> bool {
     checkpoint.map_err(check).is_ok()
 }
 
+/// A fuzz target, and what makes a file of an input that is a part of one.
+type AsPart<'a> = (&'a str, &'a dyn Fn(&[u8]) -> Vec<u8>);
+
 #[test]
 fn the_readers_of_weights_never_panic() {
     let folder = tempfile::tempdir().unwrap();
@@ -196,8 +199,7 @@ fn the_readers_of_weights_never_panic() {
         file
     };
     let header = |input: &[u8]| [&(input.len() as u64).to_le_bytes(), input, &[1; 16]].concat();
-    let as_part: [(&str, &dyn Fn(&[u8]) -> Vec<u8>); 3] =
-        [("pytorch", &pickles), ("burnpack", &metadata), ("safetensors", &header)];
+    let as_part: [AsPart<'_>; 3] = [("pytorch", &pickles), ("burnpack", &metadata), ("safetensors", &header)];
     for (target, as_part) in as_part {
         let (mut whole, mut parts) = (0, 0);
         for input in inputs(target) {

@@ -701,7 +701,7 @@ fn a_training_stops_once_its_directory_is_removed_renamed_or_replaced() {
         assert!(error.ends_with("was removed or renamed while this process was writing into it"), "{error}");
         match what {
             "replaced" => {
-                assert_eq!(fs::read_dir(&run).unwrap().count(), 2, "nothing is written into another directory")
+                assert_eq!(fs::read_dir(&run).unwrap().count(), 2, "nothing is written into another directory");
             }
             _ => assert!(!run.exists(), "the directory is not created again"),
         }

@@ -110,8 +110,7 @@ fn other_sweep(folder: &Path, header: &Header, force: bool) -> Result<Option<Hea
             ));
         }
     };
-    // As text, numbers are compared by their bits.
-    if to_json(&other).to_string() == to_json(header).to_string() {
+    if text_of(&other) == text_of(header) {
         return Ok(None);
     }
     if !force {
@@ -217,9 +216,13 @@ pub(super) fn write_run(
 /// file is damaged, for example by a power failure; the training is then repeated.
 pub(super) fn read_run(folder: &Path, backend: &str, config: &TrainConfig, spec: RunSpec) -> Option<RunResult> {
     let stored: StoredRun = files::read_json(&run_file(folder, spec)).ok()?;
-    // As text, numbers are compared by their bits.
-    let same = stored.config.to_string() == to_json(config).to_string();
+    let same = text_of(&stored.config) == text_of(config);
     (same && stored.backend == backend).then_some(stored.result)
+}
+
+/// JSON as text, in which numbers are compared by their bits.
+fn text_of<T: Serialize>(value: &T) -> String {
+    to_json(value).to_string()
 }
 
 fn to_json<T: Serialize>(value: &T) -> serde_json::Value {

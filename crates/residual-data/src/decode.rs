@@ -368,7 +368,7 @@ mod tests {
         DynamicImage::ImageRgb32F(floats).write_to(&mut Cursor::new(&mut tiff), ImageFormat::Tiff).unwrap();
         let decode = |max_pixels| Preprocessing::imagenet(8, 8).decode_content("x".as_ref(), &tiff, max_pixels);
         let error = decode(1200).unwrap_err().to_string();
-        assert_eq!(error, "x needs 14400 bytes of memory, more than the limit of 7200");
+        assert_eq!(error, "x needs 14400 bytes of memory, more than the limit of 9600");
         assert!(decode(2400).is_ok());
         // Resized to 8192 pixels, its longer side would have 8192 * 49.
         let mut long = Vec::new();
@@ -394,6 +394,8 @@ mod tests {
         let mut webp = Vec::new();
         RgbImage::new(8, 8).write_to(&mut Cursor::new(&mut webp), ImageFormat::WebP).unwrap();
         assert!(decode(&webp).is_ok());
+        // Cameras append data of their own.
+        assert!(decode(&[&webp[..], b"Samsung trailer"].concat()).is_ok());
         webp.extend(b"EXIF\xf0\xff\xff\xff");
         let size = (webp.len() - 8) as u32;
         webp[4..8].copy_from_slice(&size.to_le_bytes());
@@ -412,6 +414,6 @@ mod tests {
         fs::remove_file(&path).unwrap();
         fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
         let error = Preprocessing::imagenet(8, 8).read(&path).unwrap_err().to_string();
-        assert!(error.contains("x.png cannot be read: it is larger than 1073741824 bytes"), "{error}");
+        assert!(error.contains("x.png cannot be read: it is larger than the limit of 1073741824 bytes"), "{error}");
     }
 }

@@ -8,7 +8,7 @@ use rustix::{
 use std::{
     fs::{self, File, OpenOptions},
     io::{BufRead, BufReader, Write, pipe},
-    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
+    os::unix::{ffi::OsStrExt, fs::PermissionsExt, process::ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::Duration,
@@ -88,6 +88,25 @@ fn a_training_survives_faults_and_resumes_bit_exactly() {
         assert!(resumed.status.success(), "{fault:?}: {}", text(&resumed.stderr));
         assert!(fs::read(left.join("model.bpk")).unwrap() == expected, "{fault:?}: the weights differ");
         assert_eq!(unfinished(&left), Vec::<PathBuf>::new(), "{fault:?}");
+    }
+}
+
+/// A resumed training starts the program again, which must not lose a signal.
+#[test]
+fn a_signal_at_any_moment_of_the_start_ends_a_resumed_training() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let mut first =
+        command(&TRAIN[..7]).stderr(Stdio::null()).args(["--epochs", "2000", "--out"]).arg(&run).spawn().unwrap();
+    wait_for_checkpoint(&mut first, &run);
+    send(&first, "TERM");
+    assert_eq!(first.wait().unwrap().code(), Some(130));
+    for delay in (0..60).step_by(5) {
+        let mut resumed = command(&["train", "--resume"]).arg(&run).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(delay));
+        send(&resumed, "TERM");
+        let status = resumed.wait().unwrap();
+        assert!(status.code() == Some(130) || status.signal() == Some(15), "after {delay} ms: {status}");
     }
 }
 

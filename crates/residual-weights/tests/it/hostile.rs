@@ -51,6 +51,32 @@ fn only_bytes_that_a_file_holds_are_counted() {
     assert!(text.contains("its shape is too large for its storage"), "{text}");
 }
 
+/// Four bytes for each element overflow 64 bits, so that the bytes of another element would be read.
+#[test]
+fn offsets_and_strides_that_overflow_are_refused() {
+    let folder = Folder::new();
+    let number = |number: u64| [b"\x8a\x08", &number.to_le_bytes()[..]].concat();
+    let tuple = |number: Vec<u8>| [b"(", &number[..], b"t"].concat();
+    let storage = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpu";
+    for (offset, size, stride) in [(1 << 62, 1, 1), (0, 2, 1 << 62)] {
+        let view = [
+            b"ctorch._utils\n_rebuild_tensor_v2\n(",
+            &storage[..],
+            &number(u64::MAX >> 1),
+            b"tQ",
+            &number(offset),
+            &tuple(number(size)),
+            &tuple(number(stride)),
+            b"\x89NtR",
+        ]
+        .concat();
+        let pickle = [b"}", &pickled("fc.bias")[..], &view, b"s"].concat();
+        let path = write_pickle(&folder, &pickle, CompressionMethod::Stored);
+        let text = Checkpoint::read(&path).unwrap().values("fc.bias").unwrap_err().to_string();
+        assert!(text.contains("its shape is too large for its storage"), "{text}");
+    }
+}
+
 #[test]
 fn archives_that_unpack_to_much_more_than_their_size_are_refused() {
     let folder = Folder::new();
@@ -165,7 +191,7 @@ fn burnpack_files_are_checked_before_values_are_read() {
         assert!(refused(&path).contains(expected), "{}", refused(&path));
     }
     burnpack(&path, vec![("a", &float, vec![1 << 32, 1 << 32], (0, 16))]);
-    assert!(refused(&path).contains("its shape and type do not need"));
+    assert!(refused(&path).contains("its shape and type require more than a file can have"));
     burnpack(&path, vec![("bn1.bias", &"I64".into(), vec![4], (0, 32))]);
     assert!(refused(&path).contains("its dtype is I64; expected"));
     for store in ["Native", "PackedU32"] {

@@ -49,10 +49,10 @@ pub(crate) struct DataArgs {
     /// ends the command.
     #[arg(long, help_heading = "Data", value_name = "IMAGES", verbatim_doc_comment)]
     pub(crate) skip_broken: Option<usize>,
-    /// Most pixels of an image in `--data folder`, or `default`
+    /// Largest number of pixels of an image, or `default`
     ///
-    /// Default: 89478485, from which on Pillow warns of a decompression bomb.
-    /// Decoding may need 12 bytes of memory per pixel.
+    /// Default: 89478485, above which Pillow warns of a decompression bomb.
+    /// Decoding may need 16 bytes of memory per pixel.
     #[arg(long, help_heading = "Data", value_name = "PIXELS", verbatim_doc_comment, value_parser = or_word::<u64>("default"))]
     pub(crate) max_pixels: Option<Reset<u64>>,
     /// Statistics by which images are normalised [default: all]

@@ -50,10 +50,10 @@ pub(crate) enum DataCommand {
         /// Dataset [default: recognised from the files]
         #[arg(long, value_name = "NAME")]
         data: Option<DataName>,
-        /// Most pixels of an image
+        /// Largest number of pixels of an image
         ///
-        /// Default: 89478485, from which on Pillow warns of a decompression
-        /// bomb. Decoding may need 12 bytes of memory per pixel.
+        /// Default: 89478485, above which Pillow warns of a decompression
+        /// bomb. Decoding may need 16 bytes of memory per pixel.
         #[arg(long, value_name = "PIXELS", verbatim_doc_comment, default_value_t = DEFAULT_MAX_PIXELS, hide_default_value = true, value_parser = pixels())]
         max_pixels: u64,
         /// Print JSON

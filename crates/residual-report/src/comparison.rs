@@ -48,7 +48,10 @@ pub fn svg(comparison: &Comparison) -> String {
         Panel::new(title.into(), Axis::until("epoch", last), Axis::from_zero("error, %", highest), lines)
     };
     let sentences = comparison.runs.iter().map(|run| {
-        let error = run.test_error.map_or_else(|| "unknown".into(), |error| format!("{:.1} %", 100.0 * error));
+        let error = run
+            .test_error
+            .filter(|error| error.is_finite())
+            .map_or_else(|| "unknown".into(), |error| format!("{:.1} %", 100.0 * error));
         format!("{}: test error {error} after {} epochs.", run.label, run.epochs)
     });
     let data = distinct(comparison.runs.iter().map(|run| run.data.clone()));
@@ -132,5 +135,12 @@ mod tests {
         assert_eq!(svg.matches("<polyline").count(), 6);
         assert!(svg.contains("plain8: test error 50.0 %"));
         assert!(["#d55e00", "#0072b2", "#56b4e9"].iter().all(|color| svg.contains(color)));
+    }
+
+    #[test]
+    fn an_error_that_is_not_a_number_is_not_drawn() {
+        let run = run("a", BlockKind::Plain, [0.5, f64::NAN]);
+        let comparison = Comparison { runs: vec![ComparedRun { test_error: Some(f64::NAN), ..run }] };
+        assert!(svg(&comparison).contains("test error unknown") && !svg(&comparison).contains("NaN"));
     }
 }

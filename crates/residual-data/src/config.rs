@@ -9,7 +9,7 @@ use crate::{
     tree::is_archive,
     words::count,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{
     fmt, fs,
     path::{Path, PathBuf},
@@ -40,114 +40,69 @@ impl DataName {
 ///
 /// It serialises to the name alone if all other fields have their default values.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Repr", into = "Repr")]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct DataConfig {
     /// The dataset.
     pub name: DataName,
     /// The directory that contains its files. `None` stands for [`DataName::default_dir`].
+    #[serde(default)]
     pub dir: Option<PathBuf>,
     /// The side of the square to which the images of a [`Folder`] are cropped, in pixels. `None` stands for 224.
+    #[serde(default)]
     pub side: Option<usize>,
     /// The maximum number of training samples and of test samples to use. The samples used are evenly spaced.
+    #[serde(default)]
     pub samples: Option<usize>,
     /// The number of training samples to hold out for validation. They replace the test samples. The last training
     /// samples are held out, except in a [`Folder`]: about the same share of the training images of every class is held
     /// out, those with the smallest hashes.
+    #[serde(default)]
     pub validation: usize,
     /// The statistics with which the pixels are normalised. They are computed on all training samples. A [`Folder`] is
     /// always normalised with ImageNet's mean and standard deviation.
+    #[serde(default)]
     pub normalize: Normalize,
     /// Whether to ignore the EXIF orientation of the images of a [`Folder`].
+    #[serde(default, skip_serializing_if = "is_default")]
     pub ignore_exif: bool,
     /// The maximum number of broken images of a [`Folder`] to leave out. Unless it is 0, every image is decoded once
     /// when the dataset is loaded.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub skip_broken: usize,
     /// The maximum number of pixels of an image of a [`Folder`]. `None` stands for [`DEFAULT_MAX_PIXELS`].
+    #[serde(default, skip_serializing_if = "is_default")]
     pub max_pixels: Option<u64>,
     /// A regular expression that groups the images of a [`Folder`] by their path within the class folder, such as
     /// `(scene\d+)/`. Images with the same first capture group, or the same match if there is none, are held out
     /// together. An image that does not match is a group of its own.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub group_by: Option<String>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(untagged, expecting = "expected the name of a dataset, such as \"cifar10\", or an object with a name")]
 enum Repr {
     Name(DataName),
-    Full(Full),
+    Full(#[serde(with = "DataConfig")] DataConfig),
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Full {
-    name: DataName,
-    #[serde(default)]
-    dir: Option<PathBuf>,
-    #[serde(default)]
-    side: Option<usize>,
-    #[serde(default)]
-    samples: Option<usize>,
-    #[serde(default)]
-    validation: usize,
-    #[serde(default)]
-    normalize: Normalize,
-    #[serde(default, skip_serializing_if = "is_default")]
-    ignore_exif: bool,
-    #[serde(default, skip_serializing_if = "is_default")]
-    skip_broken: usize,
-    #[serde(default, skip_serializing_if = "is_default")]
-    max_pixels: Option<u64>,
-    #[serde(default, skip_serializing_if = "is_default")]
-    group_by: Option<String>,
+impl<'de> Deserialize<'de> for DataConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(match Repr::deserialize(deserializer)? {
+            Repr::Name(name) => name.into(),
+            Repr::Full(config) => config,
+        })
+    }
+}
+
+impl Serialize for DataConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if *self == self.name.into() { self.name.serialize(serializer) } else { Self::serialize(self, serializer) }
+    }
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
-}
-
-impl From<Repr> for DataConfig {
-    fn from(repr: Repr) -> Self {
-        match repr {
-            Repr::Name(name) => name.into(),
-            Repr::Full(Full {
-                name,
-                dir,
-                side,
-                samples,
-                validation,
-                normalize,
-                ignore_exif,
-                skip_broken,
-                max_pixels,
-                group_by,
-            }) => {
-                Self { name, dir, side, samples, validation, normalize, ignore_exif, skip_broken, max_pixels, group_by }
-            }
-        }
-    }
-}
-
-impl From<DataConfig> for Repr {
-    fn from(config: DataConfig) -> Self {
-        if config == config.name.into() {
-            return Self::Name(config.name);
-        }
-        let DataConfig {
-            name,
-            dir,
-            side,
-            samples,
-            validation,
-            normalize,
-            ignore_exif,
-            skip_broken,
-            max_pixels,
-            group_by,
-        } = config;
-        let full =
-            Full { name, dir, side, samples, validation, normalize, ignore_exif, skip_broken, max_pixels, group_by };
-        Self::Full(full)
-    }
 }
 
 impl From<DataName> for DataConfig {

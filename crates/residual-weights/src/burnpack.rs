@@ -4,6 +4,7 @@ use crate::{
     Entry,
     dtype::Dtype,
     file::DataFile,
+    pairs::Pairs,
     ranges::{Descriptor, entries},
 };
 use burn::tensor::DType;
@@ -45,13 +46,13 @@ pub(crate) fn read(file: DataFile) -> Result<(BTreeMap<String, Entry>, u64), Str
         .map_err(|error| format!("its metadata are damaged: {}", shown(&error.to_string())))?;
     drop(metadata);
     let data = (HEADER + length).next_multiple_of(ALIGNMENT);
-    entries(&file, data, tensors.into_iter().map(|(name, tensor)| tensor.descriptor(name)).collect())
+    entries(&file, data, tensors.0.into_iter().map(|(name, tensor)| tensor.descriptor(name)).collect())
 }
 
 /// The metadata without what Burn adds for training.
 #[derive(Deserialize)]
 struct Metadata {
-    tensors: BTreeMap<String, Tensor>,
+    tensors: Pairs<Tensor>,
 }
 
 #[derive(Deserialize)]

@@ -44,6 +44,7 @@ mod hugging_face;
 mod load;
 mod name_map;
 pub mod names;
+mod pairs;
 pub mod published;
 mod pytorch;
 mod ranges;

@@ -1,11 +1,7 @@
-use crate::{WeightsError, file::json_reason, ranges::MAX_NAME};
+use crate::{WeightsError, file::json_reason, pairs::Pairs, ranges::MAX_NAME};
 use regex::{Regex, RegexBuilder};
 use residual_fetch::read_text;
-use serde::{
-    Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
-};
-use std::{borrow::Cow, fmt, path::Path};
+use std::{borrow::Cow, path::Path};
 
 /// Renames tensors by regular expressions, for checkpoints with other naming schemes.
 ///
@@ -28,31 +24,6 @@ const MAX_RULES: usize = 1000;
 /// The memory in bytes that all compiled patterns may take together, and as much again while they match.
 const MAX_COMPILED: usize = 256 << 20;
 
-/// The entries of a JSON object of strings, in the order of the file.
-struct Rules(Vec<(String, String)>);
-
-impl<'de> Deserialize<'de> for Rules {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct InOrder;
-        impl<'de> Visitor<'de> for InOrder {
-            type Value = Rules;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of strings")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Rules, A::Error> {
-                let mut rules = Vec::new();
-                while let Some(rule) = map.next_entry()? {
-                    rules.push(rule);
-                }
-                Ok(Rules(rules))
-            }
-        }
-        deserializer.deserialize_map(InOrder)
-    }
-}
-
 impl NameMap {
     /// Reads a map from a JSON file of at most 1 MiB.
     ///
@@ -70,7 +41,7 @@ impl NameMap {
     pub fn parse(json: &str, path: &Path) -> Result<Self, WeightsError> {
         let bad = |reason: String| WeightsError::bad_file(path, reason);
         let json = json.trim_start_matches('\u{feff}');
-        let Rules(rules) = serde_json::from_str(json).map_err(|error| {
+        let Pairs(rules) = serde_json::from_str(json).map_err(|error| {
             bad(format!("is not a JSON object of patterns and replacements: {}", json_reason(&error)))
         })?;
         if rules.len() > MAX_RULES {

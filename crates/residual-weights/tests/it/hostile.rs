@@ -190,6 +190,12 @@ fn burnpack_files_are_checked_before_values_are_read() {
         burnpack(&path, vec![("a", &float, vec![4], ranges[0]), ("b", &float, vec![4], ranges[1])]);
         assert!(refused(&path).contains(expected), "{}", refused(&path));
     }
+    burnpack(&path, vec![("first", &float, vec![4], (0, 16)), ("other", &float, vec![4], (16, 32))]);
+    let mut file = fs::read(&path).unwrap();
+    let other = file.windows(5).position(|name| name == b"other").unwrap();
+    file[other..other + 5].copy_from_slice(b"first");
+    fs::write(&path, file).unwrap();
+    assert!(refused(&path).contains("it has two tensors named `first`"), "{}", refused(&path));
     burnpack(&path, vec![("a", &float, vec![1 << 32, 1 << 32], (0, 16))]);
     assert!(refused(&path).contains("its shape and type require more than a file can have"));
     burnpack(&path, vec![("bn1.bias", &"I64".into(), vec![4], (0, 32))]);

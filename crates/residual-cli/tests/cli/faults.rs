@@ -1,6 +1,6 @@
 //! What happens to a training from outside, and what the training must do: a table of faults.
 
-use super::{command, text};
+use super::{command, in_shell, send, text};
 use rustix::{
     pipe::fcntl_setpipe_size,
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
@@ -192,11 +192,6 @@ fn wait_for_checkpoint(child: &mut Child, run: &Path) {
     }
 }
 
-fn send(child: &Child, signal: &str) {
-    let status = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status();
-    assert!(status.unwrap().success());
-}
-
 /// Deletes a folder in which another process creates files.
 fn delete(folder: &Path) {
     while let Err(error) = fs::remove_dir_all(folder) {
@@ -219,13 +214,6 @@ fn unfinished(folder: &Path) -> Vec<PathBuf> {
         }
     }
     found
-}
-
-/// The command in a shell that first runs a script.
-fn in_shell(script: &str, command: &Command) -> Command {
-    let mut shell = Command::new("sh");
-    shell.args(["-c", &format!("{script}; exec \"$@\""), "sh"]);
-    with_arguments(shell, command)
 }
 
 /// A program that runs the command given by its arguments.

@@ -1,15 +1,12 @@
 //! Directories that are cut short, used by two processes at once, or hold files of others.
 
+use super::{command, refuses, succeeds, wait_for};
 #[cfg(unix)]
-use super::text;
-use super::{command, refuses, succeeds};
-#[cfg(unix)]
-use std::process::Command;
+use super::{send, text, with_small_files};
 use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Stdio},
-    time::Duration,
 };
 
 const TRAIN: &[&str] = &["train", "dense-resnet4", "--data", "synthetic", "--epochs", "1", "--on-nan", "rewind"];
@@ -59,17 +56,6 @@ fn copy(from: &Path, to: &Path, names: &[PathBuf]) {
 fn results(folder: &Path) -> String {
     let text = fs::read_to_string(folder.join("results.json")).unwrap();
     text.lines().filter(|line| !line.trim_start().starts_with("\"seconds\"")).collect::<Vec<_>>().join("\n")
-}
-
-/// Runs the program with a limit on the size of files, in blocks of 512 bytes. A larger file cannot be written, as on a
-/// full disk. Returns the exit code and stderr.
-#[cfg(unix)]
-fn with_small_files(blocks: u64, args: &[&str]) -> (Option<i32>, String) {
-    let words: Vec<String> = args.iter().map(|word| format!("'{word}'")).collect();
-    let residual = env!("CARGO_BIN_EXE_residual");
-    let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec '{residual}' {}", words.join(" "));
-    let output = Command::new("sh").args(["-c", &script]).env_remove("BURN_DEVICE").output().unwrap();
-    (output.status.code(), text(&output.stderr))
 }
 
 /// Continues or begins again a training in a directory that may have been cut short anywhere.
@@ -135,7 +121,8 @@ fn after_any_full_disk_a_training_is_resumed_or_begun_again() {
     assert!(limits.len() >= 5, "{limits:?}");
     for limit in limits {
         let run = dir.path().join(limit.to_string());
-        let (code, stderr) = with_small_files(limit, &[TRAIN, &["--out", run.to_str().unwrap()]].concat());
+        let output = with_small_files(limit, &[TRAIN, &["--out", run.to_str().unwrap()]].concat());
+        let (code, stderr) = (output.status.code(), text(&output.stderr));
         assert!(code == Some(1) && stderr.contains("error: cannot write"), "{limit}: {code:?} {stderr}");
         assert!(!stderr.contains("panicked"), "{limit}: {stderr}");
         train_to_the_end(&run);
@@ -154,7 +141,8 @@ fn after_any_full_disk_a_sweep_is_resumed() {
     for limit in [0, 1, 2, 4, 8, 16, 32, 64] {
         let folder = dir.path().join(limit.to_string());
         let args = [SWEEP, &["--out", folder.to_str().unwrap()]].concat();
-        let (code, stderr) = with_small_files(limit, &args);
+        let output = with_small_files(limit, &args);
+        let (code, stderr) = (output.status.code(), text(&output.stderr));
         assert!(matches!(code, Some(0 | 1)) && !stderr.contains("panicked"), "{limit}: {code:?} {stderr}");
         succeeds(&args);
         assert_eq!(results(&folder), results(&whole), "{limit}");
@@ -174,10 +162,7 @@ impl Drop for Running {
 /// Starts the program and waits until a file exists.
 fn start(args: &[&str], until: &Path) -> Running {
     let mut running = Running(command(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap());
-    while !until.exists() {
-        assert!(running.0.try_wait().unwrap().is_none(), "{args:?} ended");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_for(&mut running.0, until);
     running
 }
 
@@ -223,7 +208,7 @@ fn a_terminated_measurement_ends_with_130() {
     let out = dir.path().join("out");
     let args = ["inspect", "dense-resnet32", "--what", "activations,landscape", "--points", "1001", "--out"];
     let mut measuring = start(&[&args[..], &[out.to_str().unwrap()]].concat(), &out.join("activations.svg"));
-    assert!(Command::new("kill").arg(measuring.0.id().to_string()).status().unwrap().success());
+    send(&measuring.0, "TERM");
     assert_eq!(measuring.0.wait().unwrap().code(), Some(130));
     assert!(out.join("activations.json").exists() && !out.join("landscape.json").exists());
 }

@@ -12,7 +12,9 @@ mod words;
 
 use std::{
     fs,
-    process::{Command, Output},
+    path::Path,
+    process::{Child, Command, Output},
+    time::Duration,
 };
 
 fn command(args: &[&str]) -> Command {
@@ -23,6 +25,36 @@ fn command(args: &[&str]) -> Command {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Waits until a file exists. The process must not end before.
+fn wait_for(child: &mut Child, path: &Path) {
+    while !path.exists() {
+        assert!(child.try_wait().unwrap().is_none(), "the process ended without {}", path.display());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[cfg(unix)]
+fn send(child: &Child, signal: &str) {
+    let status = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status();
+    assert!(status.unwrap().success());
+}
+
+/// The command in a shell that first runs a script.
+#[cfg(unix)]
+fn in_shell(script: &str, command: &Command) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("{script}; exec \"$@\""), "sh"]).env_remove("BURN_DEVICE");
+    shell.arg(command.get_program()).args(command.get_args());
+    shell
+}
+
+/// Runs the program with a limit on the size of files, in blocks of 512 bytes. A larger file cannot be written, as on a
+/// full disk.
+#[cfg(unix)]
+fn with_small_files(blocks: u64, args: &[&str]) -> Output {
+    in_shell(&format!("ulimit -f {blocks}"), &command(args)).output().unwrap()
 }
 
 /// Runs the program, asserts success, and returns stdout and stderr.

@@ -1,11 +1,13 @@
 //! Trainings that are killed, locked, or run out of disk space.
 
-use super::{command, refuses};
+use super::{command, refuses, wait_for};
+#[cfg(unix)]
+use super::{send, with_small_files};
 use std::{
     collections::BTreeMap,
     fs,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     time::{Duration, Instant},
 };
 
@@ -120,10 +122,7 @@ fn a_resumed_training_uses_the_kernels_it_began_with() {
     assert!(start(TRAIN, &fused).wait().unwrap().success());
     assert!(weights(&whole) != weights(&fused));
     let mut child = start(&reference, &killed);
-    while !killed.join("checkpoint").exists() {
-        assert!(child.try_wait().unwrap().is_none());
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_for(&mut child, &killed.join("checkpoint"));
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(!killed.join("model.bpk").exists());
@@ -136,10 +135,7 @@ fn a_second_process_in_a_run_directory_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let run = dir.path().join("run");
     let mut first = start(&["train", "--net", "resnet20", "--epochs", "1000"], &run);
-    while !run.join("config.json").exists() {
-        assert!(first.try_wait().unwrap().is_none());
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_for(&mut first, &run.join("config.json"));
     let path = run.to_str().unwrap();
     refuses(&["train", "--resume", path], 1, "is locked by another process");
     refuses(&["train", "--net", "resnet8", "--out", path, "--force"], 1, "is locked by another process");
@@ -155,13 +151,9 @@ fn a_full_disk_leaves_no_partial_checkpoint() {
     let run = dir.path().join("run");
     assert!(start(&["train", "--net", "dense-resnet4", "--epochs", "1"], &run).wait().unwrap().success());
     let other = dir.path().join("full");
-    let residual = env!("CARGO_BIN_EXE_residual");
-    // 200 blocks of 512 bytes: enough for the best weights, too few for a checkpoint.
-    let script = format!(
-        "trap '' XFSZ; ulimit -f 200; exec '{residual}' train --net dense-resnet4 --epochs 1 --out '{}'",
-        other.display()
-    );
-    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+    // Enough for the best weights, too few for a checkpoint.
+    let train = ["train", "--net", "dense-resnet4", "--epochs", "1", "--out", other.to_str().unwrap()];
+    let output = with_small_files(200, &train);
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{error}");
     assert!(error.contains("error: cannot write") && error.contains(".ckpt"), "{error}");
@@ -178,11 +170,8 @@ fn a_terminated_training_leaves_a_checkpoint() {
     let dir = tempfile::tempdir().unwrap();
     let run = dir.path().join("run");
     let mut child = start(&["train", "--net", "resnet20", "--epochs", "1000"], &run);
-    while !run.join("checkpoint").exists() {
-        assert!(child.try_wait().unwrap().is_none());
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    wait_for(&mut child, &run.join("checkpoint"));
+    send(&child, "TERM");
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(fs::read_to_string(run.join("summary.json")).unwrap().contains("\"interrupted\""));
     assert!(fs::read_dir(run.join("checkpoint")).unwrap().count() >= 1);

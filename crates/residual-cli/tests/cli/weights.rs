@@ -671,14 +671,9 @@ fn a_full_disk_leaves_the_old_weights_and_their_card() {
     succeeds(&["train", "--net", "dense-plain4", "--epochs", "1", "--out", &path("other")]);
     let content = || (fs::read(&weights).unwrap(), fs::read(format!("{weights}.json")).unwrap());
     let old = content();
-    // A limit on the size of files: none of the weights or none of the card fits.
-    let program = env!("CARGO_BIN_EXE_residual");
+    // None of the weights or none of the card fits.
     for blocks in [0, 1] {
-        let script = format!(
-            "trap '' XFSZ; ulimit -f {blocks}; exec '{program}' convert '{}' '{weights}' --force",
-            path("other")
-        );
-        let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+        let output = super::with_small_files(blocks, &["convert", &path("other"), &weights, "--force"]);
         assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
         assert!(text(&output.stderr).contains("cannot write"), "{}", text(&output.stderr));
         assert!(content() == old);

@@ -108,6 +108,11 @@ fn names(backends: &[Backend]) -> String {
 }
 
 impl Backend {
+    /// Whether the backend keeps tensors in main memory.
+    pub fn uses_main_memory(self) -> bool {
+        matches!(self, Self::Flex | Self::NdArray | Self::Cpu)
+    }
+
     /// All backends, compiled in or not.
     pub const ALL: &[Self] = <Self as strum::VariantArray>::VARIANTS;
 

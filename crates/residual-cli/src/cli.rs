@@ -11,7 +11,6 @@ use crate::{
     signals::stop_flag,
     threads,
 };
-use anyhow::Context;
 use clap::{
     CommandFactory, Parser, Subcommand,
     error::{ContextKind, ContextValue, ErrorKind},
@@ -52,7 +51,7 @@ pub(crate) enum Command {
 impl Command {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         if let Self::Train(_) | Self::Sweep(_) | Self::Inspect(_) = self {
-            output::never_block().context(threads::REFUSED)?;
+            output::never_block().map_err(threads::refused)?;
         }
         if let Some(number) = self.threads() {
             threads::start(number)?;

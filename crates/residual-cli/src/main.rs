@@ -16,7 +16,6 @@ mod signals;
 mod table;
 mod threads;
 
-use anyhow::Context;
 use clap::Parser;
 use output::log;
 use residual_backend::BackendError;
@@ -77,7 +76,7 @@ pub(crate) struct Usage(pub(crate) String);
 
 /// Burn recurses over the graph of a network, which overflows the default stack at a thousand layers.
 fn on_a_large_stack<T: Send + 'static>(f: impl FnOnce() -> anyhow::Result<T> + Send + 'static) -> anyhow::Result<T> {
-    let thread = std::thread::Builder::new().stack_size(256 << 20).spawn(f).context(threads::REFUSED)?;
+    let thread = std::thread::Builder::new().stack_size(256 << 20).spawn(f).map_err(threads::refused)?;
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 

@@ -1,17 +1,7 @@
 //! Compares the memory that a command needs with that of the machine.
 
 use crate::{Usage, model::Model};
-use residual_backend::Backend;
 use residual_train::Memory;
-
-/// Whether the backend keeps tensors in main memory.
-pub(crate) fn on_the_cpu(backend: Backend) -> bool {
-    matches!(backend, Backend::Flex | Backend::NdArray | Backend::Cpu)
-}
-
-pub(crate) fn gibibytes(bytes: u64) -> String {
-    format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
-}
 
 /// The most values of a layer's output for one image. The kernels index its padded values by 32 bits.
 const MAX_VALUES: usize = 1 << 31;
@@ -32,15 +22,9 @@ impl Model {
             .into());
         }
         let memory = Memory::of_predictions(&self.card.network, image, batch_size);
-        if !on_the_cpu(self.backend) || memory.total() <= Memory::available() {
-            return Ok(());
-        }
-        let (needed, available) = (gibibytes(memory.total()), gibibytes(Memory::available()));
+        let shortage = Memory::shortage(memory.total()).filter(|_| self.backend.uses_main_memory());
+        let Some(shortage) = shortage else { return Ok(()) };
         let images = if batch_size == 1 { "an image".into() } else { format!("batches of {batch_size} images") };
-        Err(Usage(format!(
-            "{name} on {images} of {width}x{height} pixels needs about {needed} of memory, but only {available} are \
-             available; {remedy}"
-        ))
-        .into())
+        Err(Usage(format!("{name} on {images} of {width}x{height} pixels needs about {shortage}; {remedy}")).into())
     }
 }

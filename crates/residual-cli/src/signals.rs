@@ -1,7 +1,6 @@
 //! Signals that stop a run.
 
-use crate::{output::log, threads::REFUSED};
-use anyhow::Context;
+use crate::{output::log, threads::refused};
 use residual_train::StopFlag;
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
@@ -50,7 +49,7 @@ pub(crate) fn stop_flag() -> anyhow::Result<StopFlag> {
         thread::sleep(REPETITION);
         again.store(true, Ordering::SeqCst);
     };
-    thread::Builder::new().name("signals".into()).spawn(watch).context(REFUSED)?;
+    thread::Builder::new().name("signals".into()).spawn(watch).map_err(refused)?;
     Ok(flag)
 }
 

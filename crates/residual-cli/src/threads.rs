@@ -1,22 +1,24 @@
 //! The threads that compute on a CPU.
 
 use crate::output::log;
-use anyhow::Context;
+use residual_data::DataError;
+use std::fmt::Display;
 
 /// The most threads that compute.
 pub(crate) const MOST: usize = 256;
 
-/// What an error says before its cause if a thread cannot be started.
-pub(crate) const REFUSED: &str =
-    "cannot start a thread; a limit on threads or processes may be too low (see `ulimit -u`)";
+/// The error if a thread cannot be started.
+pub(crate) fn refused(error: impl Display) -> DataError {
+    DataError::Threads(error.to_string())
+}
 
 /// Starts the threads that compute: as many as given, else as in `RAYON_NUM_THREADS`, else one per core.
 ///
 /// # Errors
 /// If the system refuses to start a thread.
-pub(crate) fn start(number: Option<usize>) -> anyhow::Result<()> {
+pub(crate) fn start(number: Option<usize>) -> Result<(), DataError> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(number.or_else(requested).unwrap_or_default());
-    pool.build_global().context(REFUSED)
+    pool.build_global().map_err(refused)
 }
 
 /// The number of threads in the environment variable of rayon, the library that runs them.

@@ -179,7 +179,7 @@ pub enum DataError {
     /// The thread that prefetches batches panicked.
     #[error("the data loader's background thread panicked: {0}")]
     Worker(String),
-    /// The threads that read images cannot be started.
+    /// A thread cannot be started.
     #[error("cannot start a thread: {0}; the limit on processes may be too low (see `ulimit -u`)")]
     Threads(String),
 }

@@ -77,7 +77,7 @@ impl Preprocessing {
         self.read_up_to(path, DEFAULT_MAX_PIXELS)
     }
 
-    /// Like [`Self::read`], but allows this number of pixels. Decoding may need 6 bytes of memory for each of them, and
+    /// Like [`Self::read`], but allows this number of pixels. Decoding may need 8 bytes of memory for each of them, and
     /// for some formats as much again.
     ///
     /// # Errors

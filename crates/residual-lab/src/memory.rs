@@ -10,14 +10,11 @@ use residual_train::{Memory, TrainConfig, TrainError};
 /// If not even one fits. `name` names it.
 pub(crate) fn fitting(config: &TrainConfig, name: &str, kernels: Kernels, jobs: usize) -> Result<usize, LabError> {
     let expected = Memory::expected(config, kernels).map_err(TrainError::from)?.total();
-    let available = Memory::available();
-    if expected > available {
-        let [expected, available] = [expected, available].map(|bytes| bytes as f64 / f64::from(1 << 30));
+    if let Some(shortage) = Memory::shortage(expected) {
+        let images = config.batch_size;
         return Err(LabError::Setting(format!(
-            "{name} needs about {expected:.1} GiB of memory for {} images, but {available:.1} GiB are available; try \
-             fewer images or a smaller width",
-            config.batch_size
+            "{name} on {images} images needs about {shortage}; try fewer images or a smaller width"
         )));
     }
-    Ok(jobs.min(usize::try_from(available / expected.max(1)).unwrap_or(usize::MAX)).max(1))
+    Ok(jobs.min(usize::try_from(Memory::available() / expected.max(1)).unwrap_or(usize::MAX)).max(1))
 }

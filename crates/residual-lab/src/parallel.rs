@@ -2,6 +2,7 @@
 
 use crate::LabError;
 use rayon::{ThreadPool, ThreadPoolBuilder};
+use residual_data::DataError;
 use residual_train::TrainError;
 use std::{
     fmt::Display,
@@ -44,7 +45,7 @@ pub(crate) fn each<R: Send>(
             lock(&failure).get_or_insert(error);
         }
     };
-    let cannot_start = |error: &dyn Display| TrainError::Learner(format!("cannot start a thread: {error}"));
+    let cannot_start = |error: &dyn Display| TrainError::from(DataError::Threads(error.to_string()));
     std::thread::scope(|scope| {
         for started in 0..jobs.min(count) {
             let pool = ThreadPoolBuilder::new().num_threads(1).stack_size(STACK).build();

@@ -166,16 +166,12 @@ fn check_memory(config: &NetworkConfig, batch: usize, training: bool) -> Result<
     let sizes = summary.rows().iter().map(|row| row.output.iter().map(|&length| length as f64).product::<f64>());
     let kept = if training { sizes.sum() } else { 2.0 * sizes.fold(0.0, f64::max) };
     let needed = size_of::<f32>() as f64 * (batch as f64 * (kept + config.features() as f64));
-    let available = Memory::available() as f64;
-    if needed <= available {
-        return Ok(());
+    match Memory::shortage(needed as u64) {
+        None => Ok(()),
+        Some(shortage) => Err(TrainError::Conflict(format!(
+            "a batch of {batch} images needs more than {shortage}; try a smaller batch"
+        ))),
     }
-    let gibibytes = |bytes: f64| bytes / f64::from(1 << 30);
-    Err(TrainError::Conflict(format!(
-        "a batch of {batch} images needs more than {:.1} GiB of memory, but {:.1} GiB are available; try a smaller batch",
-        gibibytes(needed),
-        gibibytes(available)
-    )))
 }
 
 /// The rate of multiplying two 2048x2048 matrices, in floating-point operations per second: the best of eight

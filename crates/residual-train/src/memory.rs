@@ -107,6 +107,16 @@ impl Memory {
             .fold(0, |sum, part| sum.saturating_add(*part))
     }
 
+    /// By how much this number of bytes is too large: `3.2 GiB of memory, but only 1.0 GiB are available`. `None` if
+    /// there is enough memory.
+    pub fn shortage(bytes: u64) -> Option<String> {
+        let available = Self::available();
+        let gibibytes = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+        (bytes > available).then(|| {
+            format!("{:.1} GiB of memory, but only {:.1} GiB are available", gibibytes(bytes), gibibytes(available))
+        })
+    }
+
     /// The memory of this machine, in bytes, or the process's cgroup limit if that is lower. `u64::MAX` if the system
     /// does not say.
     pub fn available() -> u64 {

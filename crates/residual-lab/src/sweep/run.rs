@@ -27,8 +27,7 @@ pub struct Sweep {
     pub(super) force: bool,
     pub(super) explain: bool,
     pub(super) stop: StopFlag,
-    /// Whether tensors are in main memory.
-    on_cpu: bool,
+    in_main_memory: bool,
     /// The folder in use, and its lock.
     held: Mutex<Option<(PathBuf, Lock)>>,
 }
@@ -85,7 +84,7 @@ impl Sweep {
             force: false,
             explain: false,
             stop: StopFlag::default(),
-            on_cpu: matches!(backend, Backend::Flex | Backend::NdArray | Backend::Cpu),
+            in_main_memory: backend.uses_main_memory(),
             held: Mutex::new(None),
         })
     }
@@ -174,7 +173,7 @@ impl Sweep {
     pub fn parallel(&self) -> Result<usize, LabError> {
         let plan = self.config.plan();
         let mut jobs = self.jobs.min(plan.len());
-        if self.on_cpu {
+        if self.in_main_memory {
             // Seeds and skip strengths change nothing.
             let first = |spec: &&RunSpec| (spec.seed, spec.alpha) == (self.config.first_seed, self.config.alphas[0]);
             for &spec in plan.iter().filter(first) {

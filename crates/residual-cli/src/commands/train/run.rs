@@ -3,7 +3,6 @@ use crate::{
     Interrupted, Usage,
     args::BackendArgs,
     command_line::quoted,
-    memory::{gibibytes, on_the_cpu},
     model::Weights,
     output::{self, log, percent},
     removed::removed,
@@ -124,17 +123,13 @@ pub(super) fn resume(args: &TrainArgs, path: &Path) -> anyhow::Result<()> {
 
 /// Fails if a training needs more memory than there is.
 fn check_memory(config: &TrainConfig, backend: Backend, memory: Memory) -> anyhow::Result<()> {
-    if on_the_cpu(backend) && memory.total() > Memory::available() {
-        let (needed, available) = (gibibytes(memory.total()), gibibytes(Memory::available()));
-        let name = config.network.name();
-        let text = format!(
-            "{name} with batch size {} needs about {needed} of memory, but only {available} are available; try \
-             --recompute, or a smaller --batch-size with --accumulate",
-            config.batch_size
-        );
-        return Err(Usage(text).into());
-    }
-    Ok(())
+    let Some(shortage) = Memory::shortage(memory.total()).filter(|_| backend.uses_main_memory()) else { return Ok(()) };
+    let (name, batch) = (config.network.name(), config.batch_size);
+    Err(Usage(format!(
+        "{name} with batch size {batch} needs about {shortage}; try --recompute, or a smaller --batch-size with \
+         --accumulate"
+    ))
+    .into())
 }
 
 /// Prints the expected peak memory of a training.
@@ -166,8 +161,8 @@ fn dry_run(args: &TrainArgs, config: &TrainConfig, backend: Backend, memory: Mem
     for (part, bytes) in parts {
         let _ = writeln!(text, "{part:<24} {:>9.1} MiB", bytes as f64 / f64::from(1 << 20));
     }
-    if on_the_cpu(backend) {
-        let _ = writeln!(text, "\nthis machine has {}", gibibytes(available));
+    if backend.uses_main_memory() {
+        let _ = writeln!(text, "\nthis machine has {:.1} GiB", available as f64 / f64::from(1 << 30));
     } else {
         text += "\nthe estimate is for CPUs; on this device, all but program and data are in device memory\n";
     }

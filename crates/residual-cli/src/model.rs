@@ -7,6 +7,7 @@ use crate::{
 };
 use residual_backend::{Backend, Hardware};
 use residual_data::{DataConfig, Normalization, Preprocessing};
+use residual_fetch::read_text;
 use residual_model::{Family, NetName, Network, NetworkConfig, Stem, summary::thousands};
 use residual_train::{Device, RunDir, Start};
 use residual_weights::{
@@ -286,10 +287,8 @@ fn weights_in(folder: &Path) -> Option<PathBuf> {
 fn is_published(folder: &Path) -> bool {
     const ENDS: [&str; 11] =
         ["bin", "ckpt", "h5", "index", "keras", "msgpack", "onnx", "pb", "pt", "pth", "safetensors"];
-    let config = folder.join("config.json");
-    if config.is_file()
-        && let Ok(text) = fs::read_to_string(config)
-    {
+    const MAX_CONFIG: u64 = 1 << 24;
+    if let Ok(text) = read_text(&folder.join("config.json"), MAX_CONFIG) {
         let config: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
         return config.get("model_type").is_some() || config.get("architectures").is_some();
     }

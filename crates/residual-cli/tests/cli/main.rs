@@ -369,3 +369,12 @@ fn a_killed_sweep_resumes() {
     succeeds(&[&flags[..], &[&whole]].concat());
     assert_eq!(without_seconds(&killed), without_seconds(&whole));
 }
+
+#[test]
+fn the_number_of_threads_is_limited() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = ["train", "dense-plain4", "--data", "synthetic", "--epochs", "1", "--out"];
+    let output = command(&args).arg(dir.path().join("run")).env("RAYON_NUM_THREADS", "100000").output().unwrap();
+    let stderr = text(&output.stderr);
+    assert!(output.status.success() && stderr.contains("RAYON_NUM_THREADS is 100000; using 256 threads"), "{stderr}");
+}

@@ -16,8 +16,8 @@ use residual::{
     backend::Backend,
     data::DataConfig,
     train::{
-        Augmentation, DataName, Decay, Evaluate, Event, Normalize, Optimizer, Schedule, Split, TrainConfig, Training,
-        Warmup,
+        Algorithm, Augmentation, DataName, Decay, Evaluate, Event, Normalize, Optimizer, Schedule, Split, TrainConfig,
+        Training, Warmup,
     },
 };
 
@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         epochs,
         batch_size,
         augmentation: Augmentation { crop: 4, flip: true, ..Augmentation::default() },
-        optimizer: Optimizer { momentum: 0.9, nesterov: true, weight_decay: 5e-4, ..Optimizer::default() },
+        optimizer: Optimizer { weight_decay: 5e-4, ..Algorithm::Sgd { momentum: 0.9, nesterov: true }.into() },
         // One cycle: the learning rate rises for three epochs, then falls to zero.
         schedule: Schedule { lr: 0.2, decay: Decay::Linear, warmup: Warmup::Linear { iterations: 3 * steps } },
         evaluate: Evaluate::TestEveryEpoch,

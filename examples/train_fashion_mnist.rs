@@ -14,7 +14,7 @@
 use residual::{
     backend::Backend,
     data::DataConfig,
-    train::{Augmentation, DataName, Evaluate, Event, Optimizer, Schedule, Split, TrainConfig, Training},
+    train::{Algorithm, Augmentation, DataName, Evaluate, Event, Optimizer, Schedule, Split, TrainConfig, Training},
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         epochs: 10,
         batch_size: 128,
         augmentation: Augmentation { crop: 2, flip: true, ..Augmentation::default() },
-        optimizer: Optimizer { momentum: 0.9, nesterov: true, weight_decay: 5e-4, ..Optimizer::default() },
+        optimizer: Optimizer { weight_decay: 5e-4, ..Algorithm::Sgd { momentum: 0.9, nesterov: true }.into() },
         schedule: Schedule::cosine(0.1),
         evaluate: Evaluate::TestEveryEpoch,
         ..TrainConfig::new("resnet20".parse()?, data)?

@@ -13,7 +13,7 @@
 use residual::{
     backend::Backend,
     data::{DataConfig, Folder, Source},
-    train::{Augmentation, DataName, Event, Optimizer, Schedule, Split, TrainConfig, Training},
+    train::{Algorithm, Augmentation, DataName, Event, Optimizer, Schedule, Split, TrainConfig, Training},
 };
 use std::path::PathBuf;
 
@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         batch_size: 32,
         // Random crops of at least a quarter of the image's area, flipped at random.
         augmentation: Augmentation { resized_crop: Some(0.25), flip: true, ..Augmentation::default() },
-        optimizer: Optimizer { momentum: 0.9, weight_decay: 1e-4, ..Optimizer::default() },
+        optimizer: Optimizer { weight_decay: 1e-4, ..Algorithm::Sgd { momentum: 0.9, nesterov: false }.into() },
         schedule: Schedule::cosine(0.05),
         ..TrainConfig::new("resnet18".parse()?, data)?
     };

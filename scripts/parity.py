@@ -15,6 +15,10 @@ usage:
       writes a checkpoint with the formula's values
   python scripts/parity.py files [--out DIR]
       writes the small checkpoints that the tests read (default DIR: crates/residual-weights/tests/files)
+  python scripts/parity.py optimizers [--out FILE]
+      trains tiny.safetensors for ten steps with each optimizer of PyTorch, or of timm if PyTorch lacks it, and writes
+      the losses and the weights (default FILE: tests/it/optimizers.json), then prints the noise floor of each: the
+      difference between the training in 32-bit floats and in 64-bit floats. Needs timm.
 
 The fixtures contain no weights: both sides compute every tensor with the same formula. For element i of the tensor
 named n, in row-major order of PyTorch's layout (NCHW images, OIHW convolutions, [out, in] linear layers):
@@ -627,6 +631,110 @@ def files(args):
         print(f"{path.name}: {path.stat().st_size} bytes")
 
 
+# ---------------------------------------------------------------------------------------------------- optimizers
+
+STEPS = 10
+
+# The settings of each training: our JSON, with `lr`. Where PyTorch names a setting differently, `torch_optimizer`
+# translates it.
+OPTIMIZERS = [
+    {"name": "sgd", "lr": 0.05, "momentum": 0.9, "nesterov": False, "weight_decay": 1e-2},
+    {"name": "sgd", "lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-2},
+    {"name": "adam", "lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "amsgrad": False, "weight_decay": 1e-2},
+    {"name": "adam", "lr": 1e-3, "beta1": 0.8, "beta2": 0.9, "eps": 1e-3, "amsgrad": True, "weight_decay": 1e-2},
+    {"name": "adamw", "lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "amsgrad": False, "weight_decay": 1.0},
+    {"name": "adamw", "lr": 1e-3, "beta1": 0.8, "beta2": 0.9, "eps": 1e-3, "amsgrad": True, "weight_decay": 1.0},
+    {"name": "rmsprop", "lr": 1e-3, "rho": 0.99, "momentum": 0.0, "eps": 1e-8, "centered": False, "weight_decay": 1e-2},
+    {"name": "rmsprop", "lr": 1e-3, "rho": 0.9, "momentum": 0.5, "eps": 1e-3, "centered": True, "weight_decay": 1e-2},
+    {"name": "adagrad", "lr": 1e-2, "eps": 1e-10, "lr_decay": 0.1, "weight_decay": 1e-2},
+    {"name": "adadelta", "lr": 1.0, "rho": 0.9, "eps": 1e-6, "weight_decay": 1e-2},
+    {"name": "adan", "lr": 1e-3, "beta1": 0.98, "beta2": 0.92, "beta3": 0.99, "eps": 1e-8, "weight_decay": 1.0},
+    {"name": "lion", "lr": 1e-4, "beta1": 0.9, "beta2": 0.99, "weight_decay": 10.0},
+    {"name": "lamb", "lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-6, "weight_decay": 0.1},
+    {"name": "muon", "lr": 1e-3, "momentum": 0.95, "nesterov": True, "ns_steps": 5, "adjust_lr": "original",
+     "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "adamw_lr": 0.1, "weight_decay": 0.1},
+    {"name": "muon", "lr": 1e-4, "momentum": 0.9, "nesterov": False, "ns_steps": 3, "adjust_lr": "match-rms-adamw",
+     "beta1": 0.9, "beta2": 0.999, "eps": 1e-3, "adamw_lr": 1.0, "weight_decay": 0.1},
+]
+
+
+def torch_optimizer(settings, parameters):
+    """The optimizer of PyTorch or of timm for parameters other than those of Muon."""
+    import timm.optim
+
+    s = dict(settings)
+    name, lr, decay = s.pop("name"), s.pop("lr"), s.pop("weight_decay")
+    common = {"lr": lr, "weight_decay": decay}
+    betas = tuple(s.pop(beta) for beta in ("beta1", "beta2", "beta3") if beta in s)
+    if betas:
+        common["betas"] = betas
+    if name == "rmsprop":
+        s["alpha"] = s.pop("rho")
+    if name == "lamb":
+        # The update of the paper, without timm's own clipping.
+        s["max_grad_norm"] = None
+    makers = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW,
+              "rmsprop": torch.optim.RMSprop, "adagrad": torch.optim.Adagrad, "adadelta": torch.optim.Adadelta,
+              "adan": timm.optim.Adan, "lion": timm.optim.Lion, "lamb": timm.optim.Lamb}
+    return makers[name](parameters, **common, **s)
+
+
+class Muon:
+    """PyTorch's Muon on the weights between the stem and the head, as matrices with one row per output channel, and
+    PyTorch's AdamW on the rest."""
+
+    def __init__(self, settings, model):
+        s = settings
+        hidden = {n: p for n, p in model.named_parameters() if p.dim() == 4 and n != "conv1.weight"}
+        rest = [p for n, p in model.named_parameters() if n not in hidden]
+        # The matrices share their storage with the weights.
+        self.pairs = [(p, nn.Parameter(p.data.view(len(p), -1))) for p in hidden.values()]
+        self.muon = torch.optim.Muon(
+            [matrix for _, matrix in self.pairs], lr=s["lr"], weight_decay=s["weight_decay"], momentum=s["momentum"],
+            nesterov=s["nesterov"], ns_steps=s["ns_steps"], adjust_lr_fn=s["adjust_lr"].replace("-", "_"))
+        self.adamw = torch.optim.AdamW(rest, lr=s["lr"] * s["adamw_lr"], betas=(s["beta1"], s["beta2"]), eps=s["eps"],
+                                       weight_decay=s["weight_decay"])
+
+    def step(self):
+        for weight, matrix in self.pairs:
+            matrix.grad = weight.grad.view_as(matrix)
+        # PyTorch orthogonalises in 16-bit floats.
+        bfloat16, torch.Tensor.bfloat16 = torch.Tensor.bfloat16, lambda tensor: tensor
+        try:
+            self.muon.step()
+        finally:
+            torch.Tensor.bfloat16 = bfloat16
+        self.adamw.step()
+
+
+def train_ten_steps(settings, dtype):
+    model = fill(build("resnet8_a", width=4)).to(dtype).train()
+    optimizer = Muon(settings, model) if settings["name"] == "muon" else torch_optimizer(settings, model.parameters())
+    labels, losses = torch.arange(8) % 10, []
+    for step in range(STEPS):
+        model.zero_grad()
+        loss = F.cross_entropy(model(signed(f"input{step}", (8, 3, 16, 16)).to(dtype)), labels)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+    return torch.stack(losses), {name: p.detach() for name, p in model.named_parameters()}
+
+
+def optimizers(args):
+    out = {"made_by": versions(True), "trainings": []}
+    for settings in OPTIMIZERS:
+        losses, weights = train_ten_steps(settings, torch.float32)
+        exact = train_ten_steps(settings, torch.float64)
+        noise = max(far(w, exact[1][name]) for name, w in weights.items())
+        print(f"{settings['name']:<10} losses {far(losses, exact[0]):.1e}  weights {noise:.1e}")
+        lr = settings["lr"]
+        optimizer = {key: value for key, value in settings.items() if key != "lr"}
+        optimizer.update(clip=None, decay_all=True, rates=[])
+        out["trainings"].append({"optimizer": optimizer, "lr": lr, "losses": numbers(losses),
+                                 "weights": {name: numbers(sample(w.flatten(), 16)) for name, w in weights.items()}})
+    args.out.write_text(write_json(out) + "\n")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2, help="number of PyTorch threads (default 2)")
@@ -660,6 +768,10 @@ def main():
     p = commands.add_parser("files", help="write the small checkpoints for the tests")
     p.add_argument("--out", type=pathlib.Path, default=TESTS / "files")
     p.set_defaults(call=files)
+
+    p = commands.add_parser("optimizers", help="write the losses and weights of short trainings")
+    p.add_argument("--out", type=pathlib.Path, default=TESTS.parents[2] / "tests/it/optimizers.json")
+    p.set_defaults(call=optimizers)
 
     argv = sys.argv[1:]
     if not any(a in ("-h", "--help", *commands.choices) for a in argv):

@@ -4,6 +4,7 @@
 mod backends;
 mod house;
 mod inputs;
+mod optimizers;
 mod results;
 mod sweep;
 mod training;

@@ -9,8 +9,8 @@ use residual::{
     data::{Augmentation, DataError, DataName, Dataset, Source},
     model::{BlockOptions, Network, Norm, Part, parameters::for_each_parameter},
     train::{
-        Decay, Device, Environment, Event, Existing, OnNan, Row, RunDir, Schedule, Split, Status, StopFlag,
-        TrainConfig, TrainError, Training, Warmup,
+        Algorithm, Decay, Device, Environment, Event, Existing, OnNan, OptimizerKind, Row, RunDir, Schedule, Split,
+        Status, StopFlag, TrainConfig, TrainError, Training, Warmup,
     },
     weights::tensors,
 };
@@ -224,7 +224,7 @@ fn all_features() -> TrainConfig {
     config.accumulate = 2;
     config.ema = Some(0.9);
     config.optimizer.clip = Some(1.0);
-    config.optimizer.nesterov = true;
+    config.optimizer.algorithm = Algorithm::Sgd { momentum: 0.9, nesterov: true };
     config.augmentation =
         Augmentation { crop: 1, flip: true, cutout: 2, mixup: 0.2, label_smoothing: 0.1, ..Augmentation::default() };
     config.schedule.warmup = Warmup::UntilError { lr: 0.01, threshold: 0.8 };
@@ -280,17 +280,41 @@ fn a_resumed_run_writes_the_same_bytes() {
     let mut config = config("resnet8");
     (config.ema, config.optimizer.decay_all) = (Some(0.9), false);
     config.optimizer.rates = vec![(Part::Stem, 0.5)];
+    writes_the_same_bytes(config);
+}
+
+#[test]
+fn a_resumed_run_writes_the_same_bytes_with_every_optimizer() {
+    let config = config("resnet8").with_epochs(2);
+    for &kind in OptimizerKind::ALL {
+        let mut config = config.clone().with_optimizer(kind);
+        (config.optimizer.decay_all, config.optimizer.weight_decay) = (false, 0.01);
+        config.optimizer.clip = Some(1.0);
+        config.optimizer.rates = vec![(Part::Stem, 0.5)];
+        if let Algorithm::RmsProp { momentum, centered, .. } = &mut config.optimizer.algorithm {
+            (*momentum, *centered) = (0.5, true);
+        }
+        if let Algorithm::Adam { amsgrad, .. } = &mut config.optimizer.algorithm {
+            *amsgrad = true;
+        }
+        writes_the_same_bytes(config);
+    }
+}
+
+/// Asserts that two runs, and a run that is interrupted within its second epoch and resumed, write the same bytes.
+fn writes_the_same_bytes(config: TrainConfig) {
+    let optimizer = config.optimizer.kind();
     let dir = tempfile::tempdir().unwrap();
     let [first, second] = ["first", "second"].map(|name| files(&train(&dir.path().join(name), &config)));
     assert_eq!(first.len(), 4, "{:?}", first.keys());
-    assert!(first == second, "two runs with the same configuration differ");
+    assert!(first == second, "two runs with {optimizer} and the same configuration differ");
     let run = create(&dir.path().join("resumed"), &config, false).unwrap();
     let stopped = Training::new(config.clone(), Device::flex()).unwrap().with_stop_after(7).in_dir(run.clone());
     assert_eq!(stopped.run().unwrap().status, Status::Interrupted);
     let checkpoint = run.latest(&Device::flex(), false).unwrap().unwrap();
     let resumed = Training::new(config, Device::flex()).unwrap().from_checkpoint(checkpoint).in_dir(run.clone());
     assert_eq!(resumed.run().unwrap().status, Status::Finished);
-    assert!(files(&run) == first, "the resumed run differs");
+    assert!(files(&run) == first, "the resumed run with {optimizer} differs");
 }
 
 /// PyTorch averages the unbiased variance of each batch. Burn averages the biased one, which is smaller by the factor

@@ -1,4 +1,8 @@
-use crate::{Decay, Schedule, TrainError, Warmup, files::unusable};
+use crate::{
+    Decay, Optimizer, OptimizerKind, Schedule, TrainError, Warmup,
+    files::unusable,
+    ranges::{at_least_one, within},
+};
 use residual_data::{Augmentation, DataConfig, DataName, Description};
 use residual_fetch::read_text;
 use residual_model::{InitConfig, NetName, Network, NetworkConfig, Part};
@@ -54,37 +58,6 @@ pub struct TrainConfig {
 
 fn one() -> usize {
     1
-}
-
-/// Stochastic gradient descent: `v ← momentum · v + (g + weight_decay · w)`, then `w ← w - lr · v`, or with Nesterov
-/// momentum `w ← w - lr · (g + weight_decay · w + momentum · v)`. There is no dampening, as in Caffe and, by default,
-/// in PyTorch.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Optimizer {
-    /// The momentum.
-    pub momentum: f64,
-    /// Whether to use Nesterov momentum (Sutskever et al. 2013).
-    #[serde(default)]
-    pub nesterov: bool,
-    /// The maximum norm of the gradient over all parameters. A gradient with a larger norm is scaled down to this norm
-    /// (Pascanu et al. 2013).
-    #[serde(default)]
-    pub clip: Option<f64>,
-    /// The weight decay.
-    pub weight_decay: f64,
-    /// Whether weight decay also applies to the parameters of norms and to biases, as in He et al. 2015.
-    pub decay_all: bool,
-    /// Parts with their own learning rates. Each factor multiplies the schedule's rate. If a part occurs more than
-    /// once, its last factor applies.
-    pub rates: Vec<(Part, f64)>,
-}
-
-impl Default for Optimizer {
-    /// Momentum 0.9, and weight decay 1e-4 on every parameter (He et al. 2015, section 4.2).
-    fn default() -> Self {
-        Self { momentum: 0.9, nesterov: false, clip: None, weight_decay: 1e-4, decay_all: true, rates: Vec::new() }
-    }
 }
 
 /// When the training set and the test set are evaluated with a clean pass.
@@ -272,6 +245,22 @@ impl TrainConfig {
         self
     }
 
+    /// Sets the optimizer to the one of this kind, with its usual settings and its usual learning rate. Gradient clipping,
+    /// the parts' learning rates and the schedule stay, and the rate of a warm-up changes in proportion. Does nothing if
+    /// the optimizer is already of this kind.
+    pub fn with_optimizer(mut self, kind: OptimizerKind) -> Self {
+        if self.optimizer.kind() != kind {
+            let Optimizer { clip, decay_all, rates, .. } = self.optimizer;
+            self.optimizer = Optimizer { clip, decay_all, rates, ..Optimizer::new(kind) };
+            let factor = kind.lr() / self.schedule.lr;
+            self.schedule.lr = kind.lr();
+            if let Warmup::Constant { lr, .. } | Warmup::UntilError { lr, .. } = &mut self.schedule.warmup {
+                *lr *= factor;
+            }
+        }
+        self
+    }
+
     /// Checks that a run with these settings can start.
     ///
     /// # Errors
@@ -304,9 +293,6 @@ impl TrainConfig {
         if let Some(decay) = self.ema {
             within("the decay of the moving average", decay, "at least 0 and below 1", |x| (0.0..1.0).contains(&x))?;
         }
-        if let Some(clip) = self.optimizer.clip {
-            within("the maximum gradient norm", clip, "a positive number", |x| x > 0.0)?;
-        }
         if let Some(patience) = self.patience {
             at_least_one("patience", patience)?;
             if self.evaluate == Evaluate::AtEnd {
@@ -314,11 +300,7 @@ impl TrainConfig {
             }
         }
         within("the learning rate", self.schedule.lr, "a positive number", |x| x > 0.0)?;
-        within("momentum", self.optimizer.momentum, "at least 0 and below 1", |x| (0.0..1.0).contains(&x))?;
-        within("weight decay", self.optimizer.weight_decay, "at least 0", |x| x >= 0.0)?;
-        for (_, factor) in &self.optimizer.rates {
-            within("the learning-rate factor of a part", *factor, "a positive number", |x| x > 0.0)?;
-        }
+        self.optimizer.validate()?;
         let parts = self.network.parts();
         let rated = self.optimizer.rates.iter().map(|(part, _)| part);
         if let Some(part) = self.freeze.iter().chain(rated).find(|part| !parts.contains(part)) {
@@ -366,28 +348,10 @@ impl TrainConfig {
 /// Far more than any training has. Within it, products of epochs, layers and batches do not overflow.
 const MOST_EPOCHS: usize = 1_000_000_000;
 
-fn at_least_one(name: &'static str, value: usize) -> Result<(), TrainError> {
-    if value == 0 {
-        return Err(TrainError::Setting { name, expected: "at least 1", value: value.to_string() });
-    }
-    Ok(())
-}
-
-fn within(
-    name: &'static str,
-    value: f64,
-    expected: &'static str,
-    holds: impl Fn(f64) -> bool,
-) -> Result<(), TrainError> {
-    if value.is_finite() && holds(value) {
-        return Ok(());
-    }
-    Err(TrainError::Setting { name, expected, value: value.to_string() })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Algorithm;
 
     fn config() -> TrainConfig {
         TrainConfig::new("resnet8".parse().unwrap(), DataName::Digits).unwrap()
@@ -405,7 +369,10 @@ mod tests {
         assert_eq!(error(|c| c.batch_size = 0), "the batch size must be at least 1, not 0");
         assert_eq!(error(|c| c.schedule.lr = f64::NAN), "the learning rate must be a positive number, not NaN");
         assert_eq!(error(|c| c.schedule.lr = -1.0), "the learning rate must be a positive number, not -1");
-        assert_eq!(error(|c| c.optimizer.momentum = 1.0), "momentum must be at least 0 and below 1, not 1");
+        assert_eq!(
+            error(|c| c.optimizer = Algorithm::Sgd { momentum: 1.0, nesterov: false }.into()),
+            "momentum must be at least 0 and below 1, not 1"
+        );
         assert_eq!(error(|c| c.network = c.network.clone().with_width(0)), "width must be at least 1");
     }
 

@@ -12,7 +12,8 @@ use serde::Serialize;
 /// - reference, Burn's operations: the result of every operation
 ///
 /// On CIFAR-10, with networks of 20, 56 and 110 layers and batches of 32 and 128, the measured peak is within 7 % of
-/// the total for each of these kernels.
+/// the total for each of these kernels. With dense networks of 22 million weights, which take most of the memory, it is
+/// within 12 % for each optimizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Memory {
     /// The program itself, with its libraries and threads.
@@ -21,7 +22,7 @@ pub struct Memory {
     pub data: u64,
     /// The weights, their moving average, the best weights so far, and the copies made while a checkpoint is written.
     pub weights: u64,
-    /// The gradients and the optimizer's velocity.
+    /// The gradients and the optimizer's state.
     pub optimizer: u64,
     /// The results of the forward pass that are kept for the backward pass.
     pub activations: u64,
@@ -58,6 +59,7 @@ impl Memory {
         let summary = config.network.summary();
         let batch = config.batch_size.min(config.data.describe()?.train) as u64;
         let weights = FLOAT * summary.parameters();
+        let state = config.optimizer.algorithm.state_values();
         let activations = Activations::of(summary.rows(), FLOAT * batch);
         let kept = match kernels {
             Kernels::Fused => activations.layers + activations.blocks,
@@ -67,10 +69,11 @@ impl Memory {
         Ok(Self {
             program: PROGRAM,
             data: data(config, batch)?,
-            // 2: the weights and the best weights. 6: a checkpoint holds the weights, the velocity and the best
-            // weights, each as a record and as bytes of the file. 3: the moving average needs three copies.
-            weights: weights * (2 + 6 + 3 * u64::from(config.ema.is_some())),
-            optimizer: 2 * weights,
+            // 2: the weights and the best weights. 2 + state: a checkpoint holds the weights, the best weights and the
+            // optimizer's state, each as a record and as bytes of the file. 2: the copies made while records are sorted,
+            // as measured. 3: the moving average needs three copies.
+            weights: weights * (2 + 2 * (2 + state) + 2 + 3 * u64::from(config.ema.is_some())),
+            optimizer: (1 + state) * weights,
             activations: kept,
             records: summary.rows().len() as u64 * (LAYER_RECORDS + config.ema.map_or(0, |_| AVERAGE_RECORDS)),
             workspace: WORKSPACE.min(kept).max(2 * activations.largest),

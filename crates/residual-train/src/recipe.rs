@@ -1,4 +1,4 @@
-use crate::{Decay, Evaluate, Optimizer, Schedule, TrainConfig, TrainError, Warmup};
+use crate::{Algorithm, Decay, Evaluate, Optimizer, Schedule, TrainConfig, TrainError, Warmup};
 use residual_data::{Augmentation, DataConfig, DataName, Normalize};
 use residual_model::{Family, NetName};
 
@@ -152,7 +152,7 @@ impl Recipe {
             Self::QuickCifar => TrainConfig {
                 epochs: epochs(15),
                 augmentation: flip_and_crop,
-                optimizer: Optimizer { nesterov: true, weight_decay: 5e-4, ..config.optimizer.clone() },
+                optimizer: Optimizer { weight_decay: 5e-4, ..Algorithm::Sgd { momentum: 0.9, nesterov: true }.into() },
                 schedule: Schedule {
                     lr: 0.2,
                     decay: Decay::Linear,

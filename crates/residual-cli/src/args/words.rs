@@ -16,7 +16,7 @@ mod tests {
     use super::*;
     use residual_data::{DataName, Normalize};
     use residual_model::{BranchScale, Kernels, Norm, Stem};
-    use residual_train::{DecayKind, Evaluate, OnNan, Recipe};
+    use residual_train::{AdjustLr, DecayKind, Evaluate, OnNan, OptimizerKind, Recipe};
 
     #[test]
     fn every_listed_word_parses() {
@@ -35,5 +35,7 @@ mod tests {
         check::<Evaluate>();
         check::<OnNan>();
         check::<Recipe>();
+        check::<OptimizerKind>();
+        check::<AdjustLr>();
     }
 }

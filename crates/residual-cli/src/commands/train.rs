@@ -4,11 +4,11 @@ mod run;
 use crate::{
     Usage,
     args::{
-        AugmentationArgs, BackendArgs, DataArgs, NetArg, NetworkArgs, Reset, StartArgs, fit_side, or_word,
-        thread_number, words,
+        AugmentationArgs, BackendArgs, DataArgs, NetArg, NetworkArgs, OptimizerArgs, Reset, StartArgs, fit_side,
+        or_word, thread_number, words,
     },
 };
-use residual_model::{BlockOptions, ModelError, Part};
+use residual_model::{BlockOptions, Part};
 use residual_train::{Decay, DecayKind, Evaluate, OnNan, Recipe, RecipeOverrides, TrainConfig, Warmup};
 use std::{path::PathBuf, time::Duration};
 
@@ -33,9 +33,9 @@ pub(crate) struct TrainArgs {
     #[arg(long, help_heading = "Run directory", value_name = "DIR", verbatim_doc_comment, conflicts_with_all = [
         "net", "net_flag", "config", "data", "side", "samples",
         "validation", "group_by", "skip_broken", "max_pixels", "normalize", "no_exif", "augmentation", "out", "epochs", "iterations", "batch_size", "accumulate", "seed",
-        "lr", "schedule", "milestones", "factor", "warmup", "warmup_lr", "warmup_error", "momentum", "nesterov", "clip",
-        "ema", "on_nan", "weight_decay", "patience", "evaluate", "force", "network", "start", "ignore_head", "freeze",
-        "part_lr", "no_norm_decay", "print_config", "dry_run"])]
+        "optimizer_settings", "schedule", "milestones", "factor", "warmup", "warmup_lr", "warmup_error",
+        "ema", "on_nan", "patience", "evaluate", "force", "network", "start", "ignore_head", "freeze",
+        "print_config", "dry_run"])]
     pub(crate) resume: Option<PathBuf>,
     /// Read settings from a config.json; other flags override them
     #[arg(long, help_heading = "Run directory", value_name = "FILE")]
@@ -49,6 +49,8 @@ pub(crate) struct TrainArgs {
     pub(crate) data: DataArgs,
     #[command(flatten)]
     pub(crate) augmentation: AugmentationArgs,
+    #[command(flatten)]
+    pub(crate) optimizer: OptimizerArgs,
     /// Run directory [default: runs/NET-DATA-SEED]
     #[arg(long, help_heading = "Run directory", value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
@@ -67,9 +69,6 @@ pub(crate) struct TrainArgs {
     /// Seed of weights, sample order and augmentation [default: 0]
     #[arg(long, help_heading = "Training")]
     pub(crate) seed: Option<u64>,
-    /// Peak learning rate [default: 0.05]
-    #[arg(long, help_heading = "Optimizer", allow_negative_numbers = true)]
-    pub(crate) lr: Option<f64>,
     /// Decay of the learning rate [default: cosine]
     #[arg(long, help_heading = "Learning rate schedule", value_parser = words::<DecayKind>())]
     pub(crate) schedule: Option<DecayKind>,
@@ -97,38 +96,16 @@ pub(crate) struct TrainArgs {
     /// Learning rate of the warm-up [default: 0.01 with --warmup-error]
     #[arg(long, help_heading = "Learning rate schedule", allow_negative_numbers = true)]
     pub(crate) warmup_lr: Option<f64>,
-    /// Momentum of SGD, without dampening [default: 0.9]
-    #[arg(long, help_heading = "Optimizer")]
-    pub(crate) momentum: Option<f64>,
-    /// Use Nesterov momentum
-    #[arg(long, help_heading = "Optimizer", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
-    pub(crate) nesterov: Option<bool>,
-    /// Largest norm of the gradient, or none; larger ones are scaled down
-    ///
-    /// The norm is over all parameters.
-    #[arg(long, help_heading = "Optimizer", value_parser = or_word::<f64>("none"), value_name = "NORM", allow_negative_numbers = true)]
-    pub(crate) clip: Option<Reset<f64>>,
     /// Average the weights with this decay; evaluate and keep the average
     ///
     /// The average is an exponential moving average (EMA). none: no average.
     #[arg(long, help_heading = "Training", value_parser = or_word::<f64>("none"), value_name = "DECAY", allow_negative_numbers = true)]
     pub(crate) ema: Option<Reset<f64>>,
-    /// Weight decay [default: 1e-4]
-    #[arg(long, help_heading = "Optimizer")]
-    pub(crate) weight_decay: Option<f64>,
-    /// Exempt norms and biases from weight decay
-    #[arg(long, help_heading = "Optimizer", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
-    pub(crate) no_norm_decay: Option<bool>,
     /// Parts to freeze, separated by commas: stem, layer1 to layer4, head
     ///
     /// none: no part.
     #[arg(long, help_heading = "Training", value_delimiter = ',', value_parser = or_word::<Part>("none"))]
     pub(crate) freeze: Option<Vec<Reset<Part>>>,
-    /// Factors of parts' learning rates, such as stem=0.1,head=10
-    ///
-    /// none: one rate for all parts.
-    #[arg(long, help_heading = "Optimizer", value_name = "PART=FACTOR", value_delimiter = ',', value_parser = part_rate)]
-    pub(crate) part_lr: Option<Vec<Reset<(Part, f64)>>>,
     /// Stop if the test loss has not improved for this many epochs, or none
     #[arg(long, help_heading = "Training", value_parser = or_word::<usize>("none"), value_name = "EPOCHS")]
     pub(crate) patience: Option<Reset<usize>>,
@@ -178,16 +155,6 @@ pub(crate) struct TrainArgs {
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-/// Parses a part and a factor, such as `head=10`.
-fn part_rate(text: &str) -> Result<Reset<(Part, f64)>, String> {
-    if text == "none" {
-        return Ok(Reset(None));
-    }
-    let (part, factor) = text.split_once('=').ok_or("expected a part and a factor, such as head=10")?;
-    let factor = factor.parse().map_err(|_| format!("`{factor}` is not a number"))?;
-    Ok(Reset(Some((part.parse().map_err(|error: ModelError| error.to_string())?, factor))))
 }
 
 /// Parses `90s`, `10m`, `2h`, or a number of seconds.
@@ -248,6 +215,7 @@ impl TrainArgs {
             config.network = network;
         }
         fit_side(&mut config.data, &config.network);
+        let mut config = self.optimizer.apply(config)?;
         config.epochs = self.epochs.unwrap_or(config.epochs);
         config.batch_size = self.batch_size.unwrap_or(config.batch_size);
         config.iterations = Reset::or(self.iterations.as_ref(), config.iterations);
@@ -256,14 +224,6 @@ impl TrainArgs {
         config.ema = Reset::or(self.ema.as_ref(), config.ema);
         config.evaluate = self.evaluate.unwrap_or(config.evaluate);
         config.on_nan = self.on_nan.unwrap_or(config.on_nan);
-        config.optimizer.clip = Reset::or(self.clip.as_ref(), config.optimizer.clip);
-        config.optimizer.nesterov = self.nesterov.unwrap_or(config.optimizer.nesterov);
-        config.optimizer.momentum = self.momentum.unwrap_or(config.optimizer.momentum);
-        config.optimizer.weight_decay = self.weight_decay.unwrap_or(config.optimizer.weight_decay);
-        config.optimizer.decay_all = self.no_norm_decay.map_or(config.optimizer.decay_all, |without| !without);
-        if let Some(rates) = &self.part_lr {
-            config.optimizer.rates = rates.iter().filter_map(|rate| rate.0).collect();
-        }
         if let Some(parts) = &self.freeze {
             config.freeze = parts.iter().filter_map(|part| part.0).collect();
         }
@@ -282,7 +242,6 @@ impl TrainArgs {
 
     fn resolve_schedule(&self, config: &mut TrainConfig) -> anyhow::Result<()> {
         let schedule = &mut config.schedule;
-        schedule.lr = self.lr.unwrap_or(schedule.lr);
         let (known, usual) = match &schedule.decay {
             Decay::Step { milestones, factor } => (Some(milestones.clone()), *factor),
             _ => (None, 0.1),

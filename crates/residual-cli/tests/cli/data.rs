@@ -179,6 +179,12 @@ fn recipes_are_listed_and_flags_override_them() {
 #[test]
 fn flags_without_effect_are_refused() {
     let train = |args: &[&'static str]| [&["train", "--net", "resnet8"][..], args].concat();
+    refuses(&train(&["--optimizer", "adma"]), 2, "a similar value exists: 'adam'");
+    refuses(&train(&["--beta3", "0.5"]), 2, "beta3 is a setting of adan, but the optimizer is sgd");
+    refuses(&train(&["--optimizer", "adam", "--momentum", "0"]), 2, "momentum is a setting of sgd, rmsprop, muon, but");
+    refuses(&train(&["--optimizer", "adam", "--beta1", "1"]), 2, "beta1 must be at least 0 and below 1, not 1");
+    refuses(&train(&["--optimizer", "adam", "--beta2", "-0.5"]), 2, "beta2 must be at least 0 and below 1, not -0.5");
+    refuses(&train(&["--optimizer", "adam", "--eps", "nan"]), 2, "eps must be a finite number");
     refuses(&train(&["--schedule", "step"]), 2, "a step schedule needs --milestones");
     refuses(&train(&["--schedule", "cosine", "--factor", "0.5"]), 2, "--milestones and --factor need --schedule step");
     refuses(&train(&["--warmup-lr", "0.5"]), 2, "--warmup-lr needs --warmup or --warmup-error");

@@ -59,10 +59,30 @@ fn metrics(run: &Path) -> Vec<String> {
 
 #[test]
 fn a_training_killed_twenty_times_ends_with_the_same_bytes() {
+    kill_twenty_times("sgd");
+}
+
+/// Muon has two kinds of state: its own, and that of AdamW.
+#[test]
+fn a_training_with_muon_killed_twenty_times_ends_with_the_same_bytes() {
+    kill_twenty_times("muon");
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn a_training_with_any_optimizer_killed_twenty_times_ends_with_the_same_bytes() {
+    for optimizer in ["adam", "adamw", "rmsprop", "adagrad", "adadelta", "adan", "lion", "lamb"] {
+        kill_twenty_times(optimizer);
+    }
+}
+
+/// Asserts that a training with this optimizer ends with the same bytes whether or not it is killed.
+fn kill_twenty_times(optimizer: &str) {
+    let args = [TRAIN, &["--optimizer", optimizer]].concat();
     let dir = tempfile::tempdir().unwrap();
     let (whole, killed) = (dir.path().join("whole"), dir.path().join("killed"));
     let begin = Instant::now();
-    assert!(start(TRAIN, &whole).wait().unwrap().success());
+    assert!(start(&args, &whole).wait().unwrap().success());
     let length = begin.elapsed();
 
     let mut kills = 0;
@@ -75,14 +95,14 @@ fn a_training_killed_twenty_times_ends_with_the_same_bytes() {
             assert_same(&killed, &whole);
             fs::remove_dir_all(&killed).unwrap();
         }
-        let mut child = start(TRAIN, &killed);
+        let mut child = start(&args, &killed);
         std::thread::sleep(length.mul_f64(0.1 + 0.4 * fraction));
         child.kill().unwrap();
         child.wait().unwrap();
         kills += 1;
     }
     while !killed.join("model.bpk").exists() {
-        assert!(start(TRAIN, &killed).wait().unwrap().success());
+        assert!(start(&args, &killed).wait().unwrap().success());
     }
     assert_same(&killed, &whole);
 }

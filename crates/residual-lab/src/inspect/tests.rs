@@ -125,7 +125,8 @@ fn gradients_of_a_linear_network_are_products_of_matrices() {
 fn training_steps_match_gradient_descent() {
     let device = device().autodiff();
     let mut config = config("dense-resnet4", |blocks| BlockOptions { norm: Norm::None, ..blocks });
-    (config.optimizer.momentum, config.optimizer.weight_decay) = (0.0, 0.0);
+    config.optimizer = residual_train::Algorithm::Sgd { momentum: 0.0, nesterov: false }.into();
+    config.optimizer.weight_decay = 0.0;
     config.schedule = residual_train::Schedule { decay: residual_train::Decay::Constant, ..config.schedule };
     let subject = Subject::fresh(config, &device).unwrap();
     let loader = residual_data::Loader::new(subject.dataset.train.clone(), subject.config.batch_size, &device)

@@ -1,38 +1,22 @@
 //! Stochastic gradient descent.
 
-use crate::{Optimizer, ids};
 use burn::{
-    optim::{self, LearningRate, ModuleOptimizer, RecordState, StateSink, StateSource},
+    optim::{self, LearningRate, RecordState, StateSink, StateSource},
     tensor::{DType, Device, Tensor},
 };
 use residual_kernels::bridge;
-use residual_model::Network;
-
-impl Optimizer {
-    /// Builds the optimizer for a network. The caller has to apply the learning rates of parts ([`Optimizer::rates`])
-    /// and gradient clipping ([`Optimizer::clip`]).
-    pub fn init(&self, network: &Network) -> ModuleOptimizer {
-        let optimizer = ModuleOptimizer::from(Sgd::new(self, self.weight_decay));
-        if self.decay_all {
-            return optimizer;
-        }
-        let norms_and_biases =
-            ids::group(network, |path| [".gamma", ".beta", ".bias"].iter().any(|end| path.ends_with(end)));
-        optimizer.with_group(norms_and_biases, Sgd::new(self, 0.0), None)
-    }
-}
 
 /// Stochastic gradient descent with the same results and the same state as Burn's `Sgd`. On a CPU, it updates a
 /// parameter in one operation; Burn needs seven. On other devices, it uses Burn's operations.
 #[derive(Clone, Debug)]
-pub(crate) struct Sgd {
-    momentum: f64,
-    nesterov: bool,
-    weight_decay: f64,
+pub(super) struct Sgd {
+    pub(super) momentum: f64,
+    pub(super) nesterov: bool,
+    pub(super) weight_decay: f64,
 }
 
 #[derive(Clone)]
-pub(crate) struct SgdState<const D: usize> {
+pub(super) struct SgdState<const D: usize> {
     velocity: Tensor<D>,
 }
 
@@ -49,10 +33,6 @@ impl<const D: usize> RecordState for SgdState<D> {
 }
 
 impl Sgd {
-    pub(crate) fn new(settings: &Optimizer, weight_decay: f64) -> Self {
-        Self { momentum: settings.momentum, nesterov: settings.nesterov, weight_decay }
-    }
-
     /// Returns the new weight and velocity.
     fn update<const D: usize>(
         &self,
@@ -106,15 +86,14 @@ mod tests {
     use burn::{
         module::Module,
         nn::{Linear, LinearConfig},
-        optim::{GradientsParams, SgdConfig, decay::WeightDecayConfig, momentum::MomentumConfig},
+        optim::{GradientsParams, ModuleOptimizer, SgdConfig, decay::WeightDecayConfig, momentum::MomentumConfig},
         tensor::Distribution,
     };
 
     /// Burn's SGD with the same settings.
-    fn burn_sgd(settings: &Optimizer, weight_decay: f64) -> ModuleOptimizer {
-        let momentum =
-            MomentumConfig::new().with_momentum(settings.momentum).with_dampening(0.0).with_nesterov(settings.nesterov);
-        let decay = WeightDecayConfig::new(weight_decay as f32);
+    fn burn_sgd(Sgd { momentum, nesterov, weight_decay }: &Sgd) -> ModuleOptimizer {
+        let momentum = MomentumConfig::new().with_momentum(*momentum).with_dampening(0.0).with_nesterov(*nesterov);
+        let decay = WeightDecayConfig::new(*weight_decay as f32);
         SgdConfig::new().with_momentum(Some(momentum)).with_weight_decay(Some(decay)).init()
     }
 
@@ -129,9 +108,9 @@ mod tests {
         let [inputs, outputs] = [210, 170];
         let x = Tensor::<2>::random([8, inputs], Distribution::Normal(0.0, 1.0), &device);
         for nesterov in [false, true] {
-            let settings = Optimizer { nesterov, ..Optimizer::default() };
-            let mut own: ModuleOptimizer = Sgd::new(&settings, 1e-2).into();
-            let mut theirs = burn_sgd(&settings, 1e-2);
+            let sgd = Sgd { momentum: 0.9, nesterov, weight_decay: 1e-2 };
+            let mut theirs = burn_sgd(&sgd);
+            let mut own: ModuleOptimizer = sgd.into();
             let start = LinearConfig::new(inputs, outputs).init(&device);
             let (mut a, mut b) = (start.clone(), start);
             for step in 0..5 {

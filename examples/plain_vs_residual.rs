@@ -12,19 +12,15 @@
 
 use residual::{
     backend::Backend,
-    lab::{Progress, Sweep, SweepConfig},
-    model::Family,
+    data::DataName,
+    lab::{Progress, Sweep, SweepConfig, SweepFamily},
     report::{redraw, sweep_markdown},
 };
 use std::path::Path;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let config = SweepConfig {
-        families: vec![Family::Dense],
-        depths: Some(vec![4, 20, 56]),
-        seeds: 2,
-        ..SweepConfig::default()
-    };
+    let usual = SweepConfig::usual(&[SweepFamily::Dense], DataName::Digits)?;
+    let config = SweepConfig { seeds: 2, ..usual.with_depths(&[4, 20, 56]) };
     let folder = Path::new("runs/plain_vs_residual");
     let backend = Backend::Flex;
     let results = Sweep::new(config, backend, backend.probe()?)?.run(folder, &|event| {

@@ -301,6 +301,35 @@ fn a_resumed_run_writes_the_same_bytes_with_every_optimizer() {
     }
 }
 
+/// A finished run that is extended ends like one that was as long from the start.
+#[test]
+fn an_extended_run_ends_with_the_same_weights_as_a_longer_one() {
+    let schedule = Schedule {
+        decay: Decay::Step { milestones: vec![7], factor: 0.1 },
+        warmup: Warmup::Linear { iterations: 3 },
+        ..Schedule::cosine(0.05)
+    };
+    let config = config("resnet8").with_epochs(2).with_schedule(schedule);
+    let dir = tempfile::tempdir().unwrap();
+    let long = train(&dir.path().join("long"), &config.clone().with_epochs(3));
+    let short = train(&dir.path().join("short"), &config);
+    let first = fs::read(short.model().unwrap()).unwrap();
+    let refused = short.extend(2).unwrap_err();
+    assert!(refused.is_usage() && refused.to_string().contains("it already has 2 epochs"), "{refused}");
+    let extended = short.extend(3).unwrap();
+    assert!(!short.is_finished() && fs::read(short.model().unwrap()).unwrap() == first);
+    let checkpoint = short.latest(&Device::flex(), false).unwrap().unwrap();
+    let resumed = Training::new(extended, Device::flex()).unwrap().from_checkpoint(checkpoint).in_dir(short.clone());
+    assert_eq!(resumed.run().unwrap().status, Status::Finished);
+    assert!(files(&short) == files(&long), "the extended run differs");
+    assert_eq!(short.losses().unwrap(), long.losses().unwrap());
+
+    let cosine = train(&dir.path().join("cosine"), &self::config("dense-resnet4").with_epochs(1));
+    let refused = cosine.extend(2).unwrap_err().to_string();
+    assert!(refused.contains("its cosine schedule falls to 0 at the end of epoch 1"), "{refused}");
+    assert!(cosine.is_finished());
+}
+
 /// Asserts that two runs, and a run that is interrupted within its second epoch and resumed, write the same bytes.
 fn writes_the_same_bytes(config: TrainConfig) {
     let optimizer = config.optimizer.kind();
@@ -743,7 +772,7 @@ fn a_diverged_run_leaves_a_readable_directory() {
     let run = create(dir.path(), &config, false).unwrap();
     let error = Training::new(config, Device::flex()).unwrap().in_dir(run.clone()).run().unwrap_err();
     assert!(matches!(error, TrainError::Diverged { .. }), "{error}");
-    assert!(fs::read_to_string(dir.path().join("summary.json")).unwrap().contains("\"failed\""));
+    assert!(fs::read_to_string(dir.path().join("summary.json")).unwrap().contains("\"diverged\""));
     assert!(!dir.path().join("model.bpk").exists() && run.config().is_ok() && run.metrics().is_ok());
 }
 

@@ -30,7 +30,7 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    Sweep(SweepArgs),
+    Sweep(Box<SweepArgs>),
     Train(Box<TrainArgs>),
     Report(ReportArgs),
     Compare(CompareArgs),
@@ -199,7 +199,7 @@ pub(crate) mod tests {
         let parsed = |line: &str| {
             let words = with_joined_bools(split(line).into_iter().map(OsString::from));
             let Command::Train(args) = Args::try_parse_from(words).unwrap().command else { panic!("{line}") };
-            (args.augmentation.flip, args.net.get().map(|net| net.to_string()))
+            (args.training.augmentation.flip, args.net.get().map(|net| net.to_string()))
         };
         let net = Some("resnet8".to_string());
         assert_eq!(parsed("residual train --flip resnet8"), (Some(true), net.clone()));
@@ -210,8 +210,8 @@ pub(crate) mod tests {
     #[test]
     fn unknown_flags_get_a_tip_that_helps() {
         let text = |line: &str| with_tip(Args::try_parse_from(split(line)).err().unwrap()).to_string();
-        let error = text("residual train resnet20 --optimizr adam");
-        assert!(error.contains("unexpected argument '--optimizr'") && !error.contains("tip"), "{error}");
+        let error = text("residual train resnet20 --xyzzy 1");
+        assert!(error.contains("unexpected argument '--xyzzy'") && !error.contains("tip"), "{error}");
         let error = text("residual train resnet20 --weightdecay 0");
         assert!(error.contains("--weight-decay") && !error.contains("as a value"), "{error}");
         let error = text("residual train resnet20 --what gradients");

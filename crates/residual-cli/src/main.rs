@@ -162,7 +162,7 @@ mod tests {
     fn tips_name_flags_and_commands_that_exist() {
         let occupied = |finished| TrainError::Occupied { path: "run".into(), finished };
         let tips = [
-            tip(&LabError::Occupied { path: "sweep".into() }.into()),
+            tip(&LabError::Occupied { path: "sweep".into(), difference: "epochs 1, not 2".into() }.into()),
             tip(&LabError::Folder { path: "a".into(), reason: "b".into() }.into()),
             tip(&LabError::Untrained { network: "plain20".into() }.into()),
             tip(&LabError::Train(TrainError::Data(DataError::FolderRequired)).into()),

@@ -22,11 +22,13 @@ pub enum LabError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The folder holds another sweep.
-    #[error("{} holds another sweep; choose another directory", path.display())]
+    /// The folder holds a sweep whose trainings have other settings.
+    #[error("{} holds another sweep: {difference}; choose another directory", path.display())]
     Occupied {
         /// The folder.
         path: PathBuf,
+        /// What differs.
+        difference: String,
     },
     /// The measurement needs a trained network, but this network is untrained.
     #[error("lesion needs a trained network, but {network} is at its initial weights")]

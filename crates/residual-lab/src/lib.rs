@@ -5,9 +5,10 @@
 //!
 //! ```no_run
 //! use residual_backend::Backend;
-//! use residual_lab::{Sweep, SweepConfig};
+//! use residual_lab::{Sweep, SweepConfig, SweepFamily};
+//! use residual_train::DataName;
 //!
-//! let config = SweepConfig { depths: Some(vec![8, 20]), seeds: 1, ..SweepConfig::default() };
+//! let config = SweepConfig::usual(&[SweepFamily::Dense], DataName::Digits)?.with_depths(&[8, 20]);
 //! let hardware = Backend::Flex.probe()?;
 //! let results = Sweep::new(config, Backend::Flex, hardware)?.run("sweep".as_ref(), &|_| {})?;
 //! for verdict in &results.verdicts {
@@ -61,7 +62,7 @@ pub use inspect::{
 };
 pub use statistics::Spread;
 pub use sweep::{
-    Finding, LossCurve, Point, Progress, Rise, RunResult, RunSpec, RunStatus, Series, Sweep, SweepConfig, SweepResults,
-    Verdict,
+    FamilySettings, Finding, LossCurve, Point, Progress, Rate, Rise, RunResult, RunSpec, RunStatus, Series, Setting,
+    Sweep, SweepConfig, SweepFamily, SweepResults, Tuned, Verdict,
 };
 pub use throughput::{DataFeed, Throughput, matmul_flops, throughput};

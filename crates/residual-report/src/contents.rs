@@ -17,10 +17,8 @@ impl Contents {
         if !folder.is_dir() {
             return wrong("is not a directory; expected one that `residual sweep` or `residual inspect` wrote");
         }
-        let is_sweep = folder.join("results.json").exists();
-        if !is_sweep && folder.join("sweep.json").exists() {
-            return wrong("holds a sweep that is not finished; rerun its `residual sweep` command to finish it");
-        }
+        // Without results, the sweep is not finished: it was killed, or is still running.
+        let is_sweep = ["results.json", "sweep.json"].iter().any(|name| folder.join(name).exists());
         let inspect = if is_sweep { folder.join("inspect") } else { folder.into() };
         let mut inspections = Vec::new();
         for found in if inspect.is_dir() { Inspection::folders(&inspect)? } else { Vec::new() } {

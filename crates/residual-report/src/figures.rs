@@ -3,17 +3,21 @@
 use crate::{
     chart::{Axis, Figure, Line, Marker, Panel, Scale},
     palette,
+    sweep::{blocks, panels, with_setting},
     table::cell,
-    words::counted,
+    words::{capital, counted},
 };
-use residual_lab::{LossCurve, Point, Series, SweepResults};
-use residual_model::{BlockKind, Family};
+use residual_lab::{LossCurve, Point, Series, Setting, SweepFamily, SweepResults};
+use residual_model::BlockKind;
 
 /// Training error after the last epoch against the number of layers (He et al. 2015, Fig. 1 and 6).
 pub(crate) fn depth(results: &SweepResults) -> Figure {
     let config = &results.config;
-    let panel = |&family: &Family| {
-        let series: Vec<&Series> = results.series.iter().filter(|s| s.family == family).collect();
+    let epochs = |family| config.family(family).map_or(0, |settings| settings.training.epochs);
+    let data = crate::sweep::data(config);
+    let panel = |(family, setting): (SweepFamily, Setting)| {
+        let series: Vec<&Series> =
+            results.series.iter().filter(|s| (s.family, s.setting) == (family, setting)).collect();
         let mut ticks: Vec<f64> = series.iter().flat_map(|s| &s.points).map(|p| p.depth as f64).collect();
         ticks.sort_by(f64::total_cmp);
         ticks.dedup();
@@ -21,7 +25,7 @@ pub(crate) fn depth(results: &SweepResults) -> Figure {
         let highest =
             series.iter().flat_map(|s| &s.points).flat_map(|p| &p.train_errors).fold(0.0f64, |a, &b| a.max(b));
         Panel {
-            title: format!("{} blocks, {}", word(family), counted(config.epochs(family), "epoch")),
+            title: with_setting(&format!("{}, {}", capital(blocks(family)), counted(epochs(family), "epoch")), setting),
             x: Axis { label: "number of layers".into(), range: (0.0, 1.03 * deepest), ticks, scale: Scale::Linear },
             y: Axis::from_zero("training error, %", 100.0 * highest),
             lines: series.iter().enumerate().map(|(i, s)| error_line(s, i, config.first_seed)).collect(),
@@ -31,11 +35,11 @@ pub(crate) fn depth(results: &SweepResults) -> Figure {
     Figure {
         title: "Training error against depth".into(),
         subtitle: match config.seeds {
-            1 => format!("{}, 1 seed", config.data),
-            n => format!("{}, {n} seeds; mean ± standard deviation, small dots: single seeds", config.data),
+            1 => format!("{data}, 1 seed"),
+            n => format!("{data}, {n} seeds; mean ± standard deviation, small dots: single seeds"),
         },
         description: description(results),
-        panels: config.families.iter().map(panel).collect(),
+        panels: panels(results).into_iter().map(panel).collect(),
     }
 }
 
@@ -72,7 +76,8 @@ pub(crate) fn curves(results: &SweepResults) -> Figure {
     let panel = |series: &Series| {
         let lines = curve_lines(results, series);
         let last = lines.iter().filter_map(|l| l.points.last()).map(|p| p.0).fold(1.0, f64::max);
-        let title = format!("{} blocks, {}", word(series.family), series.label());
+        let title = format!("{}, {}", capital(blocks(series.family)), series.label());
+        let title = with_setting(&title, series.setting);
         Panel::new(title, Axis::until("iteration", last), Axis::from_zero("training loss", shown), lines)
     };
     Figure {
@@ -99,7 +104,8 @@ fn curve_lines(results: &SweepResults, series: &Series) -> Vec<Line> {
     let last = (series.points.len().max(2) - 1) as f64;
     let line = |(i, point): (usize, &Point)| {
         let belongs = |c: &&LossCurve| {
-            (c.family, c.kind, c.alpha, c.depth) == (series.family, series.kind, series.alpha, point.depth)
+            (c.family, c.kind, c.alpha, c.setting, c.depth)
+                == (series.family, series.kind, series.alpha, series.setting, point.depth)
         };
         let curve = results.curves.iter().find(belongs);
         Line {
@@ -112,18 +118,12 @@ fn curve_lines(results: &SweepResults, series: &Series) -> Vec<Line> {
     series.points.iter().enumerate().map(line).collect()
 }
 
-fn word(family: Family) -> &'static str {
-    match family {
-        Family::Dense => "Dense",
-        _ => "Convolutional",
-    }
-}
-
 fn description(results: &SweepResults) -> String {
     let sentence = |s: &Series| {
         let points: Vec<String> =
             s.points.iter().map(|p| format!("{} layers {:.1} %", p.depth, 100.0 * p.train.mean)).collect();
-        format!("{} blocks, {}: {}.", word(s.family), s.label(), points.join(", "))
+        let line = format!("{}, {}", capital(blocks(s.family)), s.label());
+        format!("{}: {}.", with_setting(&line, s.setting), points.join(", "))
     };
     let sentences: Vec<String> = results.series.iter().map(sentence).collect();
     format!("Training error against the number of layers. {}", sentences.join(" "))

@@ -22,6 +22,7 @@ mod figures;
 mod inspect;
 mod page;
 mod palette;
+mod sweep;
 mod table;
 #[cfg(test)]
 mod tests;

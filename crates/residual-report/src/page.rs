@@ -4,12 +4,12 @@ use crate::{
     InspectionView, ReportError,
     chart::{Figure, Panel, escape},
     contents::Contents,
-    figures, inspect, table,
-    verdict::{self, NO_VERDICT},
+    figures, inspect,
+    sweep::{no_verdict, panels, settings, subject, with_setting},
+    table, verdict,
     words::{capital, counted, described},
 };
-use residual_lab::{Inspection, Measurement, Series, SweepConfig, SweepResults, Verdict};
-use residual_model::Family;
+use residual_lab::{Inspection, Measurement, Series, Setting, SweepFamily, SweepResults, Tuned, Verdict};
 use residual_train::{Environment, shown};
 use std::{fmt::Write, path::Path};
 
@@ -147,21 +147,22 @@ impl Report {
         for verdict in &results.verdicts {
             let (answer, reason) = verdict::finding(verdict.finding);
             page.put(format_args!(
-                "<div class=\"finding\">\n<p><b>{} nets: {answer}.</b>{reason}</p>\n<p class=\"detail\">{}</p>\n</div>\n",
-                capital(&verdict.family.to_string()),
+                "<div class=\"finding\">\n<p><b>{}: {answer}.</b>{reason}</p>\n<p class=\"detail\">{}</p>\n</div>\n",
+                capital(&verdict::nets(verdict)),
                 verdict::detail(verdict)
             ));
         }
         if results.verdicts.is_empty() {
-            page.put(format_args!("<p>{NO_VERDICT}</p>\n"));
+            page.put(format_args!("<p>{}</p>\n", no_verdict(results)));
         }
         page.put(format_args!("<h3>Error, in per cent</h3>\n"));
         if results.config.seeds > 1 {
             page.put(format_args!("<p class=\"note\">Mean ± standard deviation.</p>\n"));
         }
-        for family in [Family::Dense, Family::Conv] {
-            write_table(page, &results.series, family);
+        for (family, setting) in panels(results) {
+            write_table(page, &results.series, family, setting);
         }
+        write_rates(page, &results.tuned);
         if !results.curves.is_empty() {
             page.put(format_args!("<h3>Loss during training</h3>\n"));
             page.figure(&figures::curves(results));
@@ -207,8 +208,11 @@ impl Report {
                 escape(Verdict::RULE)
             ));
         }
+        if self.sweeps.iter().any(|results| !results.tuned.is_empty()) {
+            page.put(format_args!("<p>{}</p>\n", escape(Tuned::RULE)));
+        }
         let mut machines: Vec<&Environment> = Vec::new();
-        let of_sweeps = self.sweeps.iter().map(|results| &results.environment);
+        let of_sweeps = self.sweeps.iter().flat_map(|results| &results.environments);
         for environment in of_sweeps.chain(self.inspections.iter().map(|inspection| &inspection.environment)) {
             if !machines.contains(&environment) {
                 machines.push(environment);
@@ -222,7 +226,8 @@ impl Report {
             page.put(format_args!(
                 "<p><a href=\"results.csv\">results.csv</a> has one row per training, and <a \
                  href=\"curves.csv\">curves.csv</a> has the loss curves. <a href=\"results.json\">results.json</a> also has \
-                 the settings, the verdicts and the machine.</p>\n"
+                 the settings, the verdicts and the machine. <code>runs/</code> has the run directory of each training, with \
+                 its weights; <code>residual train --config runs/NAME/config.json</code> repeats one alone.</p>\n"
             ));
         }
         page.put(format_args!(
@@ -286,17 +291,18 @@ impl Page {
     }
 }
 
-fn write_table(page: &mut Page, series: &[Series], family: Family) {
-    let columns: Vec<&Series> = series.iter().filter(|s| s.family == family).collect();
-    if columns.is_empty() {
-        return;
+fn write_table(page: &mut Page, series: &[Series], family: SweepFamily, setting: Setting) {
+    let columns: Vec<&Series> = series.iter().filter(|s| (s.family, s.setting) == (family, setting)).collect();
+    let nets = escape(&with_setting(&format!("{family} nets"), setting));
+    if setting != Setting::default() {
+        page.put(format_args!("<p class=\"note\">{}</p>\n", capital(&nets)));
     }
     let labels: String =
         columns.iter().map(|s| format!("<th scope=\"col\">{}</th>", escape(&capital(&s.label())))).collect();
     let (span, sweep) = (columns.len(), page.sweeps);
     let wide = if span > 2 { " wide" } else { "" };
     page.put(format_args!(
-        "<div class=\"scroll{wide}\" tabindex=\"0\" role=\"region\" aria-label=\"Errors of the {family} nets, table {sweep}\">\n<table>\n<thead>\n\
+        "<div class=\"scroll{wide}\" tabindex=\"0\" role=\"region\" aria-label=\"Errors of the {nets}, table {sweep}\">\n<table>\n<thead>\n\
          <tr><th rowspan=\"2\" scope=\"col\">{} layers</th><th colspan=\"{span}\" scope=\"colgroup\">Training error</th>\
          <th colspan=\"{span}\" scope=\"colgroup\">Test error</th></tr>\n<tr>{labels}{labels}</tr>\n</thead>\n<tbody>\n",
         capital(&family.to_string())
@@ -308,6 +314,33 @@ fn write_table(page: &mut Page, series: &[Series], family: Family) {
         };
         let cells: String = cells.into_iter().map(cell).collect();
         page.put(format_args!("<tr><th scope=\"row\">{depth}</th>{cells}</tr>\n"));
+    }
+    page.put(format_args!("</tbody>\n</table>\n</div>\n"));
+}
+
+/// The learning rates of the grid and their mean training errors.
+fn write_rates(page: &mut Page, tuned: &[Tuned]) {
+    if tuned.is_empty() {
+        return;
+    }
+    let number = page.sweeps;
+    page.put(format_args!(
+        "<h3>Learning rates</h3>\n<p class=\"note\">Mean training error over all depths and both kinds, in per cent; the \
+         chosen rate is bold.</p>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Errors by learning \
+         rate, table {number}\">\n<table>\n<thead>\n<tr><th scope=\"col\">Nets</th><th scope=\"col\">Learning rate</th><th \
+         scope=\"col\">Training error</th></tr>\n</thead>\n<tbody>\n"
+    ));
+    for Tuned { family, setting, rates, lr } in tuned {
+        let nets = escape(&with_setting(&format!("{family} nets"), *setting));
+        for rate in rates {
+            let [start, end] = if rate.lr == *lr { ["<b>", "</b>"] } else { [""; 2] };
+            page.put(format_args!(
+                "<tr><th scope=\"row\">{}</th><td>{start}{}{end}</td><td>{start}{:.2}{end}</td></tr>\n",
+                capital(&nets),
+                rate.lr,
+                100.0 * rate.train_error
+            ));
+        }
     }
     page.put(format_args!("</tbody>\n</table>\n</div>\n"));
 }
@@ -327,34 +360,4 @@ fn write_machine(page: &mut Page, environment: &Environment) {
         page.put(format_args!("<div><dt>{name}</dt><dd>{}</dd></div>\n", escape(&shown(&value))));
     }
     page.put(format_args!("</dl>\n"));
-}
-
-/// The networks and the data of a sweep: `dense and conv nets on digits`.
-fn subject(config: &SweepConfig) -> String {
-    let families: Vec<String> = config.families.iter().map(Family::to_string).collect();
-    format!("{} nets on {}", families.join(" and "), config.data)
-}
-
-/// The settings of a sweep, in sentences.
-fn settings(config: &SweepConfig) -> String {
-    let family = |&f: &Family| {
-        let clip = config.clip(f).map(|norm| format!(" and gradients clipped to a norm of {norm}")).unwrap_or_default();
-        format!("{} epochs with learning rate {}{clip} for {f} nets", config.epochs(f), config.lr(f))
-    };
-    let families: Vec<String> = config.families.iter().map(family).collect();
-    let first = config.first_seed;
-    let seeds = match config.seeds {
-        0 | 1 => format!("seed {first}"),
-        n => format!("seeds {first} to {}", first + n - 1),
-    };
-    format!(
-        "Data: {}. Training: {}; batches of {}; SGD with momentum 0.9 and weight decay 1e-4; cosine decay of the learning \
-         rate; norm: {}; branch scale: {}; {seeds}. Plain and residual nets have the same settings, the same parameters \
-         and the same initial weights; shortcuts have no parameters (option A).",
-        config.data,
-        families.join(", "),
-        config.batch_size,
-        config.norm,
-        config.branch_scale()
-    )
 }

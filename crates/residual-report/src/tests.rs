@@ -4,10 +4,10 @@ use crate::{Drawn, InspectionView, Report, draw, draw_inspection, redraw};
 use residual_lab::{
     ActivationState, Activations, BlockError, BlockScale, Finding, GradientState, Gradients, Inspection, Landscape,
     LayerGradients, Lesion, LesionErrors, Measured, PathGradients, Paths, RunResult, RunSpec, RunStatus, Shattered,
-    SkipStrength, SkipStrengthRun, SubjectInfo, SweepConfig, SweepResults,
+    SkipStrength, SkipStrengthRun, SubjectInfo, SweepConfig, SweepFamily, SweepResults,
 };
 use residual_model::{BlockKind, Family, Kernels, Norm};
-use residual_train::{Environment, files};
+use residual_train::{DataName, Environment, files};
 use std::path::Path;
 
 pub(crate) fn environment() -> Environment {
@@ -24,7 +24,7 @@ pub(crate) fn environment() -> Environment {
 }
 
 fn results() -> SweepResults {
-    let config = SweepConfig { families: vec![Family::Dense], depths: Some(vec![4, 56]), ..SweepConfig::default() };
+    let config = SweepConfig::usual(&[SweepFamily::Dense], DataName::Digits).unwrap().with_depths(&[4, 56]);
     let run = |spec: &RunSpec| RunResult {
         spec: *spec,
         train_error: if spec.kind == BlockKind::Plain && spec.depth == 56 { 0.5 } else { 0.01 },
@@ -37,7 +37,7 @@ fn results() -> SweepResults {
         status: RunStatus::Finished,
         curve: (0..40).map(|i| 2.0 - i as f32 / 40.0).collect(),
     };
-    let runs = config.plan().iter().map(run).collect();
+    let runs = config.plan(&[]).iter().map(run).collect();
     SweepResults::new(config, "residual sweep --out \"a\"".into(), environment(), runs)
 }
 
@@ -186,7 +186,7 @@ fn folders_without_data_are_refused() {
     assert!(error(&dir.path().join("missing")).contains("is not a directory"));
     assert!(error(dir.path()).contains("holds neither a sweep nor an inspection"));
     files::write(&dir.path().join("sweep.json"), b"{}").unwrap();
-    assert!(error(dir.path()).contains("not finished"));
+    assert!(error(dir.path()).contains("holds a sweep.json that no sweep of this version wrote"));
     files::write(&dir.path().join("results.json"), b"{}").unwrap();
     assert!(error(dir.path()).contains("results.json is not usable"));
 }

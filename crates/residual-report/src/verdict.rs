@@ -1,15 +1,17 @@
 //! Verdicts in words.
 
-use crate::words::percent;
+use crate::{sweep::with_setting, words::percent};
 use residual_lab::{Finding, Rise, Verdict};
-
-/// The text that replaces the verdicts if there are none.
-pub(crate) const NO_VERDICT: &str = "No verdict: a verdict needs plain and residual nets at two or more depths.";
 
 /// The verdict as one paragraph: `dense nets: shown. Plain nets get worse with depth; … Plain: … Residual: …`
 pub fn verdict(verdict: &Verdict) -> String {
     let (answer, reason) = finding(verdict.finding);
-    format!("{} nets: {answer}.{reason} {}", verdict.family, detail(verdict))
+    format!("{}: {answer}.{reason} {}", nets(verdict), detail(verdict))
+}
+
+/// `dense nets, adam, learning rate 0.001`
+pub(crate) fn nets(verdict: &Verdict) -> String {
+    with_setting(&format!("{} nets", verdict.family), verdict.setting)
 }
 
 /// The answer, and a sentence with the reason, which begins with a space, or is empty if there is no reason.
@@ -46,13 +48,20 @@ fn rise(rise: &Rise) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use residual_model::Family;
+    use residual_lab::{Setting, SweepFamily};
 
     #[test]
     fn a_verdict_states_the_errors() {
         let plain = Rise { best_depth: 20, best: 0.01, deepest_depth: 56, deepest: 0.5, std: 0.1, significant: true };
         let residual = Rise { best_depth: 56, best: 0.002, deepest: 0.002, std: 0.0, significant: false, ..plain };
-        let shown = Verdict { family: Family::Conv, finding: Finding::Shown, plain, residual, seeds: 1 };
+        let shown = Verdict {
+            family: SweepFamily::Conv,
+            setting: Setting::default(),
+            finding: Finding::Shown,
+            plain,
+            residual,
+            seeds: 1,
+        };
         assert_eq!(
             verdict(&shown),
             "conv nets: shown. Plain nets get worse with depth; residual nets do not. Plain: 1.0 % at 20 layers, 50.0 % at \

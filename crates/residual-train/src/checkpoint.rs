@@ -6,7 +6,7 @@
 //! | 4 | the format version |
 //! | 8 | the length of the header |
 //! | | the header in CBOR: the network, the progress, the metrics, and the length of each record |
-//! | | Burn's records of the weights, the optimizer, the scheduler, the moving average and the best weights |
+//! | | Burn's records of the weights, the optimizer, the scheduler, the moving average and the best weights, and the loss of every batch as 32-bit floats |
 //! | 32 | the SHA-256 checksum of all preceding bytes |
 //!
 //! Numbers are little-endian. Measured times are stored in a CSV file next to the checkpoint, so that two runs with the
@@ -47,6 +47,8 @@ pub(crate) struct Records {
     pub(crate) scheduler: Vec<u8>,
     pub(crate) ema: Option<Vec<u8>>,
     pub(crate) best: Option<Vec<u8>>,
+    /// The loss of every batch as 32-bit floats. Checkpoints of format 1 lack it.
+    pub(crate) curve: Option<Vec<u8>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -56,12 +58,12 @@ struct Header {
     warm: bool,
     rows: Vec<Row>,
     /// The length of each record in bytes, or `None` if there is no such record.
-    lengths: [Option<u64>; 5],
+    lengths: Vec<Option<u64>>,
 }
 
 impl Checkpoint {
-    /// The format version that this crate writes and reads.
-    pub const VERSION: u32 = 1;
+    /// The format version that this crate writes. It also reads version 1.
+    pub const VERSION: u32 = 2;
 
     /// The number of finished epochs.
     pub fn epoch(&self) -> usize {
@@ -84,14 +86,14 @@ impl Checkpoint {
     /// # Errors
     /// If the header cannot be encoded.
     pub fn to_bytes(&self) -> Result<Vec<u8>, TrainError> {
-        let Records { model, optimizer, scheduler, ema, best } = &self.records;
-        let records = [Some(model), Some(optimizer), Some(scheduler), ema.as_ref(), best.as_ref()];
+        let Records { model, optimizer, scheduler, ema, best, curve } = &self.records;
+        let records = [Some(model), Some(optimizer), Some(scheduler), ema.as_ref(), best.as_ref(), curve.as_ref()];
         let header = Header {
             network: self.network.clone(),
             progress: Progress { seconds: 0.0, ..self.progress.clone() },
             warm: self.warm,
             rows: self.rows.iter().map(|row| Row { seconds: 0.0, images_per_second: 0.0, ..row.clone() }).collect(),
-            lengths: records.map(|record| record.map(|record| record.len() as u64)),
+            lengths: records.iter().map(|record| record.map(|record| record.len() as u64)).collect(),
         };
         let mut encoded = Vec::new();
         ciborium::into_writer(&header, &mut encoded).map_err(|e| TrainError::Learner(e.to_string()))?;
@@ -135,8 +137,9 @@ impl Checkpoint {
         let damaged = |problem: &str| format!("is damaged: {problem}");
         let mut rest = bytes.strip_prefix(MAGIC).ok_or("is not a checkpoint")?;
         let version = u32::from_le_bytes(*take(&mut rest).ok_or_else(|| damaged("it is truncated"))?);
-        if version != Self::VERSION {
-            return Err(format!("is a checkpoint of format {version}; this program reads format {}", Self::VERSION));
+        if !(1..=Self::VERSION).contains(&version) {
+            let newest = Self::VERSION;
+            return Err(format!("is a checkpoint of format {version}; this program reads formats 1 to {newest}"));
         }
         let Some((content, checksum)) = bytes.split_last_chunk::<CHECKSUM>() else {
             return Err(damaged("it is truncated"));
@@ -154,17 +157,17 @@ impl Checkpoint {
         let header = section(length).ok_or_else(|| damaged("its header is truncated"))?;
         let header: Header =
             ciborium::from_reader(header).map_err(|e| damaged(&format!("its header is unreadable: {e}")))?;
-        let mut records = [const { None }; 5];
+        let mut records = [const { None }; 6];
         for (record, length) in records.iter_mut().zip(header.lengths) {
             *record = match length {
                 None => None,
                 Some(length) => Some(section(length).ok_or_else(|| damaged("a record is truncated"))?.to_vec()),
             };
         }
-        let [Some(model), Some(optimizer), Some(scheduler), ema, best] = records else {
+        let [Some(model), Some(optimizer), Some(scheduler), ema, best, curve] = records else {
             return Err(damaged("a record is missing"));
         };
-        let records = Records { model, optimizer, scheduler, ema, best };
+        let records = Records { model, optimizer, scheduler, ema, best, curve };
         let Header { network, progress, warm, rows, .. } = header;
         Ok(Self { network, progress, warm, rows, records })
     }
@@ -212,6 +215,7 @@ mod tests {
                 scheduler: vec![9],
                 ema: None,
                 best: Some(vec![4]),
+                curve: Some(vec![0, 0, 128, 63]),
             },
         }
     }
@@ -243,10 +247,10 @@ mod tests {
             assert!(Checkpoint::from_bytes(&bytes).is_err(), "bit flipped in byte {i}");
         }
         let mut newer = bytes.clone();
-        newer[8] = 2;
+        newer[8] = 3;
         assert_eq!(
             Checkpoint::from_bytes(&newer).unwrap_err(),
-            "is a checkpoint of format 2; this program reads format 1"
+            "is a checkpoint of format 3; this program reads formats 1 to 2"
         );
         assert_eq!(Checkpoint::from_bytes(b"hello").unwrap_err(), "is not a checkpoint");
     }

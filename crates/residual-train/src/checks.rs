@@ -1,4 +1,4 @@
-use crate::{TrainConfig, TrainError};
+use crate::{Decay, TrainConfig, TrainError, Warmup};
 use residual_data::Dataset;
 use residual_model::{Norm, Part, Stem};
 use std::fmt;
@@ -24,6 +24,22 @@ pub enum Note {
         /// The height and width of the last stage's output.
         output: [usize; 2],
     },
+    /// Milestones of the schedule lie at or past the end of the training, so they have no effect.
+    Milestones {
+        /// These milestones.
+        unused: Vec<usize>,
+        /// The number of all milestones.
+        count: usize,
+        /// The number of iterations of the training.
+        iterations: usize,
+    },
+    /// The training ends within its warm-up.
+    WarmUp {
+        /// The number of iterations of the warm-up.
+        warm_up: usize,
+        /// The number of iterations of the training.
+        iterations: usize,
+    },
     /// The network has more classes than the dataset.
     UnusedClasses {
         /// The number of classes of the network.
@@ -45,6 +61,17 @@ impl fmt::Display for Note {
                 "the 7x7 stem of {network} is for large images: from {height}x{width} pixels, {}x{} are left after the \
                  last stage",
                 output[0], output[1]
+            ),
+            Self::Milestones { unused, count, iterations } => {
+                let never = if unused.len() == *count { "the learning rate never falls: " } else { "" };
+                let unused: Vec<String> = unused.iter().map(ToString::to_string).collect();
+                let (word, verb) = if unused.len() == 1 { ("milestone", "is") } else { ("milestones", "are") };
+                let unused = unused.join(", ");
+                write!(f, "{never}the {word} {unused} {verb} past the last of {iterations} iterations")
+            }
+            Self::WarmUp { warm_up, iterations } => write!(
+                f,
+                "the training ends within its warm-up: it has {iterations} iterations, and the warm-up {warm_up}"
             ),
             Self::UnusedClasses { network, data } => {
                 write!(f, "the network has {network} classes, but the dataset only {data}")
@@ -89,10 +116,30 @@ impl TrainConfig {
             let network = self.network.name().to_string();
             notes.push(Note::LargeStem { network, image: [height, width], output: output.unwrap_or([1, 1]) });
         }
+        notes.extend(self.schedule_notes(samples));
         if self.network.classes > classes {
             notes.push(Note::UnusedClasses { network: self.network.classes, data: classes });
         }
         Ok(notes)
+    }
+
+    /// What the schedule has no effect on in a training on this many samples.
+    fn schedule_notes(&self, samples: usize) -> Vec<Note> {
+        let iterations = self.steps(samples.div_ceil(self.batch_size.max(1)));
+        let mut notes = Vec::new();
+        if let Decay::Step { milestones, .. } = &self.schedule.decay {
+            let unused: Vec<usize> = milestones.iter().copied().filter(|&m| m >= iterations).collect();
+            if !unused.is_empty() {
+                notes.push(Note::Milestones { unused, count: milestones.len(), iterations });
+            }
+        }
+        if let Warmup::Linear { iterations: warm_up } | Warmup::Constant { iterations: warm_up, .. } =
+            self.schedule.warmup
+            && warm_up >= iterations
+        {
+            notes.push(Note::WarmUp { warm_up, iterations });
+        }
+        notes
     }
 
     /// Fails if a trained batch norm would see a single value per channel in a batch of one image.
@@ -175,6 +222,26 @@ mod tests {
         assert_eq!(notes(config("resnet8", 32, 5, 4), &data), [Note::UnusedClasses { network: 5, data: 2 }]);
         let stem = Note::LargeStem { network: "resnet18".into(), image: [32, 32], output: [1, 1] };
         assert_eq!(notes(config("resnet18", 32, 2, 4), &data), [stem]);
+    }
+
+    #[test]
+    fn schedules_that_never_act_are_noted() {
+        let notes = |decay: Decay, warmup: Warmup, iterations: Option<usize>| {
+            let mut config = config("resnet8", 8, 2, 4).with_epochs(10);
+            (config.schedule.decay, config.schedule.warmup, config.iterations) = (decay, warmup, iterations);
+            let notes = config.check_data(&dataset(8, 2, 8)).unwrap();
+            notes.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let none: [&str; 0] = [];
+        let step = |milestones: &[usize]| Decay::Step { milestones: milestones.into(), factor: 0.1 };
+        let linear = |iterations| Warmup::Linear { iterations };
+        // Ten epochs of two batches.
+        assert_eq!(notes(step(&[10, 19]), linear(19), None), none);
+        let never = ["the learning rate never falls: the milestones 20, 30 are past the last of 20 iterations"];
+        assert_eq!(notes(step(&[20, 30]), Warmup::None, None), never);
+        assert_eq!(notes(step(&[10, 20]), Warmup::None, None), ["the milestone 20 is past the last of 20 iterations"]);
+        let ends = ["the training ends within its warm-up: it has 8 iterations, and the warm-up 9"];
+        assert_eq!(notes(Decay::Cosine, Warmup::Constant { lr: 0.1, iterations: 9 }, Some(8)), ends);
     }
 
     /// The soft targets of label smoothing and mixup have a column for each class of the network.

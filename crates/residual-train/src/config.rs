@@ -1,5 +1,5 @@
 use crate::{
-    Decay, Optimizer, OptimizerKind, Schedule, TrainError, Warmup,
+    Decay, DecayKind, Optimizer, OptimizerKind, Schedule, TrainError, Warmup,
     files::unusable,
     ranges::{at_least_one, within},
 };
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// All settings that determine the result of a training run.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
     /// The version of this format: [`TrainConfig::VERSION`].
@@ -252,11 +252,17 @@ impl TrainConfig {
         if self.optimizer.kind() != kind {
             let Optimizer { clip, decay_all, rates, .. } = self.optimizer;
             self.optimizer = Optimizer { clip, decay_all, rates, ..Optimizer::new(kind) };
-            let factor = kind.lr() / self.schedule.lr;
-            self.schedule.lr = kind.lr();
-            if let Warmup::Constant { lr, .. } | Warmup::UntilError { lr, .. } = &mut self.schedule.warmup {
-                *lr *= factor;
-            }
+            return self.with_lr(kind.lr());
+        }
+        self
+    }
+
+    /// Sets the peak learning rate. The rate of a warm-up changes in proportion.
+    pub fn with_lr(mut self, peak: f64) -> Self {
+        let factor = peak / self.schedule.lr;
+        self.schedule.lr = peak;
+        if let Warmup::Constant { lr, .. } | Warmup::UntilError { lr, .. } = &mut self.schedule.warmup {
+            *lr *= factor;
         }
         self
     }
@@ -328,6 +334,32 @@ impl TrainConfig {
                 })
             }
         }
+    }
+
+    /// The configuration of the same training with more epochs. The steps so far stay as they are.
+    ///
+    /// # Errors
+    /// If there are no more epochs than now, the schedule depends on the number of epochs, or the training ends at a
+    /// number of iterations or early.
+    pub fn extended(&self, epochs: usize) -> Result<Self, TrainError> {
+        let refused = |reason: String| Err(TrainError::Conflict(format!("the training cannot be extended: {reason}")));
+        if epochs <= self.epochs {
+            return refused(format!("it already has {} epochs, so more are needed than {epochs}", self.epochs));
+        }
+        let kind = DecayKind::from(&self.schedule.decay);
+        if matches!(self.schedule.decay, Decay::Cosine | Decay::Linear) {
+            let old = self.epochs;
+            return refused(format!(
+                "its {kind} schedule falls to 0 at the end of epoch {old}, so that each step of a longer training has another \
+                 learning rate; start a new one"
+            ));
+        }
+        if let Some(iterations) = self.iterations {
+            return refused(format!("it ends after {iterations} iterations, not after an epoch"));
+        }
+        let config = self.clone().with_epochs(epochs);
+        config.validate()?;
+        Ok(config)
     }
 
     /// The total number of optimizer steps, given the number of batches per epoch.

@@ -27,7 +27,8 @@ use std::{
 /// | `config.json` | the resolved [`TrainConfig`] |
 /// | `environment.json` | the [`Environment`] in which the run started |
 /// | `metrics.csv` | one [`Row`] per measurement |
-/// | `summary.json` | the results, and how the run ended |
+/// | `summary.json` | the [`RunSummary`]: the results, and how the run ended |
+/// | `loss.csv` | the training loss of every batch, once the run is finished |
 /// | `model.bpk` | the final weights in Burn's format |
 /// | `best.bpk` | the weights of the epoch with the lowest test error |
 /// | `preprocessing.json` | the preprocessing that turns an image file into an input of the network |
@@ -57,18 +58,38 @@ pub enum Existing<'a> {
 
 /// The content of `summary.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Summary {
-    status: Status,
-    network: String,
-    parameters: u64,
-    epochs: usize,
-    iterations: usize,
-    train_loss: Option<f64>,
-    train_error: Option<f64>,
-    test_loss: Option<f64>,
-    test_error: Option<f64>,
-    seconds: f64,
-    error: Option<String>,
+pub struct RunSummary {
+    /// How the run last ended.
+    pub status: Status,
+    /// The name of the network.
+    pub network: String,
+    /// The number of trainable parameters.
+    pub parameters: u64,
+    /// The number of finished epochs.
+    pub epochs: usize,
+    /// The number of optimizer steps taken.
+    pub iterations: usize,
+    /// The mean cross-entropy over the training set after the last epoch, in nats.
+    pub train_loss: Option<f64>,
+    /// The fraction of the training set that is misclassified after the last epoch.
+    pub train_error: Option<f64>,
+    /// The mean cross-entropy over the test set after the last epoch, in nats.
+    pub test_loss: Option<f64>,
+    /// The fraction of the test set that is misclassified after the last epoch.
+    pub test_error: Option<f64>,
+    /// The time spent on training and evaluation, in seconds.
+    pub seconds: f64,
+    /// The error with which the run failed.
+    pub error: Option<String>,
+}
+
+/// A row of `loss.csv`.
+#[derive(Serialize, Deserialize)]
+struct BatchLoss {
+    /// The number of the batch, from 1.
+    batch: usize,
+    /// The mean cross-entropy over the batch, in nats.
+    loss: f32,
 }
 
 const MODEL: &str = "model.bpk";
@@ -76,6 +97,7 @@ const CONFIG: &str = "config.json";
 const ENVIRONMENT: &str = "environment.json";
 const SUMMARY: &str = "summary.json";
 const METRICS: &str = "metrics.csv";
+const LOSS: &str = "loss.csv";
 const CHECKPOINT: &str = "checkpoint";
 const BEST: &str = "best.bpk";
 const PREPROCESSING: &str = "preprocessing.json";
@@ -83,7 +105,7 @@ const CLASSES: &str = "classes.json";
 const DATASET: &str = "dataset.json";
 
 /// All files of a run except the lock and the checkpoints.
-const FILES: [&str; 9] = [SUMMARY, MODEL, BEST, METRICS, PREPROCESSING, CLASSES, DATASET, CONFIG, ENVIRONMENT];
+const FILES: [&str; 10] = [SUMMARY, MODEL, BEST, METRICS, LOSS, PREPROCESSING, CLASSES, DATASET, CONFIG, ENVIRONMENT];
 
 /// The extension of the file with a checkpoint's measured times.
 const TIMES: &str = "times.csv";
@@ -293,6 +315,30 @@ impl RunDir {
         TrainConfig::read(&self.file(CONFIG))
     }
 
+    /// Extends the run to more epochs. A finished run is then an interrupted one, which can be resumed; it keeps its weights
+    /// until it is finished again.
+    ///
+    /// # Errors
+    /// As for [`TrainConfig::extended`], or if the run stopped early, has no checkpoint, or cannot be written.
+    pub fn extend(&self, epochs: usize) -> Result<TrainConfig, TrainError> {
+        let config = self.config()?.extended(epochs)?;
+        let refused = |reason: &str| Err(TrainError::Conflict(format!("the training cannot be extended: {reason}")));
+        let status = self.status();
+        if status == Some(Status::StoppedEarly) {
+            return refused("it stopped early, because the test loss no longer improved");
+        }
+        if self.checkpoints().is_empty() && self.is_finished() {
+            return refused("its checkpoints were removed");
+        }
+        self.check_in_place()?;
+        // First, so that a process killed in between leaves a run that finishes as it did before.
+        if self.is_finished() {
+            files::write_json(&self.file(SUMMARY), &RunSummary { status: Status::Interrupted, ..self.summary()? })?;
+        }
+        files::write_json(&self.file(CONFIG), &config)?;
+        Ok(config)
+    }
+
     /// The environment in which the run started.
     ///
     /// # Errors
@@ -318,6 +364,29 @@ impl RunDir {
     pub fn metrics(&self) -> Result<Vec<Row>, TrainError> {
         let path = self.file(METRICS);
         if path.exists() { files::read_csv(&path) } else { Ok(Vec::new()) }
+    }
+
+    /// The training loss of every batch.
+    ///
+    /// # Errors
+    /// If the run is not finished, or the file is invalid.
+    pub fn losses(&self) -> Result<Vec<f32>, TrainError> {
+        Ok(files::read_csv::<BatchLoss>(&self.file(LOSS))?.into_iter().map(|row| row.loss).collect())
+    }
+
+    /// Removes the checkpoints and the best weights of a finished run, and unless `weights`, also its final weights.
+    ///
+    /// # Errors
+    /// If a file cannot be removed.
+    pub fn compact(&self, weights: bool) -> Result<(), TrainError> {
+        let is_kept = |path: &PathBuf| {
+            !(path.ends_with(BEST) || (path.ends_with(MODEL) && !weights) || path.starts_with(self.file(CHECKPOINT)))
+        };
+        let mut removed = Self::files(&self.path)?;
+        removed.retain(|path| !is_kept(path));
+        files::remove(&removed)?;
+        let _ = fs::remove_dir(self.file(CHECKPOINT));
+        Ok(())
     }
 
     /// The path of the final weights.
@@ -526,10 +595,12 @@ impl RunDir {
         let has_ended = matches!(outcome.status, Status::Finished | Status::StoppedEarly);
         if has_ended {
             self.write_metrics(&outcome.rows)?;
+            let losses = outcome.curve.iter().zip(1..).map(|(&loss, batch)| BatchLoss { batch, loss });
+            files::write_csv(&self.file(LOSS), losses)?;
             files::write(&self.file(MODEL), &encode_network(&outcome.network)?)?;
         }
         let (train, test) = outcome.evaluations().unzip();
-        let summary = Summary {
+        let summary = RunSummary {
             status: outcome.status,
             network: self.config()?.network.name().to_string(),
             parameters,
@@ -548,7 +619,11 @@ impl RunDir {
         if has_ended { Ok(()) } else { self.write_metrics(&outcome.rows) }
     }
 
-    fn summary(&self) -> Result<Summary, TrainError> {
+    /// The results, and how the run last ended.
+    ///
+    /// # Errors
+    /// If the file is missing or invalid, for example because the run is still going on or was killed.
+    pub fn summary(&self) -> Result<RunSummary, TrainError> {
         files::read_json(&self.file(SUMMARY))
     }
 

@@ -50,7 +50,7 @@ pub use checkpoint::Checkpoint;
 pub use checks::Note;
 pub use comparison::{ComparedRun, Comparison};
 pub use config::{Evaluate, OnNan, Start, TrainConfig};
-pub use directory::{Existing, RunDir};
+pub use directory::{Existing, RunDir, RunSummary};
 pub use environment::Environment;
 pub use error::TrainError;
 pub use evaluate::{Evaluation, Predictions, cross_entropy, evaluate, predict, soft_cross_entropy};

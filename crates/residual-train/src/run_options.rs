@@ -15,13 +15,22 @@ pub(crate) struct RunOptions {
     pub(crate) stop_after: Option<usize>,
     pub(crate) directory: Option<RunDir>,
     pub(crate) checkpoint_every: Option<Duration>,
+    /// Whether a checkpoint is written after every epoch.
+    pub(crate) checkpoint_epochs: bool,
     /// The number of threads that read samples.
     pub(crate) workers: usize,
 }
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self { stop: StopFlag::default(), stop_after: None, directory: None, checkpoint_every: None, workers: 1 }
+        Self {
+            stop: StopFlag::default(),
+            stop_after: None,
+            directory: None,
+            checkpoint_every: None,
+            checkpoint_epochs: true,
+            workers: 1,
+        }
     }
 }
 

@@ -13,7 +13,9 @@ pub enum Status {
     StoppedEarly,
     /// Because its stop flag was set.
     Interrupted,
-    /// With an error.
+    /// Because the loss became NaN or infinite.
+    Diverged,
+    /// With another error.
     Failed,
 }
 
@@ -26,7 +28,7 @@ pub(crate) struct Session {
     pub(crate) checkpoint: Option<Checkpoint>,
     pub(crate) progress: Progress,
     pub(crate) rows: Vec<Row>,
-    /// The loss of each batch.
+    /// The loss of each batch that led to the current weights.
     pub(crate) curve: Vec<f32>,
     /// The weights of the epoch with the lowest test error, encoded as a file.
     pub(crate) best: Option<Vec<u8>>,

@@ -50,8 +50,8 @@ impl Sinks {
         (Self { model, optimizer, scheduler }, senders)
     }
 
-    /// Receives the records of the weights, the optimizer and the scheduler. The caller adds the moving average and the
-    /// best weights.
+    /// Receives the records of the weights, the optimizer and the scheduler. The caller adds the moving average, the
+    /// best weights and the losses.
     pub(crate) fn receive(&self) -> Result<Records, TrainError> {
         let stopped = |_: RecvError| TrainError::Learner("Burn's checkpointer has stopped".into());
         let failed = |error: &dyn Display| TrainError::Learner(error.to_string());
@@ -65,6 +65,7 @@ impl Sinks {
             scheduler: scheduler.into_bytes().map_err(|e| failed(&e))?.to_vec(),
             ema: None,
             best: None,
+            curve: None,
         })
     }
 }

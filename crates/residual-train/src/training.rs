@@ -26,8 +26,8 @@ pub struct Outcome {
     pub status: Status,
     /// All measurements.
     pub rows: Vec<Row>,
-    /// The loss of every training batch since the run was started or resumed. A batch that was repeated after a rewind
-    /// appears more than once.
+    /// The loss of every training batch that led to the final weights, including those before an interruption. What was
+    /// undone by a rewind is left out.
     pub curve: Vec<f32>,
     /// The last clean pass over the training set. If there was none, its metrics are NaN and its `samples` are 0.
     pub train: Evaluation,
@@ -138,6 +138,13 @@ impl Training {
     /// Also writes checkpoints within an epoch, whenever the last one is at least this old.
     pub fn with_checkpoint_every(mut self, every: Option<Duration>) -> Self {
         self.options.checkpoint_every = every;
+        self
+    }
+
+    /// Sets whether a checkpoint is written after every epoch, as it is by default. Runs that can be rewound always write
+    /// them.
+    pub fn with_epoch_checkpoints(mut self, epochs: bool) -> Self {
+        self.options.checkpoint_epochs = epochs;
         self
     }
 

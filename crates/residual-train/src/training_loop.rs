@@ -146,7 +146,8 @@ impl RunLoop for TrainingLoop {
         valid: &dyn DataLoader<Batch>,
     ) {
         if let Err(error) = self.epochs(components, learner, train, valid) {
-            self.session.status = Status::Failed;
+            let diverged = matches!(error, TrainError::Diverged { .. });
+            self.session.status = if diverged { Status::Diverged } else { Status::Failed };
             self.error = Some(error);
         }
     }
@@ -196,7 +197,7 @@ impl TrainingLoop {
         match self.evaluate(learner, valid, missing) {
             Err(TrainError::Stopped) => {
                 self.session.status = Status::Interrupted;
-                Ok(())
+                self.checkpoint(components, learner)
             }
             result => result,
         }
@@ -220,7 +221,10 @@ impl TrainingLoop {
         };
         self.evaluate(learner, valid, sets)?;
         self.session.progress.next_epoch();
-        self.checkpoint(components, learner)?;
+        let rewinds = self.config.on_nan == OnNan::Rewind;
+        if self.options.checkpoint_epochs || rewinds || (self.is_due() && !ended) {
+            self.checkpoint(components, learner)?;
+        }
         (self.observer)(Event::Epoch(&self.session.rows));
         Ok(())
     }
@@ -289,7 +293,7 @@ impl TrainingLoop {
             if let Some(ema) = &mut self.ema {
                 ema.update(&learner.model().valid().network);
             }
-            let due = self.options.checkpoint_every.is_some_and(|every| self.last_checkpoint.elapsed() >= every);
+            let due = self.is_due();
             // The end of the warm-up depends on whole windows of batches, so each window is read as soon as it is full.
             let full = batch / READ_EVERY > (batch - pending.len()) / READ_EVERY;
             if full || last || due || self.is_stopped() {
@@ -315,6 +319,11 @@ impl TrainingLoop {
             self.session.push(epoch, Split::Running, running, lr, seconds);
         }
         Ok(())
+    }
+
+    /// Whether the last checkpoint is so old that another one is due.
+    fn is_due(&self) -> bool {
+        self.options.checkpoint_every.is_some_and(|every| self.last_checkpoint.elapsed() >= every)
     }
 
     /// Whether the stop flag is set, or the run has reached the step after which it is to stop.
@@ -423,7 +432,12 @@ impl TrainingLoop {
             progress: self.session.progress.clone(),
             warm: self.warmup.is_warm(),
             rows: self.session.rows.clone(),
-            records: Records { ema, best: self.session.best.clone(), ..records },
+            records: Records {
+                ema,
+                best: self.session.best.clone(),
+                curve: Some(bytes(&self.session.curve)),
+                ..records
+            },
         };
         directory.write_checkpoint(&checkpoint)?;
         self.last_checkpoint = Instant::now();
@@ -455,6 +469,7 @@ impl TrainingLoop {
         self.session.train = evaluation(Split::Train, self.dataset.train.len());
         self.session.test = evaluation(Split::Test, self.dataset.test.len());
         self.session.best = records.best;
+        self.session.curve = records.curve.map(|bytes| floats(&bytes)).unwrap_or_default();
         (self.session.progress, self.session.rows) = (progress, rows);
     }
 
@@ -488,4 +503,15 @@ impl TrainingLoop {
         (self.observer)(Event::Rewind { iteration: self.session.progress.iteration, lr });
         Ok(())
     }
+}
+
+/// 32-bit floats as little-endian bytes.
+fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+/// The floats that [`bytes`] encoded.
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    let (chunks, _) = bytes.as_chunks::<4>();
+    chunks.iter().map(|chunk| f32::from_le_bytes(*chunk)).collect()
 }

@@ -2,7 +2,7 @@ use super::{Reset, or_word};
 use residual_data::Augmentation;
 
 /// Random augmentation of the training images.
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 #[group(id = "augmentation", multiple = true)]
 pub(crate) struct AugmentationArgs {
     /// Pad each side with this many zeros, then crop at a random position

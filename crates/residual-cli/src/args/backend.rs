@@ -1,5 +1,5 @@
 use super::words;
-use crate::{Usage, threads};
+use crate::{Usage, output, threads};
 use residual_backend::{Backend, BackendError, Hardware};
 use residual_model::Kernels;
 
@@ -54,4 +54,27 @@ impl BackendArgs {
 /// The backend with this name, else the one in `BURN_DEVICE`, else flex.
 pub(crate) fn choose(name: Option<&str>) -> Result<Backend, BackendError> {
     Backend::choose(name, std::env::var("BURN_DEVICE").ok().as_deref())
+}
+
+/// Makes the backend Burn's default, by restarting the program with `BURN_DEVICE` set.
+///
+/// Burn restores an optimizer's state on its default device, which only this environment variable can change. Without
+/// it the default is the first backend compiled in, even if its hardware is missing.
+pub(crate) fn make_default(backend: Backend) -> anyhow::Result<()> {
+    const BURN_DEVICE: &str = "BURN_DEVICE";
+    if std::env::var(BURN_DEVICE).is_ok_and(|name| name == backend.name()) {
+        return Ok(());
+    }
+    output::flush();
+    let mut again = std::process::Command::new(std::env::current_exe()?);
+    again.args(std::env::args_os().skip(1)).env(BURN_DEVICE, backend.name());
+    #[cfg(unix)]
+    return Err(std::os::unix::process::CommandExt::exec(&mut again).into());
+    #[cfg(not(unix))]
+    #[allow(clippy::exit)]
+    {
+        // Ctrl-C is for the program that trains, which this one waits for.
+        let _heard = crate::signals::stop_flag()?;
+        std::process::exit(again.status()?.code().unwrap_or(1));
+    }
 }

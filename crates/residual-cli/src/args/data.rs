@@ -6,7 +6,7 @@ use residual_model::NetworkConfig;
 use std::path::PathBuf;
 
 /// The dataset.
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 #[group(id = "dataset", multiple = true)]
 pub(crate) struct DataArgs {
     /// Dataset [default: from the recipe, configuration or run, else digits]

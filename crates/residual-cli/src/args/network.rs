@@ -1,11 +1,11 @@
-use super::{Reset, or_word, words};
+use super::{Reset, one, or_word, words};
 use crate::{Usage, model::published_for};
 use residual_model::{
     BlockOptions, BranchScale, InitConfig, ModelError, NetName, NetworkConfig, Norm, ShortcutOption, Stem,
 };
 
 /// The settings of a network, apart from its name.
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 #[group(id = "network", multiple = true)]
 pub(crate) struct NetworkArgs {
     /// Number of classes [default: from the data or weights]
@@ -28,11 +28,11 @@ pub(crate) struct NetworkArgs {
     #[arg(long, help_heading = "Network", verbatim_doc_comment)]
     pub(crate) shortcut: Option<ShortcutOption>,
     /// Normalisation after each layer [default: batch]
-    #[arg(long, help_heading = "Network", value_parser = words::<Norm>())]
-    pub(crate) norm: Option<Norm>,
+    #[arg(long, help_heading = "Network", value_delimiter = ',', value_parser = words::<Norm>())]
+    pub(crate) norm: Option<Vec<Norm>>,
     /// Skip strength: the factor of the shortcut [default: 1]
-    #[arg(long, help_heading = "Network", allow_negative_numbers = true)]
-    pub(crate) alpha: Option<f64>,
+    #[arg(long, help_heading = "Network", value_delimiter = ',', allow_negative_numbers = true)]
+    pub(crate) alpha: Option<Vec<f64>>,
     /// Factor of the main path in residual blocks [default: one]
     ///
     /// one: 1. depth: 1/sqrt(number of blocks).
@@ -66,20 +66,20 @@ impl NetworkArgs {
         let Self { classes, width, shortcut, norm, alpha, branch_scale, zero_init, stem, output_stride, last_survival } =
             self;
         let sizes = [classes, width].iter().any(|size| size.is_some()) || output_stride.is_some();
-        let factors = [alpha, last_survival].iter().any(|factor| factor.is_some());
+        let factors = alpha.is_some() || last_survival.is_some();
         let words = shortcut.is_some() || norm.is_some() || branch_scale.is_some() || stem.is_some();
         sizes || factors || words || zero_init.is_some()
     }
 
     /// Overrides the settings whose flags are set.
-    pub(crate) fn apply(&self, network: NetworkConfig, init: InitConfig) -> Result<NetworkConfig, ModelError> {
+    pub(crate) fn apply(&self, network: NetworkConfig, init: InitConfig) -> anyhow::Result<NetworkConfig> {
         let blocks = network.blocks;
         let blocks = BlockOptions {
             kind: blocks.kind,
             shortcut: self.shortcut.unwrap_or(blocks.shortcut),
-            skip_strength: self.alpha.unwrap_or(blocks.skip_strength),
+            skip_strength: one("--alpha", self.alpha.as_deref())?.unwrap_or(blocks.skip_strength),
             branch_scale: self.branch_scale.unwrap_or(blocks.branch_scale),
-            norm: self.norm.unwrap_or(blocks.norm),
+            norm: one("--norm", self.norm.as_deref())?.unwrap_or(blocks.norm),
             last_survival: self.last_survival.unwrap_or(blocks.last_survival),
         };
         let init = InitConfig { zero_init: self.zero_init.unwrap_or(init.zero_init), ..init };
@@ -91,7 +91,7 @@ impl NetworkArgs {
             network = network.with_width(width);
         }
         if (self.stem.is_some() || self.output_stride.is_some()) && network.as_conv().is_none() {
-            return Err(ModelError::ConvOnly);
+            return Err(ModelError::ConvOnly.into());
         }
         if let Some(stem) = self.stem {
             network = network.with_stem(stem);

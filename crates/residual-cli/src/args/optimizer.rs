@@ -1,21 +1,22 @@
-use super::{Reset, or_word, words};
+use super::{Reset, one, or_word, words};
+use crate::Usage;
 use residual_model::{ModelError, Part};
-use residual_train::{AdjustLr, OptimizerKind, OptimizerOverrides, TrainConfig, TrainError};
+use residual_train::{AdjustLr, OptimizerKind, OptimizerOverrides, TrainConfig};
 
 /// The optimizer and its settings.
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 #[group(id = "optimizer_settings", multiple = true)]
 pub(crate) struct OptimizerArgs {
     /// Optimizer [default: from the recipe or configuration, else sgd]
     ///
     /// Another one than the recipe's or the configuration's starts from its
     /// usual settings and its usual learning rate.
-    #[arg(long, help_heading = "Optimizer", value_name = "NAME", verbatim_doc_comment,
+    #[arg(long, help_heading = "Optimizer", value_name = "NAME", verbatim_doc_comment, value_delimiter = ',',
         value_parser = words::<OptimizerKind>())]
-    pub(crate) optimizer: Option<OptimizerKind>,
+    pub(crate) optimizer: Option<Vec<OptimizerKind>>,
     /// Peak learning rate [default: the optimizer's; 0.05 for sgd]
-    #[arg(long, help_heading = "Optimizer", allow_negative_numbers = true)]
-    pub(crate) lr: Option<f64>,
+    #[arg(long, help_heading = "Optimizer", value_delimiter = ',', allow_negative_numbers = true)]
+    pub(crate) lr: Option<Vec<f64>>,
     /// Weight decay [default: the optimizer's; 1e-4 for sgd]
     #[arg(long, help_heading = "Optimizer", allow_negative_numbers = true)]
     pub(crate) weight_decay: Option<f64>,
@@ -41,13 +42,13 @@ pub(crate) struct OptimizerArgs {
     /// Decay of the first moment: adam, adamw, adan, lion, lamb, muon
     ///
     /// Default: 0.9, or 0.98 for adan. Muon uses it for AdamW.
-    #[arg(long, help_heading = "Optimizer", value_name = "DECAY", allow_negative_numbers = true)]
+    #[arg(long, help_heading = "Optimizer", value_name = "DECAY", verbatim_doc_comment, allow_negative_numbers = true)]
     pub(crate) beta1: Option<f64>,
     /// Decay of the second moment: adam, adamw, adan, lion, lamb, muon
     ///
     /// Default: 0.999, or 0.92 for adan, or 0.99 for lion. For adan, it is
     /// the decay of the difference of gradients; for lion, of the momentum.
-    #[arg(long, help_heading = "Optimizer", value_name = "DECAY", allow_negative_numbers = true)]
+    #[arg(long, help_heading = "Optimizer", value_name = "DECAY", verbatim_doc_comment, allow_negative_numbers = true)]
     pub(crate) beta2: Option<f64>,
     /// Decay of the second moment of adan [default: 0.99]
     #[arg(long, help_heading = "Optimizer", value_name = "DECAY", allow_negative_numbers = true)]
@@ -59,7 +60,13 @@ pub(crate) struct OptimizerArgs {
     ///
     /// Default: 1e-8, or 1e-10 for adagrad, or 1e-6 for adadelta and lamb.
     /// Not for sgd and lion.
-    #[arg(long, help_heading = "Optimizer", value_name = "NUMBER", allow_negative_numbers = true)]
+    #[arg(
+        long,
+        help_heading = "Optimizer",
+        value_name = "NUMBER",
+        verbatim_doc_comment,
+        allow_negative_numbers = true
+    )]
     pub(crate) eps: Option<f64>,
     /// Use the AMSGrad variant of adam or adamw
     #[arg(long, help_heading = "Optimizer", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
@@ -73,7 +80,7 @@ pub(crate) struct OptimizerArgs {
     /// Newton-Schulz iterations of muon [default: 5]
     #[arg(long, help_heading = "Optimizer", value_name = "STEPS")]
     pub(crate) ns_steps: Option<usize>,
-    /// How muon's learning rate depends on a matrix's shape [default: original]
+    /// How muon's rate depends on a matrix's shape [default: original]
     ///
     /// original: times sqrt(max(1, rows/columns)).
     /// match-rms-adamw: times 0.2 sqrt(max(rows, columns)), which suits
@@ -105,9 +112,36 @@ fn part_rate(text: &str) -> Result<Reset<(Part, f64)>, String> {
 }
 
 impl OptimizerArgs {
+    /// Fails if a flag is set that is for one optimizer only.
+    pub(crate) fn check_several(&self) -> Result<(), Usage> {
+        let Self { weight_decay, momentum, nesterov, beta1, beta2, beta3, rho, eps, .. } = self;
+        let Self { amsgrad, centered, lr_decay, ns_steps, adjust_lr, adamw_lr, .. } = self;
+        for (flag, is_set) in [
+            ("--weight-decay", weight_decay.is_some()),
+            ("--momentum", momentum.is_some()),
+            ("--nesterov", nesterov.is_some()),
+            ("--beta1", beta1.is_some()),
+            ("--beta2", beta2.is_some()),
+            ("--beta3", beta3.is_some()),
+            ("--rho", rho.is_some()),
+            ("--eps", eps.is_some()),
+            ("--amsgrad", amsgrad.is_some()),
+            ("--centered", centered.is_some()),
+            ("--lr-decay", lr_decay.is_some()),
+            ("--ns-steps", ns_steps.is_some()),
+            ("--adjust-lr", adjust_lr.is_some()),
+            ("--adamw-lr", adamw_lr.is_some()),
+        ] {
+            if is_set {
+                return Err(Usage(format!("{flag} is for one optimizer; of several, each has its usual settings")));
+            }
+        }
+        Ok(())
+    }
+
     /// Overrides the settings whose flags are set.
-    pub(crate) fn apply(&self, config: TrainConfig) -> Result<TrainConfig, TrainError> {
-        let mut config = match self.optimizer {
+    pub(crate) fn apply(&self, config: TrainConfig) -> anyhow::Result<TrainConfig> {
+        let mut config = match one("--optimizer", self.optimizer.as_deref())? {
             Some(kind) => config.with_optimizer(kind),
             None => config,
         };
@@ -135,7 +169,7 @@ impl OptimizerArgs {
         if let Some(rates) = &self.part_lr {
             optimizer.rates = rates.iter().filter_map(|rate| rate.0).collect();
         }
-        config.schedule.lr = self.lr.unwrap_or(config.schedule.lr);
+        config.schedule.lr = one("--lr", self.lr.as_deref())?.unwrap_or(config.schedule.lr);
         Ok(config)
     }
 }

@@ -1,100 +1,111 @@
 use crate::{
-    Interrupted,
-    args::{BackendArgs, DataArgs, words},
+    Interrupted, Usage,
+    args::{BackendArgs, Reset, TrainingArgs, axis, check_sweep, duration, make_default, or_word},
     command_line,
     output::{self, Progress, log},
     removed::removed,
 };
-use clap::ValueEnum;
 use residual_backend::Backend;
-use residual_data::DataConfig;
-use residual_lab::{LabError, Progress as SweepProgress, RunResult, RunStatus, Sweep, SweepConfig, SweepResults};
-use residual_model::{BranchScale, Family, Norm};
+use residual_lab::{
+    FamilySettings, LabError, Progress as SweepProgress, RunResult, RunStatus, Sweep, SweepConfig, SweepFamily,
+    SweepResults,
+};
+use residual_model::{BranchScale, Norm};
 use residual_report::{redraw, sweep_markdown};
-use residual_train::{Environment, StopFlag};
+use residual_train::{DataName, OptimizerKind, StopFlag};
 use std::{
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
 };
 
 /// Train plain and residual nets of growing depth and plot their error
 ///
-/// Finished trainings are kept: rerun the command to resume.
+/// Finished trainings are kept, and interrupted ones resume: rerun the
+/// command. A sweep can also grow: with more seeds, depths, families or
+/// values, it trains what is missing.
+///
+/// --optimizer, --lr, --batch-size and --norm take several values, separated
+/// by commas. Up to two of them become axes: each value gets a panel of the
+/// figure and a verdict.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:
+#[command(
+    verbatim_doc_comment,
+    after_help = "Examples:
   residual sweep
   residual sweep --explain
   residual sweep --family conv --depths 8,20,56 --seeds 1 --out sweep-conv
   residual sweep --family dense --norm none --out sweep-without-norm
-  residual sweep --alpha 0,0.25,0.5,0.75,1 --depths 32 --out sweep-alpha")]
+  residual sweep --alpha 0,0.25,0.5,0.75,1 --depths 32 --out sweep-alpha
+  residual sweep --family dense --optimizer sgd,adam --out sweep-optimizers
+  residual sweep --family conv --recipe quick-cifar --depths 20,56 --out cifar"
+)]
 pub(crate) struct SweepArgs {
-    /// Families of networks
-    #[arg(long, value_enum, default_value = "both")]
-    pub(crate) family: Families,
+    /// Families of networks, separated by commas [default: dense,conv]
+    ///
+    /// dense: fully connected, even depths.
+    /// conv: basic blocks, depths 6n+2. bottleneck: depths 9n+2.
+    /// preact: pre-activation basic blocks, 6n+2. preact-bottleneck: 9n+2.
+    /// both: dense,conv.
+    #[arg(long, value_name = "FAMILIES", value_delimiter = ',', verbatim_doc_comment, value_parser = families)]
+    pub(crate) family: Option<Vec<Families>>,
     /// Depths, separated by commas
     ///
-    /// Default: 4,12,20,32,56,110 for dense nets, 8,20,32,44,56 for
-    /// convolutional nets.
+    /// Default: 4,12,20,32,56,110 for dense nets, 8,20,32,44,56 for basic
+    /// blocks, 11,20,29,47,56 for bottlenecks.
     #[arg(long, value_delimiter = ',', verbatim_doc_comment)]
     pub(crate) depths: Option<Vec<usize>>,
-    /// Skip strengths, separated by commas: 0 is plain, 1 is residual
-    #[arg(long, value_delimiter = ',', default_value = "0,1", allow_negative_numbers = true)]
-    pub(crate) alpha: Vec<f64>,
-    /// Number of seeds
-    #[arg(long, default_value_t = 3)]
-    pub(crate) seeds: u64,
-    /// First seed
-    #[arg(long, default_value_t = 0)]
-    pub(crate) seed: u64,
+    /// Number of seeds [default: 3]
+    #[arg(long)]
+    pub(crate) seeds: Option<u64>,
+    /// First seed [default: 0]
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Factors of each optimizer's usual learning rate to choose from
+    ///
+    /// The rate with the lowest mean training error over plain and residual
+    /// nets of all depths is used for both. none: the usual rates.
+    /// Default: 0.1,0.3,1,3 with several optimizers and without --lr.
+    #[arg(long, value_name = "FACTORS", value_delimiter = ',', verbatim_doc_comment, allow_negative_numbers = true,
+        conflicts_with = "lr", value_parser = or_word::<f64>("none"))]
+    pub(crate) lr_grid: Option<Vec<Reset<f64>>>,
+    /// Width of the dense nets [default: --width without other nets, else 64]
+    #[arg(long, value_name = "FEATURES")]
+    pub(crate) dense_width: Option<usize>,
+    /// Read the settings of a sweep from its sweep.json
+    ///
+    /// Other flags override them.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     #[command(flatten)]
-    pub(crate) data: DataArgs,
-    /// Passes over the training set
-    ///
-    /// Default: 20 for dense nets, 7 for convolutional nets;
-    /// 30 and 10 if some nets have more than 200 layers.
-    #[arg(long, verbatim_doc_comment)]
-    pub(crate) epochs: Option<usize>,
-    /// Samples per batch
-    #[arg(long, default_value_t = 64)]
-    pub(crate) batch_size: usize,
-    /// Learning rate at the start of its cosine decay
-    ///
-    /// Default: 0.02 for dense nets if none has more than 200 layers, else
-    /// 0.05.
-    #[arg(long, verbatim_doc_comment, allow_negative_numbers = true)]
-    pub(crate) lr: Option<f64>,
-    /// Largest norm of the gradient; larger gradients are scaled down
-    ///
-    /// The norm is over all parameters.
-    /// Default: 2 if some nets have more than 200 layers, else no limit.
-    #[arg(long, value_name = "NORM", verbatim_doc_comment, allow_negative_numbers = true)]
-    pub(crate) clip: Option<f64>,
-    /// Normalisation after each layer
-    #[arg(long, default_value = "batch", value_parser = words::<Norm>())]
-    pub(crate) norm: Norm,
-    /// Factor of the main path in residual blocks
-    ///
-    /// one: 1. depth: 1/sqrt(number of blocks).
-    /// Default: one with a norm, depth without.
-    #[arg(long, verbatim_doc_comment, value_parser = words::<BranchScale>())]
-    pub(crate) branch_scale: Option<BranchScale>,
-    /// Channels of the first stage of the convolutional nets
-    #[arg(long, default_value_t = 8)]
-    pub(crate) width: usize,
+    pub(crate) training: TrainingArgs,
     /// Also measure why shortcuts help
     ///
     /// Measures gradients, activations, lesions and loss landscapes of the
     /// shallowest and the deepest nets.
     #[arg(long, verbatim_doc_comment)]
     pub(crate) explain: bool,
+    /// Print the resolved settings and exit
+    #[arg(long)]
+    pub(crate) print_config: bool,
     /// Directory for the results
     #[arg(long, value_name = "DIR", default_value = "sweep")]
     pub(crate) out: PathBuf,
-    /// Delete the files of another sweep in the directory first
+    /// Delete another sweep that is in the way, with its trainings
     ///
-    /// Other files stay.
-    #[arg(long)]
+    /// It is in the way if trainings of the same name have other settings.
+    /// All files that it wrote in the directory are deleted. Others stay.
+    #[arg(long, verbatim_doc_comment)]
     pub(crate) force: bool,
+    /// Delete the weights of finished trainings
+    #[arg(long)]
+    pub(crate) no_weights: bool,
+    /// How often running trainings write a checkpoint [default: 10m]
+    ///
+    /// A number and s, m or h, such as 90s, 10m or 2h. A sweep that is killed
+    /// loses at most the work since then.
+    #[arg(long, value_name = "TIME", verbatim_doc_comment, value_parser = duration)]
+    pub(crate) checkpoint_every: Option<Duration>,
     /// Parallel trainings, one core each [default: all cores, 1 on a GPU]
     #[arg(long)]
     pub(crate) jobs: Option<usize>,
@@ -105,49 +116,109 @@ pub(crate) struct SweepArgs {
     pub(crate) json: bool,
 }
 
-/// The families of a sweep.
-#[derive(Clone, Copy, ValueEnum)]
-pub(crate) enum Families {
-    Dense,
-    Conv,
-    Both,
-}
+/// Families that one word names.
+#[derive(Clone)]
+pub(crate) struct Families(Vec<SweepFamily>);
 
-impl Families {
-    fn list(self) -> Vec<Family> {
-        match self {
-            Self::Dense => vec![Family::Dense],
-            Self::Conv => vec![Family::Conv],
-            Self::Both => vec![Family::Dense, Family::Conv],
-        }
+fn families(word: &str) -> Result<Families, String> {
+    if word == "both" {
+        return Ok(Families(vec![SweepFamily::Dense, SweepFamily::Conv]));
     }
+    word.parse().map(|family| Families(vec![family])).map_err(|error: LabError| error.to_string())
 }
 
 impl SweepArgs {
     /// The sweep that the flags describe.
     pub(crate) fn config(&self) -> anyhow::Result<SweepConfig> {
+        check_sweep(&self.training.network)?;
+        let mut training = self.training.clone();
+        let mut optimizers: Vec<OptimizerKind> = axis(&mut training.optimizer.optimizer);
+        if !optimizers.is_empty() {
+            training.optimizer.check_several()?;
+        }
+        let lrs = axis(&mut training.optimizer.lr);
+        let batch_sizes = axis(&mut training.batch_size);
+        let norms: Vec<Norm> = axis(&mut training.network.norm);
+        let alphas = training.network.alpha.take();
+        let branch_scale: Option<BranchScale> = training.network.branch_scale.take();
+        let lr_grid: Vec<f64> = match &self.lr_grid {
+            Some(factors) => factors.iter().filter_map(|factor| factor.0).collect(),
+            None if optimizers.is_empty() || training.optimizer.lr.is_some() || !lrs.is_empty() => Vec::new(),
+            None => SweepConfig::LR_GRID.into(),
+        };
+        let known = self.config.as_deref().map(SweepConfig::read).transpose()?;
+        let families = self.families(&training, known.as_ref())?;
+        if !lr_grid.is_empty() && optimizers.is_empty() {
+            optimizers.extend(families.first().map(|settings| settings.training.optimizer.kind()));
+        }
+        let config = known.unwrap_or_else(|| SweepConfig::of(Vec::new()));
+        let or = |values: Vec<f64>, known: Vec<f64>| if values.is_empty() { known } else { values };
         Ok(SweepConfig {
-            families: self.family.list(),
-            depths: self.depths.clone(),
-            alphas: self.alpha.clone(),
-            seeds: self.seeds,
-            first_seed: self.seed,
-            data: self.data.apply(DataConfig::default())?,
-            conv_width: self.width,
-            epochs: self.epochs,
-            batch_size: self.batch_size,
-            lr: self.lr,
-            clip: self.clip,
-            norm: self.norm,
-            branch_scale: self.branch_scale,
-            ..SweepConfig::default()
+            families,
+            alphas: alphas.unwrap_or(config.alphas),
+            seeds: self.seeds.unwrap_or(config.seeds),
+            first_seed: self.seed.unwrap_or(config.first_seed),
+            branch_scale: branch_scale.or(config.branch_scale),
+            optimizers: if optimizers.is_empty() { config.optimizers } else { optimizers },
+            lrs: or(lrs, config.lrs),
+            batch_sizes: if batch_sizes.is_empty() { config.batch_sizes } else { batch_sizes },
+            norms: if norms.is_empty() { config.norms } else { norms },
+            lr_grid: if self.lr_grid.is_some() { lr_grid } else { or(lr_grid, config.lr_grid) },
         })
+    }
+
+    /// The families with their depths and the settings of their trainings.
+    fn families(&self, training: &TrainingArgs, known: Option<&SweepConfig>) -> anyhow::Result<Vec<FamilySettings>> {
+        let given = self.family.as_ref().map(|given| given.iter().flat_map(|families| families.0.clone()).collect());
+        let recorded = known.map(|known| known.families.iter().map(|settings| settings.family).collect());
+        let families: Vec<SweepFamily> =
+            given.or(recorded).unwrap_or_else(|| vec![SweepFamily::Dense, SweepFamily::Conv]);
+        let alone = families == [SweepFamily::Dense];
+        if self.dense_width.is_some() && !families.contains(&SweepFamily::Dense) {
+            return Err(Usage("--dense-width is for dense nets, but the sweep has none".into()).into());
+        }
+        let mut settings = Vec::new();
+        for family in families {
+            let recorded = known.and_then(|known| known.family(family));
+            let usual = || recorded.map_or(family.usual_depths().to_vec(), |settings| settings.depths.clone());
+            let depths = self.depths.clone().unwrap_or_else(usual);
+            depths.iter().try_for_each(|&depth| family.check_depth(depth))?;
+            let mut flags = training.clone();
+            if family == SweepFamily::Dense && !alone {
+                // These are for the convolutional nets beside them.
+                (flags.network.width, flags.network.stem, flags.network.output_stride) = (None, None, None);
+            }
+            if family == SweepFamily::Dense {
+                flags.network.width = self.dense_width.or(flags.network.width);
+            }
+            let base = match recorded {
+                Some(recorded) => {
+                    let mut base = recorded.training.clone();
+                    base.data = training.data.apply(base.data)?;
+                    base
+                }
+                None => {
+                    let data = training.dataset(DataName::Digits.into())?;
+                    let deepest = depths.iter().copied().max().unwrap_or_default();
+                    match training.of_recipe(family.published(deepest), data.clone())? {
+                        Some(base) => base,
+                        None => family.usual(data, &depths)?.training,
+                    }
+                }
+            };
+            settings.push(FamilySettings { family, depths, training: flags.apply(base)? });
+        }
+        Ok(settings)
     }
 }
 
 /// Runs the command `sweep`.
 pub(crate) fn sweep(args: &SweepArgs, stop: &StopFlag) -> anyhow::Result<()> {
     let config = args.config()?;
+    if args.print_config {
+        config.validate()?;
+        return output::print_json(&config);
+    }
     let (backend, hardware) = args.backend.open()?;
     let jobs = match args.jobs {
         Some(0) => return Err(LabError::Setting("--jobs must be at least 1, not 0".into()).into()),
@@ -155,23 +226,45 @@ pub(crate) fn sweep(args: &SweepArgs, stop: &StopFlag) -> anyhow::Result<()> {
         None => default_jobs(backend),
     };
     config.validate()?;
-    let plan = config.plan().len();
-    let environment = Environment::here(backend, &hardware);
+    let trainings = config.trainings();
+    // The names of trainings at a chosen learning rate are longer than those planned.
+    let longest = config.plan(&[]).iter().map(|spec| spec.to_string().len()).max().unwrap_or_default();
+    let width = (longest + if config.is_tuned() { 9 } else { 0 }).max(28);
+    // Interrupted trainings restore their optimizer's state.
+    make_default(backend)?;
     // The page shows earlier measurements too, so its command repeats them.
     let explained = args.explain || (!args.force && args.out.join("inspect").exists());
-    let sweep = Sweep::new(config.clone(), backend, hardware.clone())?
-        .with_command(command_line::sweep(&config, &environment, explained))
+    let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    let mut sweep = Sweep::new(config, backend, hardware.clone())?
+        .with_command(command_line::sweep(words, backend, explained))
         .with_jobs(jobs)
         .with_force(args.force)
+        .with_weights(!args.no_weights)
         .with_explain(args.explain)?
         .with_stop(stop.clone());
+    if let Some(every) = args.checkpoint_every {
+        sweep = sweep.with_checkpoint_every(every);
+    }
+    for (family, note) in sweep.notes()? {
+        log!("note: {family} nets: {note}");
+    }
     let parallel = sweep.parallel()?;
-    log!("{plan} trainings on {backend} ({}), {parallel} in parallel", hardware.name);
-    let results = run(&sweep, args).map_err(|error| match error.downcast_ref() {
-        Some(LabError::Stopped { done, total }) => Interrupted(format!(
-            "stopped: {done} of {total} trainings are finished and kept; rerun the command to resume"
-        ))
-        .into(),
+    log!("{trainings} trainings on {backend} ({}), {parallel} in parallel", hardware.name);
+    if parallel < jobs.min(trainings) {
+        log!("note: there is memory for {parallel} at a time, not for {}", jobs.min(trainings));
+    }
+    let results = run(&sweep, args, width).map_err(|error| match error.downcast_ref() {
+        Some(LabError::Stopped { done, total }) => {
+            // What has finished so far. An error here would hide that the sweep was stopped.
+            let drawn = args.out.join("results.json").exists() && redraw(&args.out).is_ok();
+            let page =
+                if drawn { format!("; so far: {}", args.out.join("index.html").display()) } else { String::new() };
+            Interrupted(format!(
+                "stopped: {done} of {total} trainings are finished, and the others go on from here if you rerun the \
+                 command{page}"
+            ))
+            .into()
+        }
         _ => error,
     })?;
     if args.json { output::print_json(&results) } else { output::print_markdown(&report(&results, &args.out)) }
@@ -201,12 +294,30 @@ fn train_and_explain(
 }
 
 /// [`train_and_explain`] with a progress bar.
-fn run(sweep: &Sweep, args: &SweepArgs) -> anyhow::Result<SweepResults> {
+fn run(sweep: &Sweep, args: &SweepArgs, width: usize) -> anyhow::Result<SweepResults> {
     let bar: OnceLock<Progress> = OnceLock::new();
     // Locked while a line is printed, so that the lines appear in the order of their numbers.
     let ended = Mutex::new((0, 0));
     let on_progress = |event: SweepProgress<'_>| match event {
         SweepProgress::Replacing(files) => log!("{}", removed(&args.out, files)),
+        SweepProgress::Other { trainings, environment } => {
+            log!(
+                "note: {trainings} finished trainings are kept that ran on {environment}, with {} kernels, version {}",
+                environment.kernels,
+                environment.residual
+            );
+        }
+        SweepProgress::Resumed { spec, iteration } => {
+            if let Some(bar) = bar.get() {
+                bar.line(&format!("resuming {spec} after iteration {iteration}"));
+            }
+        }
+        SweepProgress::Tuned(tuned) => {
+            if let Some(bar) = bar.get() {
+                let nets = format!("{} nets {}", tuned.family, tuned.setting);
+                bar.line(&format!("chose learning rate {} for {}", tuned.lr, nets.trim_end()));
+            }
+        }
         SweepProgress::Planned { runs, kept, work, done } => {
             *lock(&ended) = (kept, runs);
             let bar = bar.get_or_init(|| Progress::new(work, done));
@@ -223,7 +334,7 @@ fn run(sweep: &Sweep, args: &SweepArgs) -> anyhow::Result<SweepResults> {
             let mut ended = lock(&ended);
             ended.0 += 1;
             if let Some(bar) = bar.get() {
-                bar.line(&line(result, *ended));
+                bar.line(&line(result, *ended, width));
             }
         }
         SweepProgress::Measuring { family, measurement } => {
@@ -240,12 +351,12 @@ fn run(sweep: &Sweep, args: &SweepArgs) -> anyhow::Result<SweepResults> {
 }
 
 /// ` 12/66  dense-plain-20-seed2          training error   3.8 %    1.4 s`
-fn line(result: &RunResult, (ended, runs): (usize, usize)) -> String {
+fn line(result: &RunResult, (ended, runs): (usize, usize), width: usize) -> String {
     let error = match result.status {
         RunStatus::Finished => format!("training error {:>5.1} %", 100.0 * result.train_error),
         RunStatus::Diverged => "diverged              ".into(),
     };
-    format!("{ended:>3}/{runs}  {:<28} {error}  {:>5.1} s", result.spec.to_string(), result.seconds)
+    format!("{ended:>3}/{runs}  {:<width$} {error}  {:>5.1} s", result.spec.to_string(), result.seconds)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -254,5 +365,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn report(results: &SweepResults, out: &Path) -> String {
     let page = out.join("index.html");
-    format!("{}\nReport: {} (beside it: depth.png, curves.svg, results.csv)\n", sweep_markdown(results), page.display())
+    let run = results.runs.first().map(|run| out.join("runs").join(run.spec.to_string()).join("config.json"));
+    let one = run.map(|run| format!("One training alone: residual train --config {}\n", run.display()));
+    format!(
+        "{}\nReport: {} (beside it: depth.png, curves.svg, results.csv)\n{}",
+        sweep_markdown(results),
+        page.display(),
+        one.unwrap_or_default()
+    )
 }

@@ -176,6 +176,9 @@ fn recipes_are_listed_and_flags_override_them() {
     assert_eq!(warmup(&["--warmup", "0"]), serde_json::json!({"kind": "none"}));
 }
 
+/// A recorded training with a linear schedule.
+const EXTENDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../results/cifar10/resnet20");
+
 #[test]
 fn flags_without_effect_are_refused() {
     let train = |args: &[&'static str]| [&["train", "--net", "resnet8"][..], args].concat();
@@ -192,6 +195,11 @@ fn flags_without_effect_are_refused() {
     refuses(&train(&["--side", "32"]), 2, "--side is for --data folder, but the dataset is digits");
     let normalize = ["--data", "folder", "--data-dir", "x", "--normalize", "pixel"];
     refuses(&train(&normalize), 2, "--normalize is for datasets other than --data folder");
+    refuses(
+        &["train", "--resume", EXTENDED, "--epochs", "99"],
+        2,
+        "its linear schedule falls to 0 at the end of epoch 15",
+    );
     refuses(&train(&["--older-checkpoint"]), 2, "--older-checkpoint needs --resume");
     refuses(&train(&["--workers", "60000"]), 2, "invalid number of threads `60000`; expected 1 to 256");
 }

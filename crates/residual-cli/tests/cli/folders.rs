@@ -14,7 +14,7 @@ const SWEEP: &[&str] =
     &["sweep", "--family", "dense", "--depths", "4", "--seeds", "1", "--epochs", "1", "--data", "synthetic", "--json"];
 
 /// The files of [`TRAIN`], in the order in which they are written.
-const WRITTEN: [&str; 13] = [
+const WRITTEN: [&str; 14] = [
     ".lock",
     "environment.json",
     "config.json",
@@ -26,6 +26,7 @@ const WRITTEN: [&str; 13] = [
     "checkpoint/00000005.times.csv",
     "checkpoint/00000005.ckpt",
     "metrics.csv",
+    "loss.csv",
     "model.bpk",
     "summary.json",
 ];
@@ -40,7 +41,9 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     }
     let mut all = Vec::new();
     collect(folder, &mut all);
-    all.sort_by_key(|path| fs::metadata(path).unwrap().modified().unwrap());
+    // Times are not fine enough to tell a training's first files apart.
+    let rank = |path: &Path| WRITTEN.iter().position(|name| path.ends_with(name));
+    all.sort_by_key(|path| (fs::metadata(path).unwrap().modified().unwrap(), rank(path)));
     all.into_iter().map(|path| path.strip_prefix(folder).unwrap().to_path_buf()).collect()
 }
 
@@ -172,7 +175,7 @@ fn a_second_sweep_in_a_folder_is_refused() {
     let folder = dir.path().join("sweep");
     let path = folder.to_str().unwrap();
     let long = ["sweep", "--family", "dense", "--depths", "4", "--epochs", "100000", "--out", path];
-    let _first = start(&long, &folder.join("environment.json"));
+    let _first = start(&long, &folder.join("sweep.json"));
     refuses(&long, 1, "is locked by another process");
     refuses(&[&long[..], &["--explain"]].concat(), 1, "is locked by another process");
     refuses(&[SWEEP, &["--out", path, "--force"]].concat(), 1, "is locked by another process");
@@ -262,6 +265,12 @@ fn force_says_what_it_deletes() {
         "{stderr}"
     );
     assert!(dir.path().join("run/valid/a.png").exists());
+    // Another seed is not in the way.
     let (_, stderr) = succeeds(&[&sweep[..], &["--seed", "1"]].concat());
-    assert!(stderr.contains("index.html, runs/ (2 files)"), "{stderr}");
+    assert!(!stderr.contains("removing"), "{stderr}");
+    let (_, stderr) = succeeds(&[SWEEP, &["--lr", "0.5", "--out", &folder, "--force"]].concat());
+    assert!(
+        stderr.contains("index.html, runs/ (") && !dir.path().join("sweep/runs/dense-plain-4-seed1").exists(),
+        "{stderr}"
+    );
 }

@@ -74,9 +74,12 @@ fn refuses(args: &[&str], code: i32, expected: &str) {
     assert_eq!(stderr.lines().filter(|line| line.starts_with("error:")).count(), 1, "{args:?}: {stderr}");
 }
 
+/// The configuration of a recorded training.
+const RUN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../results/cifar10/resnet20/config.json");
+
 #[test]
 fn invalid_requests_exit_with_2_and_say_what_is_valid() {
-    let cases: [(&[&str], &str); 42] = [
+    let cases: [(&[&str], &str); 51] = [
         (&["train", "--net", "resnet21"], "20 or 26"),
         (&["train", "--net", "wide_resnet34_2"], "50 or 101"),
         (&["train", "--net", "dense-resnet8", "--stem", "small"], "dense networks have no stem"),
@@ -105,6 +108,18 @@ fn invalid_requests_exit_with_2_and_say_what_is_valid() {
         (&["train", "--net", "resnet20", "--backend", "rocm"], "rebuild with `--features rocm`"),
         (&["sweep", "--depths", "8,21"], "no dense network has depth 21"),
         (&["sweep", "--epochs", "0"], "epochs must be at least 1"),
+        (&["sweep", "--family", "bottleneck", "--depths", "21"], "depths are 9n+2; try 20 or 29"),
+        (&["sweep", "--family", "vgg"], "unknown family `vgg`; expected one of dense, conv, bottleneck"),
+        (&["sweep", "--optimizer", "sgd,adma"], "invalid value 'adma'"),
+        (&["sweep", "--beta1", "0.5"], "beta1 is a setting of adam, adamw, adan, lion, lamb, muon, but"),
+        (&["sweep", "--optimizer", "sgd,adam", "--momentum", "0"], "--momentum is for one optimizer; of several, each"),
+        (&["sweep", "--lr", "0.1,0.2", "--norm", "batch,none", "--batch-size", "8,9"], "a sweep has at most two axes"),
+        (&["sweep", "--lr-grid", "0"], "the factors of the learning-rate grid must be positive numbers, not 0"),
+        (&["sweep", "--config", RUN], "config.json is the configuration of one training; a sweep reads the sweep.json"),
+        (
+            &["train", "resnet8", "--lr", "0.1,0.2"],
+            "--lr takes one value here, not 0.1,0.2; `residual sweep` takes several",
+        ),
         (&["sweep", "--jobs", "0"], "--jobs must be at least 1"),
         (&["summary", "resnet20", "--image", "32"], "invalid image shape `32`"),
         (&["train"], "residual train resnet20"),
@@ -184,7 +199,7 @@ fn a_diverging_training_is_reported() {
     let output = command(&args).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("error: the loss became"));
-    assert!(fs::read_to_string(out.join("summary.json")).unwrap().contains("failed"));
+    assert!(fs::read_to_string(out.join("summary.json")).unwrap().contains("diverged"));
 }
 
 #[test]

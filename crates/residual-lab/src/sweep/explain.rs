@@ -1,6 +1,6 @@
 //! Measurements inside a sweep's shallowest and deepest nets, for `residual sweep --explain`.
 
-use super::{Progress, Sweep, run::OnProgress, store};
+use super::{Progress, RunSpec, Sweep, SweepResults, run::OnProgress, store};
 use crate::{InspectConfig, Inspection, LabError, Measurement, Subject};
 use residual_train::{TrainError, files};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,8 @@ const MEASUREMENTS: [Measurement; 4] =
 
 impl Sweep {
     /// Measures inside the networks that [`Sweep::run`] kept, and writes `inspect/FAMILY/MEASUREMENT.json` for each
-    /// family and measurement. Measurements that exist already are not repeated. Networks that diverged are left out.
+    /// family and measurement. Measurements of the same networks that exist already are not repeated. Networks that
+    /// diverged are left out.
     ///
     /// `command` takes a measurement, the run directories and the output folder, and returns the command that repeats
     /// the measurement.
@@ -24,21 +25,29 @@ impl Sweep {
         command: &dyn Fn(Measurement, &[PathBuf], &Path) -> String,
         progress: OnProgress<'_>,
     ) -> Result<(), LabError> {
-        self.claim(folder, progress)?;
+        let store = self.claim(folder, progress)?;
+        let tuned = SweepResults::read(folder)?.tuned;
         let config = InspectConfig { jobs: self.jobs, stop: self.stop.clone(), ..InspectConfig::default() };
-        for &family in &self.config.families {
-            let mut specs = self.config.explained(family);
-            specs.retain(|&spec| store::has_network(folder, spec));
-            let out = store::inspect_dir(folder, family);
-            let is_missing = |measurement: &Measurement| Inspection::read(&out, *measurement).is_err();
-            let missing: Vec<Measurement> = MEASUREMENTS.into_iter().filter(is_missing).collect();
-            if specs.is_empty() || missing.is_empty() {
-                continue;
-            }
-            let runs: Vec<PathBuf> = specs.iter().map(|&spec| store::run_dir(folder, spec)).collect();
+        for family in self.config.families.iter().map(|settings| settings.family) {
+            let run = |spec: RunSpec| -> Result<Option<PathBuf>, LabError> {
+                Ok(self.opened(&store, spec)?.filter(|run| run.model().is_ok()).map(|run| run.path().into()))
+            };
+            let runs = self.config.explained(family, &tuned).into_iter().map(run);
+            let runs: Vec<PathBuf> = runs.filter_map(Result::transpose).collect::<Result<_, _>>()?;
             let subjects = runs.iter().map(|run| Subject::of_run(run, &self.device));
             let subjects = subjects.collect::<Result<Vec<Subject>, LabError>>()?;
-            self.check_in_place()?;
+            let out = store::inspect_dir(folder, family);
+            let names: Vec<String> = subjects.iter().map(|subject| subject.info().to_string()).collect();
+            let is_missing = |measurement: &Measurement| {
+                !Inspection::read(&out, *measurement).is_ok_and(|inspection| {
+                    inspection.subjects.iter().map(ToString::to_string).collect::<Vec<_>>() == names
+                })
+            };
+            let missing: Vec<Measurement> = MEASUREMENTS.into_iter().filter(is_missing).collect();
+            if subjects.is_empty() || missing.is_empty() {
+                continue;
+            }
+            store.check_in_place()?;
             files::create_dir(&out)?;
             // An inspection may write into the same folder.
             let lock = files::lock_directory(&out)?;
@@ -46,13 +55,13 @@ impl Sweep {
                 progress(Progress::Measuring { family, measurement });
                 let (command, environment) = (command(measurement, &runs, &out), self.environment.clone());
                 let found = Inspection::measure(measurement, &subjects, &config, command, environment, &|_, _| {});
-                self.check_in_place()?;
+                store.check_in_place()?;
                 found?.write(&out)
             });
             lock.remove();
             match measured {
                 Err(LabError::Train(TrainError::Stopped)) => {
-                    let trainings = self.config.plan().len();
+                    let trainings = self.config.trainings();
                     return Err(LabError::Stopped { done: trainings, total: trainings });
                 }
                 measured => measured?,

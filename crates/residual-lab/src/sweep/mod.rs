@@ -4,19 +4,25 @@
 //! that have not finished yet, and [`SweepResults`] holds the results, as stored in the sweep's folder.
 
 mod explain;
+mod family;
 mod plan;
 mod result;
 mod results;
 mod run;
 mod series;
+mod setting;
 mod settings;
 mod store;
+mod tune;
 mod verdict;
 
+pub use family::SweepFamily;
 pub use plan::RunSpec;
 pub use result::{RunResult, RunStatus};
 pub use results::SweepResults;
 pub use run::{Progress, Sweep};
 pub use series::{LossCurve, Point, Series};
-pub use settings::SweepConfig;
+pub use setting::Setting;
+pub use settings::{FamilySettings, SweepConfig};
+pub use tune::{Rate, Tuned};
 pub use verdict::{Finding, Rise, Verdict};

@@ -1,7 +1,6 @@
 use super::RunSpec;
-use residual_train::Outcome;
+use residual_train::{RunDir, Status, TrainError};
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
 
 /// The outcome of one training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,39 +34,51 @@ pub struct RunResult {
 #[serde(rename_all = "kebab-case")]
 #[strum(serialize_all = "kebab-case")]
 pub enum RunStatus {
-    /// It completed its last epoch.
+    /// It completed its last epoch, or stopped early because the test loss no longer improved.
     Finished,
     /// Its loss became NaN or infinite.
     Diverged,
 }
 
 impl RunResult {
-    pub(super) fn finished(spec: RunSpec, parameters: u64, outcome: &Outcome) -> Self {
-        Self {
+    /// The result in the directory of a finished run. Returns `None` if the run is not finished.
+    ///
+    /// # Errors
+    /// If a file is damaged.
+    pub(super) fn of_run(spec: RunSpec, run: &RunDir) -> Result<Option<Self>, TrainError> {
+        let summary = match run.status() {
+            Some(Status::Finished | Status::StoppedEarly | Status::Diverged) => run.summary()?,
+            _ => return Ok(None),
+        };
+        let diverged = summary.status == Status::Diverged;
+        let error = |error: Option<f64>| if diverged { 1.0 } else { error.unwrap_or(1.0) };
+        Ok(Some(Self {
             spec,
-            train_error: outcome.train.error,
-            test_error: outcome.test.error,
-            train_loss: Some(outcome.train.loss),
-            test_loss: Some(outcome.test.loss),
-            parameters,
-            iterations: outcome.iterations,
-            seconds: outcome.seconds,
-            status: RunStatus::Finished,
-            curve: outcome.curve.clone(),
-        }
+            train_error: error(summary.train_error),
+            test_error: error(summary.test_error),
+            train_loss: summary.train_loss.filter(|_| !diverged),
+            test_loss: summary.test_loss.filter(|_| !diverged),
+            parameters: summary.parameters,
+            iterations: summary.iterations,
+            seconds: summary.seconds,
+            status: if diverged { RunStatus::Diverged } else { RunStatus::Finished },
+            curve: if diverged { Vec::new() } else { run.losses()? },
+        }))
     }
 
-    pub(super) fn diverged(spec: RunSpec, parameters: u64, iterations: usize, time: Duration) -> Self {
+    /// A result without measurements, for tests.
+    #[cfg(test)]
+    pub(super) fn untrained(spec: RunSpec) -> Self {
         Self {
             spec,
             train_error: 1.0,
             test_error: 1.0,
             train_loss: None,
             test_loss: None,
-            parameters,
-            iterations,
-            seconds: time.as_secs_f64(),
-            status: RunStatus::Diverged,
+            parameters: 0,
+            iterations: 0,
+            seconds: 0.0,
+            status: RunStatus::Finished,
             curve: Vec::new(),
         }
     }

@@ -1,19 +1,22 @@
-use super::{RunResult, RunSpec, RunStatus, SweepConfig, SweepResults, store};
+use super::{
+    RunResult, RunSpec, SweepConfig, SweepFamily, SweepResults, Tuned,
+    results::Recorded,
+    store::{Store, distinct},
+};
 use crate::{LabError, Measurement, memory, parallel::each};
 use residual_backend::{Backend, Hardware};
 use residual_data::{DataError, Dataset};
-use residual_model::{Family, Kernels};
+use residual_model::Kernels;
 use residual_train::{
-    Device, Environment, Event, Existing, Outcome, RunDir, Status, StopFlag, TrainConfig, TrainError, Training,
-    files::{self, Lock},
+    Checkpoint, Device, Environment, Event, Existing, Note, RunDir, Status, StopFlag, TrainConfig, TrainError, Training,
 };
 use std::{
     cmp::Reverse,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     thread,
-    time::Instant,
+    time::Duration,
 };
 
 /// A sweep that is ready to run.
@@ -22,14 +25,16 @@ pub struct Sweep {
     pub(super) command: String,
     pub(super) environment: Environment,
     pub(super) device: Device,
-    pub(super) dataset: Dataset,
+    pub(super) datasets: Vec<(SweepFamily, Dataset)>,
     pub(super) jobs: usize,
     pub(super) force: bool,
     pub(super) explain: bool,
     pub(super) stop: StopFlag,
+    weights: bool,
+    checkpoint_every: Duration,
     in_main_memory: bool,
-    /// The folder in use, and its lock.
-    held: Mutex<Option<(PathBuf, Lock)>>,
+    /// The folder in use.
+    held: Mutex<Option<Arc<Store>>>,
 }
 
 /// An event in the progress of a sweep. Events may come from several threads.
@@ -37,6 +42,13 @@ pub struct Sweep {
 pub enum Progress<'a> {
     /// These files of another sweep will be removed now.
     Replacing(&'a [PathBuf]),
+    /// Finished trainings are kept that ran with other kernels, on another machine, or with another version.
+    Other {
+        /// The number of these trainings.
+        trainings: usize,
+        /// Where they ran.
+        environment: &'a Environment,
+    },
     /// The plan, before the first training starts.
     Planned {
         /// Trainings in the plan.
@@ -50,12 +62,21 @@ pub enum Progress<'a> {
     },
     /// The work done since the previous event, in the same units.
     Work(u64),
+    /// A training goes on from a checkpoint.
+    Resumed {
+        /// The training.
+        spec: RunSpec,
+        /// The number of optimizer steps already taken.
+        iteration: usize,
+    },
     /// A training finished or diverged.
     Finished(&'a RunResult),
+    /// A learning rate is chosen.
+    Tuned(&'a Tuned),
     /// A measurement inside a family's networks starts.
     Measuring {
         /// The family.
-        family: Family,
+        family: SweepFamily,
         /// The measurement.
         measurement: Measurement,
     },
@@ -71,7 +92,17 @@ impl Sweep {
     /// If a setting is out of range, or the data cannot be loaded.
     pub fn new(config: SweepConfig, backend: Backend, hardware: Hardware) -> Result<Self, LabError> {
         config.validate()?;
-        let dataset = config.dataset().load().map_err(TrainError::from)?;
+        let mut datasets: Vec<(SweepFamily, Dataset)> = Vec::new();
+        for settings in &config.families {
+            let same = |(family, _): &&(SweepFamily, Dataset)| {
+                config.family(*family).is_some_and(|other| other.training.data == settings.training.data)
+            };
+            let dataset = match datasets.iter().find(same) {
+                Some((_, dataset)) => dataset.clone(),
+                None => settings.training.data.load().map_err(TrainError::from)?,
+            };
+            datasets.push((settings.family, dataset));
+        }
         let jobs = thread::available_parallelism().map_or(1, usize::from);
         let environment = Environment::here(backend, &hardware);
         Ok(Self {
@@ -79,14 +110,33 @@ impl Sweep {
             command: String::new(),
             environment,
             device: hardware.device,
-            dataset,
+            datasets,
             jobs,
             force: false,
             explain: false,
             stop: StopFlag::default(),
+            weights: true,
+            checkpoint_every: Duration::from_mins(10),
             in_main_memory: backend.uses_main_memory(),
             held: Mutex::new(None),
         })
+    }
+
+    /// What is allowed but unusual about the trainings of each family, such as a schedule that never acts.
+    ///
+    /// # Errors
+    /// If the networks cannot learn from the data.
+    pub fn notes(&self) -> Result<Vec<(SweepFamily, Note)>, LabError> {
+        let mut notes = Vec::new();
+        for (family, dataset) in &self.datasets {
+            let plan = self.config.plan(&[]);
+            let deepest = plan.into_iter().filter(|spec| spec.family == *family).max_by_key(|spec| spec.depth);
+            if let Some(spec) = deepest {
+                let found = self.config.training(spec)?.check_data(dataset)?;
+                notes.extend(found.into_iter().map(|note| (*family, note)));
+            }
+        }
+        Ok(notes)
     }
 
     /// Sets the command that repeats the sweep. It is stored with the results.
@@ -113,8 +163,21 @@ impl Sweep {
         self
     }
 
-    /// Sets whether to keep the networks that [`Sweep::explain`] measures. They are the networks of
-    /// [`SweepConfig::explained`], each in a run directory in `runs/`.
+    /// Sets whether the networks' weights are kept. The default is to keep them.
+    pub fn with_weights(mut self, weights: bool) -> Self {
+        self.weights = weights;
+        self
+    }
+
+    /// Sets how often running trainings write a checkpoint. The default is every ten minutes. A sweep that is killed
+    /// loses at most the work since then. A sweep that is stopped loses nothing.
+    pub fn with_checkpoint_every(mut self, every: Duration) -> Self {
+        self.checkpoint_every = every;
+        self
+    }
+
+    /// Sets whether to keep the networks that [`Sweep::explain`] measures, those of [`SweepConfig::explained`], even if
+    /// the weights of other networks are not kept.
     ///
     /// # Errors
     /// If the sweep does not train both plain and residual nets.
@@ -128,14 +191,15 @@ impl Sweep {
         Ok(self)
     }
 
-    /// Sets the flag that stops the sweep.
+    /// Sets the flag that stops the sweep. The running trainings write checkpoints, from which the next call of
+    /// [`Sweep::run`] goes on.
     pub fn with_stop(mut self, stop: StopFlag) -> Self {
         self.stop = stop;
         self
     }
 
     /// Runs the trainings that have not finished yet, and writes the results into the folder. The folder stays locked
-    /// until the sweep is dropped.
+    /// until the sweep is dropped. If the sweep is stopped, it writes the results so far.
     ///
     /// # Errors
     /// If the folder holds anything but this sweep, another process uses it, a training needs more memory than there is,
@@ -143,26 +207,91 @@ impl Sweep {
     /// failure.
     pub fn run(&self, folder: &Path, progress: OnProgress<'_>) -> Result<SweepResults, LabError> {
         let jobs = self.parallel()?;
-        self.claim(folder, progress)?;
-        let plan = self.config.plan();
-        let finished = plan.iter().map(|&spec| self.finished(folder, spec));
-        let mut results = finished.collect::<Result<Vec<Option<RunResult>>, LabError>>()?;
-        let kept = results.iter().flatten();
-        progress(Progress::Planned {
-            runs: plan.len(),
-            kept: kept.clone().count(),
-            work: plan.iter().map(|&spec| self.config.work(spec)).sum(),
-            done: kept.map(|result| self.config.work(result.spec)).sum(),
-        });
-        self.run_missing(folder, &plan, &mut results, jobs, progress)?;
-        let done: Vec<RunResult> = results.into_iter().flatten().collect();
-        if done.len() < plan.len() {
-            return Err(LabError::Stopped { done: done.len(), total: plan.len() });
+        let store = self.claim(folder, progress)?;
+        let grid = self.config.grid();
+        let mut tried = self.finished(&store, &grid, &[])?;
+        let is_tuned = tried.iter().all(Option::is_some);
+        let known = if is_tuned { Tuned::all(&self.config, &flat(&tried)) } else { Vec::new() };
+        let plan = self.config.plan(&known);
+        let kept = if is_tuned { self.finished(&store, &plan, &known)? } else { vec![None; plan.len()] };
+        self.announce(&store, &grid, &tried, &plan, &kept, progress)?;
+
+        self.run_missing(&store, &grid, &mut tried, &[], jobs, progress)?;
+        if tried.iter().any(Option::is_none) {
+            let done = tried.iter().flatten().count();
+            return Err(LabError::Stopped { done, total: self.config.trainings() });
         }
-        self.check_in_place()?;
-        let results = SweepResults::new(self.config.clone(), self.command.clone(), self.environment.clone(), done);
-        results.write(folder)?;
-        Ok(results)
+        let tuned = Tuned::all(&self.config, &flat(&tried));
+        tuned.iter().for_each(|tuned| progress(Progress::Tuned(tuned)));
+        let plan = self.config.plan(&tuned);
+        let mut results = self.finished(&store, &plan, &tuned)?;
+        self.run_missing(&store, &plan, &mut results, &tuned, jobs, progress)?;
+
+        store.check_in_place()?;
+        let done = flat(&results);
+        let (stopped, total) = (done.len() < plan.len(), self.config.trainings());
+        let missing = plan.len() - done.len();
+        let is_empty = done.is_empty();
+        let results = self.results(&store, tuned, plan.len(), done, flat(&tried))?;
+        if !is_empty {
+            results.write(folder)?;
+        }
+        if stopped { Err(LabError::Stopped { done: total - missing, total }) } else { Ok(results) }
+    }
+
+    /// Summarises the finished trainings.
+    fn results(
+        &self,
+        store: &Store,
+        tuned: Vec<Tuned>,
+        planned: usize,
+        runs: Vec<RunResult>,
+        grid: Vec<RunResult>,
+    ) -> Result<SweepResults, LabError> {
+        let mut environments = Vec::new();
+        for result in grid.iter().chain(&runs) {
+            environments.extend(self.opened(store, result.spec)?.and_then(|run| run.environment().ok()));
+        }
+        let (config, command) = (self.config.clone(), self.command.clone());
+        let environments = distinct(environments);
+        Ok(Recorded { config, command, environments, planned, tuned, runs, grid }.into())
+    }
+
+    /// Reports the plan, and where finished trainings ran if not here.
+    fn announce(
+        &self,
+        store: &Store,
+        grid: &[RunSpec],
+        tried: &[Option<RunResult>],
+        plan: &[RunSpec],
+        kept: &[Option<RunResult>],
+        progress: OnProgress<'_>,
+    ) -> Result<(), LabError> {
+        // The first seed's trainings at a chosen rate are part of the grid.
+        let is_new = |spec: &RunSpec| grid.is_empty() || spec.seed != self.config.first_seed;
+        let all: Vec<(RunSpec, bool)> = grid
+            .iter()
+            .zip(tried)
+            .chain(plan.iter().zip(kept).filter(|(spec, _)| is_new(spec)))
+            .map(|(&spec, result)| (spec, result.is_some()))
+            .collect();
+        let mut elsewhere: Vec<Environment> = Vec::new();
+        for (spec, _) in all.iter().filter(|(_, is_kept)| *is_kept) {
+            let began = self.opened(store, *spec)?.and_then(|run| run.environment().ok());
+            elsewhere.extend(began.filter(|began| *began != self.environment));
+        }
+        for environment in &distinct(elsewhere.clone()) {
+            let trainings = elsewhere.iter().filter(|other| *other == environment).count();
+            progress(Progress::Other { trainings, environment });
+        }
+        let work = |(spec, _): &(RunSpec, bool)| self.config.work(*spec);
+        progress(Progress::Planned {
+            runs: all.len(),
+            kept: all.iter().filter(|(_, is_kept)| *is_kept).count(),
+            work: all.iter().map(work).sum(),
+            done: all.iter().filter(|(_, is_kept)| *is_kept).map(work).sum(),
+        });
+        Ok(())
     }
 
     /// The number of trainings that run at the same time: the one that was set, or fewer if the plan has fewer or memory
@@ -171,12 +300,11 @@ impl Sweep {
     /// # Errors
     /// If a training needs more memory than there is.
     pub fn parallel(&self) -> Result<usize, LabError> {
-        let plan = self.config.plan();
-        let mut jobs = self.jobs.min(plan.len());
+        let mut jobs = self.jobs.min(self.config.trainings());
         if self.in_main_memory {
-            // Seeds and skip strengths change nothing.
+            // Seeds and skip strengths change nothing, and neither do learning rates.
             let first = |spec: &&RunSpec| (spec.seed, spec.alpha) == (self.config.first_seed, self.config.alphas[0]);
-            for &spec in plan.iter().filter(first) {
+            for &spec in self.config.plan(&[]).iter().filter(first) {
                 let config = self.config.training(spec)?;
                 jobs = memory::fitting(&config, &spec.to_string(), Kernels::on(&self.device), jobs)?;
             }
@@ -185,123 +313,164 @@ impl Sweep {
     }
 
     /// Locks the folder, unless this sweep already holds the lock, and prepares it.
-    pub(super) fn claim(&self, folder: &Path, progress: OnProgress<'_>) -> Result<(), LabError> {
+    pub(super) fn claim(&self, folder: &Path, progress: OnProgress<'_>) -> Result<Arc<Store>, LabError> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.as_ref().is_none_or(|(path, _)| path != folder) {
-            let announce = |files: &[PathBuf]| progress(Progress::Replacing(files));
-            let lock = store::claim(folder, &self.config, &self.environment, self.force, &announce)?;
-            *held = Some((folder.into(), lock));
-        }
+        let store = match held.take().filter(|store| store.folder() == folder) {
+            Some(store) => store,
+            None => {
+                let announce = |files: &[PathBuf]| progress(Progress::Replacing(files));
+                let (config, environment) = (&self.config, &self.environment);
+                Arc::new(Store::claim(folder, config, &self.command, environment, self.force, &announce)?)
+            }
+        };
+        *held = Some(store.clone());
         drop(held);
-        self.check_in_place()
+        store.check_in_place()?;
+        Ok(store)
     }
 
-    /// Fails if the folder was removed or renamed, so that nothing may be written into it.
-    pub(super) fn check_in_place(&self) -> Result<(), LabError> {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.as_ref().map_or(Ok(()), |(folder, lock)| Ok(files::check_in_place(lock, folder)?))
+    /// The run directory of a training, if it exists.
+    pub(super) fn opened(&self, store: &Store, spec: RunSpec) -> Result<Option<RunDir>, LabError> {
+        Ok(RunDir::open(&store.run_dir(spec, &self.config.training(spec)?)).ok())
     }
 
-    /// The result of a training that an earlier run of the sweep finished. Returns `None` if the network of the
-    /// training is needed but was not kept.
-    fn finished(&self, folder: &Path, spec: RunSpec) -> Result<Option<RunResult>, LabError> {
-        if !store::has_run(folder, spec) {
-            return Ok(None);
-        }
-        let config = self.config.training(spec)?;
-        let result = store::read_run(folder, &self.environment.backend, &config, spec);
-        Ok(result.filter(|result| {
-            result.status == RunStatus::Diverged || !self.keeps_network(spec) || store::has_network(folder, spec)
-        }))
+    /// The results of trainings that have finished. A training counts as not finished if a file of its result is damaged,
+    /// for example by a power failure, or if its network is needed but was not kept; it is then repeated.
+    fn finished(&self, store: &Store, specs: &[RunSpec], tuned: &[Tuned]) -> Result<Vec<Option<RunResult>>, LabError> {
+        let result = |&spec: &RunSpec| {
+            let Some(run) = self.opened(store, spec)? else { return Ok(None) };
+            let result = RunResult::of_run(spec, &run).ok().flatten();
+            Ok(result.filter(|result| {
+                let diverged = result.train_loss.is_none();
+                diverged || !self.is_explained(spec, tuned) || run.model().is_ok()
+            }))
+        };
+        specs.iter().map(result).collect()
     }
 
-    /// Whether the network of a training is kept, to be measured later.
-    fn keeps_network(&self, spec: RunSpec) -> bool {
-        self.explain && self.config.explained(spec.family).contains(&spec)
+    /// Whether the network of a training is measured later.
+    fn is_explained(&self, spec: RunSpec, tuned: &[Tuned]) -> bool {
+        self.explain && self.config.explained(spec.family, tuned).contains(&spec)
     }
 
     fn run_missing(
         &self,
-        folder: &Path,
+        store: &Store,
         plan: &[RunSpec],
         results: &mut [Option<RunResult>],
+        tuned: &[Tuned],
         jobs: usize,
         progress: OnProgress<'_>,
     ) -> Result<(), LabError> {
         let mut missing: Vec<usize> = (0..plan.len()).filter(|&i| results[i].is_none()).collect();
         missing.sort_by_key(|&i| Reverse(self.config.work(plan[i])));
         let found = each(missing.len(), jobs, |k| {
-            if self.stop.is_set() { Ok(None) } else { self.run_one(folder, plan[missing[k]], progress) }
+            let spec = plan[missing[k]];
+            let weights = self.weights || self.is_explained(spec, tuned);
+            if self.stop.is_set() { Ok(None) } else { self.run_one(store, spec, weights, progress) }
         })?;
         missing.into_iter().zip(found).for_each(|(i, result)| results[i] = result);
         Ok(())
     }
 
     /// Trains one network. Returns `None` if the sweep is stopped during the training.
-    fn run_one(&self, folder: &Path, spec: RunSpec, progress: OnProgress<'_>) -> Result<Option<RunResult>, LabError> {
-        self.check_in_place()?;
+    fn run_one(
+        &self,
+        store: &Store,
+        spec: RunSpec,
+        weights: bool,
+        progress: OnProgress<'_>,
+    ) -> Result<Option<RunResult>, LabError> {
+        store.check_in_place()?;
         let config = self.config.training(spec)?;
-        let parameters = config.network.summary().parameters();
-        let start = Instant::now();
-        let result = catch_unwind(AssertUnwindSafe(|| self.train(folder, config.clone(), spec, progress)));
-        let outcome = result.map_err(|panic| {
+        let path = store.run_dir(spec, &config);
+        let result = catch_unwind(AssertUnwindSafe(|| self.train(&path, config, spec, progress)));
+        let run = result.map_err(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let message = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
             LabError::Panic { run: spec.to_string(), message: message.into() }
-        })?;
-        let result = match outcome {
-            Ok(outcome) if outcome.status == Status::Interrupted => return Ok(None),
-            Ok(outcome) => RunResult::finished(spec, parameters, &outcome),
-            Err(TrainError::Diverged { iteration, .. }) => {
-                RunResult::diverged(spec, parameters, iteration, start.elapsed())
-            }
-            Err(error) => return Err(error.into()),
-        };
-        self.check_in_place()?;
-        store::write_run(folder, &self.environment.backend, &config, &result)?;
-        progress(Progress::Finished(&result));
-        Ok(Some(result))
+        })??;
+        store.check_in_place()?;
+        let Some(run) = run else { return Ok(None) };
+        run.compact(weights)?;
+        let result = RunResult::of_run(spec, &run)?;
+        if let Some(result) = &result {
+            progress(Progress::Finished(result));
+        }
+        Ok(result)
     }
 
+    /// Trains in a run directory, from its newest checkpoint if it has one. Returns `None` if the training is stopped.
     fn train(
         &self,
-        folder: &Path,
+        path: &Path,
         config: TrainConfig,
         spec: RunSpec,
         progress: OnProgress<'_>,
-    ) -> Result<Outcome, TrainError> {
+    ) -> Result<Option<RunDir>, TrainError> {
         let epochs = config.epochs;
         let work = self.config.work(spec);
+        let (run, checkpoint) = self.begin(path, &config)?;
+        let Some((_, dataset)) = self.datasets.iter().find(|(family, _)| *family == spec.family) else {
+            return Err(TrainError::Conflict(format!("the sweep has no {} nets", spec.family)));
+        };
+        let mut training = Training::with_data(config, dataset.clone(), self.device.clone())?;
+        if let Some(checkpoint) = checkpoint {
+            progress(Progress::Resumed { spec, iteration: checkpoint.iteration() });
+            training = training.from_checkpoint(checkpoint);
+        }
         let (sender, receiver) = std::sync::mpsc::channel();
-        let run_dir = if self.keeps_network(spec) {
-            let path = store::run_dir(folder, spec);
-            Some(RunDir::create(&path, &config, &self.environment, Existing::Replace(&|_| {}))?)
-        } else {
-            None
-        };
-        let training = Training::with_data(config, self.dataset.clone(), self.device.clone())?;
-        let training = match run_dir {
-            Some(run_dir) => training.in_dir(run_dir),
-            None => training,
-        };
-        let training = training.with_stop(self.stop.clone()).with_observer(move |event| {
-            if let Event::Step { epoch, batch, batches, .. } = event {
-                let share = ((epoch - 1) as f64 + batch as f64 / batches as f64) / epochs as f64;
-                let _ = sender.send((work as f64 * share.min(1.0)) as u64);
-            }
-        });
+        let training = training
+            .in_dir(run.clone())
+            .with_checkpoint_every(Some(self.checkpoint_every))
+            .with_epoch_checkpoints(false)
+            .with_stop(self.stop.clone())
+            .with_observer(move |event| {
+                if let Event::Step { epoch, batch, batches, .. } = event {
+                    let share = ((epoch - 1) as f64 + batch as f64 / batches as f64) / epochs as f64;
+                    let _ = sender.send((work as f64 * share.min(1.0)) as u64);
+                }
+            });
         // The observer must own what it captures, but `progress` is borrowed, so a scoped thread calls it.
         let forward = move || {
             let mut reported = 0;
-            for done in receiver.into_iter().chain([work]) {
+            for done in receiver {
                 progress(Progress::Work(done.saturating_sub(reported)));
-                reported = done;
+                reported = done.max(reported);
             }
+            reported
         };
         thread::scope(|scope| {
             let forwarding = thread::Builder::new().spawn_scoped(scope, forward);
-            forwarding.map_err(|error| DataError::Threads(error.to_string()))?;
-            training.run()
+            let forwarding = forwarding.map_err(|error| DataError::Threads(error.to_string()))?;
+            let outcome = training.run();
+            let reported = forwarding.join().unwrap_or(0);
+            match outcome {
+                Ok(outcome) if outcome.status == Status::Interrupted => return Ok(None),
+                Ok(_) | Err(TrainError::Diverged { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            progress(Progress::Work(work.saturating_sub(reported)));
+            Ok(Some(run))
         })
     }
+
+    /// Opens the directory of an interrupted training, with its newest usable checkpoint, or creates a new one. A training
+    /// that began with other kernels, on another machine, or with another version starts again.
+    fn begin(&self, path: &Path, config: &TrainConfig) -> Result<(RunDir, Option<Checkpoint>), TrainError> {
+        if let Ok(run) = RunDir::open(path)
+            && run.environment().is_ok_and(|began| began == self.environment)
+        {
+            let run = run.locked()?;
+            if let Ok(Some(checkpoint)) = run.latest(&self.device, true) {
+                return Ok((run, Some(checkpoint)));
+            }
+        }
+        let run = RunDir::create(path, config, &self.environment, Existing::Replace(&|_| {}))?;
+        Ok((run, None))
+    }
+}
+
+fn flat(results: &[Option<RunResult>]) -> Vec<RunResult> {
+    results.iter().flatten().cloned().collect()
 }

@@ -1,6 +1,6 @@
-use super::{RunResult, RunSpec, RunStatus};
+use super::{RunResult, RunSpec, RunStatus, Setting, SweepFamily};
 use crate::Spread;
-use residual_model::{BlockKind, Family};
+use residual_model::BlockKind;
 use serde::Serialize;
 
 /// The errors of one network over all seeds.
@@ -22,11 +22,14 @@ pub struct Point {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Series {
     /// The family.
-    pub family: Family,
+    pub family: SweepFamily,
     /// Plain or residual.
     pub kind: BlockKind,
     /// The skip strength.
     pub alpha: f64,
+    /// What the axes vary.
+    #[serde(flatten)]
+    pub setting: Setting,
     /// One point per depth, in ascending order.
     pub points: Vec<Point>,
 }
@@ -39,17 +42,28 @@ impl Series {
             alpha => format!("{}, α = {alpha}", self.kind),
         }
     }
+
+    /// Whether it is the series of a training.
+    pub fn has(&self, spec: &RunSpec) -> bool {
+        (self.family, self.kind, self.alpha, self.setting) == (spec.family, spec.kind, spec.alpha, spec.setting)
+    }
+
+    /// Whether both are the same line of a figure.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        (self.family, self.kind, self.alpha, self.setting) == (other.family, other.kind, other.alpha, other.setting)
+    }
 }
 
-/// Groups results by family, kind and skip strength.
+/// Groups results by family, setting, kind and skip strength.
 pub(super) fn series(results: &[RunResult]) -> Vec<Series> {
     let mut all: Vec<Series> = Vec::new();
     for result in results {
-        let RunSpec { family, kind, alpha, .. } = result.spec;
-        if !all.iter().any(|s| (s.family, s.kind, s.alpha) == (family, kind, alpha)) {
-            let belongs = |r: &&RunResult| (r.spec.family, r.spec.kind, r.spec.alpha) == (family, kind, alpha);
+        let RunSpec { family, kind, alpha, setting, .. } = result.spec;
+        let series = Series { family, kind, alpha, setting, points: Vec::new() };
+        if !all.iter().any(|s| s.is_like(&series)) {
+            let belongs = |r: &&RunResult| series.has(&r.spec);
             let runs: Vec<&RunResult> = results.iter().filter(belongs).collect();
-            all.push(Series { family, kind, alpha, points: points(&runs) });
+            all.push(Series { points: points(&runs), ..series });
         }
     }
     all
@@ -79,13 +93,15 @@ fn points(results: &[&RunResult]) -> Vec<Point> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct LossCurve {
     /// The family.
-    pub family: Family,
+    pub family: SweepFamily,
     /// Plain or residual.
     pub kind: BlockKind,
     /// Weighted layers.
     pub depth: usize,
     /// The skip strength.
     pub alpha: f64,
+    /// What the axes vary.
+    pub setting: Setting,
     /// Pairs of an iteration, counted from 1, and the loss in nats.
     pub points: Vec<(usize, f64)>,
 }
@@ -100,14 +116,11 @@ const HALF_WINDOW: usize = 6;
 /// The loss curves of all networks for which at least one training did not diverge.
 pub(super) fn loss_curves(series: &[Series], runs: &[RunResult]) -> Vec<LossCurve> {
     let curve = |s: &Series, depth: usize| {
-        let belongs = |run: &&RunResult| {
-            let spec = run.spec;
-            (spec.family, spec.kind, spec.alpha, spec.depth) == (s.family, s.kind, s.alpha, depth)
-                && run.status == RunStatus::Finished
-        };
+        let belongs =
+            |run: &&RunResult| s.has(&run.spec) && run.spec.depth == depth && run.status == RunStatus::Finished;
         let curves: Vec<&[f32]> = runs.iter().filter(belongs).map(|run| &run.curve[..]).collect();
         let points = thin(smooth(&mean(&curves)));
-        LossCurve { family: s.family, kind: s.kind, depth, alpha: s.alpha, points }
+        LossCurve { family: s.family, kind: s.kind, depth, alpha: s.alpha, setting: s.setting, points }
     };
     let networks = series.iter().flat_map(|s| s.points.iter().map(move |point| (s, point.depth)));
     networks.map(|(s, depth)| curve(s, depth)).filter(|curve| !curve.points.is_empty()).collect()

@@ -1,28 +1,33 @@
 //! The folder of a sweep.
 //!
-//! - `sweep.json`: the settings and the backend, which identify the sweep
+//! - `sweep.json`: the settings, and the names of all trainings planned so far
 //! - `.lock`: a lock file, locked by the process that writes into the folder
-//! - `environment.json`: the machine and the backend
-//! - `runs/NAME.json`: a finished training; `runs/NAME/`: its run directory, if its network is kept
-//! - `results.json`, `curves.csv`: the results, once all trainings have finished
+//! - `runs/NAME/`: the run directory of a training
+//! - `results.json`, `curves.csv`: the results
 //! - `inspect/FAMILY/MEASUREMENT.json`: measurements inside networks
+//!
+//! A training is recognised by its configuration, not by its name. So a sweep can grow: it keeps every finished training
+//! that it still needs.
 
-use super::{RunResult, RunSpec, SweepConfig, SweepResults};
-use crate::{LabError, LossCurve, Measurement};
+use super::{
+    RunResult, RunSpec, Setting, SweepConfig, SweepFamily, SweepResults, Tuned, results::Recorded, series::LossCurve,
+};
+use crate::{LabError, Measurement};
 use residual_data::shown;
-use residual_model::{BlockKind, Family};
+use residual_model::BlockKind;
 use residual_train::{
     Environment, RunDir, TrainConfig, TrainError,
     files::{self, Lock},
 };
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
 
 const SWEEP: &str = "sweep.json";
-const ENVIRONMENT: &str = "environment.json";
 const RUNS: &str = "runs";
 const INSPECT: &str = "inspect";
 
@@ -32,94 +37,204 @@ const DRAWN: [&str; 8] =
 
 /// `sweep.json`
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Header {
-    backend: String,
-    #[serde(flatten)]
     config: SweepConfig,
-}
-
-/// `runs/NAME.json`
-#[derive(Serialize, Deserialize)]
-struct StoredRun {
-    backend: String,
-    config: serde_json::Value,
-    result: RunResult,
+    #[serde(default)]
+    command: String,
+    /// The names of all trainings planned so far.
+    trainings: Vec<String>,
 }
 
 /// A row of `curves.csv`.
 #[derive(Serialize, Deserialize)]
 struct CurveRow {
-    family: Family,
+    family: SweepFamily,
     kind: BlockKind,
     depth: usize,
     alpha: f64,
+    #[serde(default)]
+    optimizer: Option<residual_train::OptimizerKind>,
+    #[serde(default)]
+    lr: Option<f64>,
+    #[serde(default)]
+    batch_size: Option<usize>,
+    #[serde(default)]
+    norm: Option<residual_model::Norm>,
     iteration: usize,
     loss: f64,
 }
 
-/// Claims a folder for a sweep: locks it and writes `sweep.json`. With `force`, the files of another sweep are removed;
-/// `announce` is called with them first.
-///
-/// # Errors
-/// If the folder holds other files, another sweep that is not to be replaced, or something that no sweep wrote under
-/// the name of one of its files, or if another process uses it.
-pub(super) fn claim(
-    folder: &Path,
-    config: &SweepConfig,
-    environment: &Environment,
-    force: bool,
-    announce: &dyn Fn(&[PathBuf]),
-) -> Result<Lock, LabError> {
-    let header = Header { backend: environment.backend.clone(), config: config.clone() };
-    // No lock file is left in a folder that holds no sweep.
-    other_sweep(folder, &header, force)?;
-    files::create_dir(folder)?;
-    let lock = files::lock_directory(folder)?;
-    if let Some(other) = other_sweep(folder, &header, force)? {
-        remove(folder, &other.config, announce)?;
-    }
-    // This file is written first, because a folder that contains it counts as a sweep.
-    files::write_json(&folder.join(SWEEP), &header)?;
-    files::create_dir(&folder.join(RUNS))?;
-    files::write_json(&folder.join(ENVIRONMENT), environment)?;
-    let folders = config.families.iter().map(|&family| inspect_dir(folder, family));
-    folders.chain([folder.into(), folder.join(RUNS)]).for_each(|folder| files::remove_unfinished(&folder));
-    Ok(lock)
+/// A sweep's folder, locked for this process.
+pub(super) struct Store {
+    folder: PathBuf,
+    lock: Lock,
+    /// The run directories in the folder, by their configurations.
+    known: BTreeMap<String, PathBuf>,
 }
 
-/// The settings of another sweep in a folder, which is to be replaced.
-fn other_sweep(folder: &Path, header: &Header, force: bool) -> Result<Option<Header>, LabError> {
+impl Store {
+    /// Claims a folder for a sweep: locks it and writes `sweep.json`. With `force`, the files of another sweep are removed;
+    /// `announce` is called with them first.
+    ///
+    /// # Errors
+    /// If the folder holds other files, a sweep whose trainings have other settings under the same names, or something
+    /// that no sweep wrote under the name of one of its files, or if another process uses it.
+    pub(super) fn claim(
+        folder: &Path,
+        config: &SweepConfig,
+        command: &str,
+        environment: &Environment,
+        force: bool,
+        announce: &dyn Fn(&[PathBuf]),
+    ) -> Result<Self, LabError> {
+        let candidates = config.candidates();
+        // No lock file is left in a folder that is not used.
+        conflict(folder, config, &candidates, environment, force)?;
+        files::create_dir(folder)?;
+        let lock = files::lock_directory(folder)?;
+        let mut trainings = match conflict(folder, config, &candidates, environment, force)? {
+            Some(other) => {
+                remove(folder, &other, announce)?;
+                Vec::new()
+            }
+            None => header(folder)?.map(|header| header.trainings).unwrap_or_default(),
+        };
+        for name in candidates.iter().map(RunSpec::to_string) {
+            if !trainings.contains(&name) {
+                trainings.push(name);
+            }
+        }
+        // This file is written first, because a folder that contains it counts as a sweep.
+        files::write_json(&folder.join(SWEEP), &Header { config: config.clone(), command: command.into(), trainings })?;
+        files::create_dir(&folder.join(RUNS))?;
+        let folders = config.families.iter().map(|family| inspect_dir(folder, family.family));
+        folders.chain([folder.into()]).for_each(|folder| files::remove_unfinished(&folder));
+        Ok(Self { folder: folder.into(), lock, known: known(folder) })
+    }
+
+    /// Fails if the folder was removed or renamed, so that nothing may be written into it.
+    pub(super) fn check_in_place(&self) -> Result<(), LabError> {
+        Ok(files::check_in_place(&self.lock, &self.folder)?)
+    }
+
+    /// The folder.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The run directory of a training, which may not exist yet.
+    pub(super) fn run_dir(&self, spec: RunSpec, config: &TrainConfig) -> PathBuf {
+        self.known.get(&text_of(config)).cloned().unwrap_or_else(|| run_dir(&self.folder, spec))
+    }
+}
+
+impl SweepConfig {
+    /// All trainings that the sweep may have, for every learning rate that may be chosen.
+    fn candidates(&self) -> Vec<RunSpec> {
+        let seeds = self.first_seed..self.first_seed + self.seeds;
+        match self.grid() {
+            grid if grid.is_empty() => self.plan(&[]),
+            grid => grid.iter().flat_map(|&spec| seeds.clone().map(move |seed| RunSpec { seed, ..spec })).collect(),
+        }
+    }
+}
+
+/// The other sweep in a folder that is to be replaced. `None` if there is none, or if this sweep can use what is there.
+fn conflict(
+    folder: &Path,
+    config: &SweepConfig,
+    candidates: &[RunSpec],
+    environment: &Environment,
+    force: bool,
+) -> Result<Option<Header>, LabError> {
     let wrong = |reason: String| {
         Err(LabError::Folder { path: folder.into(), reason: format!("{reason}; choose another directory") })
     };
-    let path = folder.join(SWEEP);
-    if !path.exists() {
+    let Some(header) = header(folder)? else {
         return match foreign(folder)? {
             Some(name) => wrong(format!("is not empty and holds no sweep, but {}", shown(&name))),
             None => Ok(None),
         };
-    }
-    let text = files::read(&path)?;
-    // Only the files of settings that are understood are known, so no others are replaced.
-    let other = match serde_json::from_slice::<Header>(&text) {
-        Ok(other) => other,
-        Err(error) => {
-            return wrong(format!(
-                "holds a {SWEEP} that no sweep of this version wrote ({})",
-                shown(&error.to_string())
-            ));
-        }
     };
-    if text_of(&other) == text_of(header) {
+    match other_settings(folder, config, candidates, environment)? {
+        None => Ok(None),
+        Some(_) if force => match header.config.validate() {
+            Ok(()) => Ok(Some(header)),
+            Err(error) => wrong(format!("holds a {SWEEP} with wrong settings ({})", shown(&error.to_string()))),
+        },
+        Some(difference) => Err(LabError::Occupied { path: folder.into(), difference }),
+    }
+}
+
+/// Reads `sweep.json`, if there is one.
+fn header(folder: &Path) -> Result<Option<Header>, LabError> {
+    let path = folder.join(SWEEP);
+    if !path.exists() {
         return Ok(None);
     }
-    if !force {
-        return Err(LabError::Occupied { path: folder.into() });
+    // Only the files of settings that are understood are known, so no others are replaced.
+    serde_json::from_slice(&files::read(&path)?).map(Some).map_err(|error| LabError::Folder {
+        path: folder.into(),
+        reason: format!(
+            "holds a {SWEEP} that no sweep of this version wrote ({}); choose another directory",
+            shown(&error.to_string())
+        ),
+    })
+}
+
+/// What makes a training in the folder unusable for this sweep, although it has the name of one of its trainings.
+fn other_settings(
+    folder: &Path,
+    config: &SweepConfig,
+    candidates: &[RunSpec],
+    environment: &Environment,
+) -> Result<Option<String>, LabError> {
+    let known = known(folder);
+    for &spec in candidates {
+        let own = config.training(spec)?;
+        let path = match known.get(&text_of(&own)) {
+            Some(path) => path.clone(),
+            None => run_dir(folder, spec),
+        };
+        let Ok(run) = RunDir::open(&path) else { continue };
+        if let Ok(began) = run.environment()
+            && began.backend != environment.backend
+        {
+            return Ok(Some(format!("{spec} ran on {}, not on {}", shown(&began.backend), environment.backend)));
+        }
+        let Ok(theirs) = run.config() else { continue };
+        if text_of(&theirs) != text_of(&own) {
+            let differences = differences("", &to_json(&theirs), &to_json(&own));
+            return Ok(Some(format!("{spec} has {}", differences.join(", "))));
+        }
     }
-    match other.config.validate() {
-        Ok(()) => Ok(Some(other)),
-        Err(error) => wrong(format!("holds a {SWEEP} with wrong settings ({})", shown(&error.to_string()))),
+    Ok(None)
+}
+
+/// The settings in which two configurations differ: `epochs 7, not 20`.
+fn differences(name: &str, theirs: &Value, own: &Value) -> Vec<String> {
+    match (theirs, own) {
+        (Value::Object(a), Value::Object(b)) => {
+            let mut names: Vec<&String> = a.keys().chain(b.keys()).collect();
+            names.sort();
+            names.dedup();
+            let full = |key: &str| if name.is_empty() { key.to_string() } else { format!("{name}.{key}") };
+            let of = |key: &String| {
+                differences(&full(key), a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null))
+            };
+            names.into_iter().flat_map(of).collect()
+        }
+        _ if theirs == own => Vec::new(),
+        _ => vec![format!("{name} {}, not {}", shown(&theirs.to_string()), shown(&own.to_string()))],
     }
+}
+
+/// The run directories in a folder, by their configurations.
+fn known(folder: &Path) -> BTreeMap<String, PathBuf> {
+    let entries = fs::read_dir(folder.join(RUNS)).into_iter().flatten().flatten();
+    let config = |path: PathBuf| Some((text_of(&RunDir::open(&path).ok()?.config().ok()?), path));
+    entries.filter_map(|entry| config(entry.path())).collect()
 }
 
 /// The name of something in a folder without `sweep.json`, other than what is left if a sweep is killed at its start.
@@ -134,7 +249,6 @@ fn foreign(folder: &Path) -> Result<Option<String>, LabError> {
     let is_left = |path: &Path| {
         files::is_lock(path)
             || files::is_unfinished(path)
-            || (path.ends_with(ENVIRONMENT) && files::read_json::<Environment>(path).is_ok())
             || (path.ends_with(RUNS) && path.read_dir().is_ok_and(|mut entries| entries.next().is_none()))
     };
     let mut paths = entries.flatten().map(|entry| entry.path());
@@ -142,17 +256,17 @@ fn foreign(folder: &Path) -> Result<Option<String>, LabError> {
     Ok(other.map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned()))
 }
 
-/// Removes the files that a sweep with these settings writes, except for the two that the next one replaces, and then
-/// the directories that are empty.
-fn remove(folder: &Path, config: &SweepConfig, announce: &dyn Fn(&[PathBuf])) -> Result<(), LabError> {
+/// Removes the files that a sweep wrote, except for `sweep.json`, which the next one replaces, and then the directories
+/// that are empty.
+fn remove(folder: &Path, header: &Header, announce: &dyn Fn(&[PathBuf])) -> Result<(), LabError> {
     let mut paths: Vec<PathBuf> = DRAWN.iter().map(|name| folder.join(name)).collect();
     let (runs, inspect) = (folder.join(RUNS), folder.join(INSPECT));
-    let plan = if files::is_written_dir(&runs)? { config.plan() } else { Vec::new() };
-    paths.extend(plan.iter().map(|&spec| run_file(folder, spec)));
+    let trainings = if files::is_written_dir(&runs)? { &header.trainings[..] } else { &[] };
     let mut run_dirs = Vec::new();
-    for &spec in &plan {
-        let path = run_dir(folder, spec);
-        if files::is_written_dir(&path)? {
+    for name in trainings {
+        let path = runs.join(name);
+        // A name is a file name, whatever the file says.
+        if Path::new(name).file_name().is_some_and(|file| file == name.as_str()) && files::is_written_dir(&path)? {
             // No other process may train in it.
             run_dirs.push(RunDir::lock(&path)?);
             paths.extend(RunDir::files(&path)?);
@@ -160,7 +274,7 @@ fn remove(folder: &Path, config: &SweepConfig, announce: &dyn Fn(&[PathBuf])) ->
     }
     let mut inspect_dirs = Vec::new();
     if files::is_written_dir(&inspect)? {
-        inspect_dirs.extend(config.families.iter().map(|&family| inspect_dir(folder, family)));
+        inspect_dirs.extend(SweepFamily::ALL.iter().map(|&family| inspect_dir(folder, family)));
     }
     let mut locks = Vec::new();
     for path in &inspect_dirs {
@@ -182,42 +296,8 @@ fn remove(folder: &Path, config: &SweepConfig, announce: &dyn Fn(&[PathBuf])) ->
     Ok(())
 }
 
-/// The run directory of a training whose network is kept.
-pub(super) fn run_dir(folder: &Path, spec: RunSpec) -> PathBuf {
+fn run_dir(folder: &Path, spec: RunSpec) -> PathBuf {
     folder.join(RUNS).join(spec.to_string())
-}
-
-fn run_file(folder: &Path, spec: RunSpec) -> PathBuf {
-    folder.join(RUNS).join(format!("{spec}.json"))
-}
-
-/// Whether the folder holds a result of a training. Its configuration may differ.
-pub(super) fn has_run(folder: &Path, spec: RunSpec) -> bool {
-    run_file(folder, spec).exists()
-}
-
-/// Whether the run directory of a training holds its network.
-pub(super) fn has_network(folder: &Path, spec: RunSpec) -> bool {
-    RunDir::open(&run_dir(folder, spec)).is_ok_and(|run| run.model().is_ok())
-}
-
-/// Writes the result of a training.
-pub(super) fn write_run(
-    folder: &Path,
-    backend: &str,
-    config: &TrainConfig,
-    result: &RunResult,
-) -> Result<(), LabError> {
-    let stored = StoredRun { backend: backend.into(), config: to_json(config), result: result.clone() };
-    Ok(files::write_json(&run_file(folder, result.spec), &stored)?)
-}
-
-/// Reads the result of a training with this configuration on this backend. Returns `None` if there is none, or if its
-/// file is damaged, for example by a power failure; the training is then repeated.
-pub(super) fn read_run(folder: &Path, backend: &str, config: &TrainConfig, spec: RunSpec) -> Option<RunResult> {
-    let stored: StoredRun = files::read_json(&run_file(folder, spec)).ok()?;
-    let same = text_of(&stored.config) == text_of(config);
-    (same && stored.backend == backend).then_some(stored.result)
 }
 
 /// JSON as text, in which numbers are compared by their bits.
@@ -225,13 +305,31 @@ fn text_of<T: Serialize>(value: &T) -> String {
     to_json(value).to_string()
 }
 
-fn to_json<T: Serialize>(value: &T) -> serde_json::Value {
+fn to_json<T: Serialize>(value: &T) -> Value {
     serde_json::to_value(value).unwrap_or_default()
 }
 
 /// `inspect/FAMILY`
-pub(super) fn inspect_dir(folder: &Path, family: Family) -> PathBuf {
+pub(super) fn inspect_dir(folder: &Path, family: SweepFamily) -> PathBuf {
     folder.join(INSPECT).join(family.to_string())
+}
+
+impl SweepConfig {
+    /// Reads the settings of a sweep from its `sweep.json`.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or holds something else.
+    pub fn read(path: &Path) -> Result<Self, LabError> {
+        let value: Value = files::read_json(path)?;
+        if value.get("version").is_some() && value.get("network").is_some() {
+            let text = format!(
+                "{} is the configuration of one training; a sweep reads the {SWEEP} of a sweep, or takes settings as flags",
+                path.display()
+            );
+            return Err(LabError::Setting(text));
+        }
+        Ok(files::read_json::<Header>(path)?.config)
+    }
 }
 
 impl SweepResults {
@@ -241,31 +339,99 @@ impl SweepResults {
     /// If a file cannot be written.
     pub fn write(&self, folder: &Path) -> Result<(), LabError> {
         let rows = self.curves.iter().flat_map(|curve| {
-            let &LossCurve { family, kind, depth, alpha, .. } = curve;
-            curve.points.iter().map(move |&(iteration, loss)| CurveRow { family, kind, depth, alpha, iteration, loss })
+            let &LossCurve { family, kind, depth, alpha, setting, .. } = curve;
+            let Setting { optimizer, lr, batch_size, norm } = setting;
+            curve.points.iter().map(move |&(iteration, loss)| CurveRow {
+                family,
+                kind,
+                depth,
+                alpha,
+                optimizer,
+                lr,
+                batch_size,
+                norm,
+                iteration,
+                loss,
+            })
         });
         files::write_csv(&folder.join("curves.csv"), rows)?;
         Ok(files::write_json(&folder.join("results.json"), self)?)
     }
 
-    /// Reads the results of a finished sweep from its folder.
+    /// Reads the results of a sweep from its folder, as [`Self::write`] wrote them. If there are none of the settings in
+    /// `sweep.json`, because the sweep is not finished, they are computed from its finished trainings.
     ///
     /// # Errors
     /// If a file cannot be read.
     pub fn read(folder: &Path) -> Result<Self, LabError> {
-        let mut results: Self = files::read_json(&folder.join("results.json"))?;
+        let path = folder.join("results.json");
+        if !path.exists() {
+            return Self::interim(folder);
+        }
+        let mut results: Self = files::read_json(&path)?;
+        if header(folder).is_ok_and(|header| header.is_some_and(|header| header.config != results.config)) {
+            // The sweep has grown since, and is not finished.
+            return Self::interim(folder);
+        }
         let path = folder.join("curves.csv");
         if !path.exists() {
             return Ok(results);
         }
         for row in files::read_csv(&path)? {
-            let CurveRow { family, kind, depth, alpha, iteration, loss } = row;
-            let spec = |c: &LossCurve| (c.family, c.kind, c.depth, c.alpha);
+            let CurveRow { family, kind, depth, alpha, optimizer, lr, batch_size, norm, iteration, loss } = row;
+            let setting = Setting { optimizer, lr, batch_size, norm };
+            let key = |c: &LossCurve| (c.family, c.kind, c.depth, c.alpha, c.setting);
             match results.curves.last_mut() {
-                Some(curve) if spec(curve) == (family, kind, depth, alpha) => curve.points.push((iteration, loss)),
-                _ => results.curves.push(LossCurve { family, kind, depth, alpha, points: vec![(iteration, loss)] }),
+                Some(curve) if key(curve) == (family, kind, depth, alpha, setting) => {
+                    curve.points.push((iteration, loss));
+                }
+                _ => {
+                    let points = vec![(iteration, loss)];
+                    results.curves.push(LossCurve { family, kind, depth, alpha, setting, points });
+                }
             }
         }
         Ok(results)
     }
+
+    /// The results of the trainings in a folder that have finished so far.
+    fn interim(folder: &Path) -> Result<Self, LabError> {
+        let Some(Header { config, command, .. }) = header(folder)? else {
+            let reason = "holds no sweep".into();
+            return Err(LabError::Folder { path: folder.into(), reason });
+        };
+        let known = known(folder);
+        let mut environments = Vec::new();
+        let mut finished = |specs: Vec<RunSpec>| -> Result<Vec<RunResult>, LabError> {
+            let mut results = Vec::new();
+            for spec in specs {
+                let Some(run) = known.get(&text_of(&config.training(spec)?)) else { continue };
+                let run = RunDir::open(run)?;
+                if let Some(result) = RunResult::of_run(spec, &run)? {
+                    results.push(result);
+                    environments.extend(run.environment());
+                }
+            }
+            Ok(results)
+        };
+        let specs = config.grid();
+        let grid = finished(specs.clone())?;
+        let tuned = if grid.len() == specs.len() { Tuned::all(&config, &grid) } else { Vec::new() };
+        let plan = config.plan(&tuned);
+        let planned = plan.len();
+        let runs = if config.is_tuned() && tuned.is_empty() { Vec::new() } else { finished(plan)? };
+        let environments = distinct(environments);
+        Ok(Recorded { config, command, environments, planned, tuned, runs, grid }.into())
+    }
+}
+
+/// Each environment once, in order of appearance.
+pub(super) fn distinct(environments: Vec<Environment>) -> Vec<Environment> {
+    let mut distinct: Vec<Environment> = Vec::new();
+    for environment in environments {
+        if !distinct.contains(&environment) {
+            distinct.push(environment);
+        }
+    }
+    distinct
 }

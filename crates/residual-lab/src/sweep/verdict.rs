@@ -1,13 +1,16 @@
-use super::{Point, Series};
-use residual_model::{BlockKind, Family};
+use super::{Point, Series, Setting, SweepFamily};
+use residual_model::BlockKind;
 use serde::Serialize;
 
-/// Whether the results of one family show the effect of the lecture: plain nets get worse with depth, but residual nets
+/// Whether the results of one family with one setting show the effect of the lecture: plain nets get worse with depth, but residual nets
 /// do not. The rule is [`Verdict::RULE`].
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Verdict {
     /// The family.
-    pub family: Family,
+    pub family: SweepFamily,
+    /// What the axes vary.
+    #[serde(flatten)]
+    pub setting: Setting,
     /// The finding.
     pub finding: Finding,
     /// How the plain nets' error rises with depth.
@@ -78,13 +81,12 @@ impl Verdict {
         seed. It is shown in part if the plain nets' error rises and the residual difference is less than half as large. A \
         run that diverges counts as an error of 100 %.";
 
-    /// One verdict for each family with plain and residual nets at two or more depths.
+    /// One verdict for each family and setting with plain and residual nets at two or more depths.
     pub(super) fn all(series: &[Series]) -> Vec<Self> {
-        let find =
-            |family, kind, alpha: f64| series.iter().find(|s| s.family == family && s.kind == kind && s.alpha == alpha);
-        let verdict = |family| {
-            let plain = find(family, BlockKind::Plain, 0.0)?;
-            let residual = find(family, BlockKind::Residual, 1.0)?;
+        let verdict = |plain: &Series| {
+            let Series { family, setting, .. } = *plain;
+            let twin = Series { kind: BlockKind::Residual, alpha: 1.0, points: Vec::new(), ..*plain };
+            let residual = series.iter().find(|other| other.is_like(&twin))?;
             if plain.points.len() < 2 {
                 return None;
             }
@@ -98,9 +100,9 @@ impl Verdict {
             } else {
                 Finding::NotShown
             };
-            Some(Self { family, finding, plain, residual, seeds })
+            Some(Self { family, setting, finding, plain, residual, seeds })
         };
-        [Family::Dense, Family::Conv].into_iter().filter_map(verdict).collect()
+        series.iter().filter(|series| series.kind == BlockKind::Plain).filter_map(verdict).collect()
     }
 }
 
@@ -118,7 +120,8 @@ mod tests {
             diverged: 0,
         };
         let alpha = if kind == BlockKind::Plain { 0.0 } else { 1.0 };
-        Series { family: Family::Conv, kind, alpha, points: errors.iter().map(point).collect() }
+        let (family, setting) = (SweepFamily::Conv, Setting::default());
+        Series { family, kind, alpha, setting, points: errors.iter().map(point).collect() }
     }
 
     fn finding(plain: &[(usize, f64, f64)], residual: &[(usize, f64, f64)]) -> Finding {

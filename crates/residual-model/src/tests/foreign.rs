@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const LR: f64 = 0.1;
 
-/// Two plain blocks.
+/// Two plain blocks, wide enough that not all units of a layer are dead for any random weights.
 #[derive(Module, Debug)]
 struct TwoBlocks {
     a: PlainBlock<DensePath>,
@@ -22,7 +22,7 @@ struct TwoBlocks {
 
 impl TwoBlocks {
     fn new(device: &Device) -> Self {
-        let block = || PlainBlockConfig::new(DensePathConfig::new(6, 6)).init(device);
+        let block = || PlainBlockConfig::new(DensePathConfig::new(16, 16)).init(device);
         Self { a: block(), b: block() }
     }
 
@@ -121,7 +121,7 @@ fn images(device: &Device) -> Tensor<4> {
 #[test]
 fn two_blocks_in_a_module_train_independently() {
     let device = device().autodiff();
-    let x = non_negative([5, 6]).to_device(&device);
+    let x = non_negative([8, 16]).to_device(&device);
     assert_trains(TwoBlocks::new(&device), |module| loss(module.forward(x.clone())));
 }
 
@@ -200,14 +200,14 @@ fn clones_and_forks_keep_values_and_ids() {
     assert_eq!((parameters(&fork), ids(&fork)), (parameters(&module), ids(&module)));
     // After `train`, a fork to an autodiff device trains.
     let training = module.clone().fork(&device().autodiff()).train();
-    let x = non_negative([5, 6]).to_device(&device().autodiff());
+    let x = non_negative([8, 16]).to_device(&device().autodiff());
     assert_trains(training, |module| loss(module.forward(x.clone())));
 }
 
 #[test]
 fn only_unfrozen_blocks_train() {
     let device = device().autodiff();
-    let x = non_negative([5, 6]).to_device(&device);
+    let x = non_negative([8, 16]).to_device(&device);
     for freeze in [Module::no_grad as fn(PlainBlock<DensePath>) -> _, Module::freeze] {
         let TwoBlocks { a, b } = TwoBlocks::new(&device);
         let module = TwoBlocks { a: freeze(a), b };

@@ -1,7 +1,7 @@
 use super::{TrainArgs, progress::observer};
 use crate::{
     Interrupted, Usage,
-    args::BackendArgs,
+    args::{BackendArgs, make_default},
     command_line::quoted,
     model::Weights,
     output::{self, log, percent},
@@ -19,7 +19,6 @@ use residual_weights::WeightsError;
 use std::{
     fmt::Write,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 /// Starts a new training, or prints what `--print-config` or `--dry-run` ask for.
@@ -57,8 +56,11 @@ pub(super) fn start(args: &TrainArgs) -> anyhow::Result<()> {
 pub(super) fn resume(args: &TrainArgs, path: &Path) -> anyhow::Result<()> {
     let run = RunDir::open(path)?;
     let mut config = run.config()?;
-    config.data = args.data.moved(config.data)?;
-    if run.is_finished() {
+    config.data = args.training.data.moved(config.data)?;
+    if let Some(epochs) = args.training.epochs {
+        // Refuses what makes no sense before anything is opened.
+        config.extended(epochs)?;
+    } else if run.is_finished() {
         log!("{} is finished; nothing to resume", path.display());
         let network = config.network.name().to_string();
         let value =
@@ -76,7 +78,7 @@ pub(super) fn resume(args: &TrainArgs, path: &Path) -> anyhow::Result<()> {
         backend: backend.clone().or(Some(began.backend)),
     };
     let (backend, hardware) = backend_args.open()?;
-    let has_moved = |error: DataError| match args.data.data_dir {
+    let has_moved = |error: DataError| match args.training.data.data_dir {
         None if config.data.dir.is_some() => {
             anyhow::anyhow!("{error}; if the dataset moved, add --data-dir and its new place")
         }
@@ -88,6 +90,9 @@ pub(super) fn resume(args: &TrainArgs, path: &Path) -> anyhow::Result<()> {
     make_default(backend)?;
     let stop = stop_flag()?;
     let run = run.locked()?;
+    if let Some(epochs) = args.training.epochs {
+        config.epochs = run.extend(epochs)?.epochs;
+    }
     let dataset = config.data.load().map_err(has_moved)?;
     run.check_data(&dataset)?;
     let mut training = Training::with_data(config.clone(), dataset, hardware.device.clone())?;
@@ -106,7 +111,7 @@ pub(super) fn resume(args: &TrainArgs, path: &Path) -> anyhow::Result<()> {
             training = training.from_checkpoint(checkpoint);
         }
         // A failed training may have measured an epoch and then been unable to write its checkpoint.
-        None if run.status() != Some(Status::Failed) && !run.metrics()?.is_empty() => {
+        None if !matches!(run.status(), Some(Status::Failed | Status::Diverged)) && !run.metrics()?.is_empty() => {
             let path = path.display();
             anyhow::bail!("{path} has metrics but no checkpoint to resume from; start again with --out and --force");
         }
@@ -174,6 +179,8 @@ fn print_notes(training: &Training) {
     for note in training.notes() {
         let tip = match note {
             Note::LargeStem { .. } => "; try --stem small",
+            Note::Milestones { .. } => "; try --milestones, or more --epochs",
+            Note::WarmUp { .. } => "; try --warmup, or more --epochs",
             Note::Data(_) | Note::SmallSet { .. } | Note::UnusedClasses { .. } => "",
         };
         log!("note: {note}{tip}");
@@ -217,29 +224,6 @@ fn compare_normalization(expected: Option<&Normalization>, Preprocessing { mean,
             log!("note: the weights expect mean {:?} and std {:?}, but {ours}", known.mean, known.std);
         }
         Some(_) => {}
-    }
-}
-
-/// Makes the backend Burn's default, by restarting the program with `BURN_DEVICE` set.
-///
-/// Burn restores an optimizer's state on its default device, which only this environment variable can change. Without
-/// it the default is the first backend compiled in, even if its hardware is missing.
-fn make_default(backend: Backend) -> anyhow::Result<()> {
-    const BURN_DEVICE: &str = "BURN_DEVICE";
-    if std::env::var(BURN_DEVICE).is_ok_and(|name| name == backend.name()) {
-        return Ok(());
-    }
-    output::flush();
-    let mut again = Command::new(std::env::current_exe()?);
-    again.args(std::env::args_os().skip(1)).env(BURN_DEVICE, backend.name());
-    #[cfg(unix)]
-    return Err(std::os::unix::process::CommandExt::exec(&mut again).into());
-    #[cfg(not(unix))]
-    #[allow(clippy::exit)]
-    {
-        // Ctrl-C is for the program that trains, which this one waits for.
-        let _heard = stop_flag()?;
-        std::process::exit(again.status()?.code().unwrap_or(1));
     }
 }
 

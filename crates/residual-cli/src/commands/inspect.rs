@@ -6,7 +6,7 @@ use crate::{
     output::{self, Progress, log},
 };
 use residual_data::DataConfig;
-use residual_lab::{InspectConfig, Inspection, LabError, Measurement, Subject};
+use residual_lab::{InspectConfig, Inspection, LabError, Measurement, Subject, SweepResults};
 use residual_report::{InspectionView, draw_inspection};
 use residual_train::{Device, Environment, StopFlag, TrainConfig, TrainError, files};
 use serde::Serialize;
@@ -18,7 +18,8 @@ use std::{
 /// Measure inside networks why shortcuts help: gradients, paths, lesions
 ///
 /// A subject is the directory of a finished run, which is only read, or the name
-/// of a network, which is measured at its initial weights.
+/// of a network, which is measured at its initial weights. The folder of a sweep
+/// stands for its shallowest and its deepest nets.
 /// Each measurement writes NAME.csv, NAME.svg and NAME.json.
 /// `residual report` makes a page of them.
 #[derive(clap::Args)]
@@ -39,11 +40,12 @@ Examples:
   residual inspect plain56 resnet56 --what gradients,activations
   residual inspect dense-plain32 --what gradients --width 256 --images 1024
   residual inspect runs/plain20 runs/resnet20 --what lesion,landscape
+  residual inspect sweep --what lesion
   residual inspect runs/resnet20 --what gradients --steps 1,10,100
   residual inspect resnet32 --what alpha --epochs 7 --seeds 3"
 )]
 pub(crate) struct InspectArgs {
-    /// Run directories or names of networks
+    /// Run directories, the folder of a sweep, or names of networks
     #[arg(required = true, value_name = "RUN|NET")]
     pub(crate) subjects: Vec<PathBuf>,
     /// Measurements, separated by commas
@@ -108,13 +110,14 @@ pub(crate) fn inspect(args: &InspectArgs, stop: &StopFlag) -> anyhow::Result<()>
         stop: stop.clone(),
     };
     config.validate()?;
-    let all_runs = args.subjects.iter().all(|name| name.is_dir());
+    let names = expanded(&args.subjects)?;
+    let all_runs = names.iter().all(|name| name.is_dir());
     let training = args.seed.is_some() || args.epochs.is_some() || args.lr.is_some();
     if all_runs && (training || args.data.any() || args.network.any()) {
         let text = "data, network and training flags are for networks given by name; a run has its own settings";
         return Err(Usage(text.into()).into());
     }
-    let subjects = args.subjects.iter().map(|name| subject(args, name, &hardware.device));
+    let subjects = names.iter().map(|name| subject(args, name, &hardware.device));
     let subjects = subjects.collect::<anyhow::Result<Vec<Subject>>>()?;
     args.what.iter().try_for_each(|&measurement| Inspection::check(measurement, &subjects, &config))?;
     let out = args.out.clone().unwrap_or_else(|| default_out(&args.subjects));
@@ -149,6 +152,33 @@ struct Found {
     details: Vec<String>,
     #[serde(flatten)]
     inspection: Inspection,
+}
+
+/// Replaces the folder of a sweep by the shallowest and the deepest plain and residual nets of its first family.
+fn expanded(names: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+    let mut all = Vec::new();
+    for name in names {
+        if !name.join("sweep.json").is_file() {
+            all.push(name.clone());
+            continue;
+        }
+        let families = SweepResults::networks(name)?;
+        let Some((family, runs)) = families.iter().find(|(_, runs)| !runs.is_empty()) else {
+            let name = name.display();
+            return Err(Usage(format!("{name} holds a sweep without weights of finished trainings")).into());
+        };
+        log!("note: the {family} nets of {}: {}", name.display(), listed(runs));
+        for (family, runs) in families.iter().filter(|(other, runs)| other != family && !runs.is_empty()) {
+            log!("note: for its {family} nets: residual inspect {}", listed(runs));
+        }
+        all.extend(runs.iter().cloned());
+    }
+    Ok(all)
+}
+
+/// The paths in a row, quoted for a shell.
+fn listed(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| quoted(&path.to_string_lossy())).collect::<Vec<_>>().join(" ")
 }
 
 /// Opens a run directory, or builds a network given by name.

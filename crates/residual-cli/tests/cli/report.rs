@@ -84,3 +84,31 @@ fn invalid_inspections_are_refused() {
     refuses(&["inspect", "resnet20", "--what", "landscape", "--points", "9999"], 2, "points must be at most 1001");
     refuses(&["inspect", "resnet8", "--what", "gradients", "--steps", "9999", "--epochs", "1"], 2, "has 23 steps");
 }
+
+#[test]
+fn the_networks_of_a_sweep_can_be_used_like_those_of_any_training() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (sweep, run) = (path("sweep"), path("sweep/runs/dense-residual-4-seed0"));
+    let flags = ["sweep", "--family", "dense", "--depths", "4,6,8", "--seeds", "1", "--epochs", "1", "--out", &sweep];
+    let (stdout, _) = succeeds(&flags);
+    let config = format!("{sweep}/runs/dense-plain-4-seed0/config.json");
+    assert!(stdout.contains(&format!("One training alone: residual train --config {config}")), "{stdout}");
+    let (stdout, stderr) = succeeds(&["inspect", &sweep, "--what", "lesion", "--out", &path("lesion")]);
+    assert!(stderr.contains("the dense nets of ") && stderr.contains("dense-residual-8-seed0"), "{stderr}");
+    assert!(!stderr.contains("dense-plain-6-seed0") && stdout.contains("lesion.svg"), "{stdout}");
+    succeeds(&["eval", "--weights", &run]);
+    succeeds(&["train", "--config", &format!("{run}/config.json"), "--out", &path("alone")]);
+    let [whole, alone] = [run.clone(), path("alone")].map(|run| fs::read(format!("{run}/model.bpk")).unwrap());
+    assert!(whole == alone, "the training alone differs");
+    // An unfinished sweep has an interim page.
+    fs::remove_file(format!("{sweep}/results.json")).unwrap();
+    fs::remove_file(format!("{run}/summary.json")).unwrap();
+    succeeds(&["report", &sweep, "--out", &path("page.html")]);
+    let page = fs::read_to_string(path("page.html")).unwrap();
+    assert!(page.contains("No verdict yet: 5 of 6 trainings have finished"), "{page}");
+    // A sweep can be described by a file.
+    let (again, _) = succeeds(&["sweep", "--config", &format!("{sweep}/sweep.json"), "--print-config"]);
+    let (flags, _) = succeeds(&[&flags[..9], &["--print-config"]].concat());
+    assert_eq!(again, flags);
+}

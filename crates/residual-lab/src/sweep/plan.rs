@@ -188,7 +188,8 @@ impl SweepConfig {
         let blocks = config.network.blocks;
         config.network.blocks = BlockOptions {
             kind,
-            skip_strength: alpha,
+            // It has no effect in a plain block, whose settings are then those of any plain net.
+            skip_strength: if kind == BlockKind::Plain { blocks.skip_strength } else { alpha },
             branch_scale: self.branch_scale.unwrap_or_else(|| usual_branch_scale(blocks.norm)),
             // A plain block cannot be skipped.
             last_survival: if kind == BlockKind::Plain { 1.0 } else { blocks.last_survival },
@@ -243,7 +244,7 @@ mod tests {
             let [mut plain, mut residual] = [*spec, twin].map(|s| to_value(config.training(s).unwrap()).unwrap());
             for json in [&mut plain, &mut residual] {
                 let blocks = json["network"]["blocks"].as_object_mut().unwrap();
-                assert!(blocks.remove("kind").is_some() && blocks.remove("skip_strength").is_some());
+                assert!(blocks.remove("kind").is_some());
             }
             assert_eq!(plain, residual);
         }

@@ -394,6 +394,25 @@ impl SweepResults {
         Ok(results)
     }
 
+    /// The run directories of each family's networks to measure: those of [`SweepConfig::explained`] whose weights are in the
+    /// folder of a sweep.
+    ///
+    /// # Errors
+    /// If the folder does not hold a sweep, or a file cannot be read.
+    pub fn networks(folder: &Path) -> Result<Vec<(SweepFamily, Vec<PathBuf>)>, LabError> {
+        let Self { config, tuned, .. } = Self::read(folder)?;
+        let known = known(folder);
+        let run = |spec: RunSpec| -> Result<Option<PathBuf>, LabError> {
+            let path = known.get(&text_of(&config.training(spec)?));
+            Ok(path.filter(|path| RunDir::open(path).is_ok_and(|run| run.model().is_ok())).cloned())
+        };
+        let of = |family: SweepFamily| {
+            let runs = config.explained(family, &tuned).into_iter().filter_map(|spec| run(spec).transpose());
+            Ok((family, runs.collect::<Result<_, LabError>>()?))
+        };
+        config.families.iter().map(|settings| of(settings.family)).collect()
+    }
+
     /// The results of the trainings in a folder that have finished so far.
     fn interim(folder: &Path) -> Result<Self, LabError> {
         let Some(Header { config, command, .. }) = header(folder)? else {

@@ -81,10 +81,13 @@ fn a_stopped_sweep_keeps_finished_trainings() {
     // A training whose file is damaged is repeated.
     let path = dir.path().join("runs/dense-plain-4-seed0/loss.csv");
     let whole = fs::read_to_string(&path).unwrap();
-    fs::write(&path, &whole[..whole.len() / 2 - 1]).unwrap();
+    // Cut after the number of a batch.
+    let cut = whole.rfind(',').unwrap();
+    fs::write(&path, &whole[..cut]).unwrap();
     fs::write(dir.path().join("runs/dense-plain-4-seed1/summary.json"), "{").unwrap();
     sweep(config.clone()).run(dir.path(), &|_| {}).unwrap();
     assert!(fs::read_to_string(dir.path().join("runs/dense-plain-4-seed1/summary.json")).unwrap().len() > 9);
+    assert_eq!(fs::read_to_string(&path).unwrap(), whole);
     let other = config.clone().with_training(|training| training.epochs = 2);
     let error = sweep(other.clone()).run(dir.path(), &|_| {}).unwrap_err().to_string();
     assert!(error.contains("holds another sweep: dense-plain-4-seed0 has epochs 1, not 2; choose"), "{error}");
@@ -529,4 +532,52 @@ fn trainings_of_another_version_are_kept_and_named_and_those_of_another_backend_
     change("\"backend\": \"flex\"", "\"backend\": \"wgpu\"");
     let error = sweep(config).run(dir.path(), &|_| {}).unwrap_err().to_string();
     assert!(error.contains("dense-plain-4-seed0 ran on wgpu, not on flex"), "{error}");
+}
+
+#[test]
+fn what_is_in_the_way_is_never_deleted_unasked() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = SweepConfig { seeds: 1, ..usual(&[4], 1) };
+    sweep(config.clone()).run(dir.path(), &|_| {}).unwrap();
+    let run = dir.path().join("runs/dense-plain-4-seed0");
+    // A configuration of another version.
+    let text = fs::read_to_string(run.join("config.json")).unwrap();
+    fs::write(run.join("config.json"), text.replace("\"version\": 2", "\"version\": 1")).unwrap();
+    let error = sweep(config.clone()).run(dir.path(), &|_| {}).unwrap_err().to_string();
+    assert!(error.contains("is a configuration of version 1"), "{error}");
+    assert!(run.join("model.bpk").exists());
+    fs::write(run.join("config.json"), text).unwrap();
+
+    // A finished training under another name is used, but nothing is written into it.
+    let other = dir.path().join("runs/mine");
+    fs::rename(&run, &other).unwrap();
+    fs::create_dir(other.join("checkpoint")).unwrap();
+    fs::write(other.join("checkpoint/00000001.ckpt"), "mine").unwrap();
+    assert_eq!(kept_and_trained(config.clone(), dir.path()), (2, 0));
+    assert!(other.join("checkpoint/00000001.ckpt").exists() && !run.exists());
+
+    // A training that was interrupted with other kernels does not start again in silence.
+    let residual = dir.path().join("runs/dense-residual-4-seed0");
+    fs::create_dir(residual.join("checkpoint")).unwrap();
+    fs::write(residual.join("checkpoint/00000001.ckpt"), "a checkpoint").unwrap();
+    fs::remove_file(residual.join("summary.json")).unwrap();
+    let path = residual.join("environment.json");
+    let text = fs::read_to_string(&path).unwrap().replace("\"fused\"", "\"reference\"");
+    fs::write(path, text).unwrap();
+    let error = sweep(config).run(dir.path(), &|_| {}).unwrap_err().to_string();
+    assert!(error.contains("dense-residual-4-seed0 was interrupted with reference kernels"), "{error}");
+}
+
+#[test]
+fn a_sweep_does_not_mix_datasets() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = SweepConfig { seeds: 1, ..usual(&[4], 1) };
+    sweep(config.clone()).run(dir.path(), &|_| {}).unwrap();
+    let path = dir.path().join("runs/dense-plain-4-seed0/dataset.json");
+    let text = fs::read_to_string(&path).unwrap();
+    let other = text.replace("1437", "1436");
+    assert_ne!(other, text);
+    fs::write(path, other).unwrap();
+    let error = sweep(config).run(dir.path(), &|_| {}).unwrap_err().to_string();
+    assert!(error.contains("the dataset changed since"), "{error}");
 }

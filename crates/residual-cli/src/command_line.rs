@@ -11,7 +11,7 @@ pub(crate) fn quoted(word: &str) -> String {
 }
 
 /// Flags of `residual sweep` that do not affect its result, and whether they take a value.
-const LOCAL: [(&str, bool); 10] = [
+const LOCAL: [(&str, bool); 11] = [
     ("--out", true),
     ("--jobs", true),
     ("--threads", true),
@@ -20,6 +20,7 @@ const LOCAL: [(&str, bool); 10] = [
     ("--json", false),
     ("--explain", false),
     ("--no-weights", false),
+    ("--tensorboard", false),
     ("--help", false),
     ("-h", false),
 ];

@@ -60,9 +60,9 @@ pub use inspect::{
     Landscape, LayerGradients, Lesion, LesionErrors, Measured, Measurement, PathGradients, Paths, Shattered,
     SkipStrength, SkipStrengthRun, Subject, SubjectInfo,
 };
-pub use statistics::Spread;
+pub use statistics::{Spread, permutation_test};
 pub use sweep::{
-    FamilySettings, Finding, LossCurve, Point, Progress, Rate, Rise, RunResult, RunSpec, RunStatus, Series, Setting,
-    Sweep, SweepConfig, SweepFamily, SweepResults, Tuned, Verdict,
+    Fall, FamilySettings, Finding, LossCurve, Point, Progress, Rate, Rise, RunResult, RunSpec, RunStatus, Series,
+    Setting, Sweep, SweepConfig, SweepFamily, SweepResults, Tuned, Verdict,
 };
 pub use throughput::{DataFeed, Throughput, matmul_flops, throughput};

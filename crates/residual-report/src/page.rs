@@ -145,7 +145,7 @@ impl Report {
         page.figure(&figures::depth(results));
         page.put(format_args!("<h3>Verdict</h3>\n"));
         for verdict in &results.verdicts {
-            let (answer, reason) = verdict::finding(verdict.finding);
+            let (answer, reason) = verdict::finding(verdict);
             page.put(format_args!(
                 "<div class=\"finding\">\n<p><b>{}: {answer}.</b>{reason}</p>\n<p class=\"detail\">{}</p>\n</div>\n",
                 capital(&verdict::nets(verdict)),
@@ -157,7 +157,8 @@ impl Report {
         }
         page.put(format_args!("<h3>Error, in per cent</h3>\n"));
         if results.config.seeds > 1 {
-            page.put(format_args!("<p class=\"note\">Mean ± standard deviation.</p>\n"));
+            let seeds = results.config.seeds;
+            page.put(format_args!("<p class=\"note\">Mean ± standard deviation over {seeds} seeds.</p>\n"));
         }
         for (family, setting) in panels(results) {
             write_table(page, &results.series, family, setting);
@@ -226,8 +227,8 @@ impl Report {
             page.put(format_args!(
                 "<p><a href=\"results.csv\">results.csv</a> has one row per training, and <a \
                  href=\"curves.csv\">curves.csv</a> has the loss curves. <a href=\"results.json\">results.json</a> also has \
-                 the settings, the verdicts and the machine. <code>runs/</code> has the run directory of each training, with \
-                 its weights; <code>residual train --config runs/NAME/config.json</code> repeats one alone.</p>\n"
+                 the settings, the verdicts and the machine. A sweep has the run directory of each training in \
+                 <code>runs/</code>; <code>residual train --config runs/NAME/config.json</code> repeats one alone.</p>\n"
             ));
         }
         page.put(format_args!(

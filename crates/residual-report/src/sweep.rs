@@ -2,7 +2,7 @@
 
 use crate::words::{counted, listed};
 use residual_lab::{FamilySettings, Series, Setting, SweepConfig, SweepFamily, SweepResults};
-use residual_model::{BlockOptions, Norm, ShortcutOption};
+use residual_model::{BlockOptions, Norm, ShortcutOption, Stem};
 use residual_train::{Augmentation, Decay, Optimizer, Schedule, TrainConfig, Warmup};
 use serde_json::Value;
 
@@ -95,18 +95,45 @@ fn of_family(config: &SweepConfig, FamilySettings { family, training, .. }: &Fam
     let TrainConfig { network, augmentation, epochs, iterations, batch_size, accumulate, optimizer, schedule, .. } =
         training;
     let BlockOptions { norm, last_survival, .. } = network.blocks;
-    let mut length = format!("{} in batches of {batch_size}", counted(*epochs, "epoch"));
+    let sizes = if config.batch_sizes.is_empty() { vec![*batch_size] } else { config.batch_sizes.clone() };
+    let sizes = listed(sizes.iter().map(ToString::to_string));
+    let mut length = format!("{} in batches of {sizes}", counted(*epochs, "epoch"));
     if let Some(iterations) = iterations {
         length += &format!(", at most {iterations} iterations");
     }
     if *accumulate > 1 {
         length += &format!(", {accumulate} batches per step");
     }
-    let mut parts = vec![length, of_optimizer(optimizer), of_schedule(schedule)];
+    let optimizer = match &config.optimizers[..] {
+        [] | [_] => of_optimizer(optimizer),
+        several => {
+            format!("{}, each with its usual settings", listed(several.iter().map(ToString::to_string)))
+        }
+    };
+    let rate = match &config.lrs[..] {
+        _ if config.is_tuned() => "the chosen learning rates".into(),
+        [] => format!("learning rate {}", schedule.lr),
+        lrs => format!("learning rate {}", listed(lrs.iter().map(ToString::to_string))),
+    };
+    let mut parts = vec![length, optimizer, of_schedule(&rate, schedule)];
     if *augmentation != Augmentation::default() {
         parts.push(of_augmentation(augmentation));
     }
-    parts.push(if norm == Norm::Batch { "batch norm".into() } else { "no norm".into() });
+    let norms = if config.norms.is_empty() { vec![norm] } else { config.norms.clone() };
+    let words = |norm: &Norm| if *norm == Norm::Batch { "batch norm" } else { "no norm" }.to_string();
+    parts.push(listed(norms.iter().map(words)));
+    if norms.contains(&Norm::None) && config.branch_scale.is_none() {
+        parts.push("without a norm, main paths scaled by 1/√(number of blocks)".into());
+    }
+    if network.blocks.shortcut != ShortcutOption::ZeroPad {
+        parts.push(format!("shortcuts of option {}", network.blocks.shortcut));
+    }
+    if network.as_conv().is_some_and(|conv| conv.stem == Stem::Large) {
+        parts.push("a 7x7 stem".into());
+    }
+    if network.init.zero_init {
+        parts.push("last layers of main paths initialised to zero".into());
+    }
     if let Some(scale) = config.branch_scale {
         parts.push(format!("branch scale: {scale}"));
     }
@@ -133,15 +160,16 @@ fn of_optimizer(optimizer: &Optimizer) -> String {
             }
         }
     }
-    settings.push(format!("weight decay {}", optimizer.weight_decay));
+    let all = if optimizer.decay_all { "" } else { ", but not of norms and biases" };
+    settings.push(format!("weight decay {}{all}", optimizer.weight_decay));
     if let Some(norm) = optimizer.clip {
         settings.push(format!("gradients clipped to a norm of {norm}"));
     }
     format!("{} with {}", optimizer.kind(), listed(settings))
 }
 
-/// `learning rate 0.1, divided by 10 after 32000 and 48000 iterations, after a warm-up of 400 iterations at 0.01`
-fn of_schedule(Schedule { lr, decay, warmup }: &Schedule) -> String {
+/// `learning rate 0.1, multiplied by 0.1 after 32000 and 48000 iterations, after a warm-up of 400 iterations at 0.01`
+fn of_schedule(rate: &str, Schedule { decay, warmup, .. }: &Schedule) -> String {
     let decay = match decay {
         Decay::Constant => "constant".into(),
         Decay::Cosine => "cosine decay".into(),
@@ -159,7 +187,7 @@ fn of_schedule(Schedule { lr, decay, warmup }: &Schedule) -> String {
             format!(", after a warm-up at {lr} until the training error is below {} %", 100.0 * threshold)
         }
     };
-    format!("learning rate {lr}, {decay}{warmup}")
+    format!("{rate}, {decay}{warmup}")
 }
 
 fn of_augmentation(augmentation: &Augmentation) -> String {

@@ -6,11 +6,16 @@ use crate::{
     words::{counted, listed, markdown},
 };
 use residual_lab::{Point, Rate, RunResult, RunSpec, Series, Setting, Spread, SweepResults};
+use residual_train::Environment;
 use std::fmt::Write;
 
 /// The tables of errors, the learning rates, the verdicts and the machines of a sweep, as Markdown.
 pub fn sweep_markdown(results: &SweepResults) -> String {
-    let mut text = format!("Error in per cent, mean ± standard deviation:\n\n{}\n", markdown_table(&results.series));
+    let spread = match results.config.seeds {
+        1 => "1 seed".into(),
+        seeds => format!("mean ± standard deviation over {seeds} seeds"),
+    };
+    let mut text = format!("Error in per cent, {spread}:\n\n{}\n", markdown_table(&results.series));
     if !results.tuned.is_empty() {
         text += &format!(
             "Mean training error over all depths and kinds at each learning rate, in per cent:\n\n{}\n",
@@ -23,7 +28,11 @@ pub fn sweep_markdown(results: &SweepResults) -> String {
     if results.verdicts.is_empty() {
         let _ = writeln!(text, "{}\n", no_verdict(results));
     }
-    let environments: Vec<String> = results.environments.iter().map(|e| markdown(&e.to_string())).collect();
+    let several = results.environments.len() > 1;
+    let environment = |e: &Environment| {
+        if several { format!("{e}, {} kernels, version {}", e.kernels, e.residual) } else { e.to_string() }
+    };
+    let environments: Vec<String> = results.environments.iter().map(|e| markdown(&environment(e))).collect();
     text + &format!("{} on {}.\n", counted(results.runs.len(), "training"), listed(environments))
 }
 

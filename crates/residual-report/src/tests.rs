@@ -113,7 +113,7 @@ fn a_sweep_and_its_inspections_make_one_page() {
     for text in [
         "<h1>Does a deeper net train better?</h1>",
         "<b>Dense nets: shown.</b> Plain nets get worse with depth",
-        "50.0 % at 56 (difference 49.0 ± 0.0 points)",
+        "50.0 % at 56 (difference 49.0 ± 0.0 points, p = 0.05)",
         "residual sweep --out &quot;a&quot;",
         "Loss during training",
         "is 30 times that of the last in plain &amp; simple and 1.5 times in resnet8.",

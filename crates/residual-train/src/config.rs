@@ -354,7 +354,9 @@ impl TrainConfig {
                  learning rate; start a new one"
             ));
         }
-        if let Some(iterations) = self.iterations {
+        let batches = self.data.describe()?.train.div_ceil(self.batch_size.max(1));
+        let whole = self.epochs.saturating_mul(batches.div_ceil(self.accumulate.max(1)));
+        if let Some(iterations) = self.iterations.filter(|&iterations| iterations < whole) {
             return refused(format!("it ends after {iterations} iterations, not after an epoch"));
         }
         let config = self.clone().with_epochs(epochs);

@@ -3,6 +3,7 @@ use crate::{
     checkpoint::{burn_bytes, encode_network},
     files, ids,
     learner::Classifier,
+    tensorboard::{EventFile, is_event_file},
 };
 use burn::{
     module::Module,
@@ -34,7 +35,8 @@ use std::{
 /// | `preprocessing.json` | the preprocessing that turns an image file into an input of the network |
 /// | `classes.json` | the names of the classes, if the dataset has them |
 /// | `dataset.json` | the [`Fingerprint`] of the dataset |
-/// | `checkpoint/` | the [`Checkpoint`]s of the last two epochs and, while it is the newest, one from within an epoch, each with a file of measured times |
+/// | `checkpoint/` | by default, the [`Checkpoint`]s of the last two epochs and, while it is the newest, one from within an epoch, each with a file of measured times |
+/// | `events.out.tfevents.*` | event files for TensorBoard, if they were asked for |
 /// | `.lock` | a lock file, locked by the process that is training |
 ///
 /// Each file is written under a temporary name and then renamed, so it is either complete or missing. On a given
@@ -200,6 +202,7 @@ impl RunDir {
             let entries = fs::read_dir(&checkpoint).into_iter().flatten().flatten().map(|entry| entry.path());
             paths.extend(entries.filter(|path| CheckpointFile::of(path).is_some()));
         }
+        paths.extend(event_files(path));
         paths.push(path.join(LOCK));
         files::written(paths)
     }
@@ -357,6 +360,11 @@ impl RunDir {
         matches!(self.status(), Some(Status::Finished | Status::StoppedEarly))
     }
 
+    /// Whether the run has a checkpoint from which it can be resumed, and is not finished.
+    pub fn is_interrupted(&self) -> bool {
+        !self.is_finished() && !self.checkpoints().is_empty()
+    }
+
     /// All measurements so far.
     ///
     /// # Errors
@@ -366,11 +374,15 @@ impl RunDir {
         if path.exists() { files::read_csv(&path) } else { Ok(Vec::new()) }
     }
 
-    /// The training loss of every batch.
+    /// The training loss of every batch. It is empty if the run is not finished, or was resumed from a checkpoint that
+    /// lacks the losses before it.
     ///
     /// # Errors
-    /// If the run is not finished, or the file is invalid.
+    /// If the file is invalid.
     pub fn losses(&self) -> Result<Vec<f32>, TrainError> {
+        if !self.file(LOSS).exists() {
+            return Ok(Vec::new());
+        }
         Ok(files::read_csv::<BatchLoss>(&self.file(LOSS))?.into_iter().map(|row| row.loss).collect())
     }
 
@@ -389,10 +401,10 @@ impl RunDir {
         Ok(())
     }
 
-    /// The path of the final weights.
+    /// The path of the final weights. Those of an extended run stay until it is finished again.
     ///
     /// # Errors
-    /// If the run is not finished.
+    /// If the run has never been finished.
     pub fn model(&self) -> Result<PathBuf, TrainError> {
         let path = self.file(MODEL);
         if path.is_file() {
@@ -545,6 +557,22 @@ impl RunDir {
         found
     }
 
+    /// Opens a file for TensorBoard's events after this many optimizer steps, if they are asked for or the run already has
+    /// such files.
+    pub(crate) fn events(&self, wanted: bool, iteration: usize) -> Result<Option<EventFile>, TrainError> {
+        if !wanted && event_files(&self.path).is_empty() {
+            return Ok(None);
+        }
+        let io = |source| TrainError::Io { action: "write into", path: self.path.clone(), source };
+        // TensorBoard drops what was written after the checkpoint, at its own step too.
+        let first_step = if iteration == 0 { 0 } else { iteration + 1 };
+        let mut events = EventFile::create(&self.path, first_step).map_err(io)?;
+        if let Ok(serde_json::Value::Object(settings)) = serde_json::to_value(self.config()?) {
+            events.hparams(&settings).map_err(io)?;
+        }
+        Ok(Some(events))
+    }
+
     /// Writes a checkpoint, the metrics and the best weights, and removes old checkpoints.
     pub(crate) fn write_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
         self.check_in_place()?;
@@ -595,8 +623,11 @@ impl RunDir {
         let has_ended = matches!(outcome.status, Status::Finished | Status::StoppedEarly);
         if has_ended {
             self.write_metrics(&outcome.rows)?;
-            let losses = outcome.curve.iter().zip(1..).map(|(&loss, batch)| BatchLoss { batch, loss });
-            files::write_csv(&self.file(LOSS), losses)?;
+            // A checkpoint of format 1 has no losses, so that those before it are unknown.
+            if outcome.curve.len() >= outcome.iterations {
+                let losses = outcome.curve.iter().zip(1..).map(|(&loss, batch)| BatchLoss { batch, loss });
+                files::write_csv(&self.file(LOSS), losses)?;
+            }
             files::write(&self.file(MODEL), &encode_network(&outcome.network)?)?;
         }
         let (train, test) = outcome.evaluations().unzip();
@@ -630,6 +661,12 @@ impl RunDir {
     fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
+}
+
+/// The files in a run directory that TensorBoard reads.
+fn event_files(path: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.filter(|path| is_event_file(path)).collect()
 }
 
 fn remove_checkpoints(files: impl Iterator<Item = CheckpointFile>) {

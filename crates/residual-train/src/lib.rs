@@ -42,6 +42,7 @@ mod run_options;
 mod schedule;
 mod session;
 mod sinks;
+mod tensorboard;
 mod training;
 mod training_loop;
 

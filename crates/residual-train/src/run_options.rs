@@ -17,6 +17,8 @@ pub(crate) struct RunOptions {
     pub(crate) checkpoint_every: Option<Duration>,
     /// Whether a checkpoint is written after every epoch.
     pub(crate) checkpoint_epochs: bool,
+    /// Whether the run writes event files for TensorBoard.
+    pub(crate) tensorboard: bool,
     /// The number of threads that read samples.
     pub(crate) workers: usize,
 }
@@ -29,6 +31,7 @@ impl Default for RunOptions {
             directory: None,
             checkpoint_every: None,
             checkpoint_epochs: true,
+            tensorboard: false,
             workers: 1,
         }
     }

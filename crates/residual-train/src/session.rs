@@ -37,6 +37,8 @@ pub(crate) struct Session {
     /// The last evaluation on the test set.
     pub(crate) test: Option<Evaluation>,
     pub(crate) status: Status,
+    /// The time spent in the epoch in which the run diverged, in seconds. No row has it.
+    pub(crate) diverged_seconds: f64,
 }
 
 impl Session {

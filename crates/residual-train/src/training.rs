@@ -148,6 +148,17 @@ impl Training {
         self
     }
 
+    /// Sets whether the run writes event files for TensorBoard into its run directory. A run whose directory already has
+    /// event files goes on to write them.
+    ///
+    /// Each epoch gets the scalars `error/running`, `error/training`, `error/test`, the same for `loss`, `lr` and
+    /// `images_per_second`, as far as they are measured, at the number of optimizer steps so far. They are the values of
+    /// `metrics.csv`, rounded to 32 bits. The HParams tab has the settings in `config.json`.
+    pub fn with_tensorboard(mut self, tensorboard: bool) -> Self {
+        self.options.tensorboard = tensorboard;
+        self
+    }
+
     /// Sets the number of threads that read samples. It does not affect the result.
     pub fn with_workers(mut self, workers: usize) -> Self {
         self.options.workers = workers;
@@ -204,7 +215,7 @@ impl Training {
             test: session.test.unwrap_or(none),
             epochs: session.progress.epoch,
             iterations: session.progress.iteration,
-            seconds: session.rows.iter().map(|row| row.seconds).sum(),
+            seconds: session.rows.iter().map(|row| row.seconds).fold(session.diverged_seconds, |sum, time| sum + time),
             rows: session.rows,
         };
         let written = directory.map_or(Ok(()), |directory| directory.finish(&outcome, parameters, error.as_ref()));

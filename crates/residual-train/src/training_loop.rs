@@ -12,6 +12,7 @@ use crate::{
     schedule::{Scheduler, WarmupState},
     session::Session,
     sinks::Sinks,
+    tensorboard::{EventFile, SessionStatus},
 };
 use burn::{
     data::dataloader::DataLoader,
@@ -66,6 +67,7 @@ pub(crate) fn train(
         session,
         ema,
         last_checkpoint: Instant::now(),
+        events: None,
         observer,
         error: None,
     };
@@ -130,6 +132,8 @@ struct TrainingLoop {
     ema: Option<Ema>,
     /// When the last checkpoint was written.
     last_checkpoint: Instant,
+    /// What TensorBoard reads.
+    events: Option<EventFile>,
     observer: Observer,
     /// The error that ended the run.
     error: Option<TrainError>,
@@ -147,6 +151,10 @@ impl RunLoop for TrainingLoop {
     ) {
         if let Err(error) = self.epochs(components, learner, train, valid) {
             let diverged = matches!(error, TrainError::Diverged { .. });
+            if diverged {
+                // The error of the run says more than one of writing this.
+                let _ = self.end_events(SessionStatus::Failure);
+            }
             self.session.status = if diverged { Status::Diverged } else { Status::Failed };
             self.error = Some(error);
         }
@@ -162,6 +170,9 @@ impl TrainingLoop {
         valid: &dyn DataLoader<Batch>,
     ) -> Result<(), TrainError> {
         self.session.status = Status::Finished;
+        if let Some(directory) = &self.options.directory {
+            self.events = directory.events(self.options.tensorboard, self.session.progress.iteration)?;
+        }
         if self.config.on_nan == OnNan::Rewind && self.session.progress.iteration == 0 {
             self.checkpoint(components, learner)?;
         }
@@ -172,6 +183,7 @@ impl TrainingLoop {
                 break;
             }
             let rows = self.session.rows.len();
+            let start = Instant::now();
             match self.epoch(components, learner, train, valid) {
                 Err(TrainError::Stopped) => {
                     // The resumed run evaluates the epoch again and writes these rows again.
@@ -189,15 +201,28 @@ impl TrainingLoop {
                     self.checkpoint(components, learner)?;
                     return Err(error);
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    if matches!(error, TrainError::Diverged { .. }) {
+                        self.session.diverged_seconds = start.elapsed().as_secs_f64();
+                    }
+                    return Err(error);
+                }
                 Ok(()) => {}
             }
         }
-        let missing = [self.session.train.is_none(), self.session.test.is_none()];
+        let rows = self.session.rows.len();
+        let (epoch, measured) = (self.session.progress.epoch, &self.session.rows);
+        let missing = [Split::Train, Split::Test]
+            .map(|split| !measured.iter().any(|row| (row.epoch, row.split) == (epoch, split)));
         match self.evaluate(learner, valid, missing) {
             Err(TrainError::Stopped) => {
+                self.session.rows.truncate(rows);
                 self.session.status = Status::Interrupted;
                 self.checkpoint(components, learner)
+            }
+            Ok(()) => {
+                self.write_events(rows)?;
+                self.end_events(SessionStatus::Success)
             }
             result => result,
         }
@@ -211,6 +236,7 @@ impl TrainingLoop {
         train: &dyn DataLoader<Batch>,
         valid: &dyn DataLoader<Batch>,
     ) -> Result<(), TrainError> {
+        let rows = self.session.rows.len();
         self.loader.seek(self.session.progress.epoch, self.session.progress.batch);
         self.train_epoch(components, learner, train)?;
         let ended = self.session.progress.iteration >= self.total_steps();
@@ -220,6 +246,8 @@ impl TrainingLoop {
             Evaluate::AtEnd => [ended, ended],
         };
         self.evaluate(learner, valid, sets)?;
+        // Before the checkpoint, so that no epoch is missing if the run is killed in between.
+        self.write_events(rows)?;
         self.session.progress.next_epoch();
         let rewinds = self.config.on_nan == OnNan::Rewind;
         if self.options.checkpoint_epochs || rewinds || (self.is_due() && !ended) {
@@ -319,6 +347,35 @@ impl TrainingLoop {
             self.session.push(epoch, Split::Running, running, lr, seconds);
         }
         Ok(())
+    }
+
+    /// Writes the rows from this one on for TensorBoard.
+    fn write_events(&mut self, first: usize) -> Result<(), TrainError> {
+        let mut scalars = Vec::new();
+        for row in &self.session.rows[first..] {
+            let [error, loss] = match row.split {
+                Split::Running => ["error/running", "loss/running"],
+                Split::Train => ["error/training", "loss/training"],
+                Split::Test => ["error/test", "loss/test"],
+                Split::Rewind => continue,
+            };
+            scalars.extend([(error, row.error), (loss, row.loss)]);
+            if row.split == Split::Running {
+                scalars.extend([("lr", row.lr), ("images_per_second", row.images_per_second)]);
+            }
+        }
+        let step = self.session.progress.iteration;
+        if scalars.is_empty() { Ok(()) } else { self.with_events(|events| events.scalars(step, &scalars)) }
+    }
+
+    fn end_events(&mut self, status: SessionStatus) -> Result<(), TrainError> {
+        self.with_events(|events| events.end(status))
+    }
+
+    fn with_events(&mut self, write: impl FnOnce(&mut EventFile) -> std::io::Result<()>) -> Result<(), TrainError> {
+        let (Some(events), Some(directory)) = (&mut self.events, &self.options.directory) else { return Ok(()) };
+        let path = directory.path().to_path_buf();
+        write(events).map_err(|source| TrainError::Io { action: "write into", path, source })
     }
 
     /// Whether the last checkpoint is so old that another one is due.
@@ -500,6 +557,8 @@ impl TrainingLoop {
         let diverged = Evaluation { loss: f64::from(loss), error: f64::NAN, samples: 0 };
         self.session.push(epoch, Split::Rewind, diverged, lr, 0.0);
         self.checkpoint(components, learner)?;
+        let iteration = self.session.progress.iteration;
+        self.with_events(|events| events.restart(iteration + 1))?;
         (self.observer)(Event::Rewind { iteration: self.session.progress.iteration, lr });
         Ok(())
     }

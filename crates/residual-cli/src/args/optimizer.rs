@@ -169,7 +169,9 @@ impl OptimizerArgs {
         if let Some(rates) = &self.part_lr {
             optimizer.rates = rates.iter().filter_map(|rate| rate.0).collect();
         }
-        config.schedule.lr = one("--lr", self.lr.as_deref())?.unwrap_or(config.schedule.lr);
-        Ok(config)
+        Ok(match one("--lr", self.lr.as_deref())? {
+            Some(lr) => config.with_lr(lr),
+            None => config,
+        })
     }
 }

@@ -30,7 +30,9 @@ pub(crate) struct ScheduleArgs {
     /// Warm up until the running training error is below this fraction
     #[arg(long, help_heading = "Learning rate schedule", value_name = "FRACTION")]
     pub(crate) warmup_error: Option<f64>,
-    /// Learning rate of the warm-up [default: 0.01 with --warmup-error]
+    /// Learning rate of the warm-up
+    ///
+    /// Default with --warmup-error: a tenth of --lr, at most 0.01.
     #[arg(long, help_heading = "Learning rate schedule", allow_negative_numbers = true)]
     pub(crate) warmup_lr: Option<f64>,
 }
@@ -63,7 +65,9 @@ impl ScheduleArgs {
         match (self.warmup, self.warmup_error) {
             (Some(0), _) => schedule.warmup = Warmup::None,
             (Some(iterations), _) => schedule.warmup = Warmup::Linear { iterations },
-            (None, Some(threshold)) => schedule.warmup = Warmup::UntilError { lr: 0.01, threshold },
+            (None, Some(threshold)) => {
+                schedule.warmup = Warmup::UntilError { lr: (schedule.lr / 10.0).min(0.01), threshold };
+            }
             (None, None) => {}
         }
         if let Some(lr) = self.warmup_lr {

@@ -100,6 +100,11 @@ pub(crate) struct SweepArgs {
     /// Delete the weights of finished trainings
     #[arg(long)]
     pub(crate) no_weights: bool,
+    /// Write event files for TensorBoard into the run directories
+    ///
+    /// `tensorboard --logdir DIR/runs` shows them.
+    #[arg(long)]
+    pub(crate) tensorboard: bool,
     /// How often running trainings write a checkpoint [default: 10m]
     ///
     /// A number and s, m or h, such as 90s, 10m or 2h. A sweep that is killed
@@ -136,14 +141,22 @@ impl SweepArgs {
         if !optimizers.is_empty() {
             training.optimizer.check_several()?;
         }
-        let lrs = axis(&mut training.optimizer.lr);
+        let mut lrs = axis(&mut training.optimizer.lr);
+        if !optimizers.is_empty() && lrs.is_empty() {
+            // One rate for all of them.
+            lrs = training.optimizer.lr.take().unwrap_or_default();
+        }
         let batch_sizes = axis(&mut training.batch_size);
         let norms: Vec<Norm> = axis(&mut training.network.norm);
+        // One value of a flag replaces the axis of a configuration.
+        let one_optimizer = training.optimizer.optimizer.is_some();
+        let (one_lr, one_batch_size) = (training.optimizer.lr.is_some(), training.batch_size.is_some());
+        let one_norm = training.network.norm.is_some();
         let alphas = training.network.alpha.take();
         let branch_scale: Option<BranchScale> = training.network.branch_scale.take();
         let lr_grid: Vec<f64> = match &self.lr_grid {
             Some(factors) => factors.iter().filter_map(|factor| factor.0).collect(),
-            None if optimizers.is_empty() || training.optimizer.lr.is_some() || !lrs.is_empty() => Vec::new(),
+            None if optimizers.is_empty() || !lrs.is_empty() => Vec::new(),
             None => SweepConfig::LR_GRID.into(),
         };
         let known = self.config.as_deref().map(SweepConfig::read).transpose()?;
@@ -151,7 +164,20 @@ impl SweepArgs {
         if !lr_grid.is_empty() && optimizers.is_empty() {
             optimizers.extend(families.first().map(|settings| settings.training.optimizer.kind()));
         }
-        let config = known.unwrap_or_else(|| SweepConfig::of(Vec::new()));
+        let mut config = known.unwrap_or_else(|| SweepConfig::of(Vec::new()));
+        if one_optimizer {
+            config.optimizers.clear();
+        }
+        if one_lr || !lrs.is_empty() {
+            config.lrs.clear();
+            config.lr_grid.clear();
+        }
+        if one_batch_size {
+            config.batch_sizes.clear();
+        }
+        if one_norm {
+            config.norms.clear();
+        }
         let or = |values: Vec<f64>, known: Vec<f64>| if values.is_empty() { known } else { values };
         Ok(SweepConfig {
             families,
@@ -180,6 +206,9 @@ impl SweepArgs {
         let mut settings = Vec::new();
         for family in families {
             let recorded = known.and_then(|known| known.family(family));
+            if let (Some(file), None) = (&self.config, recorded) {
+                return Err(Usage(format!("{} has no settings of {family} nets", file.display())).into());
+            }
             let usual = || recorded.map_or(family.usual_depths().to_vec(), |settings| settings.depths.clone());
             let depths = self.depths.clone().unwrap_or_else(usual);
             depths.iter().try_for_each(|&depth| family.check_depth(depth))?;
@@ -240,6 +269,7 @@ pub(crate) fn sweep(args: &SweepArgs, stop: &StopFlag) -> anyhow::Result<()> {
         .with_jobs(jobs)
         .with_force(args.force)
         .with_weights(!args.no_weights)
+        .with_tensorboard(args.tensorboard)
         .with_explain(args.explain)?
         .with_stop(stop.clone());
     if let Some(every) = args.checkpoint_every {
@@ -256,12 +286,13 @@ pub(crate) fn sweep(args: &SweepArgs, stop: &StopFlag) -> anyhow::Result<()> {
     let results = run(&sweep, args, width).map_err(|error| match error.downcast_ref() {
         Some(LabError::Stopped { done, total }) => {
             // What has finished so far. An error here would hide that the sweep was stopped.
-            let drawn = args.out.join("results.json").exists() && redraw(&args.out).is_ok();
+            let has_some = SweepResults::read(&args.out).is_ok_and(|results| !results.runs.is_empty());
+            let drawn = has_some && redraw(&args.out).is_ok();
             let page =
                 if drawn { format!("; so far: {}", args.out.join("index.html").display()) } else { String::new() };
+            let rest = if done < total { "the others resume where they stopped" } else { "the measurements resume" };
             Interrupted(format!(
-                "stopped: {done} of {total} trainings are finished, and the others go on from here if you rerun the \
-                 command{page}"
+                "stopped: {done} of {total} trainings are finished; {rest} if you rerun the command{page}"
             ))
             .into()
         }
@@ -302,7 +333,7 @@ fn run(sweep: &Sweep, args: &SweepArgs, width: usize) -> anyhow::Result<SweepRes
         SweepProgress::Replacing(files) => log!("{}", removed(&args.out, files)),
         SweepProgress::Other { trainings, environment } => {
             log!(
-                "note: {trainings} finished trainings are kept that ran on {environment}, with {} kernels, version {}",
+                "note: finished trainings from {environment}, {} kernels, version {}, are kept: {trainings}",
                 environment.kernels,
                 environment.residual
             );
@@ -365,8 +396,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn report(results: &SweepResults, out: &Path) -> String {
     let page = out.join("index.html");
-    let run = results.runs.first().map(|run| out.join("runs").join(run.spec.to_string()).join("config.json"));
-    let one = run.map(|run| format!("One training alone: residual train --config {}\n", run.display()));
+    let run = results.runs.iter().map(|run| out.join("runs").join(run.spec.to_string()).join("config.json"));
+    let run = run.filter(|run| run.exists()).map(|run| command_line::quoted(&run.to_string_lossy())).next();
+    let one = run.map(|run| format!("One training alone: residual train --config {run}\n"));
     format!(
         "{}\nReport: {} (beside it: depth.png, curves.svg, results.csv)\n{}",
         sweep_markdown(results),

@@ -46,6 +46,12 @@ pub(crate) struct TrainArgs {
     /// Run directory [default: runs/NET-DATA-SEED]
     #[arg(long, help_heading = "Run directory", value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
+    /// Write event files for TensorBoard into the run directory
+    ///
+    /// `tensorboard --logdir runs` shows those of all runs in `runs`. A
+    /// resumed training goes on to write them.
+    #[arg(long, help_heading = "Run directory", verbatim_doc_comment)]
+    pub(crate) tensorboard: bool,
     /// Also write checkpoints within epochs, at this interval
     ///
     /// A number and s, m or h, such as 90s, 10m or 2h.

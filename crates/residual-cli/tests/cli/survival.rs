@@ -223,14 +223,22 @@ fn peak(mut child: Child) -> u64 {
 #[test]
 fn expected_memory_is_within_fifteen_per_cent_of_measured_memory() {
     let dir = tempfile::tempdir().unwrap();
-    for (net, kernels) in [("resnet20", &["--recompute"][..]), ("resnet20", &[]), ("resnet56", &[])] {
-        let train =
-            ["train", "--net", net, "--width", "64", "--batch-size", "256", "--samples", "512", "--epochs", "1"];
-        let args = [&train[..], kernels].concat();
+    let conv = &["--width", "64", "--batch-size", "256", "--samples", "512"][..];
+    let dense = &["--width", "1000", "--batch-size", "64", "--samples", "128"][..];
+    for (net, kernels, settings) in [
+        ("resnet20", &["--recompute"][..], conv),
+        ("resnet20", &[], conv),
+        ("resnet56", &[], conv),
+        // Weights and the optimizer's state take most of the memory.
+        ("dense-resnet12", &["--optimizer", "lion"], dense),
+        ("dense-resnet12", &["--optimizer", "adam"], dense),
+        ("dense-resnet12", &["--optimizer", "rmsprop", "--momentum", "0.9", "--centered"], dense),
+    ] {
+        let args = [&["train", "--net", net, "--epochs", "1"][..], settings, kernels].concat();
         let dry = command(&[&args[..], &["--dry-run", "--json"]].concat()).output().unwrap();
         let expected: serde_json::Value = serde_json::from_slice(&dry.stdout).unwrap();
         let expected = expected["total"].as_f64().unwrap();
-        let run = dir.path().join(format!("{net}{}", kernels.len()));
+        let run = dir.path().join(format!("{net}{}", kernels.join("")));
         let measured = peak(start(&args, &run)) as f64;
         let ratio = expected / measured;
         assert!(

@@ -63,8 +63,8 @@ pub enum GradientState {
 pub struct Growth {
     /// The factor by which the norm grows per layer of the blocks: the mean over initialisations.
     pub factor: f64,
-    /// Half the width of the factor's 95 % confidence interval; 0 for a single initialisation.
-    pub half_width: f64,
+    /// Half the width of the factor's 95 % confidence interval; `None` for a single initialisation.
+    pub half_width: Option<f64>,
     /// The gradient norm of the blocks' first layer, divided by the gradient norm of their last layer: the geometric
     /// mean over initialisations.
     pub ratio: f64,

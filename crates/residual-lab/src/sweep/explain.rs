@@ -38,9 +38,11 @@ impl Sweep {
             let subjects = subjects.collect::<Result<Vec<Subject>, LabError>>()?;
             let out = store::inspect_dir(folder, family);
             let names: Vec<String> = subjects.iter().map(|subject| subject.info().to_string()).collect();
+            // The command names the run directories, which differ if the settings do.
             let is_missing = |measurement: &Measurement| {
                 !Inspection::read(&out, *measurement).is_ok_and(|inspection| {
-                    inspection.subjects.iter().map(ToString::to_string).collect::<Vec<_>>() == names
+                    let subjects: Vec<String> = inspection.subjects.iter().map(ToString::to_string).collect();
+                    subjects == names && inspection.command == command(*measurement, &runs, &out)
                 })
             };
             let missing: Vec<Measurement> = MEASUREMENTS.into_iter().filter(is_missing).collect();

@@ -69,8 +69,10 @@ impl SweepFamily {
             Some(_) if depth >= 11 && (depth - 2).is_multiple_of(9) => Ok(()),
             Some(_) => {
                 let below = (depth.max(11) - 2) / 9 * 9 + 2;
-                let text =
-                    format!("no {self} network has depth {depth}: depths are 9n+2; try {below} or {}", below + 9);
+                let text = format!(
+                    "no {self} network has depth {depth}: depths are 9n+2; try {below} or {}",
+                    below.saturating_add(9)
+                );
                 Err(LabError::Setting(text))
             }
         }

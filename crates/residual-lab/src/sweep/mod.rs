@@ -25,4 +25,4 @@ pub use series::{LossCurve, Point, Series};
 pub use setting::Setting;
 pub use settings::{FamilySettings, SweepConfig};
 pub use tune::{Rate, Tuned};
-pub use verdict::{Finding, Rise, Verdict};
+pub use verdict::{Fall, Finding, Rise, Verdict};

@@ -118,6 +118,21 @@ impl SweepConfig {
                 return Err(LabError::Setting(format!("the settings of the {name} nets are those of {network}")));
             }
         }
+        for FamilySettings { family, training, .. } in &self.families {
+            if training.start.is_some() {
+                let text = format!("the {family} nets of a sweep start from new weights, not from given ones");
+                return Err(LabError::Setting(text));
+            }
+            if training.network.init.zero_init && self.alphas.contains(&0.0) {
+                let text =
+                    "zero initialisation of the last layers is for residual nets: plain blocks would output only zeros";
+                return Err(LabError::Setting(text.into()));
+            }
+            if self.settings().into_iter().any(|setting| has_duplicates(&self.rates(*family, setting))) {
+                let text = "two factors of the learning-rate grid give the same learning rate";
+                return Err(LabError::Setting(text.into()));
+            }
+        }
         let first = |spec: &RunSpec| spec.seed == self.first_seed;
         let plan = if self.is_tuned() { self.grid() } else { self.plan(&[]) };
         Ok(plan.into_iter().filter(first).try_for_each(|spec| self.training(spec)?.validate())?)
@@ -152,6 +167,9 @@ impl SweepConfig {
         let depths = self.families.iter().map(|family| family.depths.len()).sum::<usize>();
         let settings = axes.into_iter().fold(1, |product: usize, values| product.saturating_mul(values.max(1)));
         let nets = depths.saturating_mul(self.alphas.len()).saturating_mul(settings);
+        if self.lr_grid.len() > MOST_FACTORS {
+            return setting(&format!("the learning-rate grid has at most {MOST_FACTORS} factors"));
+        }
         let trainings =
             nets.saturating_mul(self.seeds as usize).saturating_add(nets.saturating_mul(self.lr_grid.len()));
         if trainings > MOST_TRAININGS {
@@ -209,6 +227,9 @@ impl SweepConfig {
 
 /// The largest number of trainings in a sweep.
 pub(super) const MOST_TRAININGS: usize = 10_000;
+
+/// The largest number of factors of a learning-rate grid.
+const MOST_FACTORS: usize = 20;
 
 fn has_duplicates<T: PartialEq>(values: &[T]) -> bool {
     (1..values.len()).any(|i| values[..i].contains(&values[i]))

@@ -31,6 +31,7 @@ pub struct Sweep {
     pub(super) explain: bool,
     pub(super) stop: StopFlag,
     weights: bool,
+    tensorboard: bool,
     checkpoint_every: Duration,
     in_main_memory: bool,
     /// The folder in use.
@@ -116,6 +117,7 @@ impl Sweep {
             explain: false,
             stop: StopFlag::default(),
             weights: true,
+            tensorboard: false,
             checkpoint_every: Duration::from_mins(10),
             in_main_memory: backend.uses_main_memory(),
             held: Mutex::new(None),
@@ -129,11 +131,15 @@ impl Sweep {
     pub fn notes(&self) -> Result<Vec<(SweepFamily, Note)>, LabError> {
         let mut notes = Vec::new();
         for (family, dataset) in &self.datasets {
-            let plan = self.config.plan(&[]);
-            let deepest = plan.into_iter().filter(|spec| spec.family == *family).max_by_key(|spec| spec.depth);
-            if let Some(spec) = deepest {
-                let found = self.config.training(spec)?.check_data(dataset)?;
-                notes.extend(found.into_iter().map(|note| (*family, note)));
+            for spec in self.config.plan(&[]).into_iter().filter(|spec| spec.family == *family) {
+                if spec.seed != self.config.first_seed {
+                    continue;
+                }
+                for note in self.config.training(spec)?.check_data(dataset)? {
+                    if !notes.contains(&(*family, note.clone())) {
+                        notes.push((*family, note));
+                    }
+                }
             }
         }
         Ok(notes)
@@ -166,6 +172,13 @@ impl Sweep {
     /// Sets whether the networks' weights are kept. The default is to keep them.
     pub fn with_weights(mut self, weights: bool) -> Self {
         self.weights = weights;
+        self
+    }
+
+    /// Sets whether the trainings write event files for TensorBoard into their run directories, which `tensorboard --logdir
+    /// FOLDER/runs` shows. The default is not to.
+    pub fn with_tensorboard(mut self, tensorboard: bool) -> Self {
+        self.tensorboard = tensorboard;
         self
     }
 
@@ -210,10 +223,10 @@ impl Sweep {
         let store = self.claim(folder, progress)?;
         let grid = self.config.grid();
         let mut tried = self.finished(&store, &grid, &[])?;
-        let is_tuned = tried.iter().all(Option::is_some);
-        let known = if is_tuned { Tuned::all(&self.config, &flat(&tried)) } else { Vec::new() };
+        let has_tried_all = tried.iter().all(Option::is_some);
+        let known = if has_tried_all { Tuned::all(&self.config, &flat(&tried)) } else { Vec::new() };
         let plan = self.config.plan(&known);
-        let kept = if is_tuned { self.finished(&store, &plan, &known)? } else { vec![None; plan.len()] };
+        let kept = if has_tried_all { self.finished(&store, &plan, &known)? } else { vec![None; plan.len()] };
         self.announce(&store, &grid, &tried, &plan, &kept, progress)?;
 
         self.run_missing(&store, &grid, &mut tried, &[], jobs, progress)?;
@@ -228,6 +241,7 @@ impl Sweep {
         self.run_missing(&store, &plan, &mut results, &tuned, jobs, progress)?;
 
         store.check_in_place()?;
+        self.compact(&store, &results, &tuned)?;
         let done = flat(&results);
         let (stopped, total) = (done.len() < plan.len(), self.config.trainings());
         let missing = plan.len() - done.len();
@@ -237,6 +251,16 @@ impl Sweep {
             results.write(folder)?;
         }
         if stopped { Err(LabError::Stopped { done: total - missing, total }) } else { Ok(results) }
+    }
+
+    /// Removes the checkpoints of finished trainings, and weights that are not kept, as far as an earlier run of the sweep
+    /// left them.
+    fn compact(&self, store: &Store, results: &[Option<RunResult>], tuned: &[Tuned]) -> Result<(), LabError> {
+        for result in results.iter().flatten() {
+            let Some(run) = self.opened(store, result.spec)?.filter(|run| store.is_own(run.path())) else { continue };
+            run.compact(self.weights || self.is_explained(result.spec, tuned))?;
+        }
+        Ok(())
     }
 
     /// Summarises the finished trainings.
@@ -302,8 +326,8 @@ impl Sweep {
     pub fn parallel(&self) -> Result<usize, LabError> {
         let mut jobs = self.jobs.min(self.config.trainings());
         if self.in_main_memory {
-            // Seeds and skip strengths change nothing, and neither do learning rates.
-            let first = |spec: &&RunSpec| (spec.seed, spec.alpha) == (self.config.first_seed, self.config.alphas[0]);
+            // Seeds change nothing, and neither do learning rates.
+            let first = |spec: &&RunSpec| spec.seed == self.config.first_seed;
             for &spec in self.config.plan(&[]).iter().filter(first) {
                 let config = self.config.training(spec)?;
                 jobs = memory::fitting(&config, &spec.to_string(), Kernels::on(&self.device), jobs)?;
@@ -340,6 +364,9 @@ impl Sweep {
         let result = |&spec: &RunSpec| {
             let Some(run) = self.opened(store, spec)? else { return Ok(None) };
             let result = RunResult::of_run(spec, &run).ok().flatten();
+            if result.is_some() {
+                run.check_data(self.dataset(spec.family)?)?;
+            }
             Ok(result.filter(|result| {
                 let diverged = result.train_loss.is_none();
                 diverged || !self.is_explained(spec, tuned) || run.model().is_ok()
@@ -366,7 +393,9 @@ impl Sweep {
         missing.sort_by_key(|&i| Reverse(self.config.work(plan[i])));
         let found = each(missing.len(), jobs, |k| {
             let spec = plan[missing[k]];
-            let weights = self.weights || self.is_explained(spec, tuned);
+            // Which of the grid's networks are measured later is not known yet.
+            let is_of_grid = self.explain && self.config.is_tuned() && tuned.is_empty();
+            let weights = self.weights || is_of_grid || self.is_explained(spec, tuned);
             if self.stop.is_set() { Ok(None) } else { self.run_one(store, spec, weights, progress) }
         })?;
         missing.into_iter().zip(found).for_each(|(i, result)| results[i] = result);
@@ -383,7 +412,7 @@ impl Sweep {
     ) -> Result<Option<RunResult>, LabError> {
         store.check_in_place()?;
         let config = self.config.training(spec)?;
-        let path = store.run_dir(spec, &config);
+        let path = store.own_dir(spec, &config);
         let result = catch_unwind(AssertUnwindSafe(|| self.train(&path, config, spec, progress)));
         let run = result.map_err(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -411,9 +440,7 @@ impl Sweep {
         let epochs = config.epochs;
         let work = self.config.work(spec);
         let (run, checkpoint) = self.begin(path, &config)?;
-        let Some((_, dataset)) = self.datasets.iter().find(|(family, _)| *family == spec.family) else {
-            return Err(TrainError::Conflict(format!("the sweep has no {} nets", spec.family)));
-        };
+        let dataset = self.dataset(spec.family)?;
         let mut training = Training::with_data(config, dataset.clone(), self.device.clone())?;
         if let Some(checkpoint) = checkpoint {
             progress(Progress::Resumed { spec, iteration: checkpoint.iteration() });
@@ -424,6 +451,7 @@ impl Sweep {
             .in_dir(run.clone())
             .with_checkpoint_every(Some(self.checkpoint_every))
             .with_epoch_checkpoints(false)
+            .with_tensorboard(self.tensorboard)
             .with_stop(self.stop.clone())
             .with_observer(move |event| {
                 if let Event::Step { epoch, batch, batches, .. } = event {
@@ -455,11 +483,15 @@ impl Sweep {
         })
     }
 
-    /// Opens the directory of an interrupted training, with its newest usable checkpoint, or creates a new one. A training
-    /// that began with other kernels, on another machine, or with another version starts again.
+    fn dataset(&self, family: SweepFamily) -> Result<&Dataset, TrainError> {
+        let found = self.datasets.iter().find(|(other, _)| *other == family);
+        found.map(|(_, dataset)| dataset).ok_or_else(|| TrainError::Conflict(format!("the sweep has no {family} nets")))
+    }
+
+    /// Opens the directory of an interrupted training, with its newest usable checkpoint, or creates a new one.
     fn begin(&self, path: &Path, config: &TrainConfig) -> Result<(RunDir, Option<Checkpoint>), TrainError> {
         if let Ok(run) = RunDir::open(path)
-            && run.environment().is_ok_and(|began| began == self.environment)
+            && run.is_interrupted()
         {
             let run = run.locked()?;
             if let Ok(Some(checkpoint)) = run.latest(&self.device, true) {

@@ -22,7 +22,7 @@ use residual_train::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
 };
@@ -69,8 +69,45 @@ struct CurveRow {
 pub(super) struct Store {
     folder: PathBuf,
     lock: Lock,
-    /// The run directories in the folder, by their configurations.
-    known: BTreeMap<String, PathBuf>,
+    known: Known,
+}
+
+/// The run directories in a sweep's folder, by their configurations.
+#[derive(Default)]
+struct Known {
+    /// Those of trainings that a sweep planned.
+    own: BTreeMap<String, PathBuf>,
+    /// Others that are finished. Nothing is written into them.
+    others: BTreeMap<String, PathBuf>,
+}
+
+impl Known {
+    fn of(folder: &Path, trainings: &[String]) -> Self {
+        let trainings: BTreeSet<&str> = trainings.iter().map(String::as_str).collect();
+        let mut known = Self::default();
+        let entries = fs::read_dir(folder.join(RUNS)).into_iter().flatten().flatten();
+        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+        paths.sort();
+        for path in paths {
+            let Ok(run) = RunDir::open(&path) else { continue };
+            let Ok(config) = run.config() else { continue };
+            let is_own = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| trainings.contains(name));
+            if is_own {
+                known.own.entry(text_of(&config)).or_insert(path);
+            } else if run.is_finished() {
+                known.others.entry(text_of(&config)).or_insert(path);
+            }
+        }
+        known
+    }
+
+    fn get(&self, config: &TrainConfig) -> Option<&PathBuf> {
+        if self.own.is_empty() && self.others.is_empty() {
+            return None;
+        }
+        let text = text_of(config);
+        self.own.get(&text).or_else(|| self.others.get(&text))
+    }
 }
 
 impl Store {
@@ -100,17 +137,15 @@ impl Store {
             }
             None => header(folder)?.map(|header| header.trainings).unwrap_or_default(),
         };
-        for name in candidates.iter().map(RunSpec::to_string) {
-            if !trainings.contains(&name) {
-                trainings.push(name);
-            }
-        }
+        let known: BTreeSet<String> = trainings.iter().cloned().collect();
+        trainings.extend(candidates.iter().map(RunSpec::to_string).filter(|name| !known.contains(name)));
+        let known = Known::of(folder, &trainings);
         // This file is written first, because a folder that contains it counts as a sweep.
         files::write_json(&folder.join(SWEEP), &Header { config: config.clone(), command: command.into(), trainings })?;
         files::create_dir(&folder.join(RUNS))?;
         let folders = config.families.iter().map(|family| inspect_dir(folder, family.family));
         folders.chain([folder.into()]).for_each(|folder| files::remove_unfinished(&folder));
-        Ok(Self { folder: folder.into(), lock, known: known(folder) })
+        Ok(Self { folder: folder.into(), lock, known })
     }
 
     /// Fails if the folder was removed or renamed, so that nothing may be written into it.
@@ -125,7 +160,17 @@ impl Store {
 
     /// The run directory of a training, which may not exist yet.
     pub(super) fn run_dir(&self, spec: RunSpec, config: &TrainConfig) -> PathBuf {
-        self.known.get(&text_of(config)).cloned().unwrap_or_else(|| run_dir(&self.folder, spec))
+        self.known.get(config).cloned().unwrap_or_else(|| run_dir(&self.folder, spec))
+    }
+
+    /// The run directory of a training into which the sweep may write.
+    pub(super) fn own_dir(&self, spec: RunSpec, config: &TrainConfig) -> PathBuf {
+        self.known.own.get(&text_of(config)).cloned().unwrap_or_else(|| run_dir(&self.folder, spec))
+    }
+
+    /// Whether the sweep may write into a run directory.
+    pub(super) fn is_own(&self, path: &Path) -> bool {
+        !self.known.others.values().any(|other| other == path)
     }
 }
 
@@ -157,7 +202,7 @@ fn conflict(
             None => Ok(None),
         };
     };
-    match other_settings(folder, config, candidates, environment)? {
+    match other_settings(folder, config, &header.trainings, candidates, environment)? {
         None => Ok(None),
         Some(_) if force => match header.config.validate() {
             Ok(()) => Ok(Some(header)),
@@ -174,36 +219,50 @@ fn header(folder: &Path) -> Result<Option<Header>, LabError> {
         return Ok(None);
     }
     // Only the files of settings that are understood are known, so no others are replaced.
-    serde_json::from_slice(&files::read(&path)?).map(Some).map_err(|error| LabError::Folder {
+    let refused = |error: &dyn std::fmt::Display| LabError::Folder {
         path: folder.into(),
         reason: format!(
             "holds a {SWEEP} that no sweep of this version wrote ({}); choose another directory",
             shown(&error.to_string())
         ),
-    })
+    };
+    let header: Header = match files::read_json(&path) {
+        Err(error @ TrainError::BadFile { .. }) => return Err(refused(&error)),
+        header => header?,
+    };
+    header.config.check_plan().map_err(|error| refused(&error))?;
+    Ok(Some(header))
 }
 
 /// What makes a training in the folder unusable for this sweep, although it has the name of one of its trainings.
 fn other_settings(
     folder: &Path,
     config: &SweepConfig,
+    trainings: &[String],
     candidates: &[RunSpec],
     environment: &Environment,
 ) -> Result<Option<String>, LabError> {
-    let known = known(folder);
+    let known = Known::of(folder, trainings);
     for &spec in candidates {
         let own = config.training(spec)?;
-        let path = match known.get(&text_of(&own)) {
-            Some(path) => path.clone(),
-            None => run_dir(folder, spec),
-        };
+        let path = known.get(&own).cloned().unwrap_or_else(|| run_dir(folder, spec));
         let Ok(run) = RunDir::open(&path) else { continue };
         if let Ok(began) = run.environment()
             && began.backend != environment.backend
         {
             return Ok(Some(format!("{spec} ran on {}, not on {}", shown(&began.backend), environment.backend)));
         }
-        let Ok(theirs) = run.config() else { continue };
+        if let Ok(began) = run.environment()
+            && began.kernels != environment.kernels
+            && run.is_interrupted()
+        {
+            let (theirs, ours) = (began.kernels, environment.kernels);
+            return Ok(Some(format!("{spec} was interrupted with {theirs} kernels, and would go on with {ours} ones")));
+        }
+        let theirs = match run.config() {
+            Ok(theirs) => theirs,
+            Err(error) => return Ok(Some(shown(&error.to_string()))),
+        };
         if text_of(&theirs) != text_of(&own) {
             let differences = differences("", &to_json(&theirs), &to_json(&own));
             return Ok(Some(format!("{spec} has {}", differences.join(", "))));
@@ -228,13 +287,6 @@ fn differences(name: &str, theirs: &Value, own: &Value) -> Vec<String> {
         _ if theirs == own => Vec::new(),
         _ => vec![format!("{name} {}, not {}", shown(&theirs.to_string()), shown(&own.to_string()))],
     }
-}
-
-/// The run directories in a folder, by their configurations.
-fn known(folder: &Path) -> BTreeMap<String, PathBuf> {
-    let entries = fs::read_dir(folder.join(RUNS)).into_iter().flatten().flatten();
-    let config = |path: PathBuf| Some((text_of(&RunDir::open(&path).ok()?.config().ok()?), path));
-    entries.filter_map(|entry| config(entry.path())).collect()
 }
 
 /// The name of something in a folder without `sweep.json`, other than what is left if a sweep is killed at its start.
@@ -369,8 +421,9 @@ impl SweepResults {
             return Self::interim(folder);
         }
         let mut results: Self = files::read_json(&path)?;
-        if header(folder).is_ok_and(|header| header.is_some_and(|header| header.config != results.config)) {
-            // The sweep has grown since, and is not finished.
+        // The sweep has more trainings than these, or has grown since.
+        let has_grown = |header: Option<Header>| header.is_some_and(|header| header.config != results.config);
+        if folder.join(RUNS).is_dir() && (!results.is_finished() || header(folder).is_ok_and(has_grown)) {
             return Self::interim(folder);
         }
         let path = folder.join("curves.csv");
@@ -401,9 +454,9 @@ impl SweepResults {
     /// If the folder does not hold a sweep, or a file cannot be read.
     pub fn networks(folder: &Path) -> Result<Vec<(SweepFamily, Vec<PathBuf>)>, LabError> {
         let Self { config, tuned, .. } = Self::read(folder)?;
-        let known = known(folder);
+        let known = Known::of(folder, &header(folder)?.map(|header| header.trainings).unwrap_or_default());
         let run = |spec: RunSpec| -> Result<Option<PathBuf>, LabError> {
-            let path = known.get(&text_of(&config.training(spec)?));
+            let path = known.get(&config.training(spec)?);
             Ok(path.filter(|path| RunDir::open(path).is_ok_and(|run| run.model().is_ok())).cloned())
         };
         let of = |family: SweepFamily| {
@@ -415,16 +468,16 @@ impl SweepResults {
 
     /// The results of the trainings in a folder that have finished so far.
     fn interim(folder: &Path) -> Result<Self, LabError> {
-        let Some(Header { config, command, .. }) = header(folder)? else {
+        let Some(Header { config, command, trainings }) = header(folder)? else {
             let reason = "holds no sweep".into();
             return Err(LabError::Folder { path: folder.into(), reason });
         };
-        let known = known(folder);
+        let known = Known::of(folder, &trainings);
         let mut environments = Vec::new();
         let mut finished = |specs: Vec<RunSpec>| -> Result<Vec<RunResult>, LabError> {
             let mut results = Vec::new();
             for spec in specs {
-                let Some(run) = known.get(&text_of(&config.training(spec)?)) else { continue };
+                let Some(run) = known.get(&config.training(spec)?) else { continue };
                 let run = RunDir::open(run)?;
                 if let Some(result) = RunResult::of_run(spec, &run)? {
                     results.push(result);
@@ -437,8 +490,12 @@ impl SweepResults {
         let grid = finished(specs.clone())?;
         let tuned = if grid.len() == specs.len() { Tuned::all(&config, &grid) } else { Vec::new() };
         let plan = config.plan(&tuned);
-        let planned = plan.len();
-        let runs = if config.is_tuned() && tuned.is_empty() { Vec::new() } else { finished(plan)? };
+        // While learning rates are being chosen, the trainings for that are all there is.
+        let (planned, runs) = if config.is_tuned() && tuned.is_empty() {
+            (config.trainings(), grid.clone())
+        } else {
+            (plan.len(), finished(plan)?)
+        };
         let environments = distinct(environments);
         Ok(Recorded { config, command, environments, planned, tuned, runs, grid }.into())
     }

@@ -57,8 +57,8 @@ fn detail(subject: &SubjectInfo, label: &str, [normed, bare]: [Growth; 2]) -> St
     } else {
         String::new()
     };
-    let interval = if normed.half_width > 0.0 { " (95 % confidence intervals)" } else { "" };
-    let explodes = normed.half_width > 0.0 && normed.factor - normed.half_width > 1.0 && normed.ratio > 10.0;
+    let interval = if normed.half_width.is_some() { " (95 % confidence intervals)" } else { "" };
+    let explodes = normed.half_width.is_some_and(|half| normed.factor - half > 1.0) && normed.ratio > 10.0;
     let explodes = if plain && explodes { " The gradient explodes; it does not vanish." } else { "" };
     format!(
         "{label}: towards the input, the gradient grows {} per layer with batch norm{theory} and {} per layer without \
@@ -70,10 +70,10 @@ fn detail(subject: &SubjectInfo, label: &str, [normed, bare]: [Growth; 2]) -> St
 
 /// `by a factor of 1.133 ± 0.006`
 fn factor(Growth { factor, half_width, .. }: Growth) -> String {
-    match (factor.is_finite(), half_width > 0.0) {
-        (true, true) => format!("by a factor of {factor:.3} ± {half_width:.3}"),
-        (true, false) => format!("by a factor of {factor:.3}"),
-        (false, _) => "by a factor that is NaN or infinite".into(),
+    match half_width {
+        Some(half) if factor.is_finite() => format!("by a factor of {factor:.3} ± {half:.3}"),
+        None if factor.is_finite() => format!("by a factor of {factor:.3}"),
+        _ => "by a factor that is NaN or infinite".into(),
     }
 }
 

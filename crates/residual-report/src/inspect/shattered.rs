@@ -48,12 +48,9 @@ fn detail(label: &str, lines: &[Vec<f64>]) -> String {
         return format!("{label}: along every line, the gradient is constant, NaN or infinite.");
     }
     let mean = mean(lines);
-    let interval = if lines.len() > 1 {
-        let neighbours: Vec<f64> = lines.iter().map(|line| line[1]).collect();
-        format!(" ± {:.2} (95 % confidence interval)", Spread::half_width(&neighbours))
-    } else {
-        String::new()
-    };
+    let neighbours: Vec<f64> = lines.iter().map(|line| line[1]).collect();
+    let interval = Spread::half_width(&neighbours).map(|half| format!(" ± {half:.2} (95 % confidence interval)"));
+    let interval = interval.unwrap_or_default();
     let reach = match mean.iter().position(|r| *r < 0.5) {
         Some(lag) => format!("falls below 1/2 at a distance of {:.2}", lag as f64 * SPACING),
         None => format!("stays above 1/2 up to a distance of {:.2}", Shattered::LAGS as f64 * SPACING),

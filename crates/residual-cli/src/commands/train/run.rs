@@ -57,9 +57,10 @@ pub(super) fn resume(args: &TrainArgs, path: &Path) -> anyhow::Result<()> {
     let run = RunDir::open(path)?;
     let mut config = run.config()?;
     config.data = args.training.data.moved(config.data)?;
-    if let Some(epochs) = args.training.epochs {
-        // Refuses what makes no sense before anything is opened.
-        config.extended(epochs)?;
+    // The same number again resumes a training that is being extended.
+    let extension = args.training.epochs.filter(|&epochs| epochs != config.epochs || run.is_finished());
+    if let Some(epochs) = extension {
+        config = config.extended(epochs)?;
     } else if run.is_finished() {
         log!("{} is finished; nothing to resume", path.display());
         let network = config.network.name().to_string();
@@ -90,9 +91,6 @@ pub(super) fn resume(args: &TrainArgs, path: &Path) -> anyhow::Result<()> {
     make_default(backend)?;
     let stop = stop_flag()?;
     let run = run.locked()?;
-    if let Some(epochs) = args.training.epochs {
-        config.epochs = run.extend(epochs)?.epochs;
-    }
     let dataset = config.data.load().map_err(has_moved)?;
     run.check_data(&dataset)?;
     let mut training = Training::with_data(config.clone(), dataset, hardware.device.clone())?;
@@ -122,6 +120,10 @@ pub(super) fn resume(args: &TrainArgs, path: &Path) -> anyhow::Result<()> {
                 training = training.with_network(network);
             }
         }
+    }
+    if let Some(epochs) = extension {
+        // Last, so that a training that cannot be resumed stays as it is.
+        run.extend(epochs)?;
     }
     finish(training, &config, run, &stop, args)
 }
@@ -241,6 +243,7 @@ fn finish(
         .with_stop(stop.clone())
         .with_observer(observer(config))
         .with_checkpoint_every(args.checkpoint_every)
+        .with_tensorboard(args.tensorboard)
         .with_workers(args.workers.unwrap_or(cores))
         .in_dir(run)
         .run()

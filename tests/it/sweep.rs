@@ -556,8 +556,20 @@ fn what_is_in_the_way_is_never_deleted_unasked() {
     assert_eq!(kept_and_trained(config.clone(), dir.path()), (2, 0));
     assert!(other.join("checkpoint/00000001.ckpt").exists() && !run.exists());
 
-    // A training that was interrupted with other kernels does not start again in silence.
+    // A file of somebody else in a run directory stays, and the sweep trains beside it.
     let residual = dir.path().join("runs/dense-residual-4-seed0");
+    fs::write(residual.join("notes.txt"), "mine").unwrap();
+    let changed = config.clone().with_training(|training| training.epochs = 2);
+    sweep(changed).with_force(true).run(dir.path(), &|_| {}).unwrap();
+    assert!(residual.join("model.bpk").exists() && residual.join("notes.txt").exists());
+    sweep(config.clone()).with_force(true).run(dir.path(), &|_| {}).unwrap();
+    // Without its configuration, a training is neither used nor replaced.
+    fs::rename(residual.join("config.json"), residual.join("config.bak")).unwrap();
+    let error = sweep(config.clone()).run(dir.path(), &|_| {}).unwrap_err().to_string();
+    assert!(error.contains("is not empty and holds no training run"), "{error}");
+    fs::rename(residual.join("config.bak"), residual.join("config.json")).unwrap();
+
+    // A training that was interrupted with other kernels does not start again in silence.
     fs::create_dir(residual.join("checkpoint")).unwrap();
     fs::write(residual.join("checkpoint/00000001.ckpt"), "a checkpoint").unwrap();
     fs::remove_file(residual.join("summary.json")).unwrap();

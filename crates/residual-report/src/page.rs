@@ -5,7 +5,7 @@ use crate::{
     chart::{Figure, Panel, escape},
     contents::Contents,
     figures, inspect,
-    sweep::{no_verdict, panels, settings, subject, with_setting},
+    sweep::{at_the_edge, no_verdict, panels, settings, subject, with_setting},
     table, verdict,
     words::{capital, counted, described},
 };
@@ -28,13 +28,22 @@ pub struct Report {
 }
 
 impl Report {
-    /// Reads folders, each with a sweep and its inspections or with inspections alone. Nothing is written.
+    /// Reads folders, each with a sweep and its inspections, with inspections alone, or with a training run. The runs
+    /// together are summarised like a sweep ([`SweepResults::of_runs`]). Nothing is written.
     ///
     /// # Errors
-    /// If a folder holds neither a sweep nor inspections, or if a file is damaged.
+    /// If a folder holds none of these, a file is damaged, or the runs do not belong together.
     pub fn read<P: AsRef<Path>>(folders: &[P]) -> Result<Self, ReportError> {
         let mut report = Self::default();
-        for folder in folders {
+        let is_run = |folder: &&P| {
+            let has = |name| folder.as_ref().join(name).exists();
+            has("config.json") && !has("sweep.json") && !has("results.json")
+        };
+        let runs: Vec<&P> = folders.iter().filter(is_run).collect();
+        if !runs.is_empty() {
+            report.sweeps.push(SweepResults::of_runs(&runs)?);
+        }
+        for folder in folders.iter().filter(|folder| !is_run(folder)) {
             let Contents { sweep, inspections } = Contents::read(folder.as_ref())?;
             report.sweeps.extend(sweep);
             report.inspections.extend(inspections.into_iter().flat_map(|(_, inspections)| inspections));
@@ -144,6 +153,9 @@ impl Report {
         page.put(format_args!("<h2 id=\"sweep-{number}-title\">{}</h2>\n", escape(&title)));
         page.figure(&figures::depth(results));
         page.put(format_args!("<h3>Verdict</h3>\n"));
+        for sentence in verdict::across(&results.verdicts) {
+            page.put(format_args!("<p>{}</p>\n", escape(&sentence)));
+        }
         for verdict in &results.verdicts {
             let (answer, reason) = verdict::finding(verdict);
             page.put(format_args!(
@@ -324,10 +336,10 @@ fn write_rates(page: &mut Page, tuned: &[Tuned]) {
     if tuned.is_empty() {
         return;
     }
-    let number = page.sweeps;
+    let (number, edge) = (page.sweeps, escape(&at_the_edge(tuned)));
     page.put(format_args!(
-        "<h3>Learning rates</h3>\n<p class=\"note\">Mean training error over all depths and both kinds, in per cent; the \
-         chosen rate is bold.</p>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Errors by learning \
+        "<h3>Learning rates</h3>\n<p class=\"note\">Mean training error over all depths and both kinds, in per cent, with \
+         the first seed; the chosen rate is bold.{edge}</p>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Errors by learning \
          rate, table {number}\">\n<table>\n<thead>\n<tr><th scope=\"col\">Nets</th><th scope=\"col\">Learning rate</th><th \
          scope=\"col\">Training error</th></tr>\n</thead>\n<tbody>\n"
     ));

@@ -1,7 +1,7 @@
 //! The parts of a sweep, and its settings, in words.
 
 use crate::words::{counted, listed};
-use residual_lab::{FamilySettings, Series, Setting, SweepConfig, SweepFamily, SweepResults};
+use residual_lab::{FamilySettings, Series, Setting, SweepConfig, SweepFamily, SweepResults, Tuned};
 use residual_model::{BlockOptions, Norm, ShortcutOption, Stem};
 use residual_train::{Augmentation, Decay, Optimizer, Schedule, TrainConfig, Warmup};
 use serde_json::Value;
@@ -11,15 +11,20 @@ pub(crate) fn panels(results: &SweepResults) -> Vec<(SweepFamily, Setting)> {
     panels_of(&results.series)
 }
 
-/// The families and settings of series, in their order.
+/// The families and settings of series: the first setting of each family, then the second, and so on, so that the families
+/// stand side by side.
 pub(crate) fn panels_of(series: &[Series]) -> Vec<(SweepFamily, Setting)> {
-    let mut panels = Vec::new();
+    let mut families: Vec<(SweepFamily, Vec<Setting>)> = Vec::new();
     for Series { family, setting, .. } in series {
-        if !panels.contains(&(*family, *setting)) {
-            panels.push((*family, *setting));
+        match families.iter_mut().find(|(other, _)| other == family) {
+            Some((_, settings)) if settings.contains(setting) => {}
+            Some((_, settings)) => settings.push(*setting),
+            None => families.push((*family, vec![*setting])),
         }
     }
-    panels
+    let most = families.iter().map(|(_, settings)| settings.len()).max().unwrap_or_default();
+    let row = |i: usize| families.iter().filter_map(move |(family, settings)| Some((*family, *settings.get(i)?)));
+    (0..most).flat_map(row).collect()
 }
 
 /// A text, followed by a setting if it varies anything.
@@ -38,6 +43,16 @@ pub(crate) fn blocks(family: SweepFamily) -> &'static str {
         SweepFamily::Bottleneck => "bottlenecks",
         SweepFamily::Preact => "pre-activation blocks",
         SweepFamily::PreactBottleneck => "pre-activation bottlenecks",
+    }
+}
+
+/// The nets whose learning rate is at the edge of the grid, in a sentence that begins with a space; empty if there are none.
+pub(crate) fn at_the_edge(tuned: &[Tuned]) -> String {
+    let edge = tuned.iter().filter(|tuned| tuned.is_at_the_edge());
+    let nets: Vec<String> = edge.map(|tuned| with_setting(&format!("{} nets", tuned.family), tuned.setting)).collect();
+    match nets.len() {
+        0 => String::new(),
+        _ => format!(" A rate beyond the grid may be better for: {}.", nets.join("; ")),
     }
 }
 

@@ -1,8 +1,8 @@
 //! Tables as Markdown and CSV.
 
 use crate::{
-    sweep::{no_verdict, panels_of, with_setting},
-    verdict::verdict,
+    sweep::{at_the_edge, no_verdict, panels_of, with_setting},
+    verdict::{across, verdict},
     words::{counted, listed, markdown},
 };
 use residual_lab::{Point, Rate, RunResult, RunSpec, Series, Setting, Spread, SweepResults};
@@ -18,9 +18,14 @@ pub fn sweep_markdown(results: &SweepResults) -> String {
     let mut text = format!("Error in per cent, {spread}:\n\n{}\n", markdown_table(&results.series));
     if !results.tuned.is_empty() {
         text += &format!(
-            "Mean training error over all depths and kinds at each learning rate, in per cent:\n\n{}\n",
+            "Mean training error over all depths and kinds at each learning rate, in per cent, with the first seed; the chosen \
+             rate is bold.{}\n\n{}\n",
+            at_the_edge(&results.tuned),
             rates(results)
         );
+    }
+    for sentence in across(&results.verdicts) {
+        let _ = writeln!(text, "{sentence}\n");
     }
     for v in &results.verdicts {
         let _ = writeln!(text, "{}\n", verdict(v));

@@ -1,12 +1,35 @@
 //! Verdicts in words.
 
 use crate::{sweep::with_setting, words::percent};
-use residual_lab::{Fall, Finding, Rise, Verdict};
+use residual_lab::{Fall, Finding, Rise, SweepFamily, Verdict};
 
 /// The verdict as one paragraph: `dense nets: shown. Plain nets get worse with depth; … Plain: … Residual: …`
 pub fn verdict(verdict: &Verdict) -> String {
     let (answer, reason) = finding(verdict);
     format!("{}: {answer}.{reason} {}", nets(verdict), detail(verdict))
+}
+
+/// How far the effect holds across the settings of each family with several: `Across settings, dense nets: shown with sgd,
+/// learning rate 0.02; not shown with adam, learning rate 0.003.`
+pub(crate) fn across(verdicts: &[Verdict]) -> Vec<String> {
+    let mut families: Vec<SweepFamily> = verdicts.iter().map(|verdict| verdict.family).collect();
+    families.dedup();
+    let sentence = |family: SweepFamily| {
+        let own: Vec<&Verdict> = verdicts.iter().filter(|verdict| verdict.family == family).collect();
+        let found = |finding: Finding, words: &str| {
+            let with = own.iter().filter(|verdict| verdict.finding == finding);
+            let settings: Vec<String> = with.map(|verdict| verdict.setting.to_string()).collect();
+            (!settings.is_empty()).then(|| format!("{words} with {}", settings.join("; ")))
+        };
+        let parts = [
+            found(Finding::Shown, "shown"),
+            found(Finding::ShownInPart, "shown in part"),
+            found(Finding::NotShown, "not shown"),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        (own.len() > 1).then(|| format!("Across settings, {family} nets: {}.", parts.join("; ")))
+    };
+    families.into_iter().filter_map(sentence).collect()
 }
 
 /// `dense nets, adam, learning rate 0.001`
@@ -74,7 +97,7 @@ fn short(p: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use residual_lab::{Setting, SweepFamily};
+    use residual_lab::Setting;
 
     #[test]
     fn a_verdict_states_the_errors_and_what_the_seeds_allow_to_say() {
@@ -105,6 +128,18 @@ mod tests {
              56 (difference 49.0 ± 10.0 points, p = 0.05). Residual: lowest at the greatest depth, 56 layers (0.2 %). The \
              plain nets' error falls first, from 3.0 % at 8 layers. 3 seeds; p: exact permutation test."
         );
+        let with = |lr: f64, finding| {
+            let setting = Setting { lr: Some(lr), ..setting };
+            Verdict { setting, finding, ..shown.clone() }
+        };
+        let several = [with(0.1, Finding::Shown), with(0.3, Finding::NotShown), with(0.01, Finding::Shown)];
+        assert_eq!(
+            across(&several),
+            [
+                "Across settings, conv nets: shown with learning rate 0.1; learning rate 0.01; not shown with learning rate 0.3."
+            ]
+        );
+        assert!(across(&several[..1]).is_empty());
         let fall = Fall::TooLow { depth: 8, error: 0.0 };
         let plain = Rise { half_width: None, p: None, ..plain };
         let one = verdict(&Verdict { fall, plain, seeds: 1, ..shown });

@@ -56,6 +56,8 @@ pub enum Existing<'a> {
     /// It removes the run, whether it is finished or not. The function is called with the files before they are
     /// removed.
     Replace(&'a dyn Fn(&[PathBuf])),
+    /// It removes the run, too. If there is none, it creates one beside files of other names.
+    Beside,
 }
 
 /// The content of `summary.json`.
@@ -174,12 +176,12 @@ impl RunDir {
         let run = run.locked()?;
         // Another process may have created a run before this one held the lock.
         run.check_vacant(&existing)?;
-        if let Existing::Replace(announce) = existing
-            && run.file(CONFIG).exists()
-        {
+        if !matches!(existing, Existing::Keep) && run.file(CONFIG).exists() {
             let mut old = Self::files(path)?;
             old.retain(|file| !file.ends_with(LOCK));
-            announce(&old);
+            if let Existing::Replace(announce) = existing {
+                announce(&old);
+            }
             // Without the last two the directory would not count as a run, so they are replaced below.
             old.retain(|file| !file.ends_with(CONFIG) && !file.ends_with(ENVIRONMENT));
             files::remove(&old)?;
@@ -260,7 +262,12 @@ impl RunDir {
             let is_environment = || files::read_json::<Environment>(path).is_ok();
             is_new || name == LOCK || (name == ENVIRONMENT && is_environment())
         };
-        let Some(other) = entries.flatten().map(|entry| entry.path()).find(|path| !is_leftover(path)) else {
+        let is_other = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default();
+            let is_of_run = FILES.iter().chain([&CHECKPOINT]).any(|own| name == *own);
+            !is_leftover(path) && (is_of_run || !matches!(existing, Existing::Beside))
+        };
+        let Some(other) = entries.flatten().map(|entry| entry.path()).find(is_other) else {
             return Ok(());
         };
         if !self.is_run() {
@@ -272,7 +279,7 @@ impl RunDir {
             return Err(TrainError::bad_file(&self.path, reason));
         }
         match existing {
-            Existing::Replace(_) => Ok(()),
+            Existing::Replace(_) | Existing::Beside => Ok(()),
             Existing::Keep => Err(TrainError::Occupied { path: self.path.clone(), finished: self.is_finished() }),
         }
     }

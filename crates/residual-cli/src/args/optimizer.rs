@@ -15,6 +15,8 @@ pub(crate) struct OptimizerArgs {
         value_parser = words::<OptimizerKind>())]
     pub(crate) optimizer: Option<Vec<OptimizerKind>>,
     /// Peak learning rate [default: the optimizer's; 0.05 for sgd]
+    ///
+    /// In a sweep, 0.02 for sgd on dense nets of up to 200 layers.
     #[arg(long, help_heading = "Optimizer", value_delimiter = ',', allow_negative_numbers = true)]
     pub(crate) lr: Option<Vec<f64>>,
     /// Weight decay [default: the optimizer's; 1e-4 for sgd]

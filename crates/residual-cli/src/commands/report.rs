@@ -4,20 +4,22 @@ use residual_report::{Report, redraw};
 use residual_train::files::{self, Lock};
 use std::path::{Path, PathBuf};
 
-/// Write one page of sweeps and inspections: figures, findings, commands
+/// Write one page of sweeps, trainings and inspections
 ///
 /// The page is drawn from the recorded data. It is a single HTML file that needs
-/// no network. A sweep's inspections are in its subdirectory `inspect`.
+/// no network. A sweep's inspections are in its subdirectory `inspect`. Trainings
+/// of your own, of several depths and seeds, are summarised like a sweep.
 #[derive(clap::Args)]
 #[command(
     verbatim_doc_comment,
     after_help = "Examples:
   residual report sweep
   residual report sweep inspect --out found.html
+  residual report runs/plain20 runs/plain56 runs/resnet20 runs/resnet56
   residual report --redraw sweep"
 )]
 pub(crate) struct ReportArgs {
-    /// Directories that `residual sweep` or `residual inspect` wrote
+    /// Directories that `sweep`, `inspect` or `train` wrote
     #[arg(required = true, value_name = "DIR")]
     pub(crate) folders: Vec<PathBuf>,
     /// HTML file to write [default: report.html]

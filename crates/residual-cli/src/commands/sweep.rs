@@ -12,7 +12,7 @@ use residual_lab::{
 };
 use residual_model::{BranchScale, Norm};
 use residual_report::{redraw, sweep_markdown};
-use residual_train::{DataName, OptimizerKind, StopFlag};
+use residual_train::{DataName, Evaluate, OptimizerKind, StopFlag};
 use std::{
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
@@ -203,6 +203,9 @@ impl SweepArgs {
         if self.dense_width.is_some() && !families.contains(&SweepFamily::Dense) {
             return Err(Usage("--dense-width is for dense nets, but the sweep has none".into()).into());
         }
+        if alone && self.dense_width.is_some() && training.network.width.is_some() {
+            return Err(Usage("--width and --dense-width both set the width of the dense nets; give one".into()).into());
+        }
         let mut settings = Vec::new();
         for family in families {
             let recorded = known.and_then(|known| known.family(family));
@@ -231,7 +234,14 @@ impl SweepArgs {
                     let deepest = depths.iter().copied().max().unwrap_or_default();
                     match training.of_recipe(family.published(deepest), data.clone())? {
                         Some(base) => base,
-                        None => family.usual(data, &depths)?.training,
+                        None => {
+                            let mut usual = family.usual(data, &depths)?.training;
+                            if matches!(training.patience, Some(Reset(Some(_)))) {
+                                // It needs the test loss of every epoch.
+                                usual.evaluate = Evaluate::TestEveryEpoch;
+                            }
+                            usual
+                        }
                     }
                 }
             };

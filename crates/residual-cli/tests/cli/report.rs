@@ -101,6 +101,32 @@ fn the_networks_of_a_sweep_can_be_used_like_those_of_any_training() {
     succeeds(&["train", "--config", &format!("{run}/config.json"), "--out", &path("alone")]);
     let [whole, alone] = [run.clone(), path("alone")].map(|run| fs::read(format!("{run}/model.bpk")).unwrap());
     assert!(whole == alone, "the training alone differs");
+    // Its trainings are summarised like those of anybody.
+    let runs = ["plain-4", "plain-6", "plain-8", "residual-4", "residual-6", "residual-8"];
+    let runs: Vec<String> = runs.iter().rev().map(|net| format!("{sweep}/runs/dense-{net}-seed0")).collect();
+    let runs: Vec<&str> = runs.iter().map(String::as_str).collect();
+    succeeds(&[&["report"], &runs[..], &["--out", &path("own.html")]].concat());
+    succeeds(&["report", &sweep, "--out", &path("whole.html")]);
+    let figure = |name: &str| {
+        let page = fs::read_to_string(path(name)).unwrap();
+        let (start, end) = (page.find("<figure").unwrap(), page.find("<h3>Loss").unwrap());
+        page[start..end].to_string()
+    };
+    assert_eq!(figure("own.html"), figure("whole.html"));
+    refuses(&["report", runs[0], runs[0]], 1, "holds a second training of dense-residual-8-seed0");
+    succeeds(&[
+        "train",
+        "dense-plain8",
+        "--epochs",
+        "1",
+        "--lr",
+        "0.3",
+        "--evaluate",
+        "at-end",
+        "--out",
+        &path("other"),
+    ]);
+    refuses(&["report", runs[0], &path("other")], 1, "differs from the first dense net: ");
     // An unfinished sweep has an interim page.
     fs::remove_file(format!("{sweep}/results.json")).unwrap();
     fs::remove_file(format!("{run}/summary.json")).unwrap();

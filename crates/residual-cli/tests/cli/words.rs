@@ -57,7 +57,7 @@ fn directories_are_told_apart() {
     refuses(&["train", "--resume", &path("file")], 1, "is a file; expected the directory of a training run");
     let run = path("run");
     succeeds(&["train", "dense-resnet4", "--epochs", "1", "--out", &run]);
-    refuses(&["report", &run], 1, "holds a training run, not a sweep or an inspection; `residual compare` shows");
+    refuses(&["report", "--redraw", &run], 1, "holds a training run, not a sweep or an inspection; `residual compare`");
 }
 
 /// Two trainings with other settings and no `--out` do not collide; the same one again does.

@@ -78,6 +78,11 @@ impl SweepFamily {
         }
     }
 
+    /// Whether the networks are fully connected.
+    pub(super) fn is_dense(self) -> bool {
+        self == Self::Dense
+    }
+
     /// The convolutions of a block, and the position of norms and ReLUs. `None` for dense networks.
     fn blocks(self) -> Option<(BlockShape, Activation)> {
         match self {

@@ -5,6 +5,7 @@
 
 mod explain;
 mod family;
+mod own;
 mod plan;
 mod result;
 mod results;

@@ -41,7 +41,8 @@ pub enum RunStatus {
 }
 
 impl RunResult {
-    /// The result in the directory of a finished run. Returns `None` if the run is not finished.
+    /// The result in the directory of a finished run. Returns `None` if the run is not finished, or an error is not a
+    /// fraction, because a file was changed.
     ///
     /// # Errors
     /// If a file is damaged.
@@ -51,6 +52,11 @@ impl RunResult {
             _ => return Ok(None),
         };
         let diverged = summary.status == Status::Diverged;
+        let is_fraction = |error: Option<f64>| error.is_some_and(|error| (0.0..=1.0).contains(&error));
+        let has_errors = is_fraction(summary.train_error) && is_fraction(summary.test_error);
+        if !(diverged || has_errors) {
+            return Ok(None);
+        }
         let error = |error: Option<f64>| if diverged { 1.0 } else { error.unwrap_or(1.0) };
         Ok(Some(Self {
             spec,

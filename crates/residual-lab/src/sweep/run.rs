@@ -498,7 +498,7 @@ impl Sweep {
                 return Ok((run, Some(checkpoint)));
             }
         }
-        let run = RunDir::create(path, config, &self.environment, Existing::Replace(&|_| {}))?;
+        let run = RunDir::create(path, config, &self.environment, Existing::Beside)?;
         Ok((run, None))
     }
 }

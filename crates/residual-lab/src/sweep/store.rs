@@ -272,7 +272,7 @@ fn other_settings(
 }
 
 /// The settings in which two configurations differ: `epochs 7, not 20`.
-fn differences(name: &str, theirs: &Value, own: &Value) -> Vec<String> {
+pub(super) fn differences(name: &str, theirs: &Value, own: &Value) -> Vec<String> {
     match (theirs, own) {
         (Value::Object(a), Value::Object(b)) => {
             let mut names: Vec<&String> = a.keys().chain(b.keys()).collect();

@@ -45,6 +45,12 @@ impl Tuned {
         over all these nets, plain and residual alike, is used for both kinds and all seeds; among equal errors, the one with \
         the lowest mean training loss. A training that diverges counts as an error of 100 %.";
 
+    /// Whether the chosen rate is the lowest or the highest of several, so that a rate beyond the grid may be better.
+    pub fn is_at_the_edge(&self) -> bool {
+        let ends = [self.rates.first(), self.rates.last()];
+        self.rates.len() > 1 && ends.into_iter().flatten().any(|rate| rate.lr == self.lr)
+    }
+
     /// Chooses the rate for a family and a setting from the trainings of the grid.
     pub(super) fn choose(config: &SweepConfig, family: SweepFamily, setting: Setting, grid: &[RunResult]) -> Self {
         let rates: Vec<Rate> =

@@ -81,7 +81,7 @@ fn rise(rise: &Rise) -> String {
     }
     let difference = format!("difference {:.1}", 100.0 * rise.difference());
     let interval = half_width.map(|half| format!(" ± {:.1}", 100.0 * half)).unwrap_or_default();
-    let p = p.map(|p| format!(", p = {}", short(p))).unwrap_or_default();
+    let p = p.map(|p| format!(", p {}", short(p))).unwrap_or_default();
     format!(
         "{} at {best_depth} layers, {} at {deepest_depth} ({difference}{interval} points{p})",
         percent(best),
@@ -89,9 +89,13 @@ fn rise(rise: &Rise) -> String {
     )
 }
 
-/// A p-value with two significant digits.
+/// A p-value to three decimals.
 fn short(p: f64) -> String {
-    if p < 0.001 { "less than 0.001".into() } else { format!("{p:.3}").trim_end_matches('0').to_string() }
+    if p < 0.001 {
+        "< 0.001".into()
+    } else {
+        format!("= {}", format!("{p:.3}").trim_end_matches('0').trim_end_matches('.'))
+    }
 }
 
 #[cfg(test)]
@@ -140,6 +144,7 @@ mod tests {
             ]
         );
         assert!(across(&several[..1]).is_empty());
+        assert_eq!([1.0, 0.05, 0.125, 0.0001].map(short), ["= 1", "= 0.05", "= 0.125", "< 0.001"]);
         let fall = Fall::TooLow { depth: 8, error: 0.0 };
         let plain = Rise { half_width: None, p: None, ..plain };
         let one = verdict(&Verdict { fall, plain, seeds: 1, ..shown });

@@ -27,5 +27,5 @@ pub(crate) use optimizer::OptimizerArgs;
 pub(crate) use reset::{Reset, or_word};
 pub(crate) use schedule::ScheduleArgs;
 pub(crate) use start::StartArgs;
-pub(crate) use training::{TrainingArgs, axis, check_sweep};
+pub(crate) use training::TrainingArgs;
 pub(crate) use words::words;

@@ -62,7 +62,7 @@ pub use inspect::{
 };
 pub use statistics::{Spread, permutation_test};
 pub use sweep::{
-    Fall, FamilySettings, Finding, LossCurve, Point, Progress, Rate, Rise, RunResult, RunSpec, RunStatus, Series,
+    Fall, FamilySettings, Finding, Line, LossCurve, Point, Progress, Rate, Rise, RunResult, RunSpec, RunStatus, Series,
     Setting, Sweep, SweepConfig, SweepFamily, SweepResults, Tuned, Verdict,
 };
 pub use throughput::{DataFeed, Throughput, matmul_flops, throughput};

@@ -103,10 +103,7 @@ const HIGHEST_LOSS: f64 = 3.0;
 fn curve_lines(results: &SweepResults, series: &Series) -> Vec<Line> {
     let last = (series.points.len().max(2) - 1) as f64;
     let line = |(i, point): (usize, &Point)| {
-        let belongs = |c: &&LossCurve| {
-            (c.family, c.kind, c.alpha, c.setting, c.depth)
-                == (series.family, series.kind, series.alpha, series.setting, point.depth)
-        };
+        let belongs = |curve: &&LossCurve| (curve.line(), curve.depth) == (series.line(), point.depth);
         let curve = results.curves.iter().find(belongs);
         Line {
             label: format!("{} layers", point.depth),

@@ -355,7 +355,7 @@ impl TrainConfig {
             ));
         }
         let batches = self.data.describe()?.train.div_ceil(self.batch_size.max(1));
-        let whole = self.epochs.saturating_mul(batches.div_ceil(self.accumulate.max(1)));
+        let whole = Self { iterations: None, ..self.clone() }.steps(batches);
         if let Some(iterations) = self.iterations.filter(|&iterations| iterations < whole) {
             return refused(format!("it ends after {iterations} iterations, not after an epoch"));
         }

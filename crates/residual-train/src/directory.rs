@@ -333,17 +333,17 @@ impl RunDir {
     pub fn extend(&self, epochs: usize) -> Result<TrainConfig, TrainError> {
         let config = self.config()?.extended(epochs)?;
         let refused = |reason: &str| Err(TrainError::Conflict(format!("the training cannot be extended: {reason}")));
-        let status = self.status();
-        if status == Some(Status::StoppedEarly) {
+        let finished = self.summary().ok().filter(|summary| summary.status == Status::Finished);
+        if self.status() == Some(Status::StoppedEarly) {
             return refused("it stopped early, because the test loss no longer improved");
         }
-        if self.checkpoints().is_empty() && self.is_finished() {
+        if finished.is_some() && self.checkpoints().is_empty() {
             return refused("its checkpoints were removed");
         }
         self.check_in_place()?;
         // First, so that a process killed in between leaves a run that finishes as it did before.
-        if self.is_finished() {
-            files::write_json(&self.file(SUMMARY), &RunSummary { status: Status::Interrupted, ..self.summary()? })?;
+        if let Some(summary) = finished {
+            files::write_json(&self.file(SUMMARY), &RunSummary { status: Status::Interrupted, ..summary })?;
         }
         files::write_json(&self.file(CONFIG), &config)?;
         Ok(config)
@@ -398,11 +398,10 @@ impl RunDir {
     /// # Errors
     /// If a file cannot be removed.
     pub fn compact(&self, weights: bool) -> Result<(), TrainError> {
-        let is_kept = |path: &PathBuf| {
-            !(path.ends_with(BEST) || (path.ends_with(MODEL) && !weights) || path.starts_with(self.file(CHECKPOINT)))
-        };
         let mut removed = Self::files(&self.path)?;
-        removed.retain(|path| !is_kept(path));
+        removed.retain(|path| {
+            path.ends_with(BEST) || (path.ends_with(MODEL) && !weights) || path.starts_with(self.file(CHECKPOINT))
+        });
         files::remove(&removed)?;
         let _ = fs::remove_dir(self.file(CHECKPOINT));
         Ok(())
@@ -454,12 +453,20 @@ impl RunDir {
     /// # Errors
     /// If the dataset changed, or a file cannot be read. The error says what changed.
     pub fn check_data(&self, dataset: &Dataset) -> Result<(), TrainError> {
+        if self.file(DATASET).exists() { self.check_fingerprint(&dataset.fingerprint()?) } else { Ok(()) }
+    }
+
+    /// Like [`Self::check_data`], with the fingerprint of the dataset, which takes a pass over it.
+    ///
+    /// # Errors
+    /// The same as for [`Self::check_data`].
+    pub fn check_fingerprint(&self, fingerprint: &Fingerprint) -> Result<(), TrainError> {
         let path = self.file(DATASET);
         if !path.exists() {
             return Ok(());
         }
         let began: Fingerprint = files::read_json(&path)?;
-        match began.changes(&dataset.fingerprint()?) {
+        match began.changes(fingerprint) {
             Some(changes) => Err(TrainError::ChangedData { path: self.path.clone(), changes }),
             None => Ok(()),
         }

@@ -116,41 +116,20 @@ fn part_rate(text: &str) -> Result<Reset<(Part, f64)>, String> {
 impl OptimizerArgs {
     /// Fails if a flag is set that is for one optimizer only.
     pub(crate) fn check_several(&self) -> Result<(), Usage> {
-        let Self { weight_decay, momentum, nesterov, beta1, beta2, beta3, rho, eps, .. } = self;
-        let Self { amsgrad, centered, lr_decay, ns_steps, adjust_lr, adamw_lr, .. } = self;
-        for (flag, is_set) in [
-            ("--weight-decay", weight_decay.is_some()),
-            ("--momentum", momentum.is_some()),
-            ("--nesterov", nesterov.is_some()),
-            ("--beta1", beta1.is_some()),
-            ("--beta2", beta2.is_some()),
-            ("--beta3", beta3.is_some()),
-            ("--rho", rho.is_some()),
-            ("--eps", eps.is_some()),
-            ("--amsgrad", amsgrad.is_some()),
-            ("--centered", centered.is_some()),
-            ("--lr-decay", lr_decay.is_some()),
-            ("--ns-steps", ns_steps.is_some()),
-            ("--adjust-lr", adjust_lr.is_some()),
-            ("--adamw-lr", adamw_lr.is_some()),
-        ] {
-            if is_set {
-                return Err(Usage(format!("{flag} is for one optimizer; of several, each has its usual settings")));
-            }
+        let overrides = serde_json::to_value(self.overrides()).unwrap_or_default();
+        let own =
+            overrides.as_object().and_then(|overrides| overrides.keys().next()).map(|name| name.replace('_', "-"));
+        match self.weight_decay.map(|_| "weight-decay".into()).or(own) {
+            Some(flag) => Err(Usage(format!("--{flag} is for one optimizer; of several, each has its usual settings"))),
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    /// Overrides the settings whose flags are set.
-    pub(crate) fn apply(&self, config: TrainConfig) -> anyhow::Result<TrainConfig> {
-        let mut config = match one("--optimizer", self.optimizer.as_deref())? {
-            Some(kind) => config.with_optimizer(kind),
-            None => config,
-        };
+    /// The settings of the update rule whose flags are set.
+    fn overrides(&self) -> OptimizerOverrides {
         let Self { momentum, nesterov, beta1, beta2, beta3, rho, eps, .. } = *self;
         let Self { amsgrad, centered, lr_decay, ns_steps, adjust_lr, adamw_lr, .. } = *self;
-        let optimizer = &mut config.optimizer;
-        optimizer.algorithm = optimizer.algorithm.with(&OptimizerOverrides {
+        OptimizerOverrides {
             momentum,
             nesterov,
             beta1,
@@ -164,7 +143,17 @@ impl OptimizerArgs {
             ns_steps,
             adjust_lr,
             adamw_lr,
-        })?;
+        }
+    }
+
+    /// Overrides the settings whose flags are set.
+    pub(crate) fn apply(&self, config: TrainConfig) -> anyhow::Result<TrainConfig> {
+        let mut config = match one("--optimizer", self.optimizer.as_deref())? {
+            Some(kind) => config.with_optimizer(kind),
+            None => config,
+        };
+        let optimizer = &mut config.optimizer;
+        optimizer.algorithm = optimizer.algorithm.with(&self.overrides())?;
         optimizer.weight_decay = self.weight_decay.unwrap_or(optimizer.weight_decay);
         optimizer.decay_all = self.no_norm_decay.map_or(optimizer.decay_all, |without| !without);
         optimizer.clip = Reset::or(self.clip.as_ref(), optimizer.clip);

@@ -1,7 +1,6 @@
 use super::{
     AugmentationArgs, DataArgs, NetworkArgs, OptimizerArgs, Reset, ScheduleArgs, fit_side, one, or_word, words,
 };
-use crate::Usage;
 use residual_data::DataConfig;
 use residual_model::{NetName, Part};
 use residual_train::{Evaluate, OnNan, Recipe, RecipeOverrides, TrainConfig};
@@ -109,20 +108,4 @@ impl TrainingArgs {
         let network = self.network.apply(config.network.clone(), init)?;
         Ok(config.with_network(network))
     }
-}
-
-/// The values of an axis, which are then no longer among the flags. Empty if there is at most one.
-pub(crate) fn axis<T>(flag: &mut Option<Vec<T>>) -> Vec<T> {
-    match flag {
-        Some(values) if values.len() > 1 => flag.take().unwrap_or_default(),
-        _ => Vec::new(),
-    }
-}
-
-/// Fails if a flag of the network has no meaning in a sweep.
-pub(crate) fn check_sweep(network: &NetworkArgs) -> Result<(), Usage> {
-    if network.classes.is_some() {
-        return Err(Usage("--classes is for single networks; a sweep's networks have the classes of the data".into()));
-    }
-    Ok(())
 }

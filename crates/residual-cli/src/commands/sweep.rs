@@ -1,6 +1,6 @@
 use crate::{
     Interrupted, Usage,
-    args::{BackendArgs, Reset, TrainingArgs, axis, check_sweep, duration, make_default, or_word},
+    args::{BackendArgs, Reset, TrainingArgs, duration, make_default, or_word},
     command_line,
     output::{self, Progress, log},
     removed::removed,
@@ -135,8 +135,11 @@ fn families(word: &str) -> Result<Families, String> {
 impl SweepArgs {
     /// The sweep that the flags describe.
     pub(crate) fn config(&self) -> anyhow::Result<SweepConfig> {
-        check_sweep(&self.training.network)?;
         let mut training = self.training.clone();
+        if training.network.classes.is_some() {
+            let text = "--classes is for single networks; a sweep's networks have the classes of the data";
+            return Err(Usage(text.into()).into());
+        }
         let mut optimizers: Vec<OptimizerKind> = axis(&mut training.optimizer.optimizer);
         if !optimizers.is_empty() {
             training.optimizer.check_several()?;
@@ -164,32 +167,19 @@ impl SweepArgs {
         if !lr_grid.is_empty() && optimizers.is_empty() {
             optimizers.extend(families.first().map(|settings| settings.training.optimizer.kind()));
         }
-        let mut config = known.unwrap_or_else(|| SweepConfig::of(Vec::new()));
-        if one_optimizer {
-            config.optimizers.clear();
-        }
-        if one_lr || !lrs.is_empty() {
-            config.lrs.clear();
-            config.lr_grid.clear();
-        }
-        if one_batch_size {
-            config.batch_sizes.clear();
-        }
-        if one_norm {
-            config.norms.clear();
-        }
-        let or = |values: Vec<f64>, known: Vec<f64>| if values.is_empty() { known } else { values };
+        let config = known.unwrap_or_else(|| SweepConfig::of(Vec::new()));
+        let new_grid = self.lr_grid.is_some() || one_lr || !lrs.is_empty();
         Ok(SweepConfig {
             families,
             alphas: alphas.unwrap_or(config.alphas),
             seeds: self.seeds.unwrap_or(config.seeds),
             first_seed: self.seed.unwrap_or(config.first_seed),
             branch_scale: branch_scale.or(config.branch_scale),
-            optimizers: if optimizers.is_empty() { config.optimizers } else { optimizers },
-            lrs: or(lrs, config.lrs),
-            batch_sizes: if batch_sizes.is_empty() { config.batch_sizes } else { batch_sizes },
-            norms: if norms.is_empty() { config.norms } else { norms },
-            lr_grid: if self.lr_grid.is_some() { lr_grid } else { or(lr_grid, config.lr_grid) },
+            optimizers: replaced(config.optimizers, optimizers, one_optimizer),
+            lrs: replaced(config.lrs, lrs, one_lr),
+            batch_sizes: replaced(config.batch_sizes, batch_sizes, one_batch_size),
+            norms: replaced(config.norms, norms, one_norm),
+            lr_grid: replaced(config.lr_grid, lr_grid, new_grid),
         })
     }
 
@@ -249,6 +239,19 @@ impl SweepArgs {
         }
         Ok(settings)
     }
+}
+
+/// The values of an axis, which are then no longer among the flags. Empty if there is at most one.
+fn axis<T>(flag: &mut Option<Vec<T>>) -> Vec<T> {
+    match flag {
+        Some(values) if values.len() > 1 => flag.take().unwrap_or_default(),
+        _ => Vec::new(),
+    }
+}
+
+/// An axis of a configuration, replaced by that of the flags, or by none if a flag has one value.
+fn replaced<T>(known: Vec<T>, given: Vec<T>, has_one: bool) -> Vec<T> {
+    if given.is_empty() && !has_one { known } else { given }
 }
 
 /// Runs the command `sweep`.

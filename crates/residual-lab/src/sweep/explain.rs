@@ -1,6 +1,6 @@
 //! Measurements inside a sweep's shallowest and deepest nets, for `residual sweep --explain`.
 
-use super::{Progress, RunSpec, Sweep, SweepResults, run::OnProgress, store};
+use super::{Progress, Sweep, SweepResults, run::OnProgress, store};
 use crate::{InspectConfig, Inspection, LabError, Measurement, Subject};
 use residual_train::{TrainError, files};
 use std::path::{Path, PathBuf};
@@ -26,14 +26,8 @@ impl Sweep {
         progress: OnProgress<'_>,
     ) -> Result<(), LabError> {
         let store = self.claim(folder, progress)?;
-        let tuned = SweepResults::read(folder)?.tuned;
         let config = InspectConfig { jobs: self.jobs, stop: self.stop.clone(), ..InspectConfig::default() };
-        for family in self.config.families.iter().map(|settings| settings.family) {
-            let run = |spec: RunSpec| -> Result<Option<PathBuf>, LabError> {
-                Ok(self.opened(&store, spec)?.filter(|run| run.model().is_ok()).map(|run| run.path().into()))
-            };
-            let runs = self.config.explained(family, &tuned).into_iter().map(run);
-            let runs: Vec<PathBuf> = runs.filter_map(Result::transpose).collect::<Result<_, _>>()?;
+        for (family, runs) in SweepResults::networks(folder)? {
             let subjects = runs.iter().map(|run| Subject::of_run(run, &self.device));
             let subjects = subjects.collect::<Result<Vec<Subject>, LabError>>()?;
             let out = store::inspect_dir(folder, family);

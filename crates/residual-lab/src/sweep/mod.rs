@@ -22,7 +22,7 @@ pub use plan::RunSpec;
 pub use result::{RunResult, RunStatus};
 pub use results::SweepResults;
 pub use run::{Progress, Sweep};
-pub use series::{LossCurve, Point, Series};
+pub use series::{Line, LossCurve, Point, Series};
 pub use setting::Setting;
 pub use settings::{FamilySettings, SweepConfig};
 pub use tune::{Rate, Tuned};

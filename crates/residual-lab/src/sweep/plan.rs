@@ -1,5 +1,5 @@
 use super::{
-    FamilySettings, Setting, SweepConfig, SweepFamily, Tuned,
+    FamilySettings, Line, Setting, SweepConfig, SweepFamily, Tuned,
     setting::{short, usual_branch_scale},
 };
 use crate::LabError;
@@ -24,6 +24,13 @@ pub struct RunSpec {
     pub setting: Setting,
     /// The seed of the initial weights and of the order of samples.
     pub seed: u64,
+}
+
+impl RunSpec {
+    /// The line of the figure to which it belongs.
+    pub fn line(&self) -> Line {
+        (self.family, self.kind, self.alpha, self.setting)
+    }
 }
 
 impl fmt::Display for RunSpec {

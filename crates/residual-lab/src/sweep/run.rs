@@ -5,7 +5,7 @@ use super::{
 };
 use crate::{LabError, Measurement, memory, parallel::each};
 use residual_backend::{Backend, Hardware};
-use residual_data::{DataError, Dataset};
+use residual_data::{DataError, Dataset, Fingerprint};
 use residual_model::Kernels;
 use residual_train::{
     Checkpoint, Device, Environment, Event, Existing, Note, RunDir, Status, StopFlag, TrainConfig, TrainError, Training,
@@ -224,20 +224,22 @@ impl Sweep {
         let grid = self.config.grid();
         let mut tried = self.finished(&store, &grid, &[])?;
         let has_tried_all = tried.iter().all(Option::is_some);
-        let known = if has_tried_all { Tuned::all(&self.config, &flat(&tried)) } else { Vec::new() };
-        let plan = self.config.plan(&known);
-        let kept = if has_tried_all { self.finished(&store, &plan, &known)? } else { vec![None; plan.len()] };
-        self.announce(&store, &grid, &tried, &plan, &kept, progress)?;
+        let mut tuned = if has_tried_all { Tuned::all(&self.config, &flat(&tried)) } else { Vec::new() };
+        let mut plan = self.config.plan(&tuned);
+        let mut results = if has_tried_all { self.finished(&store, &plan, &tuned)? } else { vec![None; plan.len()] };
+        self.announce(&store, &grid, &tried, &plan, &results, progress)?;
 
-        self.run_missing(&store, &grid, &mut tried, &[], jobs, progress)?;
-        if tried.iter().any(Option::is_none) {
-            let done = tried.iter().flatten().count();
-            return Err(LabError::Stopped { done, total: self.config.trainings() });
+        if !has_tried_all {
+            self.run_missing(&store, &grid, &mut tried, &[], jobs, progress)?;
+            if tried.iter().any(Option::is_none) {
+                let done = tried.iter().flatten().count();
+                return Err(LabError::Stopped { done, total: self.config.trainings() });
+            }
+            tuned = Tuned::all(&self.config, &flat(&tried));
+            plan = self.config.plan(&tuned);
+            results = self.finished(&store, &plan, &tuned)?;
         }
-        let tuned = Tuned::all(&self.config, &flat(&tried));
         tuned.iter().for_each(|tuned| progress(Progress::Tuned(tuned)));
-        let plan = self.config.plan(&tuned);
-        let mut results = self.finished(&store, &plan, &tuned)?;
         self.run_missing(&store, &plan, &mut results, &tuned, jobs, progress)?;
 
         store.check_in_place()?;
@@ -361,11 +363,22 @@ impl Sweep {
     /// The results of trainings that have finished. A training counts as not finished if a file of its result is damaged,
     /// for example by a power failure, or if its network is needed but was not kept; it is then repeated.
     fn finished(&self, store: &Store, specs: &[RunSpec], tuned: &[Tuned]) -> Result<Vec<Option<RunResult>>, LabError> {
+        // One pass over each dataset, not one for each training.
+        let mut fingerprints: Vec<(SweepFamily, Fingerprint)> = Vec::new();
+        let mut check_data = |run: &RunDir, family: SweepFamily| -> Result<(), TrainError> {
+            if !fingerprints.iter().any(|(known, _)| *known == family) {
+                fingerprints.push((family, self.dataset(family)?.fingerprint()?));
+            }
+            fingerprints
+                .iter()
+                .filter(|(known, _)| *known == family)
+                .try_for_each(|(_, own)| run.check_fingerprint(own))
+        };
         let result = |&spec: &RunSpec| {
             let Some(run) = self.opened(store, spec)? else { return Ok(None) };
             let result = RunResult::of_run(spec, &run).ok().flatten();
             if result.is_some() {
-                run.check_data(self.dataset(spec.family)?)?;
+                check_data(&run, spec.family)?;
             }
             Ok(result.filter(|result| {
                 let diverged = result.train_loss.is_none();

@@ -1,4 +1,4 @@
-use super::{RunResult, RunSpec, RunStatus, Setting, SweepFamily};
+use super::{RunResult, RunStatus, Setting, SweepFamily};
 use crate::Spread;
 use residual_model::BlockKind;
 use serde::Serialize;
@@ -17,6 +17,9 @@ pub struct Point {
     /// Number of seeds that diverged.
     pub diverged: usize,
 }
+
+/// What distinguishes the lines of a sweep's figure: the family, the kind, the skip strength, and what the axes vary.
+pub type Line = (SweepFamily, BlockKind, f64, Setting);
 
 /// The errors of one kind of network at each depth: one line of the figure.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -43,14 +46,9 @@ impl Series {
         }
     }
 
-    /// Whether it is the series of a training.
-    pub fn has(&self, spec: &RunSpec) -> bool {
-        (self.family, self.kind, self.alpha, self.setting) == (spec.family, spec.kind, spec.alpha, spec.setting)
-    }
-
-    /// Whether both are the same line of a figure.
-    pub(super) fn is_like(&self, other: &Self) -> bool {
-        (self.family, self.kind, self.alpha, self.setting) == (other.family, other.kind, other.alpha, other.setting)
+    /// What distinguishes the lines of a figure.
+    pub fn line(&self) -> Line {
+        (self.family, self.kind, self.alpha, self.setting)
     }
 }
 
@@ -58,12 +56,11 @@ impl Series {
 pub(super) fn series(results: &[RunResult]) -> Vec<Series> {
     let mut all: Vec<Series> = Vec::new();
     for result in results {
-        let RunSpec { family, kind, alpha, setting, .. } = result.spec;
-        let series = Series { family, kind, alpha, setting, points: Vec::new() };
-        if !all.iter().any(|s| s.is_like(&series)) {
-            let belongs = |r: &&RunResult| series.has(&r.spec);
-            let runs: Vec<&RunResult> = results.iter().filter(belongs).collect();
-            all.push(Series { points: points(&runs), ..series });
+        let line = result.spec.line();
+        if !all.iter().any(|series| series.line() == line) {
+            let runs: Vec<&RunResult> = results.iter().filter(|run| run.spec.line() == line).collect();
+            let (family, kind, alpha, setting) = line;
+            all.push(Series { family, kind, alpha, setting, points: points(&runs) });
         }
     }
     all
@@ -109,6 +106,11 @@ pub struct LossCurve {
 impl LossCurve {
     /// The width of the moving average, in iterations.
     pub const WINDOW: usize = 2 * HALF_WINDOW + 1;
+
+    /// The line of the figure to which it belongs.
+    pub fn line(&self) -> Line {
+        (self.family, self.kind, self.alpha, self.setting)
+    }
 }
 
 const HALF_WINDOW: usize = 6;
@@ -116,8 +118,9 @@ const HALF_WINDOW: usize = 6;
 /// The loss curves of all networks for which at least one training did not diverge.
 pub(super) fn loss_curves(series: &[Series], runs: &[RunResult]) -> Vec<LossCurve> {
     let curve = |s: &Series, depth: usize| {
-        let belongs =
-            |run: &&RunResult| s.has(&run.spec) && run.spec.depth == depth && run.status == RunStatus::Finished;
+        let belongs = |run: &&RunResult| {
+            (run.spec.line(), run.spec.depth) == (s.line(), depth) && run.status == RunStatus::Finished
+        };
         let curves: Vec<&[f32]> = runs.iter().filter(belongs).map(|run| &run.curve[..]).collect();
         let points = thin(smooth(&mean(&curves)));
         LossCurve { family: s.family, kind: s.kind, depth, alpha: s.alpha, setting: s.setting, points }

@@ -247,17 +247,15 @@ fn other_settings(
         let own = config.training(spec)?;
         let path = known.get(&own).cloned().unwrap_or_else(|| run_dir(folder, spec));
         let Ok(run) = RunDir::open(&path) else { continue };
-        if let Ok(began) = run.environment()
-            && began.backend != environment.backend
-        {
-            return Ok(Some(format!("{spec} ran on {}, not on {}", shown(&began.backend), environment.backend)));
-        }
-        if let Ok(began) = run.environment()
-            && began.kernels != environment.kernels
-            && run.is_interrupted()
-        {
+        if let Ok(began) = run.environment() {
+            if began.backend != environment.backend {
+                return Ok(Some(format!("{spec} ran on {}, not on {}", shown(&began.backend), environment.backend)));
+            }
             let (theirs, ours) = (began.kernels, environment.kernels);
-            return Ok(Some(format!("{spec} was interrupted with {theirs} kernels, and would go on with {ours} ones")));
+            if theirs != ours && run.is_interrupted() {
+                let text = format!("{spec} was interrupted with {theirs} kernels, and would go on with {ours} ones");
+                return Ok(Some(text));
+            }
         }
         let theirs = match run.config() {
             Ok(theirs) => theirs,
@@ -433,15 +431,10 @@ impl SweepResults {
         for row in files::read_csv(&path)? {
             let CurveRow { family, kind, depth, alpha, optimizer, lr, batch_size, norm, iteration, loss } = row;
             let setting = Setting { optimizer, lr, batch_size, norm };
-            let key = |c: &LossCurve| (c.family, c.kind, c.depth, c.alpha, c.setting);
+            let next = LossCurve { family, kind, depth, alpha, setting, points: vec![(iteration, loss)] };
             match results.curves.last_mut() {
-                Some(curve) if key(curve) == (family, kind, depth, alpha, setting) => {
-                    curve.points.push((iteration, loss));
-                }
-                _ => {
-                    let points = vec![(iteration, loss)];
-                    results.curves.push(LossCurve { family, kind, depth, alpha, setting, points });
-                }
+                Some(curve) if (curve.line(), curve.depth) == (next.line(), depth) => curve.points.extend(next.points),
+                _ => results.curves.push(next),
             }
         }
         Ok(results)

@@ -18,7 +18,7 @@ use burn::{
 };
 use muon::{Muon, Scaled};
 use residual_model::{Network, Part};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use serde_json::{Map, Value};
 use sgd::Sgd;
 
@@ -26,9 +26,10 @@ use sgd::Sgd;
 ///
 /// In JSON, the settings of the rule stand beside the others: `{"name": "adam", "beta1": 0.9, …, "weight_decay": 0.0,
 /// …}`. Without a `name`, the rule is SGD.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Optimizer {
     /// The update rule.
+    #[serde(flatten)]
     pub algorithm: Algorithm,
     /// The maximum norm of the gradient over all parameters. A gradient with a larger norm is scaled down to this norm
     /// (Pascanu et al. 2013).
@@ -151,28 +152,13 @@ fn hidden_weights(network: &Network) -> ParamGroup {
 }
 
 /// The settings that apply to every rule.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Common {
     #[serde(default)]
     clip: Option<f64>,
     weight_decay: f64,
     decay_all: bool,
     rates: Vec<(Part, f64)>,
-}
-
-impl Serialize for Optimizer {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Flat<'a> {
-            #[serde(flatten)]
-            algorithm: &'a Algorithm,
-            #[serde(flatten)]
-            common: Common,
-        }
-        let Self { algorithm, clip, weight_decay, decay_all, rates } = self;
-        let common = Common { clip: *clip, weight_decay: *weight_decay, decay_all: *decay_all, rates: rates.clone() };
-        Flat { algorithm, common }.serialize(serializer)
-    }
 }
 
 impl<'de> Deserialize<'de> for Optimizer {

@@ -1,8 +1,9 @@
 //! Checks that every table and figure in `results/` is exactly what this program draws from the data next to it.
 
 use residual::{
+    lab::Comparison,
     report::{Drawn, comparison, draw},
-    train::{Comparison, Environment, Split},
+    train::{Environment, Split},
 };
 use std::{
     fs,

@@ -17,6 +17,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! [`Comparison`] puts trainings of your own side by side.
+//!
 //! [`Inspection`] measures gradients, activations and more inside networks, to show why shortcuts help:
 //!
 //! ```
@@ -45,6 +47,7 @@
 //!
 //! The same as in `residual-backend`; `flex` is enabled by default.
 
+mod comparison;
 mod error;
 mod inspect;
 mod memory;
@@ -54,11 +57,12 @@ mod statistics;
 mod sweep;
 mod throughput;
 
+pub use comparison::{ComparedRun, Comparison, SeedMeans};
 pub use error::LabError;
 pub use inspect::{
     ActivationState, Activations, BlockError, BlockScale, GradientState, Gradients, Growth, InspectConfig, Inspection,
     Landscape, LayerGradients, Lesion, LesionErrors, Measured, Measurement, PathGradients, Paths, Shattered,
-    SkipStrength, SkipStrengthRun, Subject, SubjectInfo,
+    SkipStrength, SkipStrengthRun, Subject, SubjectInfo, is_equal_error,
 };
 pub use statistics::{Spread, permutation_test};
 pub use sweep::{

@@ -3,13 +3,16 @@
 use crate::{
     chart::{Axis, Figure, Line, Panel},
     palette,
+    verdict::verdict,
     words::markdown as markdown_text,
 };
+use residual_lab::{ComparedRun, Comparison, SeedMeans, Spread};
 use residual_model::summary::thousands;
-use residual_train::{ComparedRun, Comparison, Split};
+use residual_train::Split;
 use std::fmt::Write;
 
-/// A Markdown table of errors in per cent, parameters and training times, followed by the machines.
+/// A Markdown table of errors in per cent, parameters and training times, followed by a table of means over seeds and the
+/// verdicts, if there are any, and by the machines.
 pub fn markdown(comparison: &Comparison) -> String {
     let mut text = String::from(
         "| network | data | parameters | epochs | training error, % | test error, % | lowest test error, % | minutes |\n\
@@ -31,8 +34,34 @@ pub fn markdown(comparison: &Comparison) -> String {
             run.seconds / 60.0
         );
     }
+    if !comparison.by_seed.is_empty() {
+        text += &format!("\nMean ± standard deviation over seeds:\n\n{}", means(&comparison.by_seed));
+    }
+    for of_family in &comparison.verdicts {
+        let _ = writeln!(text, "\n{}", verdict(of_family));
+    }
     let machines = distinct(comparison.runs.iter().map(|run| markdown_text(&run.environment.to_string())));
     let _ = writeln!(text, "\nMeasured on {}.", machines.join("; "));
+    text
+}
+
+fn means(by_seed: &[SeedMeans]) -> String {
+    let mut text =
+        String::from("| network | data | seeds | training error, % | test error, % |\n|---|---|---|--:|--:|\n");
+    let percent = |error: Option<Spread>| {
+        error.map_or_else(|| "-".into(), |Spread { mean, std }| format!("{:.2} ± {:.2}", 100.0 * mean, 100.0 * std))
+    };
+    for SeedMeans { label, data, seeds, train_error, test_error } in by_seed {
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} |",
+            markdown_text(label),
+            markdown_text(data),
+            seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", "),
+            percent(*train_error),
+            percent(*test_error)
+        );
+    }
     text
 }
 
@@ -125,10 +154,18 @@ mod tests {
             run("resnet8", BlockKind::Residual, [0.25, 0.125]),
             run("resnet8, seed 1", BlockKind::Residual, [0.5, 0.25]),
         ];
-        let comparison = Comparison { runs };
+        let by_seed = vec![SeedMeans {
+            label: "resnet8".into(),
+            data: "digits".into(),
+            seeds: vec![0, 1],
+            train_error: None,
+            test_error: Some(Spread { mean: 0.1875, std: 0.125 }),
+        }];
+        let comparison = Comparison { runs, by_seed, verdicts: Vec::new() };
         let table = markdown(&comparison);
         assert!(table.contains("| plain8 | digits | 12,345 | 2 | - | 50.00 | 25.00 (epoch 1) | 2.0 |"), "{table}");
-        assert_eq!(table.lines().count(), 2 + 3 + 2);
+        assert!(table.contains("| resnet8 | digits | 0, 1 | - | 18.75 ± 12.50 |"), "{table}");
+        assert_eq!(table.lines().count(), 2 + 3 + 6 + 2);
         let Environment { backend, .. } = crate::tests::environment();
         assert_eq!(table.matches(&backend).count(), 1, "each machine is named once");
         let svg = svg(&comparison);
@@ -140,7 +177,8 @@ mod tests {
     #[test]
     fn an_error_that_is_not_a_number_is_not_drawn() {
         let run = run("a", BlockKind::Plain, [0.5, f64::NAN]);
-        let comparison = Comparison { runs: vec![ComparedRun { test_error: Some(f64::NAN), ..run }] };
+        let runs = vec![ComparedRun { test_error: Some(f64::NAN), ..run }];
+        let comparison = Comparison { runs, by_seed: Vec::new(), verdicts: Vec::new() };
         assert!(svg(&comparison).contains("test error unknown") && !svg(&comparison).contains("NaN"));
     }
 }

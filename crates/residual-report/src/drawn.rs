@@ -1,4 +1,9 @@
-use crate::{InspectionView, Report, ReportError, contents::Contents, figures, table, words::markdown};
+use crate::{
+    InspectionView, Report, ReportError,
+    contents::Contents,
+    figures, table,
+    words::{markdown, training},
+};
 use residual_lab::{Inspection, Measurement};
 use residual_train::{TrainError, files};
 use std::path::{Path, PathBuf};
@@ -37,14 +42,18 @@ pub fn draw(folder: &Path) -> Result<Vec<Drawn>, ReportError> {
     let mut drawn = Vec::new();
     let mut put = |path: PathBuf, content: Vec<u8>| drawn.push(Drawn { path, content });
     for (place, inspections) in &inspections {
-        let mut findings = String::new();
+        let (mut findings, mut trainings) = (String::new(), Vec::new());
         for inspection in inspections {
             let view = InspectionView::of(inspection);
             for Drawn { path, content } in draw_view(inspection.measurement(), &view) {
                 put(place.join(path), content);
             }
             findings += &format!("- {}\n", markdown(&view.finding));
+            let training = training(&inspection.subjects).filter(|training| !trainings.contains(training));
+            trainings.extend(training);
         }
+        // How well the networks were trained holds for all measurements of the same networks.
+        trainings.iter().for_each(|training| findings += &format!("- {}\n", markdown(training)));
         put(place.join(FINDINGS), findings.into());
     }
     if let Some(results) = sweep {

@@ -3,7 +3,7 @@
 //! [`Training`] takes a [`TrainConfig`] and a device. It runs Burn's `SupervisedTraining` with its own training loop.
 //! The loop measures the training error with a clean pass over the training set, fails if the loss becomes NaN or
 //! infinite, and resumes bit-exactly. With a [`RunDir`], it writes the configuration, metrics, checkpoints and weights
-//! to files. [`Comparison`] reads several run directories and puts their results side by side.
+//! to files.
 //!
 //! ```
 //! use residual_train::{DataName, Device, TrainConfig, Training};
@@ -20,7 +20,6 @@
 
 mod checkpoint;
 mod checks;
-mod comparison;
 mod config;
 mod directory;
 mod ema;
@@ -49,7 +48,6 @@ mod training_loop;
 pub use burn::tensor::Device;
 pub use checkpoint::Checkpoint;
 pub use checks::Note;
-pub use comparison::{ComparedRun, Comparison};
 pub use config::{Evaluate, OnNan, Start, TrainConfig};
 pub use directory::{Existing, RunDir, RunSummary};
 pub use environment::Environment;

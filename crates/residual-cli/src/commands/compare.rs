@@ -1,13 +1,21 @@
 use crate::{Usage, output};
+use residual_lab::Comparison;
 use residual_report::comparison;
-use residual_train::{Comparison, files};
+use residual_train::files;
 use std::path::PathBuf;
 
 /// Compare runs: errors, parameters and time; plot error against epoch
+///
+/// For runs that differ in their seeds alone, also shows the mean and the
+/// standard deviation. Finished runs that differ like those of a sweep, in
+/// depth, kind, skip strength and seed, also get its verdict.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:
+#[command(
+    verbatim_doc_comment,
+    after_help = "Examples:
   residual compare runs/*
-  residual compare runs/resnet20-cifar10-0 runs/plain20-cifar10-0 --figure e.svg")]
+  residual compare runs/resnet20-cifar10-0 runs/plain20-cifar10-0 --figure e.svg"
+)]
 pub(crate) struct CompareArgs {
     /// Run directories, finished or not
     #[arg(required = true)]

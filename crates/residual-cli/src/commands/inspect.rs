@@ -154,7 +154,7 @@ struct Found {
     inspection: Inspection,
 }
 
-/// Replaces the folder of a sweep by the shallowest and the deepest plain and residual nets of its first family.
+/// Replaces the folder of a sweep by the networks to measure of its first family.
 fn expanded(names: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     let mut all = Vec::new();
     for name in names {

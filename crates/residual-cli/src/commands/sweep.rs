@@ -82,7 +82,8 @@ pub(crate) struct SweepArgs {
     /// Also measure why shortcuts help
     ///
     /// Measures gradients, activations, lesions and loss landscapes of the
-    /// shallowest and the deepest nets.
+    /// shallowest and the deepest nets, and of the deepest plain and residual
+    /// nets with equal training errors.
     #[arg(long, verbatim_doc_comment)]
     pub(crate) explain: bool,
     /// Print the resolved settings and exit

@@ -24,7 +24,7 @@ pub use landscape::Landscape;
 pub use lesion::{BlockError, Lesion, LesionErrors};
 pub use paths::{PathGradients, Paths};
 pub use shattered::Shattered;
-pub use subject::{Subject, SubjectInfo};
+pub use subject::{Subject, SubjectInfo, is_equal_error};
 
 use crate::LabError;
 use residual_train::{Environment, TrainError, files};

@@ -20,6 +20,8 @@ pub struct Subject {
     pub(super) dataset: Dataset,
     pub(super) device: Device,
     trained: Option<Network>,
+    /// The training error of the trained network.
+    train_error: Option<f64>,
 }
 
 /// What an [`Inspection`](super::Inspection) records about a network.
@@ -43,6 +45,16 @@ pub struct SubjectInfo {
     pub seed: u64,
     /// Epochs trained, or `None` for a network at its initial weights.
     pub epochs: Option<usize>,
+    /// The fraction of the training set misclassified at the end of the training. `None` for a network at its initial
+    /// weights, or if it was not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train_error: Option<f64>,
+}
+
+/// Whether training errors, as fractions, are equal for a comparison of networks: they differ by at most one percentage
+/// point.
+pub fn is_equal_error(a: f64, b: f64) -> bool {
+    (a - b).abs() <= 0.01
 }
 
 impl SubjectInfo {
@@ -74,7 +86,7 @@ impl Subject {
         let dataset = config.data.load().map_err(TrainError::from)?;
         // Make the same checks as a training.
         Training::with_data(config.clone(), dataset.clone(), device.clone())?;
-        Ok(Self { config, dataset, device: device.clone().inner(), trained: None })
+        Ok(Self { config, dataset, device: device.clone().inner(), trained: None, train_error: None })
     }
 
     /// The network of a finished training. The run directory is not changed.
@@ -86,7 +98,8 @@ impl Subject {
         let device = device.clone().inner();
         run.model()?;
         let network = run.network(&device)?;
-        Ok(Self { trained: Some(network), ..Self::fresh(run.config()?, &device)? })
+        let train_error = run.summary()?.train_error;
+        Ok(Self { trained: Some(network), train_error, ..Self::fresh(run.config()?, &device)? })
     }
 
     /// Whether the network has trained weights.
@@ -121,6 +134,7 @@ impl Subject {
             data: self.config.data.to_string(),
             seed: self.config.seed,
             epochs: self.is_trained().then_some(self.config.epochs),
+            train_error: self.train_error,
         }
     }
 

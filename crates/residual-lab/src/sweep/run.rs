@@ -189,8 +189,8 @@ impl Sweep {
         self
     }
 
-    /// Sets whether to keep the networks that [`Sweep::explain`] measures, those of [`SweepConfig::explained`], even if
-    /// the weights of other networks are not kept.
+    /// Sets whether to keep the networks among which [`Sweep::explain`] chooses, those of the first seed and setting, even
+    /// if the weights of other networks are not kept.
     ///
     /// # Errors
     /// If the sweep does not train both plain and residual nets.

@@ -10,7 +10,8 @@
 //! that it still needs.
 
 use super::{
-    RunResult, RunSpec, Setting, SweepConfig, SweepFamily, SweepResults, Tuned, results::Recorded, series::LossCurve,
+    RunResult, RunSpec, Setting, SweepConfig, SweepFamily, SweepResults, Tuned, explain, results::Recorded,
+    series::LossCurve,
 };
 use crate::{LabError, Measurement};
 use residual_data::shown;
@@ -440,21 +441,25 @@ impl SweepResults {
         Ok(results)
     }
 
-    /// The run directories of each family's networks to measure: those of [`SweepConfig::explained`] whose weights are in the
-    /// folder of a sweep.
+    /// The run directories of each family's networks to measure, of the first seed and setting: the plain and residual nets
+    /// of the least and the greatest depth, and of the greatest depth at which the training errors of both are equal
+    /// ([`is_equal_error`](crate::is_equal_error)); if there is none, of the depth at which they differ least. Networks
+    /// without weights are left out.
     ///
     /// # Errors
     /// If the folder does not hold a sweep, or a file cannot be read.
     pub fn networks(folder: &Path) -> Result<Vec<(SweepFamily, Vec<PathBuf>)>, LabError> {
-        let Self { config, tuned, .. } = Self::read(folder)?;
+        let Self { config, tuned, runs: results, .. } = Self::read(folder)?;
         let known = Known::of(folder, &header(folder)?.map(|header| header.trainings).unwrap_or_default());
         let run = |spec: RunSpec| -> Result<Option<PathBuf>, LabError> {
             let path = known.get(&config.training(spec)?);
             Ok(path.filter(|path| RunDir::open(path).is_ok_and(|run| run.model().is_ok())).cloned())
         };
         let of = |family: SweepFamily| {
-            let runs = config.explained(family, &tuned).into_iter().filter_map(|spec| run(spec).transpose());
-            Ok((family, runs.collect::<Result<_, LabError>>()?))
+            let mut specs = config.explained(family, &tuned);
+            let depths = explain::depths(&specs, &results);
+            specs.retain(|spec| depths.contains(&spec.depth));
+            Ok((family, specs.into_iter().filter_map(|spec| run(spec).transpose()).collect::<Result<_, LabError>>()?))
         };
         config.families.iter().map(|settings| of(settings.family)).collect()
     }

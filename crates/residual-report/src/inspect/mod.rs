@@ -8,14 +8,14 @@ mod lesion;
 mod paths;
 mod shattered;
 
-use crate::{chart::Figure, table};
+use crate::{chart::Figure, table, words::training};
 use residual_lab::{Inspection, Measured, Measurement};
 
 /// The view of a measurement in a report.
 pub struct InspectionView {
     /// The main result in one sentence.
     pub finding: String,
-    /// Further results: one or two sentences per network.
+    /// How well the networks were trained, if they were, and further results: one or two sentences per network.
     pub details: Vec<String>,
     pub(crate) figure: Figure,
     /// The header and the rows.
@@ -26,15 +26,18 @@ impl InspectionView {
     /// The view of a measurement.
     pub fn of(inspection: &Inspection) -> Self {
         let subjects = &inspection.subjects;
-        match &inspection.measured {
+        let mut view = match &inspection.measured {
             Measured::Gradients(gradients) => gradients::view(subjects, gradients),
             Measured::Activations(activations) => activations::view(subjects, activations),
             Measured::Lesion(lesion) => lesion::view(subjects, lesion),
-            Measured::Alpha(skip_strength) => alpha::view(skip_strength),
+            // Its trainings are not those of the subjects.
+            Measured::Alpha(skip_strength) => return alpha::view(skip_strength),
             Measured::Paths(paths) => paths::view(subjects, paths),
             Measured::Landscape(landscape) => landscape::view(subjects, landscape),
             Measured::Shattered(shattered) => shattered::view(subjects, shattered),
-        }
+        };
+        view.details.splice(..0, training(subjects));
+        view
     }
 
     /// The figure as SVG.

@@ -53,7 +53,7 @@ fn convolutions(criterion: &mut Criterion) {
         };
         let mut group = criterion.benchmark_group(name);
         group.throughput(Throughput::Elements(2 * (batch * conv.multiply_adds([side; 2])) as u64));
-        let weights = path.prepare();
+        let weights = path.prepare(level);
         group.bench_function("forward", |b| b.iter(|| black_box(path.infer(level, &weights))));
         let (output, saved) = path.train(level, true);
         let dy = random_values(output.len());
@@ -95,7 +95,7 @@ fn blocks(criterion: &mut Criterion) {
         let forward = 2 * (batch * 2 * conv.multiply_adds([side; 2])) as u64;
         group.throughput(Throughput::Elements(forward));
         let running = path(Norm::Running { mean: zeros, variance: ones, epsilon: 1e-5 });
-        let weights = running.prepare();
+        let weights = running.prepare(level);
         group.bench_function("inference", |b| b.iter(|| black_box(running.infer(level, &weights))));
         let path = path(Norm::Batch { epsilon: 1e-5 });
         group.throughput(Throughput::Elements(3 * forward));

@@ -535,8 +535,9 @@ def fixtures(args):
         row, seconds = [name, f"{batch}x{side}"], 0.0
         for mode, training in (("inference", False), ("training", True)):
             norm_bias = 0.0
-            if training and is_imagenet(model):
-                default = 3.5 if name in ("resnet101", "plain50") else 2.5  # more ReLU inputs are near 0 in these nets
+            # In these nets, some ReLU inputs are so near to 0 that their sign depends on rounding.
+            if training and (is_imagenet(model) or name in ("preact_plain20", "preact_resnet20")):
+                default = 3.5 if name in ("resnet101", "plain50") else 2.5
                 norm_bias = default if args.norm_bias is None else args.norm_bias
             arguments = (name, training, batch, side, norm_bias)
             start = time.perf_counter()
@@ -746,7 +747,8 @@ def main():
     p.add_argument("--batch", type=int, help="batch size (default: depends on the net)")
     p.add_argument("--side", type=int, help="side of the images in pixels (default: depends on the net)")
     p.add_argument("--norm-bias", type=float,
-                   help="norm_bias of the ImageNet nets in training mode (default 2.5; 3.5 for resnet101 and plain50)")
+                   help="norm_bias in training mode of nets with ReLU inputs near 0 (default 2.5; 3.5 for resnet101 and "
+                   "plain50)")
     p.add_argument("--dry", action="store_true", help="print the noise floor, but write no files")
     p.set_defaults(call=fixtures)
 

@@ -1,13 +1,16 @@
 //! The backward pass of a main path.
 
 use crate::{
-    Buffer, ConvNorm, ConvNormGradients, Gradients, NeedsGradient, Norm, Path, PreparedWeight, SavedForBackward,
-    Shortcut, SimdLevel, Statistics,
-    conv::Plan,
+    Buffer, ConvNorm, ConvNormGradients, Gradients, NeedsGradient, Norm, Path, SavedForBackward, Shortcut, SimdLevel,
+    Statistics,
     elementwise::{Affine, NormGradient, ZeroPad, add_gradient, gradient_sums, norm_gradient_rows, relu_gradient_sums},
-    path::{LayerInput, for_each},
+    layout::PaddedImage,
+    parallel::for_each,
+    path::LayerInput,
+    plan::Plan,
+    simd::Ahead,
     tile::{Epilogue, WeightGradientGemm},
-    winograd,
+    winograd::{self, Pass, Tiling, Transforms},
 };
 use std::sync::Arc;
 
@@ -18,6 +21,9 @@ const MAX_GROUPS: usize = 32;
 /// The maximum memory of the groups' weight gradients, in bytes. If weights are large, there are fewer groups, but at
 /// least one.
 const MAX_GROUP_BYTES: usize = 16 << 20;
+
+/// [`MAX_GROUPS`] with Winograd's algorithm, whose sums have four times as many values as the weights.
+const MAX_WINOGRAD_GROUPS: usize = 16;
 
 impl Path<'_> {
     /// Computes the gradients from the results of [`Self::train`] and the output gradient `dy`. The gradients of an
@@ -194,32 +200,37 @@ pub(crate) fn norm_gradient(
 enum TransposedWeight {
     /// Packed for the classes of [`Plan::backward`].
     Direct(Buffer),
-    /// The plan and the weight of the convolution that computes the input gradient.
-    Winograd(Arc<Plan>, PreparedWeight),
+    /// Transformed for Winograd's algorithm.
+    Winograd(Buffer),
 }
 
 impl TransposedWeight {
-    fn new(plan: &Plan, weight: &[f32]) -> Self {
-        if plan.conv.suits_winograd() {
-            let conv = plan.conv.transposed();
-            let weight = winograd::transposed_weight(&plan.conv, weight);
-            return Self::Winograd(Plan::of(conv, plan.output), PreparedWeight::new(&conv, &weight));
+    fn new(level: SimdLevel, plan: &Plan, weight: &[f32]) -> Self {
+        if plan.winograd.is_some() {
+            return Self::Winograd(winograd::transform_weight(level, &plan.conv, weight, true));
         }
         let mut packed = Buffer::new(plan.conv.transposed().packed_len());
         plan.pack_transposed(weight, &mut packed);
         Self::Direct(packed)
     }
 
-    /// Computes the input gradient `dx` of an image from its padded output gradient `dz`.
-    fn convolve(&self, level: SimdLevel, plan: &Plan, dz: &[f32], dx: &mut [f32]) {
-        let packed = match self {
-            Self::Winograd(plan, weight) => return weight.convolve(level, plan, dz, dx),
-            Self::Direct(packed) => packed,
-        };
-        for (class, packed) in plan.classes(packed) {
-            class.compute(level, dz, packed, &class.pixels, Epilogue::default(), dx, 0);
-        }
+    fn packed(&self) -> &[f32] {
+        let (Self::Direct(packed) | Self::Winograd(packed)) = self;
+        packed
     }
+}
+
+/// What one task of the backward pass reads and writes: a group of consecutive images.
+struct Group<'a> {
+    /// The index of the first image.
+    first: usize,
+    /// The outputs of the convolution. The input gradients overwrite them if `dx` is `None`.
+    z: &'a mut [f32],
+    dx: Option<&'a mut [f32]>,
+    /// The packed weight gradient of the group.
+    weights: Option<&'a mut [f32]>,
+    /// The sums of each image that [`norm_gradient`] needs for the previous layer.
+    sums: &'a mut [f32],
 }
 
 /// The backward pass of one layer.
@@ -250,11 +261,10 @@ impl BackwardLayer<'_> {
         let (in_len, out_len) = (plan.input_len(), plan.output_len());
         let inputs = plan.conv.channels[0];
         let packed_len = plan.conv.packed_len();
-        let transposed = self.needs_input.then(|| TransposedWeight::new(plan, weight));
-        let max_groups = (MAX_GROUP_BYTES / (4 * packed_len)).clamp(1, MAX_GROUPS);
-        let size = batch.div_ceil(max_groups).max(1);
+        let transposed = self.needs_input.then(|| TransposedWeight::new(self.level, plan, weight));
+        let size = group_size(plan, batch);
         let groups = batch.div_ceil(size);
-        let mut weights = Buffer::zeros(if self.needs_weight { groups * packed_len } else { 0 });
+        let mut weights = Buffer::new(if self.needs_weight { groups * packed_len } else { 0 });
         let mut sums = vec![0.0f32; batch * 2 * inputs];
         // The convolution's output `z` is not needed again, so the input gradient overwrites it if both have the same
         // size.
@@ -266,18 +276,18 @@ impl BackwardLayer<'_> {
             let mut dx_groups = dx.chunks_mut(size * in_len);
             let mut weight_groups = weights.chunks_mut(packed_len);
             let sum_groups = sums.chunks_mut(size * 2 * inputs).enumerate();
-            let tasks: Vec<_> = sum_groups
-                .map(|(group, sums)| {
-                    let z = z_groups.next().expect("every group has outputs");
-                    (group * size, sums, z, dx_groups.next(), weight_groups.next())
+            let tasks: Vec<Group<'_>> = sum_groups
+                .map(|(group, sums)| Group {
+                    first: group * size,
+                    z: z_groups.next().expect("every group has outputs"),
+                    dx: dx_groups.next(),
+                    weights: weight_groups.next(),
+                    sums,
                 })
                 .collect();
-            for_each(tasks.into_iter(), path.is_serial(plan), |(first, sums, z, mut dx, mut weights)| {
-                let (mut a, mut dz) = (plan.input.workspace(), plan.output_gradient.workspace());
-                for (i, (z, sums)) in z.chunks_mut(out_len).zip(sums.chunks_mut(2 * inputs)).enumerate() {
-                    let dx = dx.as_mut().map(|dx| &mut dx[i * in_len..][..in_len]);
-                    self.image(first + i, z, dx, &mut a, &mut dz, transposed.as_ref(), weights.as_deref_mut(), sums);
-                }
+            for_each(tasks.into_iter(), path.is_serial(plan), |group| match &plan.winograd {
+                Some(tiling) => self.winograd(tiling, group, transposed.as_ref()),
+                None => self.direct(group, transposed.as_ref()),
             });
         }
         let mut gradient = Vec::new();
@@ -292,50 +302,107 @@ impl BackwardLayer<'_> {
         (gradient, self.needs_input.then_some(if in_place { z } else { dx }), sums)
     }
 
-    /// Computes the backward pass of image `n`: adds to `weights`, and writes `dx` and `sums`. If `dx` is `None`, the
-    /// input gradient overwrites `z`.
-    #[expect(clippy::too_many_arguments, reason = "the buffers of `run` for one image")]
-    fn image(
-        &self,
-        n: usize,
-        z: &mut [f32],
-        dx: Option<&mut [f32]>,
-        a: &mut [f32],
-        dz: &mut [f32],
-        transposed: Option<&TransposedWeight>,
-        weights: Option<&mut [f32]>,
-        sums: &mut [f32],
-    ) {
+    /// Computes the backward pass of a group of images by direct sums.
+    fn direct(&self, mut group: Group<'_>, transposed: Option<&TransposedWeight>) {
         let Self { plan, level, .. } = *self;
         let (in_len, out_len) = (plan.input_len(), plan.output_len());
         let [inputs, outputs] = plan.conv.group_channels();
-        let (g, y, scale) = self.gradient;
-        let image = n * out_len..(n + 1) * out_len;
-        let y = y.map(|y| &y[image.clone()]);
-        norm_gradient_rows(level, &g[image.clone()], y, z, self.norm, scale, &plan.output_gradient, dz);
-        let after_relu = matches!(self.input, LayerInput::ConvOutput(..));
-        let direct = if self.needs_weight || after_relu { self.input.image(level, plan, n, a) } else { None };
-        let x = direct.unwrap_or(a);
-        if let Some(weights) = weights {
-            let group_len = plan.conv.packed_len() / plan.conv.groups;
-            for (group, weights) in weights.chunks_mut(group_len).enumerate() {
-                let gemm = WeightGradientGemm {
-                    x: &x[group * inputs..],
-                    d: &dz[group * outputs..],
-                    pixels: &plan.weight_gradient,
-                    runs: &plan.forward.runs,
-                    channels: outputs,
-                };
-                gemm.add_to(level, weights);
+        let (mut a, mut dz) = (plan.input.workspace(), plan.output_gradient.workspace());
+        if let Some(weights) = &mut group.weights {
+            weights.fill(0.0);
+        }
+        for (i, z) in group.z.chunks_mut(out_len).enumerate() {
+            let n = group.first + i;
+            let x = self.load(n, z, &mut a, &mut dz).unwrap_or(&a);
+            if let Some(weights) = &mut group.weights {
+                let group_len = plan.conv.packed_len() / plan.conv.groups;
+                for (group, weights) in weights.chunks_mut(group_len).enumerate() {
+                    let gemm = WeightGradientGemm {
+                        x: &x[group * inputs..],
+                        d: &dz[group * outputs..],
+                        pixels: &plan.weight_gradient,
+                        runs: &plan.forward.runs,
+                        channels: outputs,
+                    };
+                    gemm.add_to(level, weights);
+                }
+            }
+            let Some(transposed) = transposed else { continue };
+            let dx = group.dx.as_mut().map_or(z, |dx| &mut dx[i * in_len..][..in_len]);
+            for (class, packed) in plan.classes(transposed.packed()) {
+                class.compute(level, &dz, packed, &class.pixels, Epilogue::default(), dx, 0);
+            }
+            let channels = plan.conv.channels[0];
+            self.finish(n, x, dx, &mut group.sums[i * 2 * channels..][..2 * channels]);
+        }
+    }
+
+    /// Computes the backward pass of a group of images by Winograd's algorithm.
+    fn winograd(&self, tiling: &Tiling, mut group: Group<'_>, transposed: Option<&TransposedWeight>) {
+        let Self { plan, level, .. } = *self;
+        let (in_len, out_len, channels) = (plan.input_len(), plan.output_len(), plan.conv.channels[0]);
+        let target = PaddedImage::unpadded(plan.input.size, channels);
+        let workspaces = |layout: &PaddedImage| (0..tiling.images()).map(|_| layout.workspace()).collect::<Vec<_>>();
+        let (mut a, mut dz) = (workspaces(&plan.input), workspaces(&plan.output_gradient));
+        let mut transforms = Transforms::new(level, tiling);
+        let mut sums = group.weights.as_ref().map(|_| tiling.zero_gradient());
+        for band in tiling.bands(group.z.len() / out_len) {
+            if band.tiles.start == 0 {
+                for (k, i) in band.images.clone().enumerate() {
+                    self.load(group.first + i, &group.z[i * out_len..][..out_len], &mut a[k], &mut dz[k]);
+                }
+            }
+            if let Some(sums) = &mut sums {
+                for (k, (_, place)) in band.images().enumerate() {
+                    transforms.transform_input(&plan.input, &a[k], band.tiles.clone(), place);
+                    transforms.transform_output_gradient(&plan.output_gradient, &dz[k], band.tiles.clone(), place);
+                }
+                let ahead = [(self.input.values(), in_len), (self.gradient.0, out_len)]
+                    .map(|(values, len)| Ahead::read(tiling.next(&band, &values[group.first * len..], len)));
+                transforms.add_weight_gradient(&band, sums, &ahead);
+            }
+            let Some(transposed) = transposed else { continue };
+            for (k, (_, place)) in band.images().enumerate() {
+                transforms.transform_input(&plan.output_gradient, &dz[k], band.tiles.clone(), place);
+            }
+            let y = self.gradient.1.map_or(&[][..], |y| &y[group.first * out_len..]);
+            let ahead = [y, group.z].map(|values| Ahead::read(tiling.next(&band, values, out_len)));
+            transforms.multiply(Pass::Backward, transposed.packed(), &band, &ahead);
+            let dx = group.dx.as_deref_mut().unwrap_or(group.z);
+            for (k, (i, place)) in band.images().enumerate() {
+                let dx = &mut dx[i * in_len..][..in_len];
+                transforms.write_output(band.tiles.clone(), place, Epilogue::default(), &target, dx, 0);
+                if band.tiles.end == tiling.tiles() {
+                    self.finish(group.first + i, &a[k], dx, &mut group.sums[i * 2 * channels..][..2 * channels]);
+                }
             }
         }
-        let Some(transposed) = transposed else { return };
-        let dx = dx.unwrap_or(z);
-        transposed.convolve(level, plan, dz, dx);
+        if let (Some(sums), Some(weights)) = (sums, group.weights) {
+            winograd::transform_weight_gradient(level, plan.conv.channels, &sums, weights);
+        }
+    }
+
+    /// Writes the padded gradient of image `n` before the norm to `dz`, where `z` is the convolution's output, and the
+    /// padded input to `a`. Returns the input if it can be read in place.
+    fn load<'b>(&'b self, n: usize, z: &[f32], a: &mut [f32], dz: &mut [f32]) -> Option<&'b [f32]> {
+        let Self { plan, level, .. } = *self;
+        let (g, y, scale) = self.gradient;
+        let len = plan.output_len();
+        let image = n * len..(n + 1) * len;
+        let y = y.map(|y| &y[image.clone()]);
+        norm_gradient_rows(level, &g[image], y, z, self.norm, scale, &plan.output_gradient, dz);
+        let after_relu = matches!(self.input, LayerInput::ConvOutput(..));
+        if self.needs_weight || after_relu { self.input.image(level, plan, n, a) } else { None }
+    }
+
+    /// Turns the gradient `dx` of the layer's input `x` for image `n` into that of the previous layer's norm, or adds the
+    /// gradient of the shortcut.
+    fn finish(&self, n: usize, x: &[f32], dx: &mut [f32], sums: &mut [f32]) {
+        let Self { plan, level, .. } = *self;
         if let LayerInput::ConvOutput(z, affine) = self.input {
             let (sums, products) = sums.split_at_mut(plan.conv.channels[0]);
-            let z = &z[n * in_len..][..in_len];
-            relu_gradient_sums(level, dx, x, &plan.input, z, &affine.mean, sums, products);
+            let len = plan.input_len();
+            relu_gradient_sums(level, dx, x, &plan.input, &z[n * len..][..len], &affine.mean, sums, products);
         }
         if let Some((dy, y)) = self.shortcut
             && matches!(self.path.shortcut, Shortcut::Input { .. })
@@ -348,6 +415,18 @@ impl BackwardLayer<'_> {
                 None => add_gradient(level, dy, y, strength, dx),
                 Some(zero_pad) => zero_pad.add_gradient(level, dy, y, strength, dx),
             }
+        }
+    }
+}
+
+/// The number of images whose weight gradients are summed by one task. It depends on the batch alone, so that the result
+/// does not depend on the number of threads.
+fn group_size(plan: &Plan, batch: usize) -> usize {
+    match &plan.winograd {
+        Some(tiling) => batch.div_ceil(MAX_WINOGRAD_GROUPS).max(1).next_multiple_of(tiling.images()),
+        None => {
+            let groups = (MAX_GROUP_BYTES / (4 * plan.conv.packed_len())).clamp(1, MAX_GROUPS);
+            batch.div_ceil(groups).max(1)
         }
     }
 }

@@ -1,12 +1,15 @@
 //! Inference: main paths without batch statistics.
 
 use crate::{
-    Buffer, Conv, Path, SimdLevel,
-    conv::{PaddedImage, Plan},
+    Buffer, Conv, ConvNorm, Path, SimdLevel,
     elementwise::Affine,
-    path::{LayerInput, for_each, is_small},
+    layout::PaddedImage,
+    parallel::for_each,
+    path::{LayerInput, is_small},
+    plan::Plan,
+    simd::Ahead,
     tile::{Addend, Epilogue, Pixel},
-    winograd,
+    winograd::{self, Pass, SIDE, Tiling, Transforms},
 };
 use std::{ops::Range, sync::Arc};
 
@@ -19,52 +22,71 @@ pub struct PreparedWeight {
 }
 
 impl PreparedWeight {
-    /// Prepares a weight `[out, in / groups, kernel height, kernel width]`.
+    /// Prepares a weight `[out, in / groups, kernel height, kernel width]` for images of this height and width.
     ///
     /// # Panics
     /// If `conv` is invalid (see [`Conv::output`]), or the weight has the wrong length.
-    pub fn new(conv: &Conv, weight: &[f32]) -> Self {
-        conv.check();
+    pub fn new(level: SimdLevel, conv: &Conv, image: [usize; 2], weight: &[f32]) -> Self {
         assert_eq!(weight.len(), conv.weights(), "the weight has the wrong length");
-        if conv.suits_winograd() {
-            return Self { conv: *conv, winograd: true, packed: winograd::transform_weight(conv, weight) };
-        }
-        let mut packed = Buffer::new(conv.packed_len());
-        conv.pack(weight, &mut packed);
-        Self { conv: *conv, winograd: false, packed }
+        let winograd = conv.output(image).is_some_and(|output| winograd::suits(conv, output));
+        let packed = if winograd {
+            winograd::transform_weight(level, conv, weight, false)
+        } else {
+            let mut packed = Buffer::new(conv.packed_len());
+            conv.pack(weight, &mut packed);
+            packed
+        };
+        Self { conv: *conv, winograd, packed }
     }
 
-    /// Computes some output rows of a padded image `x`. The first row must have an even index. `pixels` has output
-    /// offsets in an image with the layout `target`, and `out` begins at the first of the rows.
-    #[expect(clippy::too_many_arguments, reason = "the operands of a convolution")]
-    fn rows(
+    /// Whether the weight is prepared for this convolution and for images of this height and width.
+    pub fn fits(&self, conv: &Conv, image: [usize; 2]) -> bool {
+        self.conv == *conv && conv.output(image).is_some_and(|output| winograd::suits(conv, output)) == self.winograd
+    }
+
+    /// Computes the outputs of some images. `input` returns an image, or writes the padded image to the workspace and
+    /// returns `None`; it reads the image from `source`. `done` is called with every finished output.
+    pub(crate) fn convolve<'x>(
         &self,
         level: SimdLevel,
         plan: &Plan,
-        x: &[f32],
-        epilogue: Epilogue,
-        rows: Range<usize>,
-        (target, pixels): (&PaddedImage, &[Pixel]),
-        out: &mut [f32],
+        source: &[f32],
+        input: impl Fn(usize, &mut [f32]) -> Option<&'x [f32]>,
+        outputs: &mut [f32],
+        mut done: impl FnMut(usize, &[f32]),
     ) {
-        if self.winograd {
-            return winograd::convolve_rows(level, plan, x, &self.packed, epilogue, rows, target, out);
-        }
-        let start = target.at(rows.start as isize, 0) as usize;
-        let pixels = &pixels[rows.start * plan.output[1]..rows.end * plan.output[1]];
-        plan.forward.compute(level, x, &self.packed, pixels, epilogue, out, start);
-    }
-
-    /// Computes the convolution's output for one padded image.
-    pub(crate) fn convolve(&self, level: SimdLevel, plan: &Plan, x: &[f32], out: &mut [f32]) {
+        let mut workspace = plan.input.workspace();
+        let len = plan.output_len();
+        let Some(tiling) = &plan.winograd else {
+            for (image, out) in outputs.chunks_mut(len).enumerate() {
+                let x = input(image, &mut workspace).unwrap_or(&workspace);
+                plan.forward.compute(level, x, &self.packed, &plan.forward.pixels, Epilogue::default(), out, 0);
+                done(image, out);
+            }
+            return;
+        };
         let target = PaddedImage::unpadded(plan.output, plan.conv.channels[1]);
-        let rows = 0..plan.output[0];
-        self.rows(level, plan, x, Epilogue::default(), rows, (&target, &plan.forward.pixels), out);
+        let mut transforms = Transforms::new(level, tiling);
+        for band in tiling.bands(outputs.len() / len) {
+            for (image, place) in band.images() {
+                if band.tiles.start == 0 {
+                    input(image, &mut workspace);
+                }
+                transforms.transform_input(&plan.input, &workspace, band.tiles.clone(), place);
+            }
+            let next = Ahead::read(tiling.next(&band, source, plan.input_len()));
+            let out = Ahead::write(tiling.own(&band, outputs, len));
+            transforms.multiply(Pass::Forward, &self.packed, &band, &[next, out]);
+            for (image, place) in band.images() {
+                let out = &mut outputs[image * len..][..len];
+                transforms.write_output(band.tiles.clone(), place, Epilogue::default(), &target, out, 0);
+                if band.tiles.end == tiling.tiles() {
+                    done(image, out);
+                }
+            }
+        }
     }
 }
-
-/// A function that computes a layer's output from its padded input.
-type RunLayer<'a> = dyn Fn(&PreparedLayer, &[f32], &mut [f32]) + 'a;
 
 /// A layer with its norm folded into the epilogue.
 struct PreparedLayer<'a> {
@@ -82,13 +104,51 @@ struct PreparedLayer<'a> {
 }
 
 impl PreparedLayer<'_> {
-    /// Computes some output rows of an image. The first row must have an even index. `out` begins at the first of the
-    /// rows.
-    fn rows(&self, level: SimdLevel, x: &[f32], image: usize, rows: Range<usize>, out: &mut [f32]) {
+    fn epilogue(&self, image: usize) -> Epilogue<'_> {
         let len = self.plan.output_len();
         let add = self.addend.map(|(values, strength)| Addend { values: &values[image * len..][..len], strength });
-        let epilogue = Epilogue { affine: Some((&self.gain, &self.bias)), add, relu: self.relu };
-        self.weight.rows(level, &self.plan, x, epilogue, rows, (&self.target, &self.pixels), out);
+        Epilogue { affine: Some((&self.gain, &self.bias)), add, relu: self.relu }
+    }
+
+    /// Computes some output rows of an image. The first row must be a multiple of [`SIDE`]. `out` begins at the first of
+    /// the rows.
+    fn rows(&self, level: SimdLevel, x: &[f32], image: usize, rows: Range<usize>, out: &mut [f32]) {
+        let Self { plan, target, .. } = self;
+        let (epilogue, weights) = (self.epilogue(image), &self.weight.packed);
+        let start = target.at(rows.start as isize, 0) as usize;
+        let Some(tiling) = &plan.winograd else {
+            let pixels = &self.pixels[rows.start * plan.output[1]..rows.end * plan.output[1]];
+            return plan.forward.compute(level, x, weights, pixels, epilogue, out, start);
+        };
+        let mut transforms = Transforms::new(level, tiling);
+        for band in tiling.bands_of_rows(rows) {
+            transforms.transform_input(&plan.input, x, band.tiles.clone(), 0);
+            transforms.multiply(Pass::Forward, weights, &band, &[]);
+            transforms.write_output(band.tiles, 0, epilogue, target, out, start);
+        }
+    }
+
+    /// Computes the outputs of consecutive images, of which `first` is the first.
+    fn images(&self, level: SimdLevel, inputs: &[&[f32]], first: usize, outputs: &mut [&mut [f32]]) {
+        let Self { plan, target, .. } = self;
+        let Some(tiling) = &plan.winograd else {
+            for (i, (x, out)) in inputs.iter().zip(outputs).enumerate() {
+                self.rows(level, x, first + i, 0..plan.output[0], out);
+            }
+            return;
+        };
+        let start = target.at(0, 0) as usize;
+        let mut transforms = Transforms::new(level, tiling);
+        for band in tiling.bands(inputs.len()) {
+            for (i, place) in band.images() {
+                transforms.transform_input(&plan.input, inputs[i], band.tiles.clone(), place);
+            }
+            transforms.multiply(Pass::Forward, &self.weight.packed, &band, &[]);
+            for (i, place) in band.images() {
+                let epilogue = self.epilogue(first + i);
+                transforms.write_output(band.tiles.clone(), place, epilogue, target, outputs[i], start);
+            }
+        }
     }
 
     /// The part of a padded image with the layout `target` that starts at its first pixel.
@@ -99,8 +159,11 @@ impl PreparedLayer<'_> {
 
 impl Path<'_> {
     /// Prepares the weights for [`Self::infer`].
-    pub fn prepare(&self) -> Vec<Arc<PreparedWeight>> {
-        self.layers.iter().map(|layer| Arc::new(PreparedWeight::new(&layer.conv, layer.weight))).collect()
+    pub fn prepare(&self, level: SimdLevel) -> Vec<Arc<PreparedWeight>> {
+        let prepare = |(layer, plan): (&ConvNorm, Arc<Plan>)| {
+            Arc::new(PreparedWeight::new(level, &layer.conv, plan.input.size, layer.weight))
+        };
+        self.layers.iter().zip(self.plans()).map(prepare).collect()
     }
 
     /// Computes the output, `[batch, height, width, channels]`, without batch statistics. Norm, shortcut and ReLU are
@@ -124,8 +187,9 @@ impl Path<'_> {
     ) -> Buffer {
         self.check(plans);
         assert_eq!(weights.len(), plans.len(), "there must be one prepared weight per layer");
-        for (weight, layer) in weights.iter().zip(&self.layers) {
-            assert_eq!(weight.conv, layer.conv, "the weight was prepared for a different convolution");
+        for (weight, plan) in weights.iter().zip(plans) {
+            let fits = weight.fits(&plan.conv, plan.input.size);
+            assert!(fits, "the weight was prepared for a different convolution or size of images");
         }
         let shortcut = self.shortcut_add(plans);
         let last = plans.len() - 1;
@@ -152,47 +216,61 @@ impl Path<'_> {
             }
         };
         let layers: Vec<PreparedLayer> = (0..plans.len()).map(prepared_layer).collect();
-        let workspaces = || plans.iter().map(|plan| plan.input.workspace()).collect::<Vec<_>>();
-        // Computes all layers for one image. `run` writes a layer's output inside the margin of the next workspace.
-        let infer = |image, workspaces: &mut [Buffer], output: &mut [f32], run: &RunLayer| {
-            let direct = LayerInput::PathInput(self.input).image(level, &plans[0], image, &mut workspaces[0]);
-            for (i, layer) in layers.iter().enumerate() {
-                let (before, after) = workspaces.split_at_mut(i + 1);
-                let x = direct.filter(|_| i == 0).unwrap_or(&before[i]);
-                run(layer, x, after.first_mut().map_or(&mut *output, |next| layer.skip_margin(next)));
-            }
-            shortcut.add_zero_padded(level, self, image, output);
-        };
-
         let (batch, threads) = (self.batch(), rayon::current_num_threads());
         let len = plans[last].output_len();
         let mut output = Buffer::new_loose(batch * len);
-        // If there are enough images for all threads, each thread computes whole images, so that the outputs of all
-        // layers but the last stay in cache.
+        let input = LayerInput::PathInput(self.input);
+        // If there are enough images for all threads, each thread computes whole images, a few at a time, so that the
+        // outputs of all layers but the last stay in cache.
         if serial || batch >= 2 * threads {
-            let size = batch.div_ceil(4 * threads).max(1);
+            let together =
+                plans.iter().filter_map(|plan| plan.winograd.as_ref()).map(Tiling::images).max().unwrap_or(1);
+            let size = batch.div_ceil(4 * threads).max(1).next_multiple_of(together);
             for_each(output.chunks_mut(len * size).enumerate(), serial, |(group, outputs)| {
-                let mut workspaces = workspaces();
-                for (i, output) in outputs.chunks_mut(len).enumerate() {
-                    let image = group * size + i;
-                    infer(image, &mut workspaces, output, &|layer, x, out| {
-                        layer.rows(level, x, image, 0..layer.plan.output[0], out);
-                    });
+                let mut workspaces: Vec<Vec<Buffer>> =
+                    plans.iter().map(|plan| (0..together).map(|_| plan.input.workspace()).collect()).collect();
+                for (i, outputs) in outputs.chunks_mut(len * together).enumerate() {
+                    let first = group * size + i * together;
+                    let mut outputs: Vec<&mut [f32]> = outputs.chunks_mut(len).collect();
+                    let images = outputs.len();
+                    let direct: Vec<Option<&[f32]>> =
+                        (0..images).map(|i| input.image(level, &plans[0], first + i, &mut workspaces[0][i])).collect();
+                    for (i, layer) in layers.iter().enumerate() {
+                        let (before, after) = workspaces.split_at_mut(i + 1);
+                        let direct = |k: usize| direct[k].filter(|_| i == 0);
+                        let inputs: Vec<&[f32]> = (0..images).map(|k| direct(k).unwrap_or(&before[i][k])).collect();
+                        match after.first_mut() {
+                            Some(next) => {
+                                let next = next[..images].iter_mut();
+                                let mut next: Vec<&mut [f32]> = next.map(|next| layer.skip_margin(next)).collect();
+                                layer.images(level, &inputs, first, &mut next);
+                            }
+                            None => layer.images(level, &inputs, first, &mut outputs),
+                        }
+                    }
+                    for (i, output) in outputs.into_iter().enumerate() {
+                        shortcut.add_zero_padded(level, self, first + i, output);
+                    }
                 }
             });
             return output;
         }
-        // Otherwise, the threads share each image, in strips of an even number of rows.
-        let mut workspaces = workspaces();
+        // Otherwise, the threads share each image, in strips of whole tiles.
+        let mut workspaces: Vec<Buffer> = plans.iter().map(|plan| plan.input.workspace()).collect();
         for (image, output) in output.chunks_mut(len).enumerate() {
-            infer(image, &mut workspaces, output, &|layer, x, out| {
+            let direct = input.image(level, &plans[0], image, &mut workspaces[0]);
+            for (i, layer) in layers.iter().enumerate() {
+                let (before, after) = workspaces.split_at_mut(i + 1);
+                let x = direct.filter(|_| i == 0).unwrap_or(&before[i]);
+                let out = after.first_mut().map_or(&mut *output, |next| layer.skip_margin(next));
                 let height = layer.plan.output[0];
-                let rows = height.div_ceil(2 * threads).next_multiple_of(2);
+                let rows = height.div_ceil(2 * threads).next_multiple_of(SIDE);
                 let strips = out[..layer.target.span()].chunks_mut(rows * layer.target.row());
                 for_each(strips.enumerate(), is_small(1, &layer.plan), |(strip, out)| {
                     layer.rows(level, x, image, strip * rows..((strip + 1) * rows).min(height), out);
                 });
-            });
+            }
+            shortcut.add_zero_padded(level, self, image, output);
         }
         output
     }

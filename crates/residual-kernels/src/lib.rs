@@ -12,8 +12,8 @@
 //! | file | contents |
 //! |---|---|
 //! | `tile.rs` | the two inner loops: register-tiled matrix products over gathered rows |
-//! | `conv.rs` | direct convolutions and their gradients, as matrix products of `tile.rs` |
-//! | `winograd.rs` | Winograd's algorithm: 3x3 convolutions of many channels with 2.25 times fewer multiplications |
+//! | `conv.rs`, `layout.rs`, `plan.rs` | direct convolutions and their gradients, as matrix products of `tile.rs` |
+//! | `winograd.rs` | Winograd's algorithm: 3x3 convolutions with a quarter of the multiplications |
 //! | `elementwise.rs` | norms, ReLUs and shortcuts, forward and backward |
 //! | `path.rs`, `backward.rs`, `inference.rs` | a main path: forward pass for training, backward pass, inference |
 //! | `normalize.rs` | a norm and a ReLU without a convolution, as in pre-activation blocks |
@@ -65,8 +65,11 @@ mod buffer;
 mod conv;
 mod elementwise;
 mod inference;
+mod layout;
 mod normalize;
+mod parallel;
 mod path;
+mod plan;
 mod pool;
 mod simd;
 #[cfg_attr(not(feature = "burn"), allow(dead_code, reason = "only the bridge reads strided tensors"))]

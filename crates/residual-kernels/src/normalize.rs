@@ -3,9 +3,10 @@
 use crate::{
     Buffer, Conv, ConvNorm, ConvNormGradients, Norm, SimdLevel, Statistics,
     backward::norm_gradient,
-    conv::PaddedImage,
     elementwise::{affine_add_relu, gradient_sums, moments, norm_gradient_rows},
-    path::{combine_moments, for_each},
+    layout::PaddedImage,
+    parallel::for_each,
+    path::combine_moments,
 };
 
 /// A norm and a ReLU of images: `y = g(γ · (x - mean) / √(variance + ε) + β)` for each channel, or `y = g(x + b)`

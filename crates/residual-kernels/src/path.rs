@@ -12,10 +12,10 @@
 
 use crate::{
     Buffer, Conv, PreparedWeight, SimdLevel,
-    conv::Plan,
     elementwise::{Affine, ZeroPad, affine_add_relu, copy_rows, moments, normalize_rows, relu_in_place},
+    parallel::for_each,
+    plan::Plan,
 };
-use rayon::prelude::*;
 use std::sync::Arc;
 
 /// The norm of a convolution's output.
@@ -185,14 +185,6 @@ pub(crate) fn is_small(images: usize, plan: &Plan) -> bool {
     images * plan.output_len() * plan.conv.weights() / plan.conv.channels[1] < MIN_PARALLEL_MULTIPLY_ADDS
 }
 
-/// Calls `f` for each item, on the calling thread if `serial` is true, otherwise on the thread pool.
-pub(crate) fn for_each<T: Send>(items: impl Iterator<Item = T>, serial: bool, f: impl Fn(T) + Sync + Send) {
-    if serial {
-        return items.for_each(f);
-    }
-    items.collect::<Vec<_>>().into_par_iter().with_max_len(1).for_each(f);
-}
-
 impl ConvNorm<'_> {
     pub(crate) fn channels(&self) -> usize {
         self.conv.channels[1]
@@ -271,6 +263,12 @@ pub(crate) enum LayerInput<'a> {
 }
 
 impl<'a> LayerInput<'a> {
+    /// The values of all images.
+    pub(crate) fn values(self) -> &'a [f32] {
+        let (Self::PathInput(values) | Self::ConvOutput(values, _)) = self;
+        values
+    }
+
     /// Returns one image if the layer can read it in place. Otherwise, writes the padded image to the workspace and
     /// returns `None`. If the image is a convolution's output, the norm and ReLU are applied to it first.
     pub(crate) fn image(self, level: SimdLevel, plan: &Plan, index: usize, workspace: &mut [f32]) -> Option<&'a [f32]> {
@@ -429,7 +427,7 @@ impl Path<'_> {
         let (mut outputs, mut statistics, mut affines) = (Vec::<Buffer>::new(), Vec::new(), Vec::<Affine>::new());
         for (i, (layer, plan)) in self.layers.iter().zip(plans).enumerate() {
             let channels = layer.channels();
-            let weight = PreparedWeight::new(&layer.conv, layer.weight);
+            let weight = PreparedWeight::new(level, &layer.conv, plan.input.size, layer.weight);
             let input = match i {
                 0 => LayerInput::PathInput(self.input),
                 _ => LayerInput::ConvOutput(&outputs[i - 1], &affines[i - 1]),
@@ -438,15 +436,17 @@ impl Path<'_> {
             let mut sums = vec![0.0f32; batch * 2 * channels];
             let len = plan.output_len();
             let mut z = Buffer::new(batch * len);
-            let images = z.chunks_mut(len).zip(sums.chunks_mut(2 * channels)).enumerate();
-            for_each(images, self.is_serial(plan), |(n, (z, sums))| {
-                let mut workspace = plan.input.workspace();
-                let direct = input.image(level, plan, n, &mut workspace);
-                weight.convolve(level, plan, direct.unwrap_or(&workspace), z);
-                if measured {
-                    let (mean, squares) = sums.split_at_mut(channels);
-                    moments(level, z, channels, mean, squares);
-                }
+            let size = plan.images_per_task(batch);
+            let tasks = z.chunks_mut(size * len).zip(sums.chunks_mut(size * 2 * channels)).enumerate();
+            for_each(tasks, self.is_serial(plan), |(task, (z, sums))| {
+                let source = &input.values()[task * size * plan.input_len()..];
+                let input = |n: usize, workspace: &mut [f32]| input.image(level, plan, task * size + n, workspace);
+                weight.convolve(level, plan, source, input, z, |n, z| {
+                    if measured {
+                        let (mean, squares) = sums[n * 2 * channels..][..2 * channels].split_at_mut(channels);
+                        moments(level, z, channels, mean, squares);
+                    }
+                });
             });
             let known = known.map(|known| known[i].clone());
             let batch_statistics =

@@ -3,7 +3,7 @@
 
 #![allow(clippy::needless_range_loop, reason = "the indices match the formulas, and the loops unroll")]
 
-use crate::simd::{Instructions, PortableVector, SimdLevel, SimdVector};
+use crate::simd::{SimdLevel, SimdVector, for_every_vector};
 
 /// The number of output channels of a tile.
 pub(crate) const BLOCK: usize = 16;
@@ -154,19 +154,8 @@ impl ImplicitGemm<'_> {
     /// If an offset is outside its slice.
     pub(crate) fn compute(&self, level: SimdLevel, y: &mut [f32], start: usize) {
         self.check(y.len(), start);
-        match level.0 {
-            // SAFETY: the processor supports the level, and `check` checked all offsets.
-            #[cfg(target_arch = "x86_64")]
-            Instructions::Avx2 => unsafe { gemm_avx2(self, y, start) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512 => unsafe { gemm_avx512(self, y, start) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "aarch64")]
-            Instructions::Neon => unsafe { gemm::<std::arch::aarch64::float32x4_t, 4, 6>(self, y, start) },
-            // SAFETY: as above. `PortableVector` runs on every processor.
-            _ => unsafe { gemm::<PortableVector, 4, 2>(self, y, start) },
-        }
+        // SAFETY: `check` checked all offsets.
+        unsafe { gemm(level, self, y, start) }
     }
 
     fn check(&self, output_len: usize, start: usize) {
@@ -196,20 +185,6 @@ impl ImplicitGemm<'_> {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn gemm_avx2(product: &ImplicitGemm, y: &mut [f32], start: usize) {
-    // SAFETY: the caller upholds the conditions of `gemm`.
-    unsafe { gemm::<std::arch::x86_64::__m256, 2, 6>(product, y, start) }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,avx512f")]
-unsafe fn gemm_avx512(product: &ImplicitGemm, y: &mut [f32], start: usize) {
-    // SAFETY: the caller upholds the conditions of `gemm`.
-    unsafe { gemm::<std::arch::x86_64::__m512, 1, 12>(product, y, start) }
-}
-
 /// Calls a function with `$number` as its last const generic argument. `$number` is between 1 and `$max`.
 macro_rules! with_constant {
     ($number:expr, $max:expr, $call:ident $(, $generic:ty)* ; $lanes:expr ; $($argument:expr),*) => {
@@ -231,9 +206,11 @@ macro_rules! with_constant {
     };
 }
 
+pub(crate) use with_constant;
+
 /// Splits `count` into the fewest parts of at most `max`. Their sizes differ by at most one.
 #[inline(always)]
-fn balanced(count: usize, max: usize) -> impl Iterator<Item = usize> {
+pub(crate) fn balanced(count: usize, max: usize) -> impl Iterator<Item = usize> {
     let parts = count.div_ceil(max);
     (0..parts).map(move |i| (i + 1) * count / parts - i * count / parts)
 }
@@ -251,29 +228,30 @@ struct Chunk<'a> {
     last: bool,
 }
 
-/// # Safety
-/// The processor must have the vector's instructions, and [`ImplicitGemm::check`] must have passed.
-#[inline(always)]
-unsafe fn gemm<V: SimdVector, const N: usize, const MAX: usize>(product: &ImplicitGemm, y: &mut [f32], start: usize) {
-    let depth = product.runs.depth();
-    let blocks = product.channels.div_ceil(BLOCK);
-    let whole = product.channels / BLOCK;
-    let weights = |block: usize, done: usize| product.weights[(block * depth + done) * BLOCK..].as_ptr();
-    for pixels in product.pixels.chunks(BAND) {
-        for (runs, done) in product.runs.chunks() {
-            let length: usize = runs.iter().map(|run| run.length as usize).sum();
-            let (first, last) = (done == 0, done + length == depth);
-            for block in 0..whole {
-                let chunk = Chunk { block, runs, weights: weights(block, done), first, last };
-                // SAFETY: the caller upholds the conditions of `gemm`. The weights of these runs begin at `chunk.weights`.
+for_every_vector! {
+    /// # Safety
+    /// [`ImplicitGemm::check`] must have passed.
+    unsafe fn gemm<V, N, MAX>(product: &ImplicitGemm<'_>, y: &mut [f32], start: usize) {
+        let depth = product.runs.depth();
+        let blocks = product.channels.div_ceil(BLOCK);
+        let whole = product.channels / BLOCK;
+        let weights = |block: usize, done: usize| product.weights[(block * depth + done) * BLOCK..].as_ptr();
+        for pixels in product.pixels.chunks(BAND) {
+            for (runs, done) in product.runs.chunks() {
+                let length: usize = runs.iter().map(|run| run.length as usize).sum();
+                let (first, last) = (done == 0, done + length == depth);
+                for block in 0..whole {
+                    let chunk = Chunk { block, runs, weights: weights(block, done), first, last };
+                    // SAFETY: the caller upholds the conditions of `gemm`. The weights of these runs begin at `chunk.weights`.
+                    unsafe { band::<V, N, MAX>(product, pixels, chunk, y, start) };
+                }
+            }
+            // A block with fewer than `BLOCK` channels is a single chunk, because partial sums are stored in whole blocks.
+            for block in whole..blocks {
+                let chunk = Chunk { block, runs: &product.runs.runs, weights: weights(block, 0), first: true, last: true };
+                // SAFETY: the caller upholds the conditions of `gemm`.
                 unsafe { band::<V, N, MAX>(product, pixels, chunk, y, start) };
             }
-        }
-        // A block with fewer than `BLOCK` channels is a single chunk, because partial sums are stored in whole blocks.
-        for block in whole..blocks {
-            let chunk = Chunk { block, runs: &product.runs.runs, weights: weights(block, 0), first: true, last: true };
-            // SAFETY: the caller upholds the conditions of `gemm`.
-            unsafe { band::<V, N, MAX>(product, pixels, chunk, y, start) };
         }
     }
 }
@@ -303,7 +281,7 @@ unsafe fn band<V: SimdVector, const N: usize, const MAX: usize>(
 /// # Safety
 /// The processor must have the vector's instructions, and `from` must point to [`BLOCK`] values.
 #[inline(always)]
-unsafe fn load<V: SimdVector, const N: usize>(from: *const f32) -> [V; N] {
+pub(crate) unsafe fn load<V: SimdVector, const N: usize>(from: *const f32) -> [V; N] {
     // SAFETY: the caller upholds the conditions of this function.
     unsafe {
         let mut block = [V::splat(0.0); N];
@@ -460,19 +438,8 @@ impl WeightGradientGemm<'_> {
     /// If an offset is outside its slice.
     pub(crate) fn add_to(&self, level: SimdLevel, weights: &mut [f32]) {
         self.check(weights.len());
-        match level.0 {
-            // SAFETY: the processor supports the level, and `check` checked all offsets.
-            #[cfg(target_arch = "x86_64")]
-            Instructions::Avx2 => unsafe { weight_gradient_avx2(self, weights) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512 => unsafe { weight_gradient_avx512(self, weights) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "aarch64")]
-            Instructions::Neon => unsafe { weight_gradient::<std::arch::aarch64::float32x4_t, 4, 6>(self, weights) },
-            // SAFETY: as above. `PortableVector` runs on every processor.
-            _ => unsafe { weight_gradient::<PortableVector, 4, 2>(self, weights) },
-        }
+        // SAFETY: `check` checked all offsets.
+        unsafe { weight_gradient(level, self, weights) }
     }
 
     fn check(&self, weights: usize) {
@@ -488,39 +455,23 @@ impl WeightGradientGemm<'_> {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn weight_gradient_avx2(product: &WeightGradientGemm, weights: &mut [f32]) {
-    // SAFETY: the caller upholds the conditions of `weight_gradient`.
-    unsafe { weight_gradient::<std::arch::x86_64::__m256, 2, 6>(product, weights) }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,avx512f")]
-unsafe fn weight_gradient_avx512(product: &WeightGradientGemm, weights: &mut [f32]) {
-    // SAFETY: the caller upholds the conditions of `weight_gradient`.
-    unsafe { weight_gradient::<std::arch::x86_64::__m512, 1, 12>(product, weights) }
-}
-
-/// # Safety
-/// The processor must have the vector's instructions, and [`WeightGradientGemm::check`] must have passed.
-#[inline(always)]
-unsafe fn weight_gradient<V: SimdVector, const N: usize, const MAX: usize>(
-    product: &WeightGradientGemm,
-    weights: &mut [f32],
-) {
-    let depth = product.runs.depth();
-    for pixels in product.pixels.chunks(GRADIENT_BAND) {
-        for block in 0..product.channels.div_ceil(BLOCK) {
-            let mut weights = weights[block * depth * BLOCK..].as_mut_ptr();
-            // SAFETY: `check` checked every offset that a tile reads, and that `weights` has `depth` rows per block.
-            unsafe {
-                let d = product.d.as_ptr().add(block * BLOCK);
-                for run in &product.runs.runs {
-                    let mut x = product.x.as_ptr().add(run.offset as usize);
-                    for rows in balanced(run.length as usize, MAX) {
-                        with_constant!(rows, MAX, weight_gradient_tile, V ; N ; x, d, pixels, weights);
-                        (x, weights) = (x.add(rows), weights.add(rows * BLOCK));
+for_every_vector! {
+    /// # Safety
+    /// [`WeightGradientGemm::check`] must have passed.
+    unsafe fn weight_gradient<V, N, MAX>(product: &WeightGradientGemm<'_>, weights: &mut [f32]) {
+        let depth = product.runs.depth();
+        for pixels in product.pixels.chunks(GRADIENT_BAND) {
+            for block in 0..product.channels.div_ceil(BLOCK) {
+                let mut weights = weights[block * depth * BLOCK..].as_mut_ptr();
+                // SAFETY: `check` checked every offset that a tile reads, and that `weights` has `depth` rows per block.
+                unsafe {
+                    let d = product.d.as_ptr().add(block * BLOCK);
+                    for run in &product.runs.runs {
+                        let mut x = product.x.as_ptr().add(run.offset as usize);
+                        for rows in balanced(run.length as usize, MAX) {
+                            with_constant!(rows, MAX, weight_gradient_tile, V ; N ; x, d, pixels, weights);
+                            (x, weights) = (x.add(rows), weights.add(rows * BLOCK));
+                        }
                     }
                 }
             }

@@ -1,156 +1,202 @@
-//! 3x3 convolutions by Winograd's minimal filtering algorithm F(2x2, 3x3): `Y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A`. It
-//! computes four outputs with 16 multiplications, where the direct sums take 36 (Lavin & Gray 2016, "Fast Algorithms
-//! for Convolutional Neural Networks", section 4.1). The entries of the matrices A, B and G are 0, ±1 and ±½, so the
-//! rounding errors are of the same order as those of the direct sums.
+//! 3x3 convolutions by Winograd's minimal filtering algorithm F(4x4, 3x3) (Lavin & Gray 2016, "Fast Algorithms for
+//! Convolutional Neural Networks", section 4.3): a tile of 4x4 outputs takes 36 multiplications for each pair of
+//! channels, where the direct sums take 144.
 //!
-//! The algorithm is used if there are enough channels that it saves more time in products than the transforms take
-//! ([`Conv::suits_winograd`]). The input gradient of such a convolution is a convolution of the same kind: the output
-//! gradient is convolved with the kernels rotated by 180 degrees.
+//! With `d` a tile of 6x6 inputs, `g` a kernel and `y` a tile of outputs:
+//!
+//! - `y = Aᵀ [Σ (G g Gᵀ) ⊙ (Bᵀ d B)] A`, summed over the input channels
+//! - the input gradient is a convolution of the output gradient with the kernels rotated by 180 degrees
+//! - the weight gradient is the transpose of the first formula with respect to `g`, with the same matrices:
+//!   `dg = Gᵀ [Σ (Bᵀ d B) ⊙ (A dy Aᵀ)] G`, summed over the tiles of all images
+//!
+//! The interpolation points are 0, ±√½, ±√2 and ∞. Their products are 1, so most entries of the matrices are small and the
+//! rounding errors are about twice those of the direct sums; with the usual points 0, ±1, ±2 and ∞, they are four times
+//! as large.
+//!
+//! Tiles are transformed in bands, whose transforms stay in the L2 cache. For each of the 36 points, the products of a
+//! band are a matrix product of tiles by channels. Transforms are stored as `[point][block of channels][tile][BLOCK]`, so
+//! that all distances in the inner loops are constants. A NaN or an infinity reaches all outputs of the tiles that read it.
 
-#![allow(clippy::needless_range_loop, reason = "the compiler vectorises loops over lane indices")]
+#![allow(clippy::needless_range_loop, reason = "the indices match the formulas, and the loops unroll")]
 
 use crate::{
     Buffer, Conv, SimdLevel,
-    conv::{PaddedImage, Plan},
-    simd::for_every_level,
-    tile::{BLOCK, Epilogue, ImplicitGemm, Pixel, Run, Runs},
+    layout::PaddedImage,
+    parallel::for_each,
+    simd::{Ahead, SimdVector, for_every_level, for_every_vector},
+    tile::{Addend, BLOCK, Epilogue, balanced, load, with_constant},
 };
-use rayon::prelude::*;
-use std::ops::Range;
+use std::{
+    f32::consts::{FRAC_1_SQRT_2 as ROOT_HALF, SQRT_2 as ROOT_TWO},
+    ops::Range,
+};
 
-/// The number of points of a transformed 4x4 tile. Each point takes one multiplication per input and output channel.
-const POINTS: usize = 16;
+/// The height and width of a tile of outputs.
+pub(crate) const SIDE: usize = 4;
 
-/// The number of channels that a transform holds in registers at a time.
-const LANES: usize = 8;
+/// The height and width of a tile of inputs.
+const INPUT_SIDE: usize = SIDE + 2;
 
-/// Tiles are transformed in bands. The transformed tiles of a band take at most this many values, but a band has at
-/// least [`MIN_BAND_TILES`] tiles unless there are fewer in all.
-const MAX_BAND_VALUES: usize = 1 << 17;
-const MIN_BAND_TILES: usize = 48;
+/// The number of values of a transformed tile. Each takes one multiplication per input and output channel.
+const POINTS: usize = INPUT_SIDE * INPUT_SIDE;
 
-/// `G g Gᵀ` of every kernel, packed as `[point][block of outputs][input][BLOCK]`.
-pub(crate) fn transform_weight(conv: &Conv, weight: &[f32]) -> Buffer {
-    let [inputs, outputs] = conv.channels;
+/// G: its rows are `[1, p, p²] / Π (p - q)`, with p a point and q the other finite points. The last row is that of ∞.
+const G: [[f32; 3]; INPUT_SIDE] = {
+    let (a, b) = (ROOT_HALF, ROOT_TWO);
+    let (two_thirds, sixth) = (2.0 / 3.0, 1.0 / 6.0);
+    [
+        [1.0, 0.0, 0.0],
+        [-two_thirds, -two_thirds * a, -two_thirds / 2.0],
+        [-two_thirds, two_thirds * a, -two_thirds / 2.0],
+        [sixth, sixth * b, sixth * 2.0],
+        [sixth, -sixth * b, sixth * 2.0],
+        [0.0, 0.0, 1.0],
+    ]
+};
+
+/// `Bᵀ d`
+#[inline(always)]
+unsafe fn multiply_bt<V: SimdVector>(d: [V; INPUT_SIDE]) -> [V; INPUT_SIDE] {
+    // SAFETY: the caller guarantees that the processor has the vector's instructions.
+    unsafe {
+        let c = |value: f32| V::splat(value);
+        let first = d[0].add(d[4]).add_product(c(-2.5), d[2]);
+        let last = d[1].add(d[5]).add_product(c(-2.5), d[3]);
+        let (even_a, even_b) = (d[4].add_product(c(-2.0), d[2]), d[4].add_product(c(-0.5), d[2]));
+        let odd_a = d[3].multiply(c(ROOT_HALF)).add_product(c(-ROOT_TWO), d[1]);
+        let odd_b = d[3].multiply(c(ROOT_TWO)).add_product(c(-ROOT_HALF), d[1]);
+        [first, even_a.add(odd_a), even_a.subtract(odd_a), even_b.add(odd_b), even_b.subtract(odd_b), last]
+    }
+}
+
+/// `Aᵀ m`
+#[inline(always)]
+unsafe fn multiply_at<V: SimdVector>(m: [V; INPUT_SIDE]) -> [V; SIDE] {
+    // SAFETY: the caller guarantees that the processor has the vector's instructions.
+    unsafe {
+        let c = |value: f32| V::splat(value);
+        let (sum_a, difference_a) = (m[1].add(m[2]), m[1].subtract(m[2]));
+        let (sum_b, difference_b) = (m[3].add(m[4]), m[3].subtract(m[4]));
+        [
+            m[0].add(sum_a).add(sum_b),
+            difference_a.multiply(c(ROOT_HALF)).add_product(c(ROOT_TWO), difference_b),
+            sum_a.multiply(c(0.5)).add_product(c(2.0), sum_b),
+            m[5].add_product(c(0.5 * ROOT_HALF), difference_a).add_product(c(2.0 * ROOT_TWO), difference_b),
+        ]
+    }
+}
+
+/// `A y`
+#[inline(always)]
+unsafe fn multiply_a<V: SimdVector>(y: [V; SIDE]) -> [V; INPUT_SIDE] {
+    // SAFETY: the caller guarantees that the processor has the vector's instructions.
+    unsafe {
+        let c = |value: f32| V::splat(value);
+        let (even_a, even_b) = (y[0].add_product(c(0.5), y[2]), y[0].add_product(c(2.0), y[2]));
+        let odd_a = y[1].multiply(c(ROOT_HALF)).add_product(c(0.5 * ROOT_HALF), y[3]);
+        let odd_b = y[1].multiply(c(ROOT_TWO)).add_product(c(2.0 * ROOT_TWO), y[3]);
+        [y[0], even_a.add(odd_a), even_a.subtract(odd_a), even_b.add(odd_b), even_b.subtract(odd_b), y[3]]
+    }
+}
+
+/// The least number of channels for which the algorithm is used: with fewer, the transforms take more time than the
+/// products save.
+const MIN_CHANNELS: usize = 16;
+
+/// The greatest product of the numbers of input and output channels for which the algorithm is used. With more, the
+/// transformed weights do not fit into the caches.
+const MAX_CHANNEL_PAIRS: usize = 256 * 256;
+
+/// Weights with fewer pairs of channels than this are transformed on the calling thread.
+const MIN_PARALLEL_WEIGHTS: usize = 1 << 13;
+
+/// Whether the algorithm is used for a convolution with outputs of this height and width: if it takes at most half as many
+/// multiplications as the direct sums.
+pub(crate) fn suits(conv: &Conv, [height, width]: [usize; 2]) -> bool {
+    let Conv { channels, kernel, stride, padding, dilation, groups } = *conv;
+    let has_shape = (kernel, stride, padding, dilation, groups) == ([3, 3], 1, 1, 1, 1);
+    let has_channels = channels.iter().all(|&c| c >= MIN_CHANNELS && c.is_multiple_of(BLOCK))
+        && channels[0] * channels[1] <= MAX_CHANNEL_PAIRS;
+    let multiplications = POINTS * height.div_ceil(SIDE) * width.div_ceil(SIDE);
+    has_shape && has_channels && 2 * multiplications <= 9 * height * width
+}
+
+/// The values that whole tiles have beyond an image of this height and width, in rows and columns.
+pub(crate) fn overhang(size: [usize; 2]) -> [usize; 2] {
+    size.map(|side| side.next_multiple_of(SIDE) - side)
+}
+
+/// `G g Gᵀ` of every kernel, packed as `[block of outputs][point][input][BLOCK]`. If `rotate` is true, the weight is that
+/// of the input gradient: inputs and outputs are swapped, and kernels are rotated by 180 degrees.
+pub(crate) fn transform_weight(level: SimdLevel, conv: &Conv, weight: &[f32], rotate: bool) -> Buffer {
+    let [inputs, outputs] = if rotate { [conv.channels[1], conv.channels[0]] } else { conv.channels };
     let mut packed = Buffer::new(POINTS * inputs * outputs);
-    // The product of row `k` of G and a column (a, b, c) of the kernel.
-    let row = |k: usize, a: f32, b: f32, c: f32| match k {
-        0 => a,
-        1 => 0.5 * (a + b + c),
-        2 => 0.5 * (a - b + c),
-        _ => c,
+    let transform = |(block, packed): (usize, &mut [f32])| {
+        transform_block(level, block, [inputs, outputs], weight, rotate, packed);
     };
-    packed.par_chunks_mut(inputs * outputs).enumerate().for_each(|(point, packed)| {
-        let (i, j) = (point / 4, point % 4);
-        for (block, packed) in packed.chunks_mut(inputs * BLOCK).enumerate() {
-            for (input, packed) in packed.chunks_mut(BLOCK).enumerate() {
-                for (lane, to) in packed.iter_mut().enumerate() {
-                    let g = &weight[((block * BLOCK + lane) * inputs + input) * 9..][..9];
-                    let column = |x: usize| row(i, g[x], g[3 + x], g[6 + x]);
-                    *to = row(j, column(0), column(1), column(2));
-                }
-            }
-        }
-    });
+    let blocks = packed.chunks_mut(POINTS * inputs * BLOCK).enumerate();
+    for_each(blocks, inputs * outputs < MIN_PARALLEL_WEIGHTS, transform);
     packed
 }
 
-/// The weight of [`Conv::transposed`]: inputs and outputs are swapped, and kernels are rotated by 180 degrees.
-pub(crate) fn transposed_weight(conv: &Conv, weight: &[f32]) -> Buffer {
-    let [inputs, outputs] = conv.channels;
-    let mut transposed = Buffer::new(weight.len());
-    for (input, transposed) in transposed.chunks_mut(outputs * 9).enumerate() {
-        for (output, rotated) in transposed.chunks_mut(9).enumerate() {
-            let kernel = &weight[(output * inputs + input) * 9..][..9];
-            rotated.iter_mut().zip(kernel.iter().rev()).for_each(|(to, from)| *to = *from);
-        }
-    }
-    transposed
-}
+/// One value for each output channel of a block.
+type Lanes = [f32; BLOCK];
 
-/// Computes some output rows of a convolution with its epilogue. The first row must have an even index. `out` begins at
-/// the first of these rows in an image with the layout `target`.
-#[expect(clippy::too_many_arguments, reason = "the operands of a convolution")]
-pub(crate) fn convolve_rows(
-    level: SimdLevel,
-    plan: &Plan,
-    x: &[f32],
-    packed: &[f32],
-    epilogue: Epilogue,
-    rows: Range<usize>,
-    target: &PaddedImage,
-    out: &mut [f32],
-) {
-    let [inputs, outputs] = plan.conv.channels;
-    let across = plan.output[1].div_ceil(2);
-    let tiles = (rows.start / 2 * across)..(rows.end.div_ceil(2) * across);
-    let band_tiles = (MAX_BAND_VALUES / (POINTS * (inputs + outputs))).max(MIN_BAND_TILES).min(tiles.len());
-    let mut v = Buffer::new(POINTS * band_tiles * inputs);
-    let mut m = Buffer::new(POINTS * band_tiles * outputs);
-    let pixels: Vec<Pixel> =
-        (0..band_tiles).map(|tile| Pixel { input: (tile * inputs) as u32, output: (tile * outputs) as u32 }).collect();
-    let runs = Runs::new([Run { offset: 0, length: inputs as u32 }].into_iter());
-    let start = target.at(rows.start as isize, 0) as usize;
-    for first in tiles.clone().step_by(band_tiles) {
-        let band = first..(first + band_tiles).min(tiles.end);
-        transform_input_tiles(level, plan, x, band.clone(), &mut v);
-        for point in 0..POINTS {
-            let gemm = ImplicitGemm {
-                x: &v[point * inputs * band_tiles..],
-                pixels: &pixels[..band.len()],
-                runs: &runs,
-                weights: &packed[point * inputs * outputs..][..inputs * outputs],
-                channels: outputs,
-                epilogue: Epilogue::default(),
-            };
-            gemm.compute(level, &mut m[point * outputs * band_tiles..][..outputs * band_tiles], 0);
+/// `Σ factors · values`
+#[inline(always)]
+fn combine<const N: usize>(factors: [f32; N], values: [Lanes; N]) -> Lanes {
+    let mut sum = [0.0; BLOCK];
+    for i in 0..N {
+        for lane in 0..BLOCK {
+            sum[lane] += factors[i] * values[i][lane];
         }
-        transform_output_tiles(level, plan, &m, band, epilogue, target, out, start);
     }
+    sum
 }
 
 for_every_level! {
-    /// Computes `v = Bᵀ d B` of some tiles, `[point][tile][channel]`.
-    pub(crate) fn transform_input_tiles(plan: &Plan, x: &[f32], tiles: Range<usize>, v: &mut [f32]) {
-        let inputs = plan.conv.channels[0];
-        let (across, row) = (plan.output[1].div_ceil(2), plan.input.row());
-        let point = v.len() / POINTS;
-        for (i, tile) in tiles.enumerate() {
-            let corner = 2 * (tile / across) * row + 2 * (tile % across) * inputs;
-            for c in (0..inputs).step_by(LANES) {
-                transform_input(&x[corner + c..], row, inputs, &mut v[i * inputs + c..], point);
+    fn transform_block(block: usize, channels: [usize; 2], weight: &[f32], rotate: bool, packed: &mut [f32]) {
+        let [inputs, outputs] = channels;
+            for input in 0..inputs {
+                let mut g = [[0.0; BLOCK]; 9];
+                for lane in 0..BLOCK {
+                    let output = block * BLOCK + lane;
+                    let at = if rotate { input * outputs + output } else { output * inputs + input };
+                    let kernel = &weight[at * 9..][..9];
+                    for tap in 0..9 {
+                        g[tap][lane] = kernel[if rotate { 8 - tap } else { tap }];
+                    }
+                }
+                for i in 0..INPUT_SIDE {
+                    let row = [0, 1, 2].map(|x| combine(G[i], [g[x], g[3 + x], g[6 + x]]));
+                    for j in 0..INPUT_SIDE {
+                        let at = ((i * INPUT_SIDE + j) * inputs + input) * BLOCK;
+                        packed[at..][..BLOCK].copy_from_slice(&combine(G[j], row));
+                    }
+                }
             }
-        }
     }
 
-    /// Computes `Aᵀ m A` of some tiles and applies the epilogue. `out` begins at offset `start` of an image with the
-    /// layout `target`.
-    pub(crate) fn transform_output_tiles(
-        plan: &Plan,
-        m: &[f32],
-        tiles: Range<usize>,
-        epilogue: Epilogue<'_>,
-        target: &PaddedImage,
-        out: &mut [f32],
-        start: usize,
-    ) {
-        let outputs = plan.conv.channels[1];
-        let [height, width] = plan.output;
-        let across = width.div_ceil(2);
-        let point = m.len() / POINTS;
-        for (i, tile) in tiles.enumerate() {
-            let (y, x) = (2 * (tile / across), 2 * (tile % across));
-            let pixel = |y: usize, x: usize| {
-                let inside = y < height && x < width;
-                inside.then(|| (y * width + x, target.at(y as isize, x as isize) as usize - start))
-            };
-            let pixels = [pixel(y, x), pixel(y, x + 1), pixel(y + 1, x), pixel(y + 1, x + 1)];
-            for c in (0..outputs).step_by(LANES) {
-                let mut sums = transform_output(&m[i * outputs + c..], point);
-                for corner in 0..4 {
-                    if let Some((pixel, to)) = pixels[corner] {
-                        epilogue.apply(&mut sums[corner], c, pixel * outputs + c);
-                        out[to + c..][..LANES].copy_from_slice(&sums[corner]);
+    /// `Gᵀ s G`, from `[point][block of outputs][input][BLOCK]` to `[block of outputs][tap][input][BLOCK]`.
+    pub(crate) fn transform_weight_gradient(channels: [usize; 2], sums: &[f32], packed: &mut [f32]) {
+        let [inputs, outputs] = channels;
+        for block in 0..outputs / BLOCK {
+            for input in 0..inputs {
+                let mut rows = [[[0.0; BLOCK]; INPUT_SIDE]; 3];
+                for j in 0..INPUT_SIDE {
+                    let mut column = [[0.0; BLOCK]; INPUT_SIDE];
+                    for i in 0..INPUT_SIDE {
+                        let at = ((i * INPUT_SIDE + j) * outputs + block * BLOCK) * inputs + input * BLOCK;
+                        column[i] = *sums[at..].first_chunk().expect("the sums of a block");
+                    }
+                    for y in 0..3 {
+                        rows[y][j] = combine(G.map(|g| g[y]), column);
+                    }
+                }
+                for y in 0..3 {
+                    for x in 0..3 {
+                        let at = ((block * 9 + 3 * y + x) * inputs + input) * BLOCK;
+                        packed[at..][..BLOCK].copy_from_slice(&combine(G.map(|g| g[x]), rows[y]));
                     }
                 }
             }
@@ -158,69 +204,544 @@ for_every_level! {
     }
 }
 
-/// One value for each of [`LANES`] channels.
-type Lanes = [f32; LANES];
-
-#[inline(always)]
-fn load(from: &[f32]) -> Lanes {
-    *from.first_chunk().expect("a tile lies within its image")
+/// A pass over the tiles, as a convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pass {
+    /// From inputs to outputs.
+    Forward,
+    /// From output gradients to input gradients.
+    Backward,
 }
 
-#[inline(always)]
-fn add(a: Lanes, b: Lanes) -> Lanes {
-    let mut sum = a;
-    (0..LANES).for_each(|l| sum[l] += b[l]);
-    sum
+/// How images are divided into tiles of [`SIDE`] by [`SIDE`] outputs, and tiles into bands.
+#[derive(Debug)]
+pub(crate) struct Tiling {
+    /// The height and width of the outputs.
+    size: [usize; 2],
+    channels: [usize; 2],
+    /// The greatest number of tiles of a band.
+    most: usize,
 }
 
-#[inline(always)]
-fn subtract(a: Lanes, b: Lanes) -> Lanes {
-    let mut difference = a;
-    (0..LANES).for_each(|l| difference[l] -= b[l]);
-    difference
+/// Tiles that are transformed together: some tiles of one image, or all tiles of several.
+#[derive(Clone, Debug)]
+pub(crate) struct Band {
+    pub(crate) images: Range<usize>,
+    /// The tiles of each image.
+    pub(crate) tiles: Range<usize>,
 }
 
-/// `Bᵀ d`
-#[inline(always)]
-fn multiply_bt(d: [Lanes; 4]) -> [Lanes; 4] {
-    [subtract(d[0], d[2]), add(d[1], d[2]), subtract(d[2], d[1]), subtract(d[1], d[3])]
+impl Band {
+    /// Each image with the number of tiles of the band before it.
+    pub(crate) fn images(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let tiles = self.tiles.len();
+        self.images.clone().enumerate().map(move |(i, image)| (image, i * tiles))
+    }
+
+    fn len(&self) -> usize {
+        self.images.len() * self.tiles.len()
+    }
 }
 
-/// `Aᵀ m`
-#[inline(always)]
-fn multiply_at(m: [Lanes; 4]) -> [Lanes; 2] {
-    [add(add(m[0], m[1]), m[2]), subtract(subtract(m[1], m[2]), m[3])]
+impl Tiling {
+    /// The tiles of a convolution that [`suits`], with outputs of this height and width.
+    pub(crate) fn new(conv: &Conv, size: [usize; 2]) -> Self {
+        let [inputs, outputs] = conv.channels;
+        let tiles = size[0].div_ceil(SIDE) * size[1].div_ceil(SIDE);
+        let usual = if inputs.max(outputs) >= 64 { 48 } else { 24 };
+        // Whole images, or parts of an image that differ by one tile at most.
+        let most = if tiles <= usual { usual / tiles * tiles } else { tiles.div_ceil(tiles.div_ceil(usual)) };
+        Self { size, channels: conv.channels, most }
+    }
+
+    /// The number of tiles of an image.
+    pub(crate) fn tiles(&self) -> usize {
+        self.size[0].div_ceil(SIDE) * self.across()
+    }
+
+    /// The number of tiles side by side.
+    fn across(&self) -> usize {
+        self.size[1].div_ceil(SIDE)
+    }
+
+    /// The number of images of a band.
+    pub(crate) fn images(&self) -> usize {
+        (self.most / self.tiles()).max(1)
+    }
+
+    /// The bands of a number of images.
+    pub(crate) fn bands(&self, images: usize) -> impl Iterator<Item = Band> + use<> {
+        let (most, all, together) = (self.most, self.tiles(), self.images());
+        (0..images).step_by(together).flat_map(move |first| {
+            let images = first..(first + together).min(images);
+            (0..all).step_by(most).map(move |from| Band { images: images.clone(), tiles: from..(from + most).min(all) })
+        })
+    }
+
+    /// The bands of some output rows of the first image. The first row must be a multiple of [`SIDE`].
+    pub(crate) fn bands_of_rows(&self, rows: Range<usize>) -> impl Iterator<Item = Band> + use<> {
+        let (most, across) = (self.most, self.across());
+        let (from, to) = (rows.start / SIDE * across, rows.end.div_ceil(SIDE) * across);
+        (from..to).step_by(most).map(move |from| Band { images: 0..1, tiles: from..(from + most).min(to) })
+    }
+
+    /// The values that correspond to a band, in images of which the first is that of the band: those of its tiles, or of all
+    /// its images.
+    fn share<'a>(&self, band: &Band, values: &'a [f32], first: usize, image_len: usize) -> &'a [f32] {
+        let (all, len) = (self.tiles(), band.images.len() * image_len);
+        let at = |tiles: usize| (first * image_len + tiles * len / all).min(values.len());
+        &values[at(band.tiles.start)..at(band.tiles.end)]
+    }
+
+    /// The values of `image_len` per image that belong to a band.
+    pub(crate) fn own<'a>(&self, band: &Band, values: &'a [f32], image_len: usize) -> &'a [f32] {
+        self.share(band, values, band.images.start, image_len)
+    }
+
+    /// The values of `image_len` per image that belong to as many of the following images.
+    pub(crate) fn next<'a>(&self, band: &Band, values: &'a [f32], image_len: usize) -> &'a [f32] {
+        self.share(band, values, band.images.end, image_len)
+    }
+
+    /// Zeros for the transformed weight gradient, `[point][block of outputs][input][BLOCK]`.
+    pub(crate) fn zero_gradient(&self) -> Buffer {
+        Buffer::zeros(POINTS * self.channels[0] * self.channels[1])
+    }
+
+    /// The number of tiles from one block of channels to the next. It is odd, so that blocks are on different cache sets.
+    fn lead(&self) -> usize {
+        self.most | 1
+    }
+
+    /// The number of values from one point to the next. The line at the end keeps points on different cache sets.
+    fn stride(&self, channels: usize) -> usize {
+        self.lead() * channels + BLOCK
+    }
+
+    /// The tile's first row and column of outputs.
+    fn corner(&self, tile: usize) -> [usize; 2] {
+        [SIDE * (tile / self.across()), SIDE * (tile % self.across())]
+    }
 }
 
-/// `Bᵀ d B` of [`LANES`] channels of a 4x4 tile.
+/// The transforms of a band.
+pub(crate) struct Transforms<'a> {
+    level: SimdLevel,
+    tiling: &'a Tiling,
+    /// Inputs, or output gradients for [`Pass::Backward`].
+    from: Buffer,
+    /// Outputs, or input gradients for [`Pass::Backward`], or output gradients for the weight gradient.
+    to: Buffer,
+}
+
+impl<'a> Transforms<'a> {
+    pub(crate) fn new(level: SimdLevel, tiling: &'a Tiling) -> Self {
+        let len = POINTS * tiling.stride(tiling.channels[0].max(tiling.channels[1]));
+        Self { level, tiling, from: Buffer::new(len), to: Buffer::new(len) }
+    }
+
+    /// Computes `Bᵀ d B` of some tiles of a padded image, whose margin above and to the left is one pixel. They follow
+    /// `place` others of the band.
+    pub(crate) fn transform_input(&mut self, layout: &PaddedImage, image: &[f32], tiles: Range<usize>, place: usize) {
+        let tiling = self.tiling;
+        let point = tiling.stride(layout.channels);
+        assert!(place + tiles.len() <= tiling.most && POINTS * point <= self.from.len(), "too many tiles for a band");
+        let corners = tiles.map(|tile| {
+            let [y, x] = tiling.corner(tile);
+            let corner = layout.at(y as isize - 1, x as isize - 1) as usize;
+            let last = corner + (INPUT_SIDE - 1) * (layout.row() + layout.channels) + layout.channels;
+            assert!(last <= image.len(), "a tile is outside its image");
+            corner
+        });
+        let corners: Vec<usize> = corners.collect();
+        let to = &mut self.from[place * BLOCK..];
+        // SAFETY: every tile lies within the image, and within the transforms of each point.
+        unsafe { transform_inputs(self.level, layout, image, &corners, to, [tiling.lead(), point]) }
+    }
+
+    /// Computes `A dy Aᵀ` of some tiles of a padded output gradient. They follow `place` others of the band.
+    pub(crate) fn transform_output_gradient(
+        &mut self,
+        layout: &PaddedImage,
+        image: &[f32],
+        tiles: Range<usize>,
+        place: usize,
+    ) {
+        let tiling = self.tiling;
+        let point = tiling.stride(layout.channels);
+        assert!(place + tiles.len() <= tiling.most && POINTS * point <= self.to.len(), "too many tiles for a band");
+        let corners = tiles.map(|tile| {
+            let [y, x] = tiling.corner(tile);
+            let corner = layout.at(y as isize, x as isize) as usize;
+            let last = corner + (SIDE - 1) * (layout.row() + layout.channels) + layout.channels;
+            assert!(last <= image.len(), "a tile is outside its image");
+            corner
+        });
+        let corners: Vec<usize> = corners.collect();
+        let to = &mut self.to[place * BLOCK..];
+        // SAFETY: every tile lies within the image, and within the transforms of each point.
+        unsafe { transform_output_gradients(self.level, layout, image, &corners, to, [tiling.lead(), point]) }
+    }
+
+    /// Computes the products of a band with transformed weights. Meanwhile, it asks for the memory that is needed next.
+    pub(crate) fn multiply(&mut self, pass: Pass, weights: &[f32], band: &Band, ahead: &[Ahead]) {
+        let [inputs, outputs] = self.tiling.channels;
+        let channels = match pass {
+            Pass::Forward => [inputs, outputs],
+            Pass::Backward => [outputs, inputs],
+        };
+        let products = self.products(channels, band);
+        assert!(POINTS * inputs * outputs <= weights.len(), "too few weights");
+        // SAFETY: `products` checked the sizes of the transforms.
+        unsafe { multiply_points(self.level, &products, &self.from, weights, &mut self.to, ahead) }
+    }
+
+    /// Adds the products of a band's inputs and output gradients to the transformed weight gradient. Meanwhile, it asks for
+    /// the memory that is needed next.
+    pub(crate) fn add_weight_gradient(&self, band: &Band, sums: &mut [f32], ahead: &[Ahead]) {
+        let channels = self.tiling.channels;
+        let products = self.products(channels, band);
+        assert!(POINTS * channels[0] * channels[1] <= sums.len(), "too few sums");
+        // SAFETY: `products` checked the sizes of the transforms.
+        unsafe { add_products(self.level, &products, &self.from, &self.to, sums, ahead) }
+    }
+
+    fn products(&self, channels: [usize; 2], band: &Band) -> Products {
+        let strides = channels.map(|channels| self.tiling.stride(channels));
+        assert!(band.len() <= self.tiling.most, "too many tiles for a band");
+        assert!(POINTS * strides[0] <= self.from.len() && POINTS * strides[1] <= self.to.len(), "transforms too short");
+        Products { blocks: channels.map(|c| c / BLOCK), tiles: band.len(), lead: self.tiling.lead(), strides }
+    }
+
+    /// Computes `Aᵀ m A` of some tiles, applies the epilogue and writes the results into an image with the layout `target`,
+    /// of which `out` is the part from offset `start` on. The tiles follow `place` others of the band.
+    pub(crate) fn write_output(
+        &self,
+        tiles: Range<usize>,
+        place: usize,
+        epilogue: Epilogue,
+        target: &PaddedImage,
+        out: &mut [f32],
+        start: usize,
+    ) {
+        let tiling = self.tiling;
+        let [height, width] = tiling.size;
+        let channels = target.channels;
+        let point = tiling.stride(channels);
+        assert!(place + tiles.len() <= tiling.most && POINTS * point <= self.to.len(), "too many tiles for a band");
+        assert!(
+            epilogue.affine.is_none_or(|(gain, bias)| channels <= gain.len().min(bias.len())),
+            "too few gains or biases"
+        );
+        let outputs = tiles.map(|tile| {
+            let [y, x] = tiling.corner(tile);
+            let (rows, columns) = (SIDE.min(height - y), SIDE.min(width - x));
+            let at = |y: usize, x: usize| target.at(y as isize, x as isize) as usize;
+            let in_addend = |y: usize, x: usize| (y * width + x) * channels;
+            let last = (y + rows - 1, x + columns - 1);
+            assert!(
+                start <= at(y, x) && at(last.0, last.1) + channels <= out.len() + start,
+                "a tile is outside its image"
+            );
+            let fits = |add: Addend| in_addend(last.0, last.1) + channels <= add.values.len();
+            assert!(epilogue.add.is_none_or(fits), "the addend is too short");
+            OutputTile { rows, columns, to: at(y, x) - start, addend: in_addend(y, x) }
+        });
+        let outputs: Vec<OutputTile> = outputs.collect();
+        let rows = [target.row(), width * channels];
+        let from = &self.to[place * BLOCK..];
+        let strides = [tiling.lead(), point];
+        // SAFETY: every tile lies within the transforms of each point, the image and the addend.
+        unsafe { write_outputs(self.level, channels, from, strides, &outputs, epilogue, out, rows) }
+    }
+}
+
+/// The sizes of the products of a band.
+struct Products {
+    /// The numbers of blocks of input and output channels.
+    blocks: [usize; 2],
+    tiles: usize,
+    /// The number of tiles from one block to the next.
+    lead: usize,
+    /// The numbers of values from one point to the next.
+    strides: [usize; 2],
+}
+
+/// The greatest number of blocks of inputs whose weights stay in the L1 cache while all tiles are multiplied with them.
+const MAX_DEPTH: usize = 16;
+
+/// The place of a tile of outputs, which has fewer rows or columns at the edges of an image.
+struct OutputTile {
+    rows: usize,
+    columns: usize,
+    /// The offset of its first value.
+    to: usize,
+    /// The offset of the value that is added to it.
+    addend: usize,
+}
+
+/// The offset of a tile's values of some channels in the transforms of a point.
 #[inline(always)]
-fn transform_input(x: &[f32], row: usize, column: usize, v: &mut [f32], point: usize) {
-    let mut t = [[[0.0; LANES]; 4]; 4];
-    for j in 0..4 {
-        let at = |i: usize| load(&x[i * row + j * column..]);
-        let column = multiply_bt([at(0), at(1), at(2), at(3)]);
-        for i in 0..4 {
-            t[i][j] = column[i];
+fn offset(tile: usize, channel: usize, lead: usize) -> usize {
+    (channel / BLOCK * lead + tile) * BLOCK + channel % BLOCK
+}
+
+for_every_vector! {
+    /// `Bᵀ d B` of the tiles at these offsets. `strides` are the numbers of tiles between blocks of
+    /// channels and of values between points in `to`.
+    ///
+    /// # Safety
+    /// Every tile must lie within `image`, and within `to` at every point.
+    unsafe fn transform_inputs<V, N, MAX>(layout: &PaddedImage, image: &[f32], corners: &[usize], to: &mut [f32], strides: [usize; 2]) {
+        let (channels, row, [lead, point]) = (layout.channels, layout.row(), strides);
+        for (tile, corner) in corners.iter().enumerate() {
+            for c in (0..channels).step_by(V::LANES) {
+                // SAFETY: the caller guarantees it.
+                unsafe {
+                    let (x, to) = (image.as_ptr().add(corner + c), to.as_mut_ptr().add(offset(tile, c, lead)));
+                    let mut half = [[V::splat(0.0); INPUT_SIDE]; INPUT_SIDE];
+                    for j in 0..INPUT_SIDE {
+                        let mut column = [V::splat(0.0); INPUT_SIDE];
+                        for i in 0..INPUT_SIDE {
+                            column[i] = V::load(x.add(i * row + j * channels));
+                        }
+                        let column = multiply_bt(column);
+                        for i in 0..INPUT_SIDE {
+                            half[i][j] = column[i];
+                        }
+                    }
+                    for i in 0..INPUT_SIDE {
+                        let values = multiply_bt(half[i]);
+                        for j in 0..INPUT_SIDE {
+                            values[j].store(to.add((i * INPUT_SIDE + j) * point));
+                        }
+                    }
+                }
+            }
         }
     }
-    for i in 0..4 {
-        let row = multiply_bt(t[i]);
-        for j in 0..4 {
-            v[(4 * i + j) * point..][..LANES].copy_from_slice(&row[j]);
+
+    /// `A dy Aᵀ` of the tiles at these offsets. `strides` are the numbers of tiles between blocks of
+    /// channels and of values between points in `to`.
+    ///
+    /// # Safety
+    /// Every tile must lie within `image`, and within `to` at every point.
+    unsafe fn transform_output_gradients<V, N, MAX>(
+        layout: &PaddedImage, image: &[f32], corners: &[usize], to: &mut [f32], strides: [usize; 2],
+    ) {
+        let (channels, row, [lead, point]) = (layout.channels, layout.row(), strides);
+        for (tile, corner) in corners.iter().enumerate() {
+            for c in (0..channels).step_by(V::LANES) {
+                // SAFETY: the caller guarantees it.
+                unsafe {
+                    let (dy, to) = (image.as_ptr().add(corner + c), to.as_mut_ptr().add(offset(tile, c, lead)));
+                    let mut half = [[V::splat(0.0); SIDE]; INPUT_SIDE];
+                    for j in 0..SIDE {
+                        let mut column = [V::splat(0.0); SIDE];
+                        for i in 0..SIDE {
+                            column[i] = V::load(dy.add(i * row + j * channels));
+                        }
+                        let column = multiply_a(column);
+                        for i in 0..INPUT_SIDE {
+                            half[i][j] = column[i];
+                        }
+                    }
+                    for i in 0..INPUT_SIDE {
+                        let values = multiply_a(half[i]);
+                        for j in 0..INPUT_SIDE {
+                            values[j].store(to.add((i * INPUT_SIDE + j) * point));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// `Aᵀ m A` of tiles, with the epilogue. `strides` are the numbers of tiles between blocks of channels and of values
+    /// between points in `m`, and `rows` the lengths of a row of the image and of the addend.
+    ///
+    /// # Safety
+    /// Every tile must lie within `m` at every point, and within `out` and the addend.
+    unsafe fn write_outputs<V, N, MAX>(
+        channels: usize, m: &[f32], strides: [usize; 2], tiles: &[OutputTile], epilogue: Epilogue<'_>, out: &mut [f32],
+        rows: [usize; 2],
+    ) {
+        for (i, tile) in tiles.iter().enumerate() {
+            for c in (0..channels).step_by(V::LANES) {
+                // SAFETY: the caller guarantees it.
+                unsafe {
+                    let m = m.as_ptr().add(offset(i, c, strides[0]));
+                    let mut half = [[V::splat(0.0); INPUT_SIDE]; SIDE];
+                    for j in 0..INPUT_SIDE {
+                        let mut column = [V::splat(0.0); INPUT_SIDE];
+                        for i in 0..INPUT_SIDE {
+                            column[i] = V::load(m.add((i * INPUT_SIDE + j) * strides[1]));
+                        }
+                        let column = multiply_at(column);
+                        for i in 0..SIDE {
+                            half[i][j] = column[i];
+                        }
+                    }
+                    let affine = epilogue.affine.map(|(gain, bias)| {
+                        (V::load(gain.as_ptr().add(c)), V::load(bias.as_ptr().add(c)))
+                    });
+                    for i in 0..SIDE {
+                        if i >= tile.rows {
+                            break;
+                        }
+                        let mut values = multiply_at(half[i]);
+                        if let Some((gain, bias)) = affine {
+                            for j in 0..SIDE {
+                                values[j] = bias.add_product(gain, values[j]);
+                            }
+                        }
+                        for j in 0..SIDE {
+                            if j >= tile.columns {
+                                break;
+                            }
+                            if let Some(add) = epilogue.add {
+                                let addend = add.values.as_ptr().add(tile.addend + i * rows[1] + j * channels + c);
+                                values[j] = values[j].add_product(V::splat(add.strength), V::load(addend));
+                            }
+                            if epilogue.relu {
+                                values[j] = values[j].relu();
+                            }
+                            values[j].store(out.as_mut_ptr().add(tile.to + i * rows[0] + j * channels + c));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// For each point and tile: `m[output] = Σ v[input] · w[input, output]`.
+    ///
+    /// # Safety
+    /// The slices must have the sizes of `products`.
+    unsafe fn multiply_points<V, N, MAX>(
+        products: &Products, v: &[f32], weights: &[f32], m: &mut [f32], ahead: &[Ahead<'_>],
+    ) {
+        let Products { blocks: [inputs, outputs], tiles, lead, strides } = *products;
+        for point in 0..POINTS {
+            ahead.iter().for_each(|ahead| ahead.fetch(point, POINTS));
+            for first in (0..inputs).step_by(MAX_DEPTH) {
+                let depth = MAX_DEPTH.min(inputs - first);
+                for output in 0..outputs {
+                    // SAFETY: the caller guarantees the sizes.
+                    unsafe {
+                        let w = weights.as_ptr().add(((output * POINTS + point) * inputs + first) * BLOCK * BLOCK);
+                        let mut v = v.as_ptr().add(point * strides[0] + first * lead * BLOCK);
+                        let mut m = m.as_mut_ptr().add(point * strides[1] + output * lead * BLOCK);
+                        for count in balanced(tiles, MAX) {
+                            with_constant!(count, MAX, multiply_tiles, V; N; v, lead, w, depth, m, first > 0);
+                            (v, m) = (v.add(count * BLOCK), m.add(count * BLOCK));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// For each point, adds to `sums[input, output]` the products `v[input] · u[output]` of all tiles.
+    ///
+    /// # Safety
+    /// The slices must have the sizes of `products`.
+    unsafe fn add_products<V, N, MAX>(
+        products: &Products, v: &[f32], u: &[f32], sums: &mut [f32], ahead: &[Ahead<'_>],
+    ) {
+        let Products { blocks: [inputs, outputs], tiles, lead, strides } = *products;
+        for point in 0..POINTS {
+            ahead.iter().for_each(|ahead| ahead.fetch(point, POINTS));
+            for output in 0..outputs {
+                for input in 0..inputs {
+                    // SAFETY: the caller guarantees the sizes.
+                    unsafe {
+                        let mut v = v.as_ptr().add(point * strides[0] + input * lead * BLOCK);
+                        let u = u.as_ptr().add(point * strides[1] + output * lead * BLOCK);
+                        let sums = sums.as_mut_ptr();
+                        let mut sums = sums.add(((point * outputs + output) * inputs + input) * BLOCK * BLOCK);
+                        for rows in balanced(BLOCK, MAX) {
+                            with_constant!(rows, MAX, add_tiles, V; N; v, u, tiles, sums);
+                            (v, sums) = (v.add(rows), sums.add(rows * BLOCK));
+                        }
+                    }
+                }
+            }
         }
     }
 }
 
-/// `Aᵀ m A` of [`LANES`] channels: the outputs at (0, 0), (0, 1), (1, 0) and (1, 1).
+/// The products of `T` tiles with `depth` blocks of inputs and a block of outputs. `add` continues earlier sums.
+///
+/// # Safety
+/// The processor must have the vector's instructions, and the pointers must point to values of these sizes.
 #[inline(always)]
-fn transform_output(m: &[f32], point: usize) -> [Lanes; 4] {
-    let mut t = [[[0.0; LANES]; 4]; 2];
-    for j in 0..4 {
-        let at = |i: usize| load(&m[(4 * i + j) * point..]);
-        let column = multiply_at([at(0), at(1), at(2), at(3)]);
-        t[0][j] = column[0];
-        t[1][j] = column[1];
+unsafe fn multiply_tiles<V: SimdVector, const N: usize, const T: usize>(
+    mut v: *const f32,
+    lead: usize,
+    mut weights: *const f32,
+    depth: usize,
+    m: *mut f32,
+    add: bool,
+) {
+    // SAFETY: the caller upholds the conditions of this function.
+    unsafe {
+        let mut sums = [[V::splat(0.0); N]; T];
+        if add {
+            for t in 0..T {
+                sums[t] = load(m.add(t * BLOCK));
+            }
+        }
+        for _ in 0..depth {
+            for k in 0..BLOCK {
+                let w: [V; N] = load(weights.add(k * BLOCK));
+                for t in 0..T {
+                    let value = V::splat(*v.add(t * BLOCK + k));
+                    for j in 0..N {
+                        sums[t][j] = sums[t][j].add_product(value, w[j]);
+                    }
+                }
+            }
+            (v, weights) = (v.add(lead * BLOCK), weights.add(BLOCK * BLOCK));
+        }
+        for t in 0..T {
+            for j in 0..N {
+                sums[t][j].store(m.add(t * BLOCK + j * V::LANES));
+            }
+        }
     }
-    let ([a, b], [c, d]) = (multiply_at(t[0]), multiply_at(t[1]));
-    [a, b, c, d]
+}
+
+/// Adds to `R` rows of sums the products of `R` inputs with a block of outputs of some tiles.
+///
+/// # Safety
+/// The processor must have the vector's instructions, and the pointers must point to values of these sizes.
+#[inline(always)]
+unsafe fn add_tiles<V: SimdVector, const N: usize, const R: usize>(
+    v: *const f32,
+    u: *const f32,
+    tiles: usize,
+    sums: *mut f32,
+) {
+    // SAFETY: the caller upholds the conditions of this function.
+    unsafe {
+        let mut rows = [[V::splat(0.0); N]; R];
+        for r in 0..R {
+            rows[r] = load(sums.add(r * BLOCK));
+        }
+        for tile in 0..tiles {
+            let u: [V; N] = load(u.add(tile * BLOCK));
+            for r in 0..R {
+                let value = V::splat(*v.add(tile * BLOCK + r));
+                for j in 0..N {
+                    rows[r][j] = rows[r][j].add_product(value, u[j]);
+                }
+            }
+        }
+        for r in 0..R {
+            for j in 0..N {
+                rows[r][j].store(sums.add(r * BLOCK + j * V::LANES));
+            }
+        }
+    }
 }

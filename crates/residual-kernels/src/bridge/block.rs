@@ -290,13 +290,23 @@ pub(super) fn forward_untracked<B: HostBackend>(tensors: BlockTensors<B>, spec: 
     }
     let level = SimdLevel::detect();
     let BlockTensors { input, shortcut, preactivation, projection, layers } = tensors;
-    let split = |layer: LayerTensors<B>, (conv, _): &(Conv, NormKind)| {
-        let prepared = B::prepared(&outputs_first::<B>(layer.weight), conv);
+    let split = |layer: LayerTensors<B>, (conv, _): &(Conv, NormKind), image: [usize; 2]| {
+        let prepared = B::prepared(level, &outputs_first::<B>(layer.weight), conv, image);
         (LayerValues { weight: None, norm: NormValues::new(layer.norm) }, prepared)
     };
-    let layers = layers.into_vec().into_iter().zip(&spec.layers).map(|(layer, spec)| split(layer, spec));
+    let image = match input.shape()[..] {
+        [_, _, height, width] => [height, width],
+        _ => [1, 1],
+    };
+    let mut size = image;
+    let layers = layers.into_vec().into_iter().zip(&spec.layers).map(|(layer, spec)| {
+        let image = size;
+        size = spec.0.output(image).unwrap_or(image);
+        split(layer, spec, image)
+    });
     let (layers, prepared): (Vec<_>, Vec<Arc<PreparedWeight>>) = layers.unzip();
-    let projection = projection.into_option().zip(spec.projection.as_ref()).map(|(layer, spec)| split(layer, spec));
+    let projection =
+        projection.into_option().zip(spec.projection.as_ref()).map(|(layer, spec)| split(layer, spec, image));
     let (projection, prepared_projection) = projection.unzip();
     let values = BlockValues::with_layers(input, shortcut, preactivation, projection, layers, spec);
     let (preactivated, preactivation) = values.preactivate();

@@ -1,6 +1,6 @@
 //! Access to the values of tensors in host memory.
 
-use crate::{Buffer, Conv, PreparedWeight, average};
+use crate::{Buffer, Conv, PreparedWeight, SimdLevel, average};
 use burn::{
     backend::{Backend, TensorMetadata, tensor::FloatTensor},
     tensor::TensorData,
@@ -55,9 +55,10 @@ pub(super) trait HostBackend: Backend {
     /// A tensor from row-major values.
     fn tensor(buffer: Buffer, shape: &[usize]) -> FloatTensor<Self>;
 
-    /// The prepared weight for inference. The flex backend caches it until the weight is dropped.
-    fn prepared(weight: &FloatTensor<Self>, conv: &Conv) -> Arc<PreparedWeight> {
-        Arc::new(PreparedWeight::new(conv, Self::values(weight.clone()).slice()))
+    /// The weight prepared for inference on images of this height and width. The flex backend caches it until the weight is
+    /// dropped.
+    fn prepared(level: SimdLevel, weight: &FloatTensor<Self>, conv: &Conv, image: [usize; 2]) -> Arc<PreparedWeight> {
+        Arc::new(PreparedWeight::new(level, conv, image, Self::values(weight.clone()).slice()))
     }
 
     /// Computes `(1 - weight) · tensor + weight · other`.
@@ -75,7 +76,7 @@ pub(super) trait HostBackend: Backend {
 #[cfg(feature = "flex")]
 mod flex {
     use super::{HostBackend, TensorValues};
-    use crate::{Buffer, Conv, PreparedWeight, strided::to_contiguous};
+    use crate::{Buffer, Conv, PreparedWeight, SimdLevel, strided::to_contiguous};
     use burn::{
         backend::{Flex, tensor::FloatTensor},
         tensor::{DType, Shape},
@@ -95,7 +96,6 @@ mod flex {
     struct CacheEntry {
         weight: Weak<Bytes>,
         layout: Layout,
-        conv: Conv,
         prepared: Arc<PreparedWeight>,
     }
 
@@ -119,20 +119,31 @@ mod flex {
             TensorValues::new(to_contiguous(tensor.storage(), layout.start_offset(), &shape, layout.strides()))
         }
 
-        fn prepared(weight: &FloatTensor<Self>, conv: &Conv) -> Arc<PreparedWeight> {
+        fn prepared(
+            level: SimdLevel,
+            weight: &FloatTensor<Self>,
+            conv: &Conv,
+            image: [usize; 2],
+        ) -> Arc<PreparedWeight> {
+            let entries = || PREPARED.lock().unwrap_or_else(PoisonError::into_inner);
             let data = weight.data_arc();
-            let mut entries = PREPARED.lock().unwrap_or_else(PoisonError::into_inner);
             let address = Arc::as_ptr(&data) as usize;
-            if let Some(entry) = entries.get(&address)
+            if let Some(entry) = entries().get(&address)
                 && entry.weight.strong_count() > 0
-                && (&entry.layout, &entry.conv) == (weight.layout(), conv)
+                && entry.layout == *weight.layout()
+                && entry.prepared.fits(conv, image)
             {
                 return entry.prepared.clone();
             }
+            // A thread that waits for the preparation on others may run their tasks, so it must not hold the lock.
+            let prepared = Arc::new(PreparedWeight::new(level, conv, image, Self::values(weight.clone()).slice()));
+            let entry = CacheEntry {
+                weight: Arc::downgrade(&data),
+                layout: weight.layout().clone(),
+                prepared: prepared.clone(),
+            };
+            let mut entries = entries();
             entries.retain(|_, entry| entry.weight.strong_count() > 0);
-            let prepared = Arc::new(PreparedWeight::new(conv, Self::values(weight.clone()).slice()));
-            let (layout, conv) = (weight.layout().clone(), *conv);
-            let entry = CacheEntry { weight: Arc::downgrade(&data), layout, conv, prepared: prepared.clone() };
             entries.insert(address, entry);
             prepared
         }

@@ -1,0 +1,270 @@
+//! Direct convolutions as implicit matrix products, and the plan of a convolution: the memory layout of its operands.
+//!
+//! Images are channels-last, `[height, width, channels]`. If the convolution has padding, they are copied into a padded
+//! workspace. The output at a pixel is then a sum over a few contiguous runs of the padded image: one run per kernel
+//! row, or one per kernel tap if the convolution is dilated or grouped. The offsets of the runs are the same for every
+//! pixel.
+//!
+//! The input gradient is a sum of the same form over the padded output gradient. The input pixels fall into stride²
+//! classes, and all pixels of a class use the same kernel taps. A single loop, [`ImplicitGemm`], therefore computes all
+//! outputs and input gradients. A second loop, [`WeightGradientGemm`](crate::tile::WeightGradientGemm), computes the
+//! weight gradients.
+
+use crate::{
+    Conv, SimdLevel,
+    layout::PaddedImage,
+    tile::{BLOCK, Epilogue, ImplicitGemm, Pixel, Run, Runs},
+    winograd::{self, Tiling},
+};
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock, Mutex, PoisonError},
+};
+
+/// A set of pixels whose sums use the same kernel taps.
+#[derive(Debug)]
+pub(crate) struct PixelClass {
+    pub(crate) pixels: Vec<Pixel>,
+    /// The runs of the first group. The runs of the other groups are the same, relative to the first channel of the
+    /// group.
+    pub(crate) runs: Runs,
+    /// The kernel taps in the order of the runs.
+    taps: Vec<[usize; 2]>,
+    groups: usize,
+    /// The numbers of channels that a group reads and writes.
+    channels: [usize; 2],
+}
+
+impl PixelClass {
+    /// Computes the sums at some pixels of an image, for all groups. `out` begins at offset `start` of the output.
+    #[expect(clippy::too_many_arguments, reason = "the operands of a convolution")]
+    pub(crate) fn compute(
+        &self,
+        level: SimdLevel,
+        x: &[f32],
+        packed: &[f32],
+        pixels: &[Pixel],
+        epilogue: Epilogue,
+        out: &mut [f32],
+        start: usize,
+    ) {
+        let [inputs, outputs] = self.channels;
+        let len = packed.len() / self.groups;
+        for group in 0..self.groups {
+            let (from, to) = (group * inputs, group * outputs);
+            let gemm = ImplicitGemm {
+                x: &x[from..],
+                pixels,
+                runs: &self.runs,
+                weights: &packed[group * len..][..len],
+                channels: outputs,
+                epilogue: epilogue.skip_channels(to),
+            };
+            gemm.compute(level, &mut out[to..], start);
+        }
+    }
+}
+
+/// The memory layout of a convolution's operands, for images of a given size.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) conv: Conv,
+    pub(crate) input: PaddedImage,
+    pub(crate) output: [usize; 2],
+    pub(crate) forward: PixelClass,
+    /// The layout of the output gradient, padded for the sums of the input gradient.
+    pub(crate) output_gradient: PaddedImage,
+    /// For the input gradient: the classes of input pixels. Each pixel is in one class.
+    pub(crate) backward: Vec<PixelClass>,
+    /// For the weight gradient: the offsets of every output pixel in the padded input and in the padded output
+    /// gradient.
+    pub(crate) weight_gradient: Vec<Pixel>,
+    /// The tiles of Winograd's algorithm, if it computes this convolution.
+    pub(crate) winograd: Option<Tiling>,
+}
+
+type Plans = HashMap<(Conv, [usize; 2]), Arc<Plan>>;
+
+/// The cache of plans. A network has a few dozen plans.
+static PLANS: LazyLock<Mutex<Plans>> = LazyLock::new(Mutex::default);
+
+/// The cache is cleared when it holds this many plans.
+const MAX_PLANS: usize = 1024;
+
+impl Plan {
+    /// Returns the plan for this convolution and this height and width of the images, from the cache if possible.
+    ///
+    /// # Panics
+    /// If the kernel is larger than the padded image, or if [`Conv::output`] panics.
+    pub(crate) fn of(conv: Conv, image: [usize; 2]) -> Arc<Self> {
+        let mut plans = PLANS.lock().unwrap_or_else(PoisonError::into_inner);
+        if plans.len() >= MAX_PLANS {
+            plans.clear();
+        }
+        plans.entry((conv, image)).or_insert_with(|| Arc::new(Self::new(conv, image))).clone()
+    }
+
+    fn new(conv: Conv, image: [usize; 2]) -> Self {
+        let output = conv.output(image).expect("the kernel is larger than the padded image");
+        let Conv { channels: [inputs, outputs], stride, padding, dilation, .. } = conv;
+        let [group_inputs, group_outputs] = conv.group_channels();
+        let winograd = winograd::suits(&conv, output).then(|| Tiling::new(&conv, output));
+        // Tiles may extend beyond the outputs.
+        let more = if winograd.is_some() { winograd::overhang(output) } else { [0, 0] };
+        let margin = [padding, padding, padding + more[0], padding + more[1]];
+        let input = PaddedImage { size: image, channels: inputs, margin };
+        // The offset in the padded image of the value that the kernel's first tap reads for an output pixel.
+        let corner = |y: usize, x: usize| {
+            let at = |v: usize| (v * stride) as isize - padding as isize;
+            input.at(at(y), at(x))
+        };
+        let pixels = || (0..output[0]).flat_map(|y| (0..output[1]).map(move |x| [y, x]));
+        let offset = |[ky, kx]: [usize; 2]| (ky * dilation * input.row() + kx * dilation * inputs) as u32;
+        let forward = PixelClass {
+            pixels: pixels()
+                .map(|[y, x]| Pixel { input: corner(y, x), output: ((y * output[1] + x) * outputs) as u32 })
+                .collect(),
+            runs: Runs::new(conv.taps().map(|tap| Run { offset: offset(tap), length: group_inputs as u32 })),
+            taps: conv.taps().collect(),
+            groups: conv.groups,
+            channels: conv.group_channels(),
+        };
+
+        // Along one axis, the input pixel v = stride·q + class contributes through tap k to the output pixel
+        // (v + padding - k·dilation) / stride = q + shift, if this is an integer.
+        let shift = |class: usize, k: usize| {
+            let v = (class + padding) as isize - (k * dilation) as isize;
+            (v.rem_euclid(stride as isize) == 0).then(|| v.div_euclid(stride as isize))
+        };
+        let mut margin = [0usize; 4];
+        let mut classes = Vec::new();
+        for class_y in 0..stride.min(image[0]) {
+            for class_x in 0..stride.min(image[1]) {
+                let with_shift = |[ky, kx]: [usize; 2]| Some(([ky, kx], [shift(class_y, ky)?, shift(class_x, kx)?]));
+                let mut taps: Vec<_> = conv.taps().filter_map(with_shift).collect();
+                taps.sort_by_key(|(_, shift)| *shift);
+                let rows = (image[0] - class_y).div_ceil(stride);
+                let columns = (image[1] - class_x).div_ceil(stride);
+                for (_, [y, x]) in &taps {
+                    let beyond = |last: usize, shift: isize, size: usize| {
+                        ((last - 1) as isize + shift - (size as isize - 1)).max(0) as usize
+                    };
+                    margin = [
+                        margin[0].max((-y).max(0) as usize),
+                        margin[1].max((-x).max(0) as usize),
+                        margin[2].max(beyond(rows, *y, output[0])),
+                        margin[3].max(beyond(columns, *x, output[1])),
+                    ];
+                }
+                classes.push(([class_y, class_x], [rows, columns], taps));
+            }
+        }
+        margin[2] += more[0];
+        margin[3] += more[1];
+        let output_gradient = PaddedImage { size: output, channels: outputs, margin };
+        let backward = classes
+            .into_iter()
+            .map(|([class_y, class_x], [rows, columns], taps)| {
+                let [first_y, first_x] = taps.first().map_or([0, 0], |(_, shift)| *shift);
+                let min_x = taps.iter().map(|(_, [_, x])| *x).min().unwrap_or(first_x);
+                let offset = |[y, x]: [isize; 2]| {
+                    ((y - first_y) as usize * output_gradient.row() + (x - min_x) as usize * outputs) as u32
+                };
+                let output = |y: usize, x: usize| {
+                    let [y, x] = [y * stride + class_y, x * stride + class_x];
+                    ((y * image[1] + x) * inputs) as u32
+                };
+                let pixel = |y: usize, x: usize| {
+                    let input =
+                        if taps.is_empty() { 0 } else { output_gradient.at(y as isize + first_y, x as isize + min_x) };
+                    Pixel { input, output: output(y, x) }
+                };
+                PixelClass {
+                    pixels: (0..rows)
+                        .flat_map(|y| (0..columns).map(move |x| (y, x)))
+                        .map(|(y, x)| pixel(y, x))
+                        .collect(),
+                    runs: Runs::new(
+                        taps.iter().map(|(_, shift)| Run { offset: offset(*shift), length: group_outputs as u32 }),
+                    ),
+                    taps: taps.iter().map(|(tap, _)| *tap).collect(),
+                    groups: conv.groups,
+                    channels: [group_outputs, group_inputs],
+                }
+            })
+            .collect();
+        let weight_gradient = pixels()
+            .map(|[y, x]| Pixel { input: corner(y, x), output: output_gradient.at(y as isize, x as isize) })
+            .collect();
+        Self { conv, input, output, forward, output_gradient, backward, weight_gradient, winograd }
+    }
+
+    /// The number of images that a thread computes one after the other: a few tasks per thread, and whole bands of
+    /// [`Self::winograd`].
+    pub(crate) fn images_per_task(&self, batch: usize) -> usize {
+        let together = self.winograd.as_ref().map_or(1, Tiling::images);
+        batch.div_ceil(8 * rayon::current_num_threads()).max(1).next_multiple_of(together)
+    }
+
+    /// The number of values per input image.
+    pub(crate) fn input_len(&self) -> usize {
+        self.input.size[0] * self.input.size[1] * self.conv.channels[0]
+    }
+
+    /// The number of values per output image.
+    pub(crate) fn output_len(&self) -> usize {
+        self.output[0] * self.output[1] * self.conv.channels[1]
+    }
+
+    /// Unpacks a packed weight gradient into `[out, in / groups, kernel height, kernel width]`.
+    pub(crate) fn unpack(&self, packed: &[f32], weight: &mut [f32]) {
+        let [inputs, outputs] = self.conv.group_channels();
+        let taps = self.conv.kernel[0] * self.conv.kernel[1];
+        let blocks = outputs.div_ceil(BLOCK);
+        for (output, weight) in weight.chunks_mut(inputs * taps).enumerate() {
+            let (group, channel) = (output / outputs, output % outputs);
+            let block = group * blocks + channel / BLOCK;
+            let packed = &packed[block * taps * inputs * BLOCK + channel % BLOCK..];
+            for tap in 0..taps {
+                for input in 0..inputs {
+                    weight[input * taps + tap] = packed[(tap * inputs + input) * BLOCK];
+                }
+            }
+        }
+    }
+
+    /// Packs a weight for the input gradient: for each class of [`Self::backward`], the weights of its taps.
+    pub(crate) fn pack_transposed(&self, weight: &[f32], packed: &mut [f32]) {
+        let [inputs, outputs] = self.conv.group_channels();
+        let [_, columns] = self.conv.kernel;
+        let taps = self.conv.kernel[0] * columns;
+        let mut packed = packed[..self.conv.transposed().packed_len()].iter_mut();
+        for class in &self.backward {
+            for group in 0..self.conv.groups {
+                for first in (0..inputs).step_by(BLOCK) {
+                    for [ky, kx] in &class.taps {
+                        for output in 0..outputs {
+                            let weight = &weight[(group * outputs + output) * inputs * taps + ky * columns + kx..];
+                            for lane in 0..BLOCK {
+                                let to = packed.next().expect("each tap is in one class");
+                                *to = if first + lane < inputs { weight[(first + lane) * taps] } else { 0.0 };
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Each class of [`Self::backward`] with its part of the weights packed by [`Self::pack_transposed`].
+    pub(crate) fn classes<'a>(&'a self, packed: &'a [f32]) -> impl Iterator<Item = (&'a PixelClass, &'a [f32])> {
+        let [inputs, _] = self.conv.group_channels();
+        let mut from = 0;
+        self.backward.iter().map(move |class| {
+            let len = self.conv.groups * inputs.div_ceil(BLOCK) * BLOCK * class.runs.depth();
+            let weights = &packed[from..from + len];
+            from += len;
+            (class, weights)
+        })
+    }
+}

@@ -184,24 +184,25 @@ fn weights_depend_only_on_seed_and_path() {
 fn threads_can_share_a_network_whose_weights_are_not_prepared_yet() {
     use rayon::prelude::*;
     let device = device();
-    let config = NetworkConfig::new("resnet20".parse().unwrap(), [3, 8, 8], 10).with_width(64);
-    let images: Vec<Tensor<4>> = (0..8).map(|_| Tensor::random([1, 3, 8, 8], Distribution::Default, &device)).collect();
+    let config = NetworkConfig::new("resnet14".parse().unwrap(), [3, 16, 16], 10).with_width(128);
+    let image = |_| Tensor::random([1, 3, 16, 16], Distribution::Default, &device);
+    let images: Vec<Tensor<4>> = (0..12).map(image).collect();
     let expected: Vec<TensorData> = {
         let network = config.init(&device);
         images.iter().map(|image| network.forward(image.clone()).into_data()).collect()
     };
     let (done, outputs) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-        for _ in 0..5 {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(8).build().unwrap();
+        for _ in 0..40 {
             let network = config.init(&device);
             let forward = |image: &Tensor<4>| network.forward(image.clone()).into_data();
             done.send(pool.install(|| images.par_iter().map(forward).collect::<Vec<_>>())).unwrap();
         }
     });
-    for _ in 0..5 {
+    for _ in 0..40 {
         let outputs =
-            outputs.recv_timeout(std::time::Duration::from_secs(120)).expect("the threads wait for each other");
+            outputs.recv_timeout(std::time::Duration::from_secs(60)).expect("the threads wait for each other");
         assert_eq!(outputs, expected);
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     path::LayerInput,
     plan::Plan,
     simd::Ahead,
-    tile::{Epilogue, WeightGradientGemm},
+    tile::{BLOCK, Epilogue, WeightGradientGemm},
     winograd::{self, Pass, Tiling, Transforms},
 };
 use std::sync::Arc;
@@ -18,9 +18,14 @@ use std::sync::Arc;
 /// groups.
 const MAX_GROUPS: usize = 32;
 
-/// The maximum memory of the groups' weight gradients, in bytes. If weights are large, there are fewer groups, but at
-/// least one.
+/// The maximum memory of the groups' weight gradients, in bytes. If weights are large, there are fewer groups.
 const MAX_GROUP_BYTES: usize = 16 << 20;
+
+/// With fewer groups than this, output channels are divided among threads instead ([`BackwardLayer::wide`]).
+const MIN_GROUPS: usize = 8;
+
+/// The number of images whose padded inputs and output gradients [`BackwardLayer::wide`] holds at a time.
+const WIDE_IMAGES: usize = 16;
 
 /// [`MAX_GROUPS`] with Winograd's algorithm, whose sums have four times as many values as the weights.
 const MAX_WINOGRAD_GROUPS: usize = 16;
@@ -262,8 +267,9 @@ impl BackwardLayer<'_> {
         let inputs = plan.conv.channels[0];
         let packed_len = plan.conv.packed_len();
         let transposed = self.needs_input.then(|| TransposedWeight::new(self.level, plan, weight));
+        let is_wide = self.needs_weight && is_wide(plan);
         let size = group_size(plan, batch);
-        let groups = batch.div_ceil(size);
+        let groups = if is_wide { 1 } else { batch.div_ceil(size) };
         let mut weights = Buffer::new(if self.needs_weight { groups * packed_len } else { 0 });
         let mut sums = vec![0.0f32; batch * 2 * inputs];
         // The convolution's output `z` is not needed again, so the input gradient overwrites it if both have the same
@@ -271,7 +277,11 @@ impl BackwardLayer<'_> {
         let in_place = self.needs_input && in_len == out_len;
         let mut z = z;
         let mut dx = Buffer::new(if self.needs_input && !in_place { batch * in_len } else { 0 });
-        {
+        if is_wide {
+            let dx = (!dx.is_empty()).then_some(&mut dx[..]);
+            let all = Group { first: 0, z: &mut z, dx, weights: Some(&mut weights), sums: &mut sums };
+            self.wide(all, transposed.as_ref());
+        } else {
             let mut z_groups = z.chunks_mut(size * out_len);
             let mut dx_groups = dx.chunks_mut(size * in_len);
             let mut weight_groups = weights.chunks_mut(packed_len);
@@ -302,6 +312,72 @@ impl BackwardLayer<'_> {
         (gradient, self.needs_input.then_some(if in_place { z } else { dx }), sums)
     }
 
+    /// Computes the backward pass of all images by direct sums. Threads share the images of the input gradient, and then the
+    /// output channels of the weight gradient, because one weight gradient per group of images would take too much memory.
+    fn wide(&self, all: Group<'_>, transposed: Option<&TransposedWeight>) {
+        let Self { path, plan, level, .. } = *self;
+        let (in_len, out_len, inputs) = (plan.input_len(), plan.output_len(), plan.conv.channels[0]);
+        let batch = path.batch();
+        let mut workspaces: Vec<[Buffer; 2]> =
+            (0..batch.min(WIDE_IMAGES)).map(|_| [plan.input.workspace(), plan.output_gradient.workspace()]).collect();
+        let Group { mut z, mut dx, weights, mut sums, .. } = all;
+        let weights = weights.expect("the weight gradient is needed");
+        weights.fill(0.0);
+        for first in (0..batch).step_by(WIDE_IMAGES) {
+            let count = WIDE_IMAGES.min(batch - first);
+            let (now, later) = z.split_at_mut(count * out_len);
+            z = later;
+            let mut dx_now = dx.take().map(|all| {
+                let (now, later) = all.split_at_mut(count * in_len);
+                dx = Some(later);
+                now.chunks_mut(in_len)
+            });
+            let (sums_now, later) = sums.split_at_mut(count * 2 * inputs);
+            sums = later;
+            let images: Vec<_> = now
+                .chunks_mut(out_len)
+                .zip(sums_now.chunks_mut(2 * inputs))
+                .zip(&mut workspaces)
+                .map(|((z, sums), workspaces)| (z, dx_now.as_mut().and_then(Iterator::next), sums, workspaces))
+                .collect();
+            for_each(images.into_iter().enumerate(), path.is_serial(plan), |(i, (z, dx, sums, [a, dz]))| {
+                let x = self.load(first + i, z, a, dz).unwrap_or(a);
+                if let Some(transposed) = transposed {
+                    self.input_gradient(first + i, x, dz, transposed, dx.unwrap_or(z), sums);
+                }
+            });
+            let block_len = plan.conv.packed_len() / plan.conv.channels[1].div_ceil(BLOCK);
+            for_each(weights.chunks_mut(block_len).enumerate(), path.is_serial(plan), |(block, weights)| {
+                for (i, [a, dz]) in workspaces[..count].iter().enumerate() {
+                    let gemm = WeightGradientGemm {
+                        x: self.input.in_place(plan, first + i).unwrap_or(a),
+                        d: &dz[block * BLOCK..],
+                        pixels: &plan.weight_gradient,
+                        runs: &plan.forward.runs,
+                        channels: BLOCK.min(plan.conv.channels[1] - block * BLOCK),
+                    };
+                    gemm.add_to(level, weights);
+                }
+            });
+        }
+    }
+
+    /// Computes the input gradient of image `n` by direct sums.
+    fn input_gradient(
+        &self,
+        n: usize,
+        x: &[f32],
+        dz: &[f32],
+        transposed: &TransposedWeight,
+        dx: &mut [f32],
+        sums: &mut [f32],
+    ) {
+        for (class, packed) in self.plan.classes(transposed.packed()) {
+            class.compute(self.level, dz, packed, &class.pixels, Epilogue::default(), dx, 0);
+        }
+        self.finish(n, x, dx, sums);
+    }
+
     /// Computes the backward pass of a group of images by direct sums.
     fn direct(&self, mut group: Group<'_>, transposed: Option<&TransposedWeight>) {
         let Self { plan, level, .. } = *self;
@@ -329,11 +405,9 @@ impl BackwardLayer<'_> {
             }
             let Some(transposed) = transposed else { continue };
             let dx = group.dx.as_mut().map_or(z, |dx| &mut dx[i * in_len..][..in_len]);
-            for (class, packed) in plan.classes(transposed.packed()) {
-                class.compute(level, &dz, packed, &class.pixels, Epilogue::default(), dx, 0);
-            }
             let channels = plan.conv.channels[0];
-            self.finish(n, x, dx, &mut group.sums[i * 2 * channels..][..2 * channels]);
+            let sums = &mut group.sums[i * 2 * channels..][..2 * channels];
+            self.input_gradient(n, x, &dz, transposed, dx, sums);
         }
     }
 
@@ -424,9 +498,17 @@ impl BackwardLayer<'_> {
 fn group_size(plan: &Plan, batch: usize) -> usize {
     match &plan.winograd {
         Some(tiling) => batch.div_ceil(MAX_WINOGRAD_GROUPS).max(1).next_multiple_of(tiling.images()),
-        None => {
-            let groups = (MAX_GROUP_BYTES / (4 * plan.conv.packed_len())).clamp(1, MAX_GROUPS);
-            batch.div_ceil(groups).max(1)
-        }
+        None => batch.div_ceil(max_groups(plan)).max(1),
     }
+}
+
+/// The number of weight gradients that fit into [`MAX_GROUP_BYTES`].
+fn max_groups(plan: &Plan) -> usize {
+    (MAX_GROUP_BYTES / (4 * plan.conv.packed_len())).clamp(1, MAX_GROUPS)
+}
+
+/// Whether the weight is so large that the weight gradients of groups of images would take too much memory, or too few
+/// tasks would be left.
+fn is_wide(plan: &Plan) -> bool {
+    plan.winograd.is_none() && plan.conv.groups == 1 && max_groups(plan) < MIN_GROUPS
 }

@@ -269,14 +269,25 @@ impl<'a> LayerInput<'a> {
         values
     }
 
+    /// One image, if the layer can read it in place.
+    pub(crate) fn in_place(self, plan: &Plan, index: usize) -> Option<&'a [f32]> {
+        match self {
+            Self::PathInput(x) if !plan.input.is_padded() => Some(&x[index * plan.input_len()..][..plan.input_len()]),
+            _ => None,
+        }
+    }
+
     /// Returns one image if the layer can read it in place. Otherwise, writes the padded image to the workspace and
     /// returns `None`. If the image is a convolution's output, the norm and ReLU are applied to it first.
     pub(crate) fn image(self, level: SimdLevel, plan: &Plan, index: usize, workspace: &mut [f32]) -> Option<&'a [f32]> {
+        let direct = self.in_place(plan, index);
+        if direct.is_some() {
+            return direct;
+        }
         let len = plan.input_len();
         let image = index * len..(index + 1) * len;
         let padded = &plan.input;
         match self {
-            Self::PathInput(x) if !padded.is_padded() => return Some(&x[image]),
             Self::PathInput(x) => copy_rows(&x[image], padded, workspace),
             Self::ConvOutput(z, affine) => normalize_rows(level, &z[image], affine, padded, workspace),
         }

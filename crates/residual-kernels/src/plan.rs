@@ -13,6 +13,7 @@
 use crate::{
     Conv, SimdLevel,
     layout::PaddedImage,
+    parallel::for_each,
     tile::{BLOCK, Epilogue, ImplicitGemm, Pixel, Run, Runs},
     winograd::{self, Tiling},
 };
@@ -88,6 +89,9 @@ type Plans = HashMap<(Conv, [usize; 2]), Arc<Plan>>;
 /// The cache of plans. A network has a few dozen plans.
 static PLANS: LazyLock<Mutex<Plans>> = LazyLock::new(Mutex::default);
 
+/// Weights of fewer values are packed on the calling thread.
+const MIN_PARALLEL_PACK: usize = 1 << 16;
+
 /// The cache is cleared when it holds this many plans.
 const MAX_PLANS: usize = 1024;
 
@@ -95,7 +99,7 @@ impl Plan {
     /// Returns the plan for this convolution and this height and width of the images, from the cache if possible.
     ///
     /// # Panics
-    /// If the kernel is larger than the padded image, or if [`Conv::output`] panics.
+    /// If the kernel is larger than the padded image, an image has 2³² values or more, or [`Conv::output`] panics.
     pub(crate) fn of(conv: Conv, image: [usize; 2]) -> Arc<Self> {
         let mut plans = PLANS.lock().unwrap_or_else(PoisonError::into_inner);
         if plans.len() >= MAX_PLANS {
@@ -113,6 +117,14 @@ impl Plan {
         let more = if winograd.is_some() { winograd::overhang(output) } else { [0, 0] };
         let margin = [padding, padding, padding + more[0], padding + more[1]];
         let input = PaddedImage { size: image, channels: inputs, margin };
+        // Offsets within an image are stored in 32 bits. The margins of the output gradient are smaller than the kernel.
+        let gradient: usize =
+            [0, 1].map(|axis| output[axis] + 2 * conv.kernel[axis] * dilation).iter().product::<usize>() * outputs;
+        let largest = input.len().max(gradient);
+        assert!(
+            u32::try_from(largest).is_ok(),
+            "an image has {largest} values, but the kernels support fewer than 2³²"
+        );
         // The offset in the padded image of the value that the kernel's first tap reads for an output pixel.
         let corner = |y: usize, x: usize| {
             let at = |v: usize| (v * stride) as isize - padding as isize;
@@ -238,22 +250,29 @@ impl Plan {
         let [inputs, outputs] = self.conv.group_channels();
         let [_, columns] = self.conv.kernel;
         let taps = self.conv.kernel[0] * columns;
-        let mut packed = packed[..self.conv.transposed().packed_len()].iter_mut();
+        let mut rest = &mut packed[..self.conv.transposed().packed_len()];
+        let mut blocks = Vec::new();
         for class in &self.backward {
             for group in 0..self.conv.groups {
                 for first in (0..inputs).step_by(BLOCK) {
-                    for [ky, kx] in &class.taps {
-                        for output in 0..outputs {
-                            let weight = &weight[(group * outputs + output) * inputs * taps + ky * columns + kx..];
-                            for lane in 0..BLOCK {
-                                let to = packed.next().expect("each tap is in one class");
-                                *to = if first + lane < inputs { weight[(first + lane) * taps] } else { 0.0 };
-                            }
-                        }
-                    }
+                    let block;
+                    (block, rest) = rest.split_at_mut(class.taps.len() * outputs * BLOCK);
+                    blocks.push((class, group, first, block));
                 }
             }
         }
+        for_each(blocks.into_iter(), weight.len() < MIN_PARALLEL_PACK, |(class, group, first, block)| {
+            let mut block = block.chunks_mut(BLOCK);
+            for [ky, kx] in &class.taps {
+                for output in 0..outputs {
+                    let weight = &weight[(group * outputs + output) * inputs * taps + ky * columns + kx..];
+                    let to = block.next().expect("each tap is in one class");
+                    for (lane, to) in to.iter_mut().enumerate() {
+                        *to = if first + lane < inputs { weight[(first + lane) * taps] } else { 0.0 };
+                    }
+                }
+            }
+        });
     }
 
     /// Each class of [`Self::backward`] with its part of the weights packed by [`Self::pack_transposed`].

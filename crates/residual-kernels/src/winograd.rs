@@ -23,7 +23,7 @@ use crate::{
     Buffer, Conv, SimdLevel,
     layout::PaddedImage,
     parallel::for_each,
-    simd::{Ahead, SimdVector, for_every_level, for_every_vector},
+    simd::{Ahead, Instructions, SimdVector, for_every_level, for_every_vector},
     tile::{Addend, BLOCK, Epilogue, balanced, load, with_constant},
 };
 use std::{
@@ -248,7 +248,9 @@ impl Tiling {
     pub(crate) fn new(conv: &Conv, size: [usize; 2]) -> Self {
         let [inputs, outputs] = conv.channels;
         let tiles = size[0].div_ceil(SIDE) * size[1].div_ceil(SIDE);
-        let usual = if inputs.max(outputs) >= 64 { 48 } else { 24 };
+        // Processors with AVX-512 have an L2 cache of 1 MiB or more.
+        let is_large = inputs.max(outputs) >= 64 || SimdLevel::detect().0 == Instructions::Avx512;
+        let usual = if is_large { 48 } else { 24 };
         // Whole images, or parts of an image that differ by one tile at most.
         let most = if tiles <= usual { usual / tiles * tiles } else { tiles.div_ceil(tiles.div_ceil(usual)) };
         Self { size, channels: conv.channels, most }

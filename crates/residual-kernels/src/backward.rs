@@ -5,7 +5,7 @@ use crate::{
     Statistics,
     elementwise::{Affine, NormGradient, ZeroPad, add_gradient, gradient_sums, norm_gradient_rows, relu_gradient_sums},
     layout::PaddedImage,
-    parallel::for_each,
+    parallel::{for_each, images_per_task},
     path::LayerInput,
     plan::Plan,
     simd::Ahead,
@@ -497,7 +497,7 @@ impl BackwardLayer<'_> {
 /// does not depend on the number of threads.
 fn group_size(plan: &Plan, batch: usize) -> usize {
     match &plan.winograd {
-        Some(tiling) => batch.div_ceil(MAX_WINOGRAD_GROUPS).max(1).next_multiple_of(tiling.images()),
+        Some(tiling) => images_per_task(batch, tiling.images(), MAX_WINOGRAD_GROUPS, 2),
         None => batch.div_ceil(max_groups(plan)).max(1),
     }
 }

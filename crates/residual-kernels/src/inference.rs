@@ -4,7 +4,7 @@ use crate::{
     Buffer, Conv, ConvNorm, Path, SimdLevel,
     elementwise::Affine,
     layout::PaddedImage,
-    parallel::for_each,
+    parallel::{for_each, images_per_task},
     path::{LayerInput, is_small},
     plan::Plan,
     simd::Ahead,
@@ -225,7 +225,8 @@ impl Path<'_> {
         if serial || batch >= 2 * threads {
             let together =
                 plans.iter().filter_map(|plan| plan.winograd.as_ref()).map(Tiling::images).max().unwrap_or(1);
-            let size = batch.div_ceil(4 * threads).max(1).next_multiple_of(together);
+            let size = images_per_task(batch, together, 4 * threads, threads);
+            let together = together.min(size);
             for_each(output.chunks_mut(len * size).enumerate(), serial, |(group, outputs)| {
                 let mut workspaces: Vec<Vec<Buffer>> =
                     plans.iter().map(|plan| (0..together).map(|_| plan.input.workspace()).collect()).collect();

@@ -13,7 +13,7 @@
 use crate::{
     Conv, SimdLevel,
     layout::PaddedImage,
-    parallel::for_each,
+    parallel::{for_each, images_per_task},
     tile::{BLOCK, Epilogue, ImplicitGemm, Pixel, Run, Runs},
     winograd::{self, Tiling},
 };
@@ -211,11 +211,11 @@ impl Plan {
         Self { conv, input, output, forward, output_gradient, backward, weight_gradient, winograd }
     }
 
-    /// The number of images that a thread computes one after the other: a few tasks per thread, and whole bands of
-    /// [`Self::winograd`].
+    /// The number of images that a task of the forward pass computes one after the other.
     pub(crate) fn images_per_task(&self, batch: usize) -> usize {
         let together = self.winograd.as_ref().map_or(1, Tiling::images);
-        batch.div_ceil(8 * rayon::current_num_threads()).max(1).next_multiple_of(together)
+        let threads = rayon::current_num_threads();
+        images_per_task(batch, together, 8 * threads, threads)
     }
 
     /// The number of values per input image.

@@ -201,28 +201,15 @@ pub(crate) fn norm_gradient(
     (totals, NormGradient { mean, gain, slope, offset })
 }
 
-/// A weight in the layout that the input gradient reads.
-enum TransposedWeight {
-    /// Packed for the classes of [`Plan::backward`].
-    Direct(Buffer),
-    /// Transformed for Winograd's algorithm.
-    Winograd(Buffer),
-}
-
-impl TransposedWeight {
-    fn new(level: SimdLevel, plan: &Plan, weight: &[f32]) -> Self {
-        if plan.winograd.is_some() {
-            return Self::Winograd(winograd::transform_weight(level, &plan.conv, weight, true));
-        }
-        let mut packed = Buffer::new(plan.conv.transposed().packed_len());
-        plan.pack_transposed(weight, &mut packed);
-        Self::Direct(packed)
+/// The weight in the layout that the input gradient reads: transformed for Winograd's algorithm, or packed for the classes
+/// of [`Plan::backward`].
+fn transposed_weight(level: SimdLevel, plan: &Plan, weight: &[f32]) -> Buffer {
+    if plan.winograd.is_some() {
+        return winograd::transform_weight(level, &plan.conv, weight, true);
     }
-
-    fn packed(&self) -> &[f32] {
-        let (Self::Direct(packed) | Self::Winograd(packed)) = self;
-        packed
-    }
+    let mut packed = Buffer::new(plan.conv.transposed().packed_len());
+    plan.pack_transposed(weight, &mut packed);
+    packed
 }
 
 /// What one task of the backward pass reads and writes: a group of consecutive images.
@@ -266,7 +253,7 @@ impl BackwardLayer<'_> {
         let (in_len, out_len) = (plan.input_len(), plan.output_len());
         let inputs = plan.conv.channels[0];
         let packed_len = plan.conv.packed_len();
-        let transposed = self.needs_input.then(|| TransposedWeight::new(self.level, plan, weight));
+        let transposed = self.needs_input.then(|| transposed_weight(self.level, plan, weight));
         let is_wide = self.needs_weight && is_wide(plan);
         let size = group_size(plan, batch);
         let groups = if is_wide { 1 } else { batch.div_ceil(size) };
@@ -280,7 +267,7 @@ impl BackwardLayer<'_> {
         if is_wide {
             let dx = (!dx.is_empty()).then_some(&mut dx[..]);
             let all = Group { first: 0, z: &mut z, dx, weights: Some(&mut weights), sums: &mut sums };
-            self.wide(all, transposed.as_ref());
+            self.wide(all, transposed.as_deref());
         } else {
             let mut z_groups = z.chunks_mut(size * out_len);
             let mut dx_groups = dx.chunks_mut(size * in_len);
@@ -296,8 +283,8 @@ impl BackwardLayer<'_> {
                 })
                 .collect();
             for_each(tasks.into_iter(), path.is_serial(plan), |group| match &plan.winograd {
-                Some(tiling) => self.winograd(tiling, group, transposed.as_ref()),
-                None => self.direct(group, transposed.as_ref()),
+                Some(tiling) => self.winograd(tiling, group, transposed.as_deref()),
+                None => self.direct(group, transposed.as_deref()),
             });
         }
         let mut gradient = Vec::new();
@@ -314,7 +301,7 @@ impl BackwardLayer<'_> {
 
     /// Computes the backward pass of all images by direct sums. Threads share the images of the input gradient, and then the
     /// output channels of the weight gradient, because one weight gradient per group of images would take too much memory.
-    fn wide(&self, all: Group<'_>, transposed: Option<&TransposedWeight>) {
+    fn wide(&self, all: Group<'_>, transposed: Option<&[f32]>) {
         let Self { path, plan, level, .. } = *self;
         let (in_len, out_len, inputs) = (plan.input_len(), plan.output_len(), plan.conv.channels[0]);
         let batch = path.batch();
@@ -363,23 +350,15 @@ impl BackwardLayer<'_> {
     }
 
     /// Computes the input gradient of image `n` by direct sums.
-    fn input_gradient(
-        &self,
-        n: usize,
-        x: &[f32],
-        dz: &[f32],
-        transposed: &TransposedWeight,
-        dx: &mut [f32],
-        sums: &mut [f32],
-    ) {
-        for (class, packed) in self.plan.classes(transposed.packed()) {
+    fn input_gradient(&self, n: usize, x: &[f32], dz: &[f32], transposed: &[f32], dx: &mut [f32], sums: &mut [f32]) {
+        for (class, packed) in self.plan.classes(transposed) {
             class.compute(self.level, dz, packed, &class.pixels, Epilogue::default(), dx, 0);
         }
         self.finish(n, x, dx, sums);
     }
 
     /// Computes the backward pass of a group of images by direct sums.
-    fn direct(&self, mut group: Group<'_>, transposed: Option<&TransposedWeight>) {
+    fn direct(&self, mut group: Group<'_>, transposed: Option<&[f32]>) {
         let Self { plan, level, .. } = *self;
         let (in_len, out_len) = (plan.input_len(), plan.output_len());
         let [inputs, outputs] = plan.conv.group_channels();
@@ -412,7 +391,7 @@ impl BackwardLayer<'_> {
     }
 
     /// Computes the backward pass of a group of images by Winograd's algorithm.
-    fn winograd(&self, tiling: &Tiling, mut group: Group<'_>, transposed: Option<&TransposedWeight>) {
+    fn winograd(&self, tiling: &Tiling, mut group: Group<'_>, transposed: Option<&[f32]>) {
         let Self { plan, level, .. } = *self;
         let (in_len, out_len, channels) = (plan.input_len(), plan.output_len(), plan.conv.channels[0]);
         let target = PaddedImage::unpadded(plan.input.size, channels);
@@ -441,7 +420,7 @@ impl BackwardLayer<'_> {
             }
             let y = self.gradient.1.map_or(&[][..], |y| &y[group.first * out_len..]);
             let ahead = [y, group.z].map(|values| Ahead::read(tiling.next(&band, values, out_len)));
-            transforms.multiply(Pass::Backward, transposed.packed(), &band, &ahead);
+            transforms.multiply(Pass::Backward, transposed, &band, &ahead);
             let dx = group.dx.as_deref_mut().unwrap_or(group.z);
             for (k, (i, place)) in band.images().enumerate() {
                 let dx = &mut dx[i * in_len..][..in_len];

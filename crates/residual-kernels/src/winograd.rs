@@ -54,6 +54,37 @@ const G: [[f32; 3]; INPUT_SIDE] = {
     ]
 };
 
+/// A matrix of [`INPUT_SIDE`] rows and `S` columns.
+trait Matrix<const S: usize> {
+    /// The product of the matrix and a column.
+    ///
+    /// # Safety
+    /// The processor must have the vector's instructions.
+    unsafe fn multiply<V: SimdVector>(column: [V; S]) -> [V; INPUT_SIDE];
+}
+
+/// Bᵀ, which transforms inputs.
+struct Bt;
+
+impl Matrix<INPUT_SIDE> for Bt {
+    #[inline(always)]
+    unsafe fn multiply<V: SimdVector>(column: [V; INPUT_SIDE]) -> [V; INPUT_SIDE] {
+        // SAFETY: the caller upholds the condition.
+        unsafe { multiply_bt(column) }
+    }
+}
+
+/// A, which transforms output gradients.
+struct A;
+
+impl Matrix<SIDE> for A {
+    #[inline(always)]
+    unsafe fn multiply<V: SimdVector>(column: [V; SIDE]) -> [V; INPUT_SIDE] {
+        // SAFETY: the caller upholds the condition.
+        unsafe { multiply_a(column) }
+    }
+}
+
 /// `Bᵀ d`
 #[inline(always)]
 unsafe fn multiply_bt<V: SimdVector>(d: [V; INPUT_SIDE]) -> [V; INPUT_SIDE] {
@@ -345,20 +376,10 @@ impl<'a> Transforms<'a> {
     /// Computes `Bᵀ d B` of some tiles of a padded image, whose margin above and to the left is one pixel. They follow
     /// `place` others of the band.
     pub(crate) fn transform_input(&mut self, layout: &PaddedImage, image: &[f32], tiles: Range<usize>, place: usize) {
-        let tiling = self.tiling;
-        let point = tiling.stride(layout.channels);
-        assert!(place + tiles.len() <= tiling.most && POINTS * point <= self.from.len(), "too many tiles for a band");
-        let corners = tiles.map(|tile| {
-            let [y, x] = tiling.corner(tile);
-            let corner = layout.at(y as isize - 1, x as isize - 1) as usize;
-            let last = corner + (INPUT_SIDE - 1) * (layout.row() + layout.channels) + layout.channels;
-            assert!(last <= image.len(), "a tile is outside its image");
-            corner
-        });
-        let corners: Vec<usize> = corners.collect();
+        let (corners, strides) = self.place(layout, image, tiles, place, INPUT_SIDE);
         let to = &mut self.from[place * BLOCK..];
         // SAFETY: every tile lies within the image, and within the transforms of each point.
-        unsafe { transform_inputs(self.level, layout, image, &corners, to, [tiling.lead(), point]) }
+        unsafe { transform_inputs(self.level, layout, image, &corners, to, strides) }
     }
 
     /// Computes `A dy Aᵀ` of some tiles of a padded output gradient. They follow `place` others of the band.
@@ -369,20 +390,38 @@ impl<'a> Transforms<'a> {
         tiles: Range<usize>,
         place: usize,
     ) {
-        let tiling = self.tiling;
-        let point = tiling.stride(layout.channels);
-        assert!(place + tiles.len() <= tiling.most && POINTS * point <= self.to.len(), "too many tiles for a band");
-        let corners = tiles.map(|tile| {
-            let [y, x] = tiling.corner(tile);
-            let corner = layout.at(y as isize, x as isize) as usize;
-            let last = corner + (SIDE - 1) * (layout.row() + layout.channels) + layout.channels;
-            assert!(last <= image.len(), "a tile is outside its image");
-            corner
-        });
-        let corners: Vec<usize> = corners.collect();
+        let (corners, strides) = self.place(layout, image, tiles, place, SIDE);
         let to = &mut self.to[place * BLOCK..];
         // SAFETY: every tile lies within the image, and within the transforms of each point.
-        unsafe { transform_output_gradients(self.level, layout, image, &corners, to, [tiling.lead(), point]) }
+        unsafe { transform_output_gradients(self.level, layout, image, &corners, to, strides) }
+    }
+
+    /// The offsets of tiles of `side` by `side` values in a padded image, which are centred on the tiles of outputs, and the
+    /// strides of their transforms.
+    ///
+    /// # Panics
+    /// If a tile is outside the image, or the tiles do not fit into a band after `place` others.
+    fn place(
+        &self,
+        layout: &PaddedImage,
+        image: &[f32],
+        tiles: Range<usize>,
+        place: usize,
+        side: usize,
+    ) -> (Vec<usize>, [usize; 2]) {
+        let tiling = self.tiling;
+        let point = tiling.stride(layout.channels);
+        // Both buffers have the same length.
+        assert!(place + tiles.len() <= tiling.most && POINTS * point <= self.from.len(), "too many tiles for a band");
+        let margin = ((side - SIDE) / 2) as isize;
+        let corner = |tile: usize| {
+            let [y, x] = tiling.corner(tile).map(|at| at as isize - margin);
+            let corner = layout.at(y, x) as usize;
+            let last = corner + (side - 1) * (layout.row() + layout.channels) + layout.channels;
+            assert!(last <= image.len(), "a tile is outside its image");
+            corner
+        };
+        (tiles.map(corner).collect(), [tiling.lead(), point])
     }
 
     /// Computes the products of a band with transformed weights. Meanwhile, it asks for the memory that is needed next.
@@ -488,75 +527,68 @@ fn offset(tile: usize, channel: usize, lead: usize) -> usize {
     (channel / BLOCK * lead + tile) * BLOCK + channel % BLOCK
 }
 
-for_every_vector! {
-    /// `Bᵀ d B` of the tiles at these offsets. `strides` are the numbers of tiles between blocks of
-    /// channels and of values between points in `to`.
-    ///
-    /// # Safety
-    /// Every tile must lie within `image`, and within `to` at every point.
-    unsafe fn transform_inputs<V, N, MAX>(layout: &PaddedImage, image: &[f32], corners: &[usize], to: &mut [f32], strides: [usize; 2]) {
-        let (channels, row, [lead, point]) = (layout.channels, layout.row(), strides);
-        for (tile, corner) in corners.iter().enumerate() {
-            for c in (0..channels).step_by(V::LANES) {
-                // SAFETY: the caller guarantees it.
-                unsafe {
-                    let (x, to) = (image.as_ptr().add(corner + c), to.as_mut_ptr().add(offset(tile, c, lead)));
-                    let mut half = [[V::splat(0.0); INPUT_SIDE]; INPUT_SIDE];
-                    for j in 0..INPUT_SIDE {
-                        let mut column = [V::splat(0.0); INPUT_SIDE];
-                        for i in 0..INPUT_SIDE {
-                            column[i] = V::load(x.add(i * row + j * channels));
-                        }
-                        let column = multiply_bt(column);
-                        for i in 0..INPUT_SIDE {
-                            half[i][j] = column[i];
-                        }
+/// `M x Mᵀ` of the tiles of S by S values at these offsets, for a matrix M. `strides` are the numbers of tiles between blocks
+/// of channels and of values between points in `to`.
+///
+/// # Safety
+/// The processor must have the vector's instructions. Every tile must lie within `image`, and within `to` at every point.
+#[inline(always)]
+unsafe fn transform_tiles<V: SimdVector, M: Matrix<S>, const S: usize>(
+    layout: &PaddedImage,
+    image: &[f32],
+    corners: &[usize],
+    to: &mut [f32],
+    strides: [usize; 2],
+) {
+    let (channels, row, [lead, point]) = (layout.channels, layout.row(), strides);
+    for (tile, corner) in corners.iter().enumerate() {
+        for c in (0..channels).step_by(V::LANES) {
+            // SAFETY: the caller upholds the conditions.
+            unsafe {
+                let (x, to) = (image.as_ptr().add(corner + c), to.as_mut_ptr().add(offset(tile, c, lead)));
+                let mut half = [[V::splat(0.0); S]; INPUT_SIDE];
+                for j in 0..S {
+                    let mut column = [V::splat(0.0); S];
+                    for i in 0..S {
+                        column[i] = V::load(x.add(i * row + j * channels));
                     }
+                    let column = M::multiply(column);
                     for i in 0..INPUT_SIDE {
-                        let values = multiply_bt(half[i]);
-                        for j in 0..INPUT_SIDE {
-                            values[j].store(to.add((i * INPUT_SIDE + j) * point));
-                        }
+                        half[i][j] = column[i];
+                    }
+                }
+                for i in 0..INPUT_SIDE {
+                    let values = M::multiply(half[i]);
+                    for j in 0..INPUT_SIDE {
+                        values[j].store(to.add((i * INPUT_SIDE + j) * point));
                     }
                 }
             }
         }
     }
+}
 
-    /// `A dy Aᵀ` of the tiles at these offsets. `strides` are the numbers of tiles between blocks of
-    /// channels and of values between points in `to`.
+for_every_vector! {
+    /// `Bᵀ d B` of tiles.
     ///
     /// # Safety
-    /// Every tile must lie within `image`, and within `to` at every point.
+    /// As for [`transform_tiles`], apart from the processor.
+    unsafe fn transform_inputs<V, N, MAX>(
+        layout: &PaddedImage, image: &[f32], corners: &[usize], to: &mut [f32], strides: [usize; 2],
+    ) {
+        // SAFETY: the caller upholds the conditions.
+        unsafe { transform_tiles::<V, Bt, INPUT_SIDE>(layout, image, corners, to, strides) }
+    }
+
+    /// `A dy Aᵀ` of tiles.
+    ///
+    /// # Safety
+    /// As for [`transform_tiles`], apart from the processor.
     unsafe fn transform_output_gradients<V, N, MAX>(
         layout: &PaddedImage, image: &[f32], corners: &[usize], to: &mut [f32], strides: [usize; 2],
     ) {
-        let (channels, row, [lead, point]) = (layout.channels, layout.row(), strides);
-        for (tile, corner) in corners.iter().enumerate() {
-            for c in (0..channels).step_by(V::LANES) {
-                // SAFETY: the caller guarantees it.
-                unsafe {
-                    let (dy, to) = (image.as_ptr().add(corner + c), to.as_mut_ptr().add(offset(tile, c, lead)));
-                    let mut half = [[V::splat(0.0); SIDE]; INPUT_SIDE];
-                    for j in 0..SIDE {
-                        let mut column = [V::splat(0.0); SIDE];
-                        for i in 0..SIDE {
-                            column[i] = V::load(dy.add(i * row + j * channels));
-                        }
-                        let column = multiply_a(column);
-                        for i in 0..INPUT_SIDE {
-                            half[i][j] = column[i];
-                        }
-                    }
-                    for i in 0..INPUT_SIDE {
-                        let values = multiply_a(half[i]);
-                        for j in 0..INPUT_SIDE {
-                            values[j].store(to.add((i * INPUT_SIDE + j) * point));
-                        }
-                    }
-                }
-            }
-        }
+        // SAFETY: the caller upholds the conditions.
+        unsafe { transform_tiles::<V, A, SIDE>(layout, image, corners, to, strides) }
     }
 
     /// `Aᵀ m A` of tiles, with the epilogue. `strides` are the numbers of tiles between blocks of channels and of values

@@ -2,9 +2,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use residual_lab::{ComparedRun, Comparison};
 use residual_model::{BlockKind, Kernels};
 use residual_report::comparison;
-use residual_train::{ComparedRun, Comparison, Environment, Row, Split, files};
+use residual_train::{Environment, Row, Split, files};
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(rows) = files::parse_csv::<Row>(bytes) else { return };
@@ -33,7 +34,7 @@ fuzz_target!(|bytes: &[u8]| {
         kind: BlockKind::Residual,
         rows,
     };
-    let comparison = Comparison { runs: vec![run] };
+    let comparison = Comparison { runs: vec![run], by_seed: Vec::new(), verdicts: Vec::new() };
     let _ = comparison::markdown(&comparison);
     let svg = comparison::svg(&comparison);
     assert!(!svg.contains("NaN") && svg.len() < 100_000 + 1000 * bytes.len());

@@ -34,6 +34,8 @@ use pool::{MaxPoolBackward, MaxPoolOp, MeanPoolBackward, MeanPoolOp};
 use burn::backend::Flex;
 #[cfg(feature = "ndarray")]
 use burn::backend::NdArray;
+#[cfg(feature = "flex")]
+pub(crate) use host::trim;
 
 /// Whether the kernels run on this device: true for the CPU backends flex and ndarray, if the backend's feature is
 /// enabled.

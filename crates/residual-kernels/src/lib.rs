@@ -92,3 +92,13 @@ pub use path::{
 pub use pool::{MaxPool, mean_pool, mean_pool_gradient};
 pub use simd::SimdLevel;
 pub use update::{Sgd, average};
+
+/// Frees the memory that the kernels keep for reuse: the memory of dropped [`Buffer`]s, the tables of offsets of each
+/// convolution, and the prepared weights of networks on Burn's flex backend. The next operations allocate and compute them
+/// again, so this is worthwhile only before a long time without any, as after a training in a program that goes on.
+pub fn trim() {
+    #[cfg(feature = "flex")]
+    bridge::trim();
+    plan::trim();
+    buffer::trim();
+}

@@ -19,7 +19,7 @@ use crate::{
 };
 use std::{
     collections::HashMap,
-    sync::{Arc, LazyLock, Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
 };
 
 /// A set of pixels whose sums use the same kernel taps.
@@ -84,16 +84,30 @@ pub(crate) struct Plan {
     pub(crate) winograd: Option<Tiling>,
 }
 
-type Plans = HashMap<(Conv, [usize; 2]), Arc<Plan>>;
-
 /// The cache of plans. A network has a few dozen plans.
 static PLANS: LazyLock<Mutex<Plans>> = LazyLock::new(Mutex::default);
+#[derive(Default)]
+struct Plans {
+    plans: HashMap<(Conv, [usize; 2]), Arc<Plan>>,
+    /// The number of offsets in all plans.
+    offsets: usize,
+}
+
 
 /// Weights of fewer values are packed on the calling thread.
+fn plans() -> MutexGuard<'static, Plans> {
+    PLANS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Empties the cache. Plans in use stay until their operations end.
+pub(crate) fn trim() {
+    *plans() = Plans::default();
+}
+
 const MIN_PARALLEL_PACK: usize = 1 << 16;
 
-/// The cache is cleared when it holds this many plans.
-const MAX_PLANS: usize = 1024;
+/// The cache is emptied when its plans hold more offsets than this (64 MiB), as after images of many sizes.
+const MAX_OFFSETS: usize = 1 << 23;
 
 impl Plan {
     /// Returns the plan for this convolution and this height and width of the images, from the cache if possible.
@@ -101,11 +115,23 @@ impl Plan {
     /// # Panics
     /// If the kernel is larger than the padded image, an image has 2³² values or more, or [`Conv::output`] panics.
     pub(crate) fn of(conv: Conv, image: [usize; 2]) -> Arc<Self> {
-        let mut plans = PLANS.lock().unwrap_or_else(PoisonError::into_inner);
-        if plans.len() >= MAX_PLANS {
-            plans.clear();
+        let mut cache = plans();
+        if let Some(plan) = cache.plans.get(&(conv, image)) {
+            return plan.clone();
         }
-        plans.entry((conv, image)).or_insert_with(|| Arc::new(Self::new(conv, image))).clone()
+        let plan = Arc::new(Self::new(conv, image));
+        if cache.offsets > MAX_OFFSETS {
+            *cache = Plans::default();
+        }
+        cache.offsets += plan.offsets();
+        cache.plans.insert((conv, image), plan.clone());
+        plan
+    }
+
+    /// The number of pairs of offsets of all pixels.
+    fn offsets(&self) -> usize {
+        let pixels = |class: &PixelClass| class.pixels.len();
+        pixels(&self.forward) + self.backward.iter().map(pixels).sum::<usize>() + self.weight_gradient.len()
     }
 
     fn new(conv: Conv, image: [usize; 2]) -> Self {

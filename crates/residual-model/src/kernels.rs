@@ -229,6 +229,13 @@ mod choice {
         pub fn on(device: &Device) -> Self {
             if bridge::runs_on(device) { Self::selected() } else { Self::Reference }
         }
+
+        /// Frees the memory that the fused kernels keep for reuse, such as that of dropped activations and the prepared
+        /// weights of networks. The next operations allocate and compute it again, so this is worthwhile only before a
+        /// long time without any, as after a training in a program that goes on.
+        pub fn trim() {
+            residual_kernels::trim();
+        }
     }
 
     /// Max-pooling, with the kernels if they support it.

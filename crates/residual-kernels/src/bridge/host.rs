@@ -74,6 +74,9 @@ pub(super) trait HostBackend: Backend {
 }
 
 #[cfg(feature = "flex")]
+pub(crate) use flex::trim;
+
+#[cfg(feature = "flex")]
 mod flex {
     use super::{HostBackend, TensorValues};
     use crate::{Buffer, Conv, PreparedWeight, SimdLevel, strided::to_contiguous};
@@ -86,7 +89,7 @@ mod flex {
     use std::{
         collections::HashMap,
         mem::MaybeUninit,
-        sync::{Arc, LazyLock, Mutex, PoisonError, Weak},
+        sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak},
     };
 
     /// The prepared weights, keyed by the address of the weight's storage. Entries cannot be stale: while the `Weak`
@@ -97,6 +100,15 @@ mod flex {
         weight: Weak<Bytes>,
         layout: Layout,
         prepared: Arc<PreparedWeight>,
+    }
+
+    fn prepared_weights() -> MutexGuard<'static, HashMap<usize, CacheEntry>> {
+        PREPARED.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Empties the cache of prepared weights.
+    pub(crate) fn trim() {
+        prepared_weights().clear();
     }
 
     /// A contiguous tensor.
@@ -125,10 +137,9 @@ mod flex {
             conv: &Conv,
             image: [usize; 2],
         ) -> Arc<PreparedWeight> {
-            let entries = || PREPARED.lock().unwrap_or_else(PoisonError::into_inner);
             let data = weight.data_arc();
             let address = Arc::as_ptr(&data) as usize;
-            if let Some(entry) = entries().get(&address)
+            if let Some(entry) = prepared_weights().get(&address)
                 && entry.weight.strong_count() > 0
                 && entry.layout == *weight.layout()
                 && entry.prepared.fits(conv, image)
@@ -142,7 +153,7 @@ mod flex {
                 layout: weight.layout().clone(),
                 prepared: prepared.clone(),
             };
-            let mut entries = entries();
+            let mut entries = prepared_weights();
             entries.retain(|_, entry| entry.weight.strong_count() > 0);
             entries.insert(address, entry);
             prepared

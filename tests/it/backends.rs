@@ -243,6 +243,29 @@ fn fused_kernels_agree_with_burns_operations() {
     }
 }
 
+/// Batches of wide dense layers are divided among threads.
+#[test]
+fn fused_kernels_of_wide_dense_layers_agree_with_burns_operations() {
+    let device = Backend::Flex.open().unwrap();
+    for batch in [96, 97] {
+        let of = |kernels: Kernels| {
+            kernels.scope(|| {
+                let config = NetworkConfig::new("dense-resnet6".parse().unwrap(), [1, 8, 8], 10).with_width(128);
+                let network = config.with_seed(2).init(&device.clone().autodiff());
+                let images = images_of([batch, 1, 8, 8], &device.clone().autodiff());
+                let gradients = collect(&network, Some(&loss(&network, images.clone()).backward()));
+                let trained: Vec<f32> = network.forward(images.clone()).into_data().iter().collect();
+                let inferred: Vec<f32> = network.valid().forward(images.inner()).into_data().iter().collect();
+                (vec![("trained".to_string(), trained), ("inferred".to_string(), inferred)], gradients)
+            })
+        };
+        let (fused, reference) = (of(Kernels::Fused), of(Kernels::Reference));
+        assert_close("outputs", &fused.0, &reference.0, 1e-5);
+        assert_close("gradients", &fused.1, &reference.1, 1e-4);
+        assert_eq!(of(Kernels::Recompute), fused, "recomputation");
+    }
+}
+
 #[test]
 fn fused_kernels_support_frozen_stages() {
     let device = Backend::Flex.open().unwrap().autodiff();

@@ -178,7 +178,7 @@ pub struct ConvNormGradients {
 const MAX_RECOMPUTED_MULTIPLY_ADDS: usize = 32;
 
 /// Layers with fewer multiply-adds than this run on the calling thread, because waking another thread takes longer.
-const MIN_PARALLEL_MULTIPLY_ADDS: usize = 1 << 20;
+pub(crate) const MIN_PARALLEL_MULTIPLY_ADDS: usize = 1 << 20;
 
 /// Whether the convolution of a batch of `images` is too small to run in parallel.
 pub(crate) fn is_small(images: usize, plan: &Plan) -> bool {

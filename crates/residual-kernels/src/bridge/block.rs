@@ -6,7 +6,8 @@ use super::{
 };
 use crate::{
     Buffer, ChannelPadding, Conv, ConvNorm, ConvNormGradients, Gradients, NeedsGradient, Norm, Normalize, Path,
-    PreparedWeight, SavedForBackward, Shortcut, SimdLevel, Statistics, strided::to_contiguous, update::add_to,
+    PreparedWeight, SavedForBackward, Shortcut, SimdLevel, Statistics, path::MIN_PARALLEL_MULTIPLY_ADDS,
+    strided::to_contiguous, update::add_to,
 };
 use burn::backend::{
     TensorMetadata,
@@ -52,7 +53,7 @@ pub(super) enum ShortcutKind {
 /// The values of a block's tensors.
 #[derive(Clone)]
 pub(super) struct BlockValues {
-    /// The input's shape: `[batch, height, width, channels]`, or `[1, 1, batch, channels]` for features.
+    /// The input's shape: `[batch, height, width, channels]`. Features are images of one row, see [`images_of_rows`].
     shape: [usize; 4],
     /// The rank of the block's tensors, 4 or 2.
     rank: usize,
@@ -133,6 +134,21 @@ fn outputs_first<B: HostBackend>(weight: FloatTensor<B>) -> FloatTensor<B> {
     if weight.rank() == 2 { B::float_permute(weight, &[1, 0]) } else { weight }
 }
 
+/// The greatest number of images that [`images_of_rows`] returns.
+const MAX_IMAGES: usize = 16;
+
+/// The least number of rows of an image that [`images_of_rows`] returns, because every image reads all weights.
+const MIN_ROWS: usize = 32;
+
+/// The number of images into which a batch of features is divided, so that threads can share it. It divides the batch, and
+/// depends on its size and the number of weights alone, so that the results do not depend on the number of threads.
+fn images_of_rows(batch: usize, weights: usize) -> usize {
+    if batch * weights < MIN_PARALLEL_MULTIPLY_ADDS {
+        return 1;
+    }
+    (1..=(batch / MIN_ROWS).min(MAX_IMAGES)).rev().find(|&images| batch.is_multiple_of(images)).unwrap_or(1)
+}
+
 impl BlockValues {
     pub(super) fn new<B: HostBackend>(tensors: BlockTensors<B>, spec: BlockSpec) -> Self {
         let BlockTensors { input, shortcut, preactivation, projection, layers } = tensors;
@@ -153,7 +169,11 @@ impl BlockValues {
         let rank = shape.num_dims();
         let shape = match rank {
             4 => CHANNELS_LAST.map(|axis| shape[axis]),
-            _ => [1, 1, shape[0], shape[1]],
+            _ => {
+                let weights = spec.layers.iter().map(|(conv, _)| conv.weights()).max().unwrap_or(0);
+                let images = images_of_rows(shape[0], weights);
+                [images, 1, shape[0] / images, shape[1]]
+            }
         };
         let shortcut = shortcut.as_ref().cloned().map(channels_last_values::<B>);
         let preactivation = NormValues::new(preactivation);
@@ -263,7 +283,7 @@ impl BlockValues {
     /// A tensor of the block's rank from channels-last values, such as its output or the gradient of its input.
     fn tensor<B: HostBackend>(&self, buffer: Buffer, [height, width, channels]: [usize; 3]) -> FloatTensor<B> {
         if self.rank == 2 {
-            return B::tensor(buffer, &[width, channels]);
+            return B::tensor(buffer, &[self.shape[0] * width, channels]);
         }
         channels_last_tensor::<B>(buffer, [self.shape[0], height, width, channels])
     }

@@ -8,6 +8,7 @@ use crate::{
     parallel::{for_each, images_per_task},
     path::LayerInput,
     plan::Plan,
+    signs::Signs,
     simd::Ahead,
     tile::{BLOCK, Epilogue, WeightGradientGemm},
     winograd::{self, Pass, Tiling, Transforms},
@@ -27,31 +28,27 @@ const MIN_GROUPS: usize = 8;
 /// The number of images whose padded inputs and output gradients [`BackwardLayer::wide`] holds at a time.
 const WIDE_IMAGES: usize = 16;
 
-/// [`MAX_GROUPS`] with Winograd's algorithm, whose sums have four times as many values as the weights.
+/// [`MAX_GROUPS`] with Winograd's algorithm, whose sums have four times as many values as the weights, if there are more than
+/// [`FEW_WEIGHTS`] weights.
 const MAX_WINOGRAD_GROUPS: usize = 16;
 
+/// See [`MAX_WINOGRAD_GROUPS`].
+const FEW_WEIGHTS: usize = 9 * 32 * 32;
+
 impl Path<'_> {
-    /// Computes the gradients from the results of [`Self::train`] and the output gradient `dy`. The gradients of an
-    /// empty batch are zero.
+    /// Computes the gradients from what [`Self::train`] saved and the output gradient `dy`. The gradients of an empty batch
+    /// are zero.
     ///
     /// # Panics
     /// If shapes do not match, or `saved` comes from a different path.
-    pub fn gradients(
-        &self,
-        level: SimdLevel,
-        output: &[f32],
-        saved: SavedForBackward,
-        dy: &[f32],
-        needs: NeedsGradient,
-    ) -> Gradients {
+    pub fn gradients(&self, level: SimdLevel, saved: SavedForBackward, dy: &[f32], needs: NeedsGradient) -> Gradients {
         let plans = self.plans();
-        self.run_in_pool(&plans, |_| self.gradients_planned(level, output, saved, dy, needs, &plans))
+        self.run_in_pool(&plans, |_| self.gradients_planned(level, saved, dy, needs, &plans))
     }
 
     fn gradients_planned(
         &self,
         level: SimdLevel,
-        output: &[f32],
         saved: SavedForBackward,
         dy: &[f32],
         needs: NeedsGradient,
@@ -61,27 +58,26 @@ impl Path<'_> {
         let batch = self.batch();
         let last = plans.len() - 1;
         assert_eq!(dy.len(), batch * plans[last].output_len(), "the output gradient has the wrong length");
-        assert_eq!(output.len(), dy.len(), "the output has the wrong length");
         if batch == 0 {
             return self.zero_gradients(needs);
         }
-        let SavedForBackward { statistics, outputs } = saved;
+        let SavedForBackward { statistics, outputs, signs } = saved;
         let mut outputs = outputs.unwrap_or_else(|| self.convolve(level, plans, Some(&statistics)).0);
-        let y = self.relu.then_some(output);
+        let signs = signs.as_ref();
 
         let shortcut = (needs.shortcut && matches!(self.shortcut, Shortcut::Tensor { .. })).then(|| {
             let len = plans[last].output_len();
             let mut shortcut = Buffer::zeros(dy.len());
             for_each(shortcut.chunks_mut(len).enumerate(), self.is_serial(&plans[last]), |(n, gradient)| {
-                let image = n * len..(n + 1) * len;
-                add_gradient(level, &dy[image.clone()], y.map(|y| &y[image]), self.shortcut.strength(), gradient);
+                let dy = &dy[n * len..][..len];
+                add_gradient(level, dy, signs.map(|signs| signs.image(n)), 0, self.shortcut.strength(), gradient);
             });
             shortcut
         });
 
         // `Σ g` and `Σ g · (z - mean)` of each image and channel, where g is the gradient of the last norm's output.
         let means = |i: usize| self.layers[i].affine(statistics[i].as_ref()).mean;
-        let mut sums = self.last_sums(level, &plans[last], &outputs[last], &means(last), dy, y);
+        let mut sums = self.last_sums(level, &plans[last], &outputs[last], &means(last), dy, signs);
         let mut g: Option<Buffer> = None;
         let mut layers = vec![ConvNormGradients::default(); plans.len()];
         for i in (0..plans.len()).rev() {
@@ -105,11 +101,11 @@ impl Path<'_> {
                 norm: &norm,
                 gradient: match &g {
                     Some(g) => (g, None, 1.0),
-                    None => (dy, y, self.scale),
+                    None => (dy, signs, self.scale),
                 },
                 needs_weight: needs.parameters,
                 needs_input: i > 0 || needs.input,
-                shortcut: (i == 0 && needs.input).then_some((dy, y)),
+                shortcut: (i == 0 && needs.input).then_some((dy, signs)),
                 zero_pad: self.shortcut_add(plans).zero_pad,
             };
             let (weight_gradient, input_gradient, input_sums) = step.run(layer.weight, z);
@@ -147,15 +143,15 @@ impl Path<'_> {
         z: &[f32],
         mean: &[f32],
         dy: &[f32],
-        y: Option<&[f32]>,
+        signs: Option<&Signs>,
     ) -> Vec<f32> {
         let (len, channels) = (plan.output_len(), mean.len());
         let mut sums = vec![0.0f32; self.batch() * 2 * channels];
         for_each(sums.chunks_mut(2 * channels).enumerate(), self.is_serial(plan), |(n, sums)| {
             let image = n * len..(n + 1) * len;
             let (sums, products) = sums.split_at_mut(channels);
-            let y = y.map(|y| &y[image.clone()]);
-            gradient_sums(level, &dy[image.clone()], y, &z[image], mean, self.scale, sums, products);
+            let signs = signs.map(|signs| signs.image(n));
+            gradient_sums(level, &dy[image.clone()], signs, &z[image], mean, self.scale, sums, products);
         });
         sums
     }
@@ -232,14 +228,14 @@ struct BackwardLayer<'a> {
     level: SimdLevel,
     input: LayerInput<'a>,
     norm: &'a NormGradient,
-    /// `(g, y, scale)`: the gradient of the norm's output is `scale · g`, or `scale · relu_gradient(g, y)` if `y` is
-    /// given.
-    gradient: (&'a [f32], Option<&'a [f32]>, f32),
+    /// `(g, signs, scale)`: the gradient of the norm's output is `scale · g`, or `scale` times the gradient of `g` through a
+    /// ReLU with these signs.
+    gradient: (&'a [f32], Option<&'a Signs>, f32),
     needs_weight: bool,
     needs_input: bool,
-    /// For the first layer: the path's output gradient, which also flows to the input through the shortcut, and the
-    /// output of the last ReLU.
-    shortcut: Option<(&'a [f32], Option<&'a [f32]>)>,
+    /// For the first layer: the path's output gradient, which also flows to the input through the shortcut, and the signs of
+    /// the last ReLU.
+    shortcut: Option<(&'a [f32], Option<&'a Signs>)>,
     zero_pad: Option<ZeroPad>,
 }
 
@@ -290,11 +286,7 @@ impl BackwardLayer<'_> {
         let mut gradient = Vec::new();
         if self.needs_weight {
             gradient = vec![0.0; plan.conv.weights()];
-            let (sum, groups) = weights.split_at_mut(packed_len);
-            for group in groups.chunks(packed_len) {
-                add_gradient(self.level, group, None, 1.0, sum);
-            }
-            plan.unpack(sum, &mut gradient);
+            plan.sum_and_unpack(self.level, &mut weights, &mut gradient);
         }
         (gradient, self.needs_input.then_some(if in_place { z } else { dx }), sums)
     }
@@ -398,7 +390,7 @@ impl BackwardLayer<'_> {
         let workspaces = |layout: &PaddedImage| (0..tiling.images()).map(|_| layout.workspace()).collect::<Vec<_>>();
         let (mut a, mut dz) = (workspaces(&plan.input), workspaces(&plan.output_gradient));
         let mut transforms = Transforms::new(level, tiling);
-        let mut sums = group.weights.as_ref().map(|_| tiling.zero_gradient());
+        let mut sums = group.weights.as_ref().map(|_| tiling.gradient());
         for band in tiling.bands(group.z.len() / out_len) {
             if band.tiles.start == 0 {
                 for (k, i) in band.images.clone().enumerate() {
@@ -412,14 +404,13 @@ impl BackwardLayer<'_> {
                 }
                 let ahead = [(self.input.values(), in_len), (self.gradient.0, out_len)]
                     .map(|(values, len)| Ahead::read(tiling.next(&band, &values[group.first * len..], len)));
-                transforms.add_weight_gradient(&band, sums, &ahead);
+                transforms.add_weight_gradient(&band, sums, band.images.start == 0 && band.tiles.start == 0, &ahead);
             }
             let Some(transposed) = transposed else { continue };
             for (k, (_, place)) in band.images().enumerate() {
                 transforms.transform_input(&plan.output_gradient, &dz[k], band.tiles.clone(), place);
             }
-            let y = self.gradient.1.map_or(&[][..], |y| &y[group.first * out_len..]);
-            let ahead = [y, group.z].map(|values| Ahead::read(tiling.next(&band, values, out_len)));
+            let ahead = [Ahead::read(tiling.next(&band, group.z, out_len))];
             transforms.multiply(Pass::Backward, transposed, &band, &ahead);
             let dx = group.dx.as_deref_mut().unwrap_or(group.z);
             for (k, (i, place)) in band.images().enumerate() {
@@ -439,11 +430,10 @@ impl BackwardLayer<'_> {
     /// padded input to `a`. Returns the input if it can be read in place.
     fn load<'b>(&'b self, n: usize, z: &[f32], a: &mut [f32], dz: &mut [f32]) -> Option<&'b [f32]> {
         let Self { plan, level, .. } = *self;
-        let (g, y, scale) = self.gradient;
+        let (g, signs, scale) = self.gradient;
         let len = plan.output_len();
-        let image = n * len..(n + 1) * len;
-        let y = y.map(|y| &y[image.clone()]);
-        norm_gradient_rows(level, &g[image], y, z, self.norm, scale, &plan.output_gradient, dz);
+        let signs = signs.map(|signs| signs.image(n));
+        norm_gradient_rows(level, &g[n * len..][..len], signs, z, self.norm, scale, &plan.output_gradient, dz);
         let after_relu = matches!(self.input, LayerInput::ConvOutput(..));
         if self.needs_weight || after_relu { self.input.image(level, plan, n, a) } else { None }
     }
@@ -457,16 +447,15 @@ impl BackwardLayer<'_> {
             let len = plan.input_len();
             relu_gradient_sums(level, dx, x, &plan.input, &z[n * len..][..len], &affine.mean, sums, products);
         }
-        if let Some((dy, y)) = self.shortcut
+        if let Some((dy, signs)) = self.shortcut
             && matches!(self.path.shortcut, Shortcut::Input { .. })
         {
             let len = dy.len() / self.path.batch();
-            let image = n * len..(n + 1) * len;
-            let (dy, y) = (&dy[image.clone()], y.map(|y| &y[image]));
+            let (dy, signs) = (&dy[n * len..][..len], signs.map(|signs| signs.image(n)));
             let strength = self.path.shortcut.strength();
             match self.zero_pad {
-                None => add_gradient(level, dy, y, strength, dx),
-                Some(zero_pad) => zero_pad.add_gradient(level, dy, y, strength, dx),
+                None => add_gradient(level, dy, signs, 0, strength, dx),
+                Some(zero_pad) => zero_pad.add_gradient(level, dy, signs, strength, dx),
             }
         }
     }
@@ -476,7 +465,10 @@ impl BackwardLayer<'_> {
 /// does not depend on the number of threads.
 fn group_size(plan: &Plan, batch: usize) -> usize {
     match &plan.winograd {
-        Some(tiling) => images_per_task(batch, tiling.images(), MAX_WINOGRAD_GROUPS, 2),
+        Some(tiling) => {
+            let most = if plan.conv.weights() <= FEW_WEIGHTS { MAX_GROUPS } else { MAX_WINOGRAD_GROUPS };
+            images_per_task(batch, tiling.images(), most, 2)
+        }
         None => batch.div_ceil(max_groups(plan)).max(1),
     }
 }

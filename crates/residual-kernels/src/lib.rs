@@ -54,7 +54,7 @@
 //! };
 //! let (output, saved) = block.train(SimdLevel::detect(), true);
 //! let needs = NeedsGradient { input: true, shortcut: false, parameters: true };
-//! let gradients = block.gradients(SimdLevel::detect(), &output, saved, &vec![1.0; output.len()], needs);
+//! let gradients = block.gradients(SimdLevel::detect(), saved, &vec![1.0; output.len()], needs);
 //! assert_eq!(gradients.layers[0].weight.len(), weight.len());
 //! ```
 
@@ -71,6 +71,7 @@ mod parallel;
 mod path;
 mod plan;
 mod pool;
+mod signs;
 mod simd;
 #[cfg_attr(not(feature = "burn"), allow(dead_code, reason = "only the bridge reads strided tensors"))]
 mod strided;

@@ -7,6 +7,7 @@ use crate::{
     layout::PaddedImage,
     parallel::for_each,
     path::combine_moments,
+    signs::{ImageSigns, Signs, write_signs},
 };
 
 /// A norm and a ReLU of images: `y = g(γ · (x - mean) / √(variance + ε) + β)` for each channel, or `y = g(x + b)`
@@ -102,16 +103,20 @@ impl<'a> Normalize<'a> {
         let layer = self.layer();
         let mean = layer.affine(statistics).mean;
         let image = |n: usize| n * len..(n + 1) * len;
-        let relu_output = |n: usize| self.relu.then(|| &output[image(n)]);
+        let mut signs = Signs::new(batch, len);
         let mut sums = vec![0.0f32; batch * 2 * channels];
-        for_each(sums.chunks_mut(2 * channels).enumerate(), self.is_serial(), |(n, sums)| {
+        let images = sums.chunks_mut(2 * channels).zip(signs.images_mut()).enumerate();
+        for_each(images, self.is_serial(), |(n, (sums, signs))| {
             let (sums, products) = sums.split_at_mut(channels);
-            gradient_sums(level, &dy[image(n)], relu_output(n), &self.input[image(n)], &mean, 1.0, sums, products);
+            write_signs(level, &output[image(n)], signs);
+            let signs = self.relu.then_some(ImageSigns::new(signs));
+            gradient_sums(level, &dy[image(n)], signs, &self.input[image(n)], &mean, 1.0, sums, products);
         });
         let (totals, norm) = norm_gradient(&layer, statistics, &sums, batch * self.pixels);
         let rows = PaddedImage::unpadded([1, self.pixels], channels);
         for_each(dx.chunks_mut(len).enumerate(), self.is_serial(), |(n, dx)| {
-            norm_gradient_rows(level, &dy[image(n)], relu_output(n), &self.input[image(n)], &norm, 1.0, &rows, dx);
+            let signs = self.relu.then(|| signs.image(n));
+            norm_gradient_rows(level, &dy[image(n)], signs, &self.input[image(n)], &norm, 1.0, &rows, dx);
         });
         (dx, ConvNormGradients { weight: Vec::new(), ..layer.affine_gradients(statistics, &totals) })
     }

@@ -15,6 +15,7 @@ use crate::{
     elementwise::{Affine, ZeroPad, affine_add_relu, copy_rows, moments, normalize_rows, relu_in_place},
     parallel::for_each,
     plan::Plan,
+    signs::{Signs, write_signs},
 };
 use std::sync::Arc;
 
@@ -138,6 +139,8 @@ pub struct SavedForBackward {
     pub statistics: Vec<Option<Statistics>>,
     /// The output of each convolution; `None` if the backward pass recomputes them.
     pub(crate) outputs: Option<Vec<Buffer>>,
+    /// The signs of the last ReLU's outputs, if the path has it.
+    pub(crate) signs: Option<Signs>,
 }
 
 /// The gradients that [`Path::gradients`] computes.
@@ -222,15 +225,23 @@ impl ConvNorm<'_> {
 /// `[image][mean, sum of squared deviations][channel]`, and an image has `pixels` pixels.
 pub(crate) fn combine_moments(images: &[f32], channels: usize, pixels: usize) -> Statistics {
     let count = images.len() / (2 * channels);
-    let channel_statistics = |c: usize| {
-        let mean = |i: usize| f64::from(images[i * 2 * channels + c]);
-        let squares = |i: usize| f64::from(images[i * 2 * channels + channels + c]);
-        let total = (0..count).map(mean).sum::<f64>() / count as f64;
-        let spread = (0..count).map(|i| squares(i) + pixels as f64 * (mean(i) - total).powi(2)).sum::<f64>();
-        (total as f32, (spread / (count * pixels) as f64) as f32)
-    };
-    let (mean, variance) = (0..channels).map(channel_statistics).unzip();
-    Statistics { mean, variance }
+    let mut means = vec![0.0f64; channels];
+    for image in images.chunks(2 * channels) {
+        means.iter_mut().zip(image).for_each(|(total, mean)| *total += f64::from(*mean));
+    }
+    means.iter_mut().for_each(|mean| *mean /= count as f64);
+    let mut squares = vec![0.0f64; channels];
+    for image in images.chunks(2 * channels) {
+        let (image_means, image_squares) = image.split_at(channels);
+        for (c, squares) in squares.iter_mut().enumerate() {
+            let deviation = f64::from(image_means[c]) - means[c];
+            *squares += f64::from(image_squares[c]) + pixels as f64 * deviation * deviation;
+        }
+    }
+    Statistics {
+        mean: means.iter().map(|mean| *mean as f32).collect(),
+        variance: squares.iter().map(|squares| (squares / (count * pixels) as f64) as f32).collect(),
+    }
 }
 
 /// The way the shortcut is added to the output. At most one field is `Some`.
@@ -407,17 +418,21 @@ impl Path<'_> {
         let shortcut = self.shortcut_add(plans);
         let affine = scaled(&affines[last], self.scale);
         let mut y = Buffer::new(self.batch() * len);
-        for_each(
-            y.chunks_mut(len).zip(outputs[last].chunks(len)).enumerate(),
-            self.is_serial(&plans[last]),
-            |(n, (y, z))| {
-                let addend = shortcut.tensor.map(|(values, strength)| (&values[n * len..][..len], strength));
-                affine_add_relu(level, z, &affine, addend, self.relu && shortcut.zero_pad.is_none(), y);
-                shortcut.add_zero_padded(level, self, n, y);
-            },
-        );
+        let mut signs = self.relu.then(|| Signs::new(self.batch(), len));
+        let mut signs_of_images = signs.as_mut().map(Signs::images_mut);
+        let images = y.chunks_mut(len).zip(outputs[last].chunks(len)).enumerate();
+        let images = images.map(|image| (image, signs_of_images.as_mut().and_then(Iterator::next)));
+        for_each(images, self.is_serial(&plans[last]), |((n, (y, z)), signs)| {
+            let addend = shortcut.tensor.map(|(values, strength)| (&values[n * len..][..len], strength));
+            affine_add_relu(level, z, &affine, addend, self.relu && shortcut.zero_pad.is_none(), y);
+            shortcut.add_zero_padded(level, self, n, y);
+            if let Some(signs) = signs {
+                write_signs(level, y, signs);
+            }
+        });
+        drop(signs_of_images);
         let keep = keep && !self.is_cheap_to_recompute();
-        (y, SavedForBackward { statistics, outputs: keep.then_some(outputs) })
+        (y, SavedForBackward { statistics, outputs: keep.then_some(outputs), signs })
     }
 
     /// Whether it is cheaper to recompute the outputs of the convolutions than to store them, as in the stem of a

@@ -12,6 +12,7 @@
 
 use crate::{
     Conv, SimdLevel,
+    elementwise::add_gradient,
     layout::PaddedImage,
     parallel::{for_each, images_per_task},
     tile::{BLOCK, Epilogue, ImplicitGemm, Pixel, Run, Runs},
@@ -85,7 +86,6 @@ pub(crate) struct Plan {
 }
 
 /// The cache of plans. A network has a few dozen plans.
-static PLANS: LazyLock<Mutex<Plans>> = LazyLock::new(Mutex::default);
 #[derive(Default)]
 struct Plans {
     plans: HashMap<(Conv, [usize; 2]), Arc<Plan>>,
@@ -93,8 +93,8 @@ struct Plans {
     offsets: usize,
 }
 
+static PLANS: LazyLock<Mutex<Plans>> = LazyLock::new(Mutex::default);
 
-/// Weights of fewer values are packed on the calling thread.
 fn plans() -> MutexGuard<'static, Plans> {
     PLANS.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -104,6 +104,7 @@ pub(crate) fn trim() {
     *plans() = Plans::default();
 }
 
+/// Weights of fewer values are packed on the calling thread.
 const MIN_PARALLEL_PACK: usize = 1 << 16;
 
 /// The cache is emptied when its plans hold more offsets than this (64 MiB), as after images of many sizes.
@@ -241,7 +242,7 @@ impl Plan {
     pub(crate) fn images_per_task(&self, batch: usize) -> usize {
         let together = self.winograd.as_ref().map_or(1, Tiling::images);
         let threads = rayon::current_num_threads();
-        images_per_task(batch, together, 8 * threads, threads)
+        images_per_task(batch, together, 16 * threads, threads)
     }
 
     /// The number of values per input image.
@@ -254,21 +255,29 @@ impl Plan {
         self.output[0] * self.output[1] * self.conv.channels[1]
     }
 
-    /// Unpacks a packed weight gradient into `[out, in / groups, kernel height, kernel width]`.
-    pub(crate) fn unpack(&self, packed: &[f32], weight: &mut [f32]) {
+    /// Adds packed weight gradients in order, and unpacks the sum into `[out, in / groups, kernel height, kernel width]`. The
+    /// first of them is overwritten.
+    pub(crate) fn sum_and_unpack(&self, level: SimdLevel, packed: &mut [f32], weight: &mut [f32]) {
         let [inputs, outputs] = self.conv.group_channels();
         let taps = self.conv.kernel[0] * self.conv.kernel[1];
-        let blocks = outputs.div_ceil(BLOCK);
-        for (output, weight) in weight.chunks_mut(inputs * taps).enumerate() {
-            let (group, channel) = (output / outputs, output % outputs);
-            let block = group * blocks + channel / BLOCK;
-            let packed = &packed[block * taps * inputs * BLOCK + channel % BLOCK..];
-            for tap in 0..taps {
-                for input in 0..inputs {
-                    weight[input * taps + tap] = packed[(tap * inputs + input) * BLOCK];
+        let len = self.conv.packed_len();
+        let serial = packed.len() < MIN_PARALLEL_PACK;
+        let (sum, rest) = packed.split_at_mut(len);
+        let blocks = sum.chunks_mut(taps * inputs * BLOCK).enumerate();
+        let weights =
+            weight.chunks_mut(outputs * inputs * taps).flat_map(|group| group.chunks_mut(BLOCK * inputs * taps));
+        for_each(blocks.zip(weights), serial, |((block, sum), weight)| {
+            for other in rest.chunks(len) {
+                add_gradient(level, &other[block * sum.len()..][..sum.len()], None, 0, 1.0, sum);
+            }
+            for (lane, weight) in weight.chunks_mut(inputs * taps).enumerate() {
+                for tap in 0..taps {
+                    for input in 0..inputs {
+                        weight[input * taps + tap] = sum[(tap * inputs + input) * BLOCK + lane];
+                    }
                 }
             }
-        }
+        });
     }
 
     /// Packs a weight for the input gradient: for each class of [`Self::backward`], the weights of its taps.

@@ -139,7 +139,7 @@ const MIN_CHANNELS: usize = 16;
 const MAX_CHANNEL_PAIRS: usize = 256 * 256;
 
 /// Weights with fewer pairs of channels than this are transformed on the calling thread.
-const MIN_PARALLEL_WEIGHTS: usize = 1 << 13;
+const MIN_PARALLEL_WEIGHTS: usize = 1 << 11;
 
 /// Whether the algorithm is used for a convolution with outputs of this height and width: if it takes at most half as many
 /// multiplications as the direct sums.
@@ -336,9 +336,9 @@ impl Tiling {
         self.share(band, values, band.images.end, image_len)
     }
 
-    /// Zeros for the transformed weight gradient, `[point][block of outputs][input][BLOCK]`.
-    pub(crate) fn zero_gradient(&self) -> Buffer {
-        Buffer::zeros(POINTS * self.channels[0] * self.channels[1])
+    /// Memory for the transformed weight gradient, `[point][block of outputs][input][BLOCK]`.
+    pub(crate) fn gradient(&self) -> Buffer {
+        Buffer::new(POINTS * self.channels[0] * self.channels[1])
     }
 
     /// The number of tiles from one block of channels to the next. It is odd, so that blocks are on different cache sets.
@@ -437,14 +437,14 @@ impl<'a> Transforms<'a> {
         unsafe { multiply_points(self.level, &products, &self.from, weights, &mut self.to, ahead) }
     }
 
-    /// Adds the products of a band's inputs and output gradients to the transformed weight gradient. Meanwhile, it asks for
-    /// the memory that is needed next.
-    pub(crate) fn add_weight_gradient(&self, band: &Band, sums: &mut [f32], ahead: &[Ahead]) {
+    /// Adds the products of a band's inputs and output gradients to the transformed weight gradient, or writes them there if
+    /// the band is the first. Meanwhile, it asks for the memory that is needed next.
+    pub(crate) fn add_weight_gradient(&self, band: &Band, sums: &mut [f32], is_first: bool, ahead: &[Ahead]) {
         let channels = self.tiling.channels;
         let products = self.products(channels, band);
         assert!(POINTS * channels[0] * channels[1] <= sums.len(), "too few sums");
         // SAFETY: `products` checked the sizes of the transforms.
-        unsafe { add_products(self.level, &products, &self.from, &self.to, sums, ahead) }
+        unsafe { add_products(self.level, &products, &self.from, &self.to, sums, is_first, ahead) }
     }
 
     fn products(&self, channels: [usize; 2], band: &Band) -> Products {
@@ -676,12 +676,13 @@ for_every_vector! {
         }
     }
 
-    /// For each point, adds to `sums[input, output]` the products `v[input] · u[output]` of all tiles.
+    /// For each point, adds to `sums[input, output]` the products `v[input] · u[output]` of all tiles, or writes them there if
+    /// `is_first` is true.
     ///
     /// # Safety
     /// The slices must have the sizes of `products`.
     unsafe fn add_products<V, N, MAX>(
-        products: &Products, v: &[f32], u: &[f32], sums: &mut [f32], ahead: &[Ahead<'_>],
+        products: &Products, v: &[f32], u: &[f32], sums: &mut [f32], is_first: bool, ahead: &[Ahead<'_>],
     ) {
         let Products { blocks: [inputs, outputs], tiles, lead, strides } = *products;
         for point in 0..POINTS {
@@ -695,7 +696,7 @@ for_every_vector! {
                         let sums = sums.as_mut_ptr();
                         let mut sums = sums.add(((point * outputs + output) * inputs + input) * BLOCK * BLOCK);
                         for rows in balanced(BLOCK, MAX) {
-                            with_constant!(rows, MAX, add_tiles, V; N; v, u, tiles, sums);
+                            with_constant!(rows, MAX, add_tiles, V; N; v, u, tiles, sums, is_first);
                             (v, sums) = (v.add(rows), sums.add(rows * BLOCK));
                         }
                     }
@@ -746,7 +747,8 @@ unsafe fn multiply_tiles<V: SimdVector, const N: usize, const T: usize>(
     }
 }
 
-/// Adds to `R` rows of sums the products of `R` inputs with a block of outputs of some tiles.
+/// Adds to `R` rows of sums the products of `R` inputs with a block of outputs of some tiles, or writes them there if
+/// `is_first` is true.
 ///
 /// # Safety
 /// The processor must have the vector's instructions, and the pointers must point to values of these sizes.
@@ -756,12 +758,15 @@ unsafe fn add_tiles<V: SimdVector, const N: usize, const R: usize>(
     u: *const f32,
     tiles: usize,
     sums: *mut f32,
+    is_first: bool,
 ) {
     // SAFETY: the caller upholds the conditions of this function.
     unsafe {
         let mut rows = [[V::splat(0.0); N]; R];
-        for r in 0..R {
-            rows[r] = load(sums.add(r * BLOCK));
+        if !is_first {
+            for r in 0..R {
+                rows[r] = load(sums.add(r * BLOCK));
+            }
         }
         for tile in 0..tiles {
             let u: [V; N] = load(u.add(tile * BLOCK));

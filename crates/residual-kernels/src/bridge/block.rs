@@ -269,7 +269,6 @@ impl BlockValues {
         // The backward pass does not need the values of the shortcut's tensor.
         self.shortcut = None;
         let state = State {
-            output: channels_last_values::<B>(output.clone()),
             values: self,
             preactivated: preactivated.filter(|_| keep).map(Arc::new),
             preactivation_statistics,
@@ -345,7 +344,6 @@ pub(super) struct BlockBackward;
 #[derive(Clone, Debug)]
 pub(super) struct State {
     values: BlockValues,
-    output: TensorValues,
     /// The output of the pre-activation. `None` if the block has no pre-activation, or if the backward pass recomputes
     /// it.
     preactivated: Option<Arc<Buffer>>,
@@ -366,7 +364,7 @@ impl<B: HostBackend> Backward<B, PARENTS> for BlockBackward {
     fn backward(self, ops: Ops<State, PARENTS>, grads: &mut BurnGradients, _: &mut Checkpointer) {
         let level = SimdLevel::detect();
         let dy = channels_last_values::<B>(grads.consume::<B>(&ops.node));
-        let State { values, output, preactivated, preactivation_statistics, projection, saved, weights } = ops.state;
+        let State { values, preactivated, preactivation_statistics, projection, saved, weights } = ops.state;
         let parents = ops.parents.map(|node| node.map(|node| node.id));
         let [input, shortcut, gain, bias, projection_nodes @ .., w1, g1, b1, w2, g2, b2, w3, g3, b3] = parents;
         let layer_nodes = [w1, g1, b1, w2, g2, b2, w3, g3, b3];
@@ -389,22 +387,22 @@ impl<B: HostBackend> Backward<B, PARENTS> for BlockBackward {
             },
             parameters: any(&layer_nodes),
         };
-        // Of the shortcut's tensor, the backward pass reads only the length, so the output can stand in for it.
+        // Of the shortcut's tensor, the backward pass reads only the length, so the output gradient can stand in for it.
         let main_shortcut = match values.spec.shortcut {
             ShortcutKind::Tensor(strength) | ShortcutKind::Projection(strength) => {
-                Shortcut::Tensor { values: output.slice(), strength }
+                Shortcut::Tensor { values: dy.slice(), strength }
             }
             _ => values.shortcut(&[]),
         };
-        let gradients = values.path(p, main_shortcut).gradients(level, output.slice(), saved, dy.slice(), needs);
-        drop((output, dy));
+        let gradients = values.path(p, main_shortcut).gradients(level, saved, dy.slice(), needs);
+        drop(dy);
         let Gradients { input: mut dp, shortcut: dr, layers } = gradients;
 
         let mut shapes = weights.into_iter();
         let projection_shape = values.projection.as_ref().and_then(|_| shapes.next());
         if let (Some(path), Some(saved), Some(dr)) = (values.projection(p), projection, &dr) {
             let needs = NeedsGradient { input: needs_dp, shortcut: false, parameters: trains_projection };
-            let Gradients { input: dp_projection, layers, .. } = path.gradients(level, dr, saved, dr, needs);
+            let Gradients { input: dp_projection, layers, .. } = path.gradients(level, saved, dr, needs);
             if let (Some(dp), Some(dp_projection)) = (&mut dp, dp_projection) {
                 add_to(dp, &dp_projection);
             }

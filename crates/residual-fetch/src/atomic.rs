@@ -1,7 +1,7 @@
 use std::{
     fs::{self, File},
     hash::{BuildHasher, Hasher, RandomState},
-    io::{self, Write},
+    io::{self, BufWriter, Write},
     path::{Path, PathBuf},
 };
 
@@ -28,11 +28,23 @@ impl Staged {
     /// # Errors
     /// If the file cannot be written.
     pub fn write(path: &Path, content: &[u8]) -> io::Result<Self> {
+        Self::write_with(path, |file| file.write_all(content))
+    }
+
+    /// Like [`Self::write`], with content that a function writes piece by piece.
+    ///
+    /// # Errors
+    /// If the function fails, or the file cannot be written.
+    pub fn write_with<E: From<io::Error>>(
+        path: &Path,
+        write: impl FnOnce(&mut BufWriter<File>) -> Result<(), E>,
+    ) -> Result<Self, E> {
         let temporary = temporary(path);
-        let mut file = File::create_new(&temporary)?;
+        let mut file = BufWriter::new(File::create_new(&temporary)?);
         let staged = Self { path: path.into(), temporary };
-        file.write_all(content)?;
-        file.sync_all()?;
+        write(&mut file)?;
+        file.flush()?;
+        file.get_ref().sync_all()?;
         Ok(staged)
     }
 

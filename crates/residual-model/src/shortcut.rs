@@ -55,7 +55,7 @@ impl ShortcutOption {
     }
 
     /// The number of channels of zeros before the input's channels, if there are `zeros` in all.
-    pub(crate) fn zeros_before(self, zeros: usize) -> usize {
+    pub fn zeros_before(self, zeros: usize) -> usize {
         if self == Self::ZeroPadAfter { 0 } else { zeros / 2 }
     }
 }

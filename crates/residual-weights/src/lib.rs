@@ -1,10 +1,11 @@
-//! Reads network weights from PyTorch, safetensors and burnpack files, and writes safetensors and burnpack.
+//! Reads network weights from PyTorch, safetensors and burnpack files, and writes safetensors, burnpack and ONNX.
 //!
 //! | item | purpose |
 //! |---|---|
 //! | [`Checkpoint`] | reads the tensors of a file in any of these formats |
 //! | [`load`] | copies a checkpoint into a network, either completely or not at all |
 //! | [`save`] | writes a network as safetensors with torchvision's names, or as burnpack; [`save_with_card`] also a card |
+//! | [`onnx`] | writes a network as an ONNX model, which other engines run |
 //! | [`Selection`] | the dictionary in a file that fits a network |
 //! | [`names`] | converts the parameter names of this project, timm, Hugging Face and others to torchvision's |
 //! | [`published`] | torchvision's pretrained weights, by name |
@@ -44,6 +45,7 @@ mod hugging_face;
 mod load;
 mod name_map;
 pub mod names;
+pub mod onnx;
 mod pairs;
 pub mod published;
 mod pytorch;
@@ -61,5 +63,5 @@ pub use hugging_face::HuggingFace;
 pub use load::{LoadOptions, Loaded, load};
 pub use name_map::NameMap;
 pub use published::{Published, pretrained};
-pub use save::{save, save_with_card, tensors};
+pub use save::{Precision, save, save_with_card, tensors};
 pub use select::Selection;

@@ -1,5 +1,6 @@
 use crate::{Card, Format, WeightsError, load::transpose, names::torchvision};
 use burn::module::Module;
+use half::f16;
 use residual_fetch::{Staged, temporary, write_atomic};
 use residual_model::parameters::{for_each_parameter, to_burnpack};
 use safetensors::{
@@ -28,6 +29,16 @@ pub fn tensors<M: Module>(network: &M) -> BTreeMap<String, (Vec<usize>, Vec<f32>
     tensors
 }
 
+/// How the weights of a network are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// 32-bit floats.
+    #[default]
+    Full,
+    /// 16-bit floats (IEEE 754 binary16), which halve the file. The weights are rounded to about three digits.
+    Half,
+}
+
 /// Writes the weights of a network to a file whose extension selects the format: `.safetensors` with torchvision's
 /// names and PyTorch's layouts, which PyTorch can load, or `.bpk`, Burn's own format, without parameter ids.
 ///
@@ -36,23 +47,31 @@ pub fn tensors<M: Module>(network: &M) -> BTreeMap<String, (Vec<usize>, Vec<f32>
 /// # Errors
 /// If the name does not end in `.safetensors` or `.bpk`, or the file cannot be written.
 pub fn save<M: Module>(network: &M, path: &Path) -> Result<(), WeightsError> {
-    write_atomic(path, &serialized(network, path)?).map_err(WeightsError::io("write", path))
+    write_atomic(path, &serialized(network, path, Precision::Full)?).map_err(WeightsError::io("write", path))
 }
 
-/// Writes the weights of a network, as [`save`] does, and their card. Both replace existing files.
+/// Writes the weights of a network, as [`save`] does, and their card. Both replace existing files. Only safetensors can
+/// have half precision.
 ///
 /// The new files take their names only when both are complete on the disk. A card never stands beside weights that it
 /// does not describe: if the program is killed in between, the weights have no card.
 ///
 /// # Errors
-/// The same as for [`save`]. The old files are then unchanged, unless only the card cannot take its name: the new weights
+/// The same as for [`save`], or if half precision is requested for burnpack or for weights that do not fit into it. The old
+/// files are then unchanged, unless only the card cannot take its name: the new weights
 /// then have no card.
-pub fn save_with_card<M: Module>(network: &M, card: &Card, path: &Path) -> Result<(), WeightsError> {
+pub fn save_with_card<M: Module>(
+    network: &M,
+    card: &Card,
+    path: &Path,
+    precision: Precision,
+) -> Result<(), WeightsError> {
     let card_path = Card::path(path);
     if card_path.is_dir() {
         return Err(WeightsError::io("replace", &card_path)(io::ErrorKind::IsADirectory.into()));
     }
-    let weights = Staged::write(path, &serialized(network, path)?).map_err(WeightsError::io("write", path))?;
+    let weights =
+        Staged::write(path, &serialized(network, path, precision)?).map_err(WeightsError::io("write", path))?;
     let card = Staged::write(&card_path, card.to_json().as_bytes()).map_err(WeightsError::io("write", &card_path))?;
     let old = temporary(&card_path);
     let has_old = match fs::rename(&card_path, &old) {
@@ -73,23 +92,52 @@ pub fn save_with_card<M: Module>(network: &M, card: &Card, path: &Path) -> Resul
 }
 
 /// The content of a file of weights. The extension of `path` selects the format.
-fn serialized<M: Module>(network: &M, path: &Path) -> Result<Vec<u8>, WeightsError> {
+fn serialized<M: Module>(network: &M, path: &Path, precision: Precision) -> Result<Vec<u8>, WeightsError> {
     let bad = |error: String| WeightsError::bad_file(path, format!("cannot be written: {error}"));
-    match Format::to_write(path)? {
-        Format::Safetensors => to_safetensors(network).map_err(|error| bad(error.to_string())),
-        Format::Burnpack | Format::PyTorch => to_burnpack(&network.valid()).map_err(|error| bad(error.to_string())),
+    match (Format::to_write(path)?, precision) {
+        (Format::Safetensors, _) => to_safetensors(network, precision).map_err(bad),
+        (_, Precision::Half) => Err(bad("burnpack files have full precision".into())),
+        _ => to_burnpack(&network.valid()).map_err(|error| bad(error.to_string())),
     }
 }
 
-fn to_safetensors<M: Module>(network: &M) -> Result<Vec<u8>, SafeTensorError> {
-    let tensors = tensors(network);
-    let bytes: BTreeMap<&String, (Vec<usize>, Vec<u8>)> = tensors
+fn to_safetensors<M: Module>(network: &M, precision: Precision) -> Result<Vec<u8>, String> {
+    let bytes = |name: &str, values: Vec<f32>| match precision {
+        Precision::Full => Ok(values.iter().flat_map(|x| x.to_le_bytes()).collect()),
+        Precision::Half => half_bytes(&values).map_err(|value| overflow(name, value)),
+    };
+    let tensors: BTreeMap<String, (Vec<usize>, Vec<u8>)> = tensors(network)
+        .into_iter()
+        .map(|(name, (shape, values))| {
+            let bytes = bytes(&name, values)?;
+            Ok((name, (shape, bytes)))
+        })
+        .collect::<Result<_, String>>()?;
+    let dtype = match precision {
+        Precision::Full => Dtype::F32,
+        Precision::Half => Dtype::F16,
+    };
+    let views: Result<Vec<_>, SafeTensorError> = tensors
         .iter()
-        .map(|(name, (shape, values))| (name, (shape.clone(), values.iter().flat_map(|x| x.to_le_bytes()).collect())))
+        .map(|(name, (shape, data))| Ok((name.as_str(), TensorView::new(dtype, shape.clone(), data)?)))
         .collect();
-    let views: Result<Vec<_>, SafeTensorError> = bytes
-        .iter()
-        .map(|(name, (shape, data))| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), data)?)))
-        .collect();
-    safetensors::serialize(views?, Some(HashMap::from([("format".to_string(), "pt".to_string())])))
+    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    views.and_then(|views| safetensors::serialize(views, Some(metadata))).map_err(|error| error.to_string())
+}
+
+/// The values as 16-bit floats, little-endian.
+///
+/// # Errors
+/// The first finite value that would become infinite.
+pub(crate) fn half_bytes(values: &[f32]) -> Result<Vec<u8>, f32> {
+    let fits = |value: f32| f16::from_f32(value).is_finite() || !value.is_finite();
+    match values.iter().find(|value| !fits(**value)) {
+        Some(value) => Err(*value),
+        None => Ok(values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect()),
+    }
+}
+
+/// Why a tensor cannot be written with half precision.
+pub(crate) fn overflow(tensor: &str, value: f32) -> String {
+    format!("{tensor} has the value {value}, which does not fit into a 16-bit float")
 }

@@ -212,7 +212,7 @@ fn converted_weights_give_the_same_results() {
     let eval = |weights: &str| succeeds(&["eval", "--weights", weights, "--mean", "0.3", "--std", "0.4"]).0;
     assert_eq!(eval(&b), eval(&run()));
     refuses(&["convert", &a, &b], 2, "exists; replace it with --force");
-    refuses(&["convert", &a, &path("d.pth")], 2, "a name that ends in .safetensors or .bpk");
+    refuses(&["convert", &a, &path("d.pth")], 2, "a name that ends in .safetensors, .bpk or .onnx");
     // A file without its card needs only the network's name.
     fs::copy(&a, path("bare.safetensors")).unwrap();
     refuses(&["eval", "--weights", &path("bare.safetensors")], 2, "give it with --net");
@@ -232,6 +232,39 @@ fn converted_weights_give_the_same_results() {
     assert!(succeeds(&["eval", "--weights", &a]).0.contains("dense-plain4"));
     refuses(&["eval", "--weights", &path("missing.bpk"), "--net", "resnet8"], 1, "cannot read");
     refuses(&["eval"], 2, "no weights given");
+}
+
+/// `scripts/check-onnx` runs such models.
+#[test]
+fn networks_are_written_as_onnx_and_with_half_precision() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (onnx, half, full) = (path("net.onnx"), path("half.safetensors"), path("full.safetensors"));
+    let length = |path: &str| fs::metadata(path).unwrap().len();
+    let (stdout, _) = succeeds(&["convert", &run(), &onnx, "--preprocess", "--softmax"]);
+    assert!(stdout.ends_with("net.onnx: dense-resnet8 with 30,218 parameters\n"), "{stdout}");
+    let full_length = length(&onnx);
+    refuses(&["convert", &run(), &onnx], 2, "exists; replace it with --force");
+    succeeds(&["convert", &run(), &onnx, "--force", "--half", "--keep-norms"]);
+    assert!((length(&onnx) as f64) < 0.6 * full_length as f64);
+
+    succeeds(&["convert", &run(), &full]);
+    succeeds(&["convert", &run(), &half, "--half"]);
+    assert!((length(&half) as f64) < 0.6 * length(&full) as f64);
+    let eval = |weights: &str| succeeds(&["eval", "--weights", weights]).0;
+    assert_eq!(eval(&half).lines().next(), eval(&full).lines().next());
+
+    refuses(&["convert", &run(), &path("net.bpk"), "--half"], 2, "--half is for .safetensors and .onnx, not for");
+    refuses(&["convert", &run(), &path("a.safetensors"), "--softmax"], 2, "--softmax is for ONNX models");
+    refuses(&["convert", &run(), &path("no-folder/net.onnx")], 1, "cannot write");
+    fs::copy(&full, path("bare.safetensors")).unwrap();
+    let bare = path("bare.safetensors");
+    let args = ["convert", &bare, &path("bare.onnx"), "--net", "dense-resnet8", "--preprocess"];
+    refuses(&args, 2, "--preprocess needs the preprocessing of the images, which");
+    succeeds(&["convert", &bare, &path("bare.onnx"), "--net", "dense-resnet8"]);
+    assert!(
+        fs::read_dir(dir.path()).unwrap().all(|entry| !entry.unwrap().path().display().to_string().ends_with("tmp"))
+    );
 }
 
 #[test]

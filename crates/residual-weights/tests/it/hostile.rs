@@ -351,7 +351,7 @@ fn weights_and_their_card_are_replaced_together_or_not_at_all() {
     let card = |classes: usize| Card { network: config().with_classes(classes), preprocessing: None, labels: None };
     let path = folder.path().join("net.safetensors");
     for seed in [1, 2] {
-        residual_weights::save_with_card(&network(seed), &card(10), &path).unwrap();
+        residual_weights::save_with_card(&network(seed), &card(10), &path, residual_weights::Precision::Full).unwrap();
         assert_eq!(holds(&path, seed), None);
         assert_eq!(Card::of(&path).unwrap().unwrap().network.classes, 10);
     }
@@ -359,7 +359,7 @@ fn weights_and_their_card_are_replaced_together_or_not_at_all() {
     // A folder in the place of the weights cannot be replaced.
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
-    assert!(residual_weights::save_with_card(&network(3), &card(7), &path).is_err());
+    assert!(residual_weights::save_with_card(&network(3), &card(7), &path, residual_weights::Precision::Full).is_err());
     assert_eq!(Card::of(&path).unwrap().unwrap().network.classes, 10);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
 }

@@ -4,6 +4,7 @@ mod checkpoints;
 mod common;
 mod files;
 mod hostile;
+mod onnx;
 mod others;
 mod parity;
 mod pickles;

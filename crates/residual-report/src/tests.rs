@@ -53,6 +53,7 @@ fn subject(name: &str, kind: BlockKind) -> SubjectInfo {
         data,
         seed: 0,
         epochs: None,
+        weights: None,
         train_error: None,
     }
 }

@@ -146,6 +146,7 @@ mod tests {
             data: "digits".into(),
             seed: 0,
             epochs: Some(7),
+            weights: None,
             train_error: error,
         };
         let twins = |depth, plain, residual| {

@@ -3,12 +3,13 @@ use crate::{
     Interrupted, Usage,
     args::{BackendArgs, DataArgs, NetworkArgs, net, words},
     command_line::quoted,
+    model::{Filled, Weights},
     output::{self, Progress, log},
 };
-use residual_data::DataConfig;
+use residual_data::{DataConfig, DataName, Synthetic};
 use residual_lab::{InspectConfig, Inspection, LabError, Measurement, Subject, SweepResults};
 use residual_report::{InspectionView, draw_inspection};
-use residual_train::{Device, Environment, StopFlag, TrainConfig, TrainError, files};
+use residual_train::{Device, Environment, Start, StopFlag, TrainConfig, TrainError, files};
 use serde::Serialize;
 use std::{
     path::{Path, PathBuf},
@@ -17,9 +18,10 @@ use std::{
 
 /// Measure inside networks why shortcuts help: gradients, paths, lesions
 ///
-/// A subject is the directory of a finished run, which is only read, or the name
-/// of a network, which is measured at its initial weights. The folder of a sweep
-/// stands for its shallowest and its deepest nets.
+/// A subject is the directory of a finished run, which is only read, a file of
+/// weights, or the name of a network, which is measured at its initial weights.
+/// The folder of a sweep stands for its shallowest and its deepest nets.
+/// Without --data, a file of weights is measured on random images.
 /// Each measurement writes NAME.csv, NAME.svg and NAME.json.
 /// `residual report` makes a page of them.
 #[derive(clap::Args)]
@@ -41,12 +43,13 @@ Examples:
   residual inspect dense-plain32 --what gradients --width 256 --images 1024
   residual inspect runs/plain20 runs/resnet20 --what lesion,landscape
   residual inspect sweep --what lesion
+  residual inspect resnet56.safetensors --data cifar10 --what lesion
   residual inspect runs/resnet20 --what gradients --steps 1,10,100
   residual inspect resnet32 --what alpha --epochs 7 --seeds 3"
 )]
 pub(crate) struct InspectArgs {
-    /// Run directories, the folder of a sweep, or names of networks
-    #[arg(required = true, value_name = "RUN|NET")]
+    /// Run directories, the folder of a sweep, files of weights, or names of networks
+    #[arg(required = true, value_name = "RUN|FILE|NET")]
     pub(crate) subjects: Vec<PathBuf>,
     /// Measurements, separated by commas
     #[arg(long, default_value = "gradients,activations", value_delimiter = ',', value_name = "WHAT", value_parser = words::<Measurement>())]
@@ -111,11 +114,18 @@ pub(crate) fn inspect(args: &InspectArgs, stop: &StopFlag) -> anyhow::Result<()>
     };
     config.validate()?;
     let names = expanded(&args.subjects)?;
-    let all_runs = names.iter().all(|name| name.is_dir());
     let training = args.seed.is_some() || args.epochs.is_some() || args.lr.is_some();
-    if all_runs && (training || args.data.any() || args.network.any()) {
+    if names.iter().all(|name| name.is_dir()) && (training || args.data.any() || args.network.any()) {
         let text = "data, network and training flags are for networks given by name; a run has its own settings";
         return Err(Usage(text.into()).into());
+    }
+    if names.iter().all(|name| name.exists()) && training {
+        return Err(Usage("--seed, --epochs and --lr are for networks given by name".into()).into());
+    }
+    let needs_labels = [Measurement::Lesion, Measurement::Landscape].into_iter().find(|what| args.what.contains(what));
+    if let (Some(file), Some(what), None) = (names.iter().find(|name| name.is_file()), needs_labels, args.data.data) {
+        let file = file.display();
+        return Err(Usage(format!("{what} needs images with labels; name the dataset of {file} with --data")).into());
     }
     let subjects = names.iter().map(|name| subject(args, name, &hardware.device));
     let subjects = subjects.collect::<anyhow::Result<Vec<Subject>>>()?;
@@ -181,14 +191,46 @@ fn listed(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| quoted(&path.to_string_lossy())).collect::<Vec<_>>().join(" ")
 }
 
-/// Opens a run directory, or builds a network given by name.
+/// Loads the weights of a file. Without `--data`, the network is measured on random images.
+fn subject_of_weights(args: &InspectArgs, file: &Path, device: &Device) -> anyhow::Result<Subject> {
+    let weights = Weights::of(&Start { weights: Some(file.into()), ..Start::default() })?;
+    let Filled { network, card, not_finite, .. } = weights.network(None, &args.network, device)?;
+    if let Some(not_finite) = not_finite {
+        log!("note: {not_finite}");
+    }
+    let network_config = card.network;
+    let data = match args.data.data {
+        Some(_) => args.data.apply(DataConfig::default())?,
+        None => DataName::Synthetic.into(),
+    };
+    let dataset = match (args.data.data, card.preprocessing) {
+        (Some(_), _) => data.load()?,
+        (None, preprocessing) => {
+            let image = network_config.as_conv().map(|conv| conv.image);
+            let shape = image.or(preprocessing.map(|p| p.shape())).unwrap_or([1, 1, network_config.features()]);
+            let (classes, count) = (network_config.classes, args.images.unwrap_or(InspectConfig::default().samples));
+            let count = count.max(classes);
+            Synthetic { shape, classes, train: count, test: count, ..Synthetic::default() }.load()?
+        }
+    };
+    // Only the network and the data of these settings matter.
+    let config = TrainConfig::new("dense-resnet4".parse()?, DataName::Digits)?.with_network(network_config);
+    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(Subject::of_weights(TrainConfig { data, ..config }, dataset, network, name, device)?)
+}
+
+/// Opens a run directory or a file of weights, or builds a network given by name.
 fn subject(args: &InspectArgs, name: &Path, device: &Device) -> anyhow::Result<Subject> {
     if name.is_dir() {
         return Ok(Subject::of_run(name, device)?);
     }
+    if name.is_file() {
+        return subject_of_weights(args, name, device);
+    }
     let shown = name.display();
-    let net = net(&name.to_string_lossy())
-        .map_err(|error| Usage(format!("`{shown}` is neither a run directory nor a network: {error}")))?;
+    let net = net(&name.to_string_lossy()).map_err(|error| {
+        Usage(format!("`{shown}` is neither a run directory, nor a file of weights, nor a network: {error}"))
+    })?;
     let config = TrainConfig::new(net, args.data.apply(DataConfig::default())?)?;
     let init = config.network.init;
     let network = args.network.apply(config.network.clone(), init)?;

@@ -77,7 +77,11 @@ fn inspect_does_not_change_the_run() {
 #[test]
 fn invalid_inspections_are_refused() {
     refuses(&["inspect", "resnet20", "--what", "colour"], 2, "colour");
-    refuses(&["inspect", "nothing-here", "--what", "paths"], 2, "is neither a run directory nor a network");
+    refuses(
+        &["inspect", "nothing-here", "--what", "paths"],
+        2,
+        "is neither a run directory, nor a file of weights, nor a network",
+    );
     refuses(&["inspect", "plain20", "--what", "lesion"], 2, "needs a trained network");
     refuses(&["inspect", "plain20", "--what", "paths"], 2, "plain20 has a single path");
     refuses(&["inspect", "resnet20", "--what", "paths", "--draws", "0"], 2, "draws must be at least 1, not 0");

@@ -268,6 +268,28 @@ fn networks_are_written_as_onnx_and_with_half_precision() {
 }
 
 #[test]
+fn weights_of_a_file_are_inspected() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (weights, out) = (path("net.safetensors"), path("inspect"));
+    succeeds(&["convert", &run(), &weights]);
+    let (stdout, stderr) = succeeds(&["inspect", &weights, "--images", "64", "--inits", "1", "--out", &out]);
+    assert!(stderr.contains("dense-resnet8 on synthetic, with the weights of net.safetensors"), "{stderr}");
+    assert!(stdout.contains("gradients.svg") && stdout.contains("activations.svg"), "{stdout}");
+    refuses(&["inspect", &weights, "--what", "lesion"], 2, "lesion needs images with labels; name the dataset of");
+    refuses(&["inspect", &weights, "--what", "alpha"], 2, "the training of net.safetensors is not known");
+    refuses(&["inspect", &weights, "--lr", "0.1"], 2, "--seed, --epochs and --lr are for networks given by name");
+    // The same images and weights as those of the run.
+    let lesion = |subject: &str, more: &[&str]| {
+        let out = path("lesion");
+        let args = [&["inspect", subject, "--what", "lesion", "--out", &out], more].concat();
+        succeeds(&args);
+        fs::read_to_string(path("lesion/lesion.csv")).unwrap()
+    };
+    assert_eq!(lesion(&weights, &["--data", "digits"]), lesion(&run(), &[]));
+}
+
+#[test]
 fn fine_tuning_starts_from_weights_and_keeps_frozen_parts() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).display().to_string();

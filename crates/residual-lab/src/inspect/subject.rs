@@ -22,6 +22,8 @@ pub struct Subject {
     trained: Option<Network>,
     /// The training error of the trained network.
     train_error: Option<f64>,
+    /// The name of the file of the trained weights, if they do not come from a run.
+    weights: Option<String>,
 }
 
 /// What an [`Inspection`](super::Inspection) records about a network.
@@ -43,8 +45,11 @@ pub struct SubjectInfo {
     pub data: String,
     /// The seed of the network and of its training.
     pub seed: u64,
-    /// Epochs trained, or `None` for a network at its initial weights.
+    /// Epochs trained, or `None` for a network at its initial weights or with the weights of a file.
     pub epochs: Option<usize>,
+    /// The name of the file of the weights, if they do not come from a run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
     /// The fraction of the training set misclassified at the end of the training. `None` for a network at its initial
     /// weights, or if it was not measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -58,8 +63,11 @@ pub fn is_equal_error(a: f64, b: f64) -> bool {
 }
 
 impl SubjectInfo {
-    /// `on digits, seed 0, trained for 10 epochs`
+    /// `on digits, seed 0, trained for 10 epochs`, or `on cifar10, with the weights of plain56.safetensors`
     pub fn state(&self) -> String {
+        if let Some(weights) = &self.weights {
+            return format!("on {}, with the weights of {}", shown(&self.data), shown(weights));
+        }
         let state = match self.epochs {
             None => "untrained".into(),
             Some(1) => "trained for 1 epoch".into(),
@@ -86,7 +94,7 @@ impl Subject {
         let dataset = config.data.load().map_err(TrainError::from)?;
         // Make the same checks as a training.
         Training::with_data(config.clone(), dataset.clone(), device.clone())?;
-        Ok(Self { config, dataset, device: device.clone().inner(), trained: None, train_error: None })
+        Ok(Self { config, dataset, device: device.clone().inner(), trained: None, train_error: None, weights: None })
     }
 
     /// The network of a finished training. The run directory is not changed.
@@ -100,6 +108,23 @@ impl Subject {
         let network = run.network(&device)?;
         let train_error = run.summary()?.train_error;
         Ok(Self { trained: Some(network), train_error, ..Self::fresh(run.config()?, &device)? })
+    }
+
+    /// A network with the weights of a file of this name, measured on this data. Measurements that repeat a training cannot
+    /// be made of it.
+    ///
+    /// # Errors
+    /// If a setting is wrong, or the data does not fit the network.
+    pub fn of_weights(
+        config: TrainConfig,
+        dataset: Dataset,
+        network: Network,
+        weights: String,
+        device: &Device,
+    ) -> Result<Self, LabError> {
+        Training::with_data(config.clone(), dataset.clone(), device.clone())?;
+        let device = device.clone().inner();
+        Ok(Self { config, dataset, device, trained: Some(network), train_error: None, weights: Some(weights) })
     }
 
     /// Whether the network has trained weights.
@@ -133,7 +158,8 @@ impl Subject {
             classes: network.classes,
             data: self.config.data.to_string(),
             seed: self.config.seed,
-            epochs: self.is_trained().then_some(self.config.epochs),
+            epochs: (self.is_trained() && self.weights.is_none()).then_some(self.config.epochs),
+            weights: self.weights.clone(),
             train_error: self.train_error,
         }
     }
@@ -153,8 +179,12 @@ impl Subject {
         self.config.init(&self.device.clone().autodiff()).calibrated(images.clone())
     }
 
-    /// Fails if the training started from a file of weights: such a training cannot be repeated.
+    /// Fails if the training cannot be repeated: if it started from a file of weights, or is not known.
     pub(super) fn check_start(&self) -> Result<(), LabError> {
+        if let Some(weights) = &self.weights {
+            let weights = shown(weights);
+            return Err(LabError::Setting(format!("the training of {weights} is not known; omit steps and alpha")));
+        }
         match &self.config.start {
             Some(_) => Err(LabError::Setting(format!(
                 "the training of {} started from a file of weights and cannot be repeated; omit steps and alpha",

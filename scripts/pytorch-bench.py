@@ -4,7 +4,7 @@
 Needs:  pip install torch torchvision        (for a GPU, a PyTorch build with support for it)
 
 usage:  python scripts/pytorch-bench.py NET ... [--batch N] [--steps N] [--threads N] [--device cpu|cuda]
-                                        [--compile] [--tf32]
+                                        [--compile] [--tf32] [--inference]
 
 A training step consists of the forward pass, the loss, the backward pass, and an SGD update with momentum 0.9 and
 weight decay 1e-4, on one batch of random images. Inference is one forward pass in inference mode. Unlike
@@ -13,13 +13,16 @@ layout. Like `residual bench`, the script synchronises with the device after eac
 convolution algorithms. On NVIDIA GPUs, convolutions and matrix products use TensorFloat-32 only with --tf32; by
 default, PyTorch would use it in convolutions.
 
+With --compile, the net is compiled and SGD is fused.
+
 Prints one line of JSON per net. Rates are in images per second: the median and the range over the steps after the
-warm-up.
+warm-up. The peak memory is that of the process at the end of the training.
 """
 
 import argparse
 import json
 import re
+import resource
 import statistics
 import sys
 import time
@@ -67,7 +70,8 @@ def measure(name, args):
     model = torch.compile(net) if args.compile else net
     images = torch.randn(args.batch, *shape, device=device).contiguous(memory_format=torch.channels_last)
     labels = torch.arange(args.batch, device=device) % classes
-    optimizer = torch.optim.SGD(net.parameters(), 0.01, momentum=0.9, weight_decay=1e-4)
+    settings = {"fused": True} if args.compile else {}
+    optimizer = torch.optim.SGD(net.parameters(), 0.01, momentum=0.9, weight_decay=1e-4, **settings)
 
     def train():
         loss = F.cross_entropy(model(images), labels)
@@ -79,7 +83,8 @@ def measure(name, args):
     def infer():
         model(images)
 
-    trained = rates(train, args.batch, args.steps, sync)
+    trained = (None, None) if args.inference else rates(train, args.batch, args.steps, sync)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     net.eval()
     inferred = rates(infer, args.batch, args.steps, sync)
     return {
@@ -94,6 +99,7 @@ def measure(name, args):
         "train_range": trained[1],
         "infer_images_per_s": inferred[0],
         "infer_range": inferred[1],
+        "peak_mib": peak,
     }
 
 
@@ -106,6 +112,7 @@ def main():
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--tf32", action="store_true")
+    parser.add_argument("--inference", action="store_true")
     args = parser.parse_args()
     if min(args.batch, args.steps, args.threads or 1) < 1:
         parser.error("--batch, --steps and --threads must be at least 1")

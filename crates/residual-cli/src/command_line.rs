@@ -11,7 +11,7 @@ pub(crate) fn quoted(word: &str) -> String {
 }
 
 /// Flags of `residual sweep` that do not affect its result, and whether they take a value.
-const LOCAL: [(&str, bool); 11] = [
+const LOCAL: [(&str, bool); 13] = [
     ("--out", true),
     ("--jobs", true),
     ("--threads", true),
@@ -21,6 +21,8 @@ const LOCAL: [(&str, bool); 11] = [
     ("--explain", false),
     ("--no-weights", false),
     ("--tensorboard", false),
+    ("--plan", false),
+    ("--tasks-per-job", true),
     ("--help", false),
     ("-h", false),
 ];

@@ -66,7 +66,7 @@ pub use inspect::{
 };
 pub use statistics::{Spread, permutation_test};
 pub use sweep::{
-    Fall, FamilySettings, Finding, Line, LossCurve, Point, Progress, Rate, Rise, RunResult, RunSpec, RunStatus, Series,
-    Setting, Sweep, SweepConfig, SweepFamily, SweepResults, Tuned, Verdict,
+    Fall, FamilySettings, Finding, Job, Line, LossCurve, Point, Progress, Rate, Rise, RunResult, RunSpec, RunStatus,
+    Series, Setting, Sweep, SweepConfig, SweepFamily, SweepResults, Task, Tuned, Verdict,
 };
 pub use throughput::{DataFeed, Throughput, matmul_flops, throughput};

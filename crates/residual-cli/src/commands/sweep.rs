@@ -7,13 +7,14 @@ use crate::{
 };
 use residual_backend::Backend;
 use residual_lab::{
-    FamilySettings, LabError, Progress as SweepProgress, RunResult, RunStatus, Sweep, SweepConfig, SweepFamily,
+    FamilySettings, Job, LabError, Progress as SweepProgress, RunResult, RunStatus, Sweep, SweepConfig, SweepFamily,
     SweepResults,
 };
 use residual_model::{BranchScale, Norm};
 use residual_report::{redraw, sweep_markdown};
 use residual_train::{DataName, Evaluate, OptimizerKind, StopFlag};
 use std::{
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
@@ -38,7 +39,12 @@ use std::{
   residual sweep --family dense --norm none --out sweep-without-norm
   residual sweep --alpha 0,0.25,0.5,0.75,1 --depths 32 --out sweep-alpha
   residual sweep --family dense --optimizer sgd,adam --out sweep-optimizers
-  residual sweep --family conv --recipe quick-cifar --depths 20,56 --out cifar"
+  residual sweep --family conv --recipe quick-cifar --depths 20,56 --out cifar
+
+On a cluster (docs/scale.md):
+  residual sweep --family conv --seeds 5 --out shared/sweep --plan
+  residual sweep --out shared/sweep --task 3
+  residual sweep --out shared/sweep --collect"
 )]
 pub(crate) struct SweepArgs {
     /// Families of networks, separated by commas [default: dense,conv]
@@ -117,9 +123,36 @@ pub(crate) struct SweepArgs {
     pub(crate) jobs: Option<usize>,
     #[command(flatten)]
     pub(crate) backend: BackendArgs,
+    #[command(flatten)]
+    pub(crate) tasks: TaskArgs,
     /// Print results.json instead of tables
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// A sweep whose trainings run in several processes.
+#[derive(clap::Args)]
+pub(crate) struct TaskArgs {
+    /// Train nothing, but print a line of JSON for each training to run
+    ///
+    /// Each has its number, its name and its expected work, the longest first.
+    #[arg(long, help_heading = "Tasks", verbatim_doc_comment, conflicts_with_all = ["task", "collect", "json"])]
+    pub(crate) plan: bool,
+    /// Print a line for each job of up to this many trainings, of equal work
+    #[arg(long, help_heading = "Tasks", value_name = "N", requires = "plan")]
+    pub(crate) tasks_per_job: Option<NonZeroUsize>,
+    /// Run only the trainings with these numbers, separated by commas
+    ///
+    /// Other processes may run others at the same time. The settings are those
+    /// of DIR/sweep.json, which --plan wrote.
+    #[arg(long, help_heading = "Tasks", value_name = "K", value_delimiter = ',', verbatim_doc_comment,
+        conflicts_with_all = ["collect", "json", "force", "explain"])]
+    pub(crate) task: Vec<usize>,
+    /// Train nothing, but draw what has finished, and list what has not
+    ///
+    /// The settings are those of DIR/sweep.json.
+    #[arg(long, help_heading = "Tasks", verbatim_doc_comment, conflicts_with = "force")]
+    pub(crate) collect: bool,
 }
 
 /// Families that one word names.
@@ -134,8 +167,29 @@ fn families(word: &str) -> Result<Families, String> {
 }
 
 impl SweepArgs {
+    /// Whether the settings are those of a sweep that was planned before.
+    fn is_planned(&self) -> bool {
+        self.tasks.collect || !self.tasks.task.is_empty()
+    }
+
+    /// The file with the settings of a sweep, if they do not come from flags alone.
+    fn settings_file(&self) -> Option<PathBuf> {
+        if self.is_planned() { Some(self.out.join("sweep.json")) } else { self.config.clone() }
+    }
+
     /// The sweep that the flags describe.
     pub(crate) fn config(&self) -> anyhow::Result<SweepConfig> {
+        let config = self.described()?;
+        if let (true, Some(file)) = (self.is_planned(), self.settings_file())
+            && (self.config.is_some() || config != SweepConfig::read(&file)?)
+        {
+            let text = format!("--task and --collect take the settings of {}; omit other ones", file.display());
+            return Err(Usage(text).into());
+        }
+        Ok(config)
+    }
+
+    fn described(&self) -> anyhow::Result<SweepConfig> {
         let mut training = self.training.clone();
         if training.network.classes.is_some() {
             let text = "--classes is for single networks; a sweep's networks have the classes of the data";
@@ -163,7 +217,7 @@ impl SweepArgs {
             None if optimizers.is_empty() || !lrs.is_empty() => Vec::new(),
             None => SweepConfig::LR_GRID.into(),
         };
-        let known = self.config.as_deref().map(SweepConfig::read).transpose()?;
+        let known = self.settings_file().as_deref().map(SweepConfig::read).transpose()?;
         let families = self.families(&training, known.as_ref())?;
         if !lr_grid.is_empty() && optimizers.is_empty() {
             optimizers.extend(families.first().map(|settings| settings.training.optimizer.kind()));
@@ -200,7 +254,7 @@ impl SweepArgs {
         let mut settings = Vec::new();
         for family in families {
             let recorded = known.and_then(|known| known.family(family));
-            if let (Some(file), None) = (&self.config, recorded) {
+            if let (Some(file), None) = (&self.settings_file(), recorded) {
                 return Err(Usage(format!("{} has no settings of {family} nets", file.display())).into());
             }
             let usual = || recorded.map_or(family.usual_depths().to_vec(), |settings| settings.depths.clone());
@@ -278,8 +332,10 @@ pub(crate) fn sweep(args: &SweepArgs, stop: &StopFlag) -> anyhow::Result<()> {
     // The page shows earlier measurements too, so its command repeats them.
     let explained = args.explain || (!args.force && args.out.join("inspect").exists());
     let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    // The command of a planned sweep is the one that planned it.
+    let command = if args.is_planned() { String::new() } else { command_line::sweep(words, backend, explained) };
     let mut sweep = Sweep::new(config, backend, hardware.clone())?
-        .with_command(command_line::sweep(words, backend, explained))
+        .with_command(command)
         .with_jobs(jobs)
         .with_force(args.force)
         .with_weights(!args.no_weights)
@@ -292,12 +348,33 @@ pub(crate) fn sweep(args: &SweepArgs, stop: &StopFlag) -> anyhow::Result<()> {
     for (family, note) in sweep.notes()? {
         log!("note: {family} nets: {note}");
     }
-    let parallel = sweep.parallel()?;
+    if args.tasks.plan {
+        return plan(&sweep, args);
+    }
+    let count = args.tasks.task.len();
+    let trainings = if count > 0 { count } else { trainings };
+    let parallel = sweep.parallel()?.min(trainings);
+    if args.tasks.collect {
+        return collect(&sweep, args, width);
+    }
     log!("{trainings} trainings on {backend} ({}), {parallel} in parallel", hardware.name);
     if parallel < jobs.min(trainings) {
         log!("note: there is memory for {parallel} at a time, not for {}", jobs.min(trainings));
     }
-    let results = run(&sweep, args, width).map_err(|error| match error.downcast_ref() {
+    if count > 0 {
+        return with_progress(args, width, |on_progress| {
+            sweep.run_tasks(&args.out, &args.tasks.task, on_progress).map_err(|error| match error {
+                LabError::Stopped { done, total } => {
+                    let text =
+                        format!("stopped: {done} of {total} trainings are finished; rerun the command to resume");
+                    Interrupted(text).into()
+                }
+                error => error.into(),
+            })
+        });
+    }
+    let results = with_progress(args, width, |on_progress| train_and_explain(&sweep, args, on_progress));
+    let results = results.map_err(|error| match error.downcast_ref() {
         Some(LabError::Stopped { done, total }) => {
             // What has finished so far. An error here would hide that the sweep was stopped.
             let has_some = SweepResults::read(&args.out).is_ok_and(|results| !results.runs.is_empty());
@@ -338,8 +415,52 @@ fn train_and_explain(
     Ok(results)
 }
 
-/// [`train_and_explain`] with a progress bar.
-fn run(sweep: &Sweep, args: &SweepArgs, width: usize) -> anyhow::Result<SweepResults> {
+/// Prints the trainings to run.
+fn plan(sweep: &Sweep, args: &SweepArgs) -> anyhow::Result<()> {
+    let tasks = sweep.plan(&args.out, &|event| {
+        if let SweepProgress::Replacing(files) = event {
+            log!("{}", removed(&args.out, files));
+        }
+    })?;
+    let lines: Vec<String> = match args.tasks.tasks_per_job {
+        Some(most) => Job::pack(&tasks, most.get()).iter().map(serde_json::to_string).collect::<Result<_, _>>()?,
+        None => tasks.iter().map(serde_json::to_string).collect::<Result<_, _>>()?,
+    };
+    output::print(&lines.iter().map(|line| format!("{line}\n")).collect::<String>())
+}
+
+/// Draws what has finished. Fails if trainings are missing, after it has printed their numbers.
+fn collect(sweep: &Sweep, args: &SweepArgs, width: usize) -> anyhow::Result<()> {
+    let (results, missing) = with_progress(args, width, |on_progress| {
+        let (results, missing) = sweep.collect(&args.out, on_progress)?;
+        if results.is_some() {
+            redraw(&args.out)?;
+        }
+        if missing.is_empty() && args.explain {
+            sweep.explain(&args.out, &command_line::inspect, on_progress)?;
+            redraw(&args.out)?;
+        }
+        Ok((results, missing))
+    })?;
+    if !missing.is_empty() {
+        let mut numbers: Vec<usize> = missing.iter().map(|task| task.task).collect();
+        numbers.sort_unstable();
+        let numbers: Vec<String> = numbers.iter().map(usize::to_string).collect();
+        output::print(&format!("--array={}\n", numbers.join(",")))?;
+        let page = args.out.join("index.html");
+        let so_far = results.map_or_else(String::new, |_| format!("; so far: {}", page.display()));
+        anyhow::bail!("{} trainings are not finished{so_far}", missing.len());
+    }
+    let Some(results) = results else { anyhow::bail!("no training is finished") };
+    if args.json { output::print_json(&results) } else { output::print_markdown(&report(&results, &args.out)) }
+}
+
+/// Runs a function with a progress bar.
+fn with_progress<R>(
+    args: &SweepArgs,
+    width: usize,
+    run: impl FnOnce(&(dyn Fn(SweepProgress<'_>) + Sync)) -> anyhow::Result<R>,
+) -> anyhow::Result<R> {
     let bar: OnceLock<Progress> = OnceLock::new();
     // Locked while a line is printed, so that the lines appear in the order of their numbers.
     let ended = Mutex::new((0, 0));
@@ -388,7 +509,7 @@ fn run(sweep: &Sweep, args: &SweepArgs, width: usize) -> anyhow::Result<SweepRes
             }
         }
     };
-    let results = train_and_explain(sweep, args, &on_progress);
+    let results = run(&on_progress);
     if let Some(bar) = bar.get() {
         bar.finish();
     }

@@ -7,6 +7,7 @@ mod faults;
 mod folders;
 mod report;
 mod survival;
+mod tasks;
 mod weights;
 mod words;
 

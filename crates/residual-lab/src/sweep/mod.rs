@@ -14,6 +14,7 @@ mod series;
 mod setting;
 mod settings;
 mod store;
+mod tasks;
 mod tune;
 mod verdict;
 
@@ -25,5 +26,6 @@ pub use run::{Progress, Sweep};
 pub use series::{Line, LossCurve, Point, Series};
 pub use setting::Setting;
 pub use settings::{FamilySettings, SweepConfig};
+pub use tasks::{Job, Task};
 pub use tune::{Rate, Tuned};
 pub use verdict::{Fall, Finding, Rise, Verdict};

@@ -242,17 +242,29 @@ impl Sweep {
         tuned.iter().for_each(|tuned| progress(Progress::Tuned(tuned)));
         self.run_missing(&store, &plan, &mut results, &tuned, jobs, progress)?;
 
+        let (missing, total) = (plan.len() - flat(&results).len(), self.config.trainings());
+        let results = self.record(&store, tuned, plan.len(), &results, &tried)?;
+        if missing > 0 { Err(LabError::Stopped { done: total - missing, total }) } else { Ok(results) }
+    }
+
+    /// Writes the results of the finished trainings of a plan with this many trainings, if there are any.
+    pub(super) fn record(
+        &self,
+        store: &Store,
+        tuned: Vec<Tuned>,
+        planned: usize,
+        results: &[Option<RunResult>],
+        tried: &[Option<RunResult>],
+    ) -> Result<SweepResults, LabError> {
         store.check_in_place()?;
-        self.compact(&store, &results, &tuned)?;
-        let done = flat(&results);
-        let (stopped, total) = (done.len() < plan.len(), self.config.trainings());
-        let missing = plan.len() - done.len();
+        self.compact(store, results, &tuned)?;
+        let done = flat(results);
         let is_empty = done.is_empty();
-        let results = self.results(&store, tuned, plan.len(), done, flat(&tried))?;
+        let results = self.results(store, tuned, planned, done, flat(tried))?;
         if !is_empty {
-            results.write(folder)?;
+            results.write(store.folder())?;
         }
-        if stopped { Err(LabError::Stopped { done: total - missing, total }) } else { Ok(results) }
+        Ok(results)
     }
 
     /// Removes the checkpoints of finished trainings, and weights that are not kept, as far as an earlier run of the sweep
@@ -278,13 +290,13 @@ impl Sweep {
         for result in grid.iter().chain(&runs) {
             environments.extend(self.opened(store, result.spec)?.and_then(|run| run.environment().ok()));
         }
-        let (config, command) = (self.config.clone(), self.command.clone());
+        let (config, command) = (self.config.clone(), store.command().to_string());
         let environments = distinct(environments);
         Ok(Recorded { config, command, environments, planned, tuned, runs, grid }.into())
     }
 
     /// Reports the plan, and where finished trainings ran if not here.
-    fn announce(
+    pub(super) fn announce(
         &self,
         store: &Store,
         grid: &[RunSpec],
@@ -362,7 +374,12 @@ impl Sweep {
 
     /// The results of trainings that have finished. A training counts as not finished if a file of its result is damaged,
     /// for example by a power failure, or if its network is needed but was not kept; it is then repeated.
-    fn finished(&self, store: &Store, specs: &[RunSpec], tuned: &[Tuned]) -> Result<Vec<Option<RunResult>>, LabError> {
+    pub(super) fn finished(
+        &self,
+        store: &Store,
+        specs: &[RunSpec],
+        tuned: &[Tuned],
+    ) -> Result<Vec<Option<RunResult>>, LabError> {
         // One pass over each dataset, not one for each training.
         let mut fingerprints: Vec<(SweepFamily, Fingerprint)> = Vec::new();
         let mut check_data = |run: &RunDir, family: SweepFamily| -> Result<(), TrainError> {
@@ -393,7 +410,7 @@ impl Sweep {
         self.explain && self.config.explained(spec.family, tuned).contains(&spec)
     }
 
-    fn run_missing(
+    pub(super) fn run_missing(
         &self,
         store: &Store,
         plan: &[RunSpec],
@@ -409,7 +426,7 @@ impl Sweep {
             // Which of the grid's networks are measured later is not known yet.
             let is_of_grid = self.explain && self.config.is_tuned() && tuned.is_empty();
             let weights = self.weights || is_of_grid || self.is_explained(spec, tuned);
-            if self.stop.is_set() { Ok(None) } else { self.run_one(store, spec, weights, progress) }
+            if self.stop.is_set() { Ok(None) } else { self.run_one(store, spec, weights, tuned, progress) }
         })?;
         missing.into_iter().zip(found).for_each(|(i, result)| results[i] = result);
         Ok(())
@@ -421,11 +438,19 @@ impl Sweep {
         store: &Store,
         spec: RunSpec,
         weights: bool,
+        tuned: &[Tuned],
         progress: OnProgress<'_>,
     ) -> Result<Option<RunResult>, LabError> {
         store.check_in_place()?;
         let config = self.config.training(spec)?;
         let path = store.own_dir(spec, &config);
+        if path.is_dir() {
+            // Another process may have finished it in the meantime.
+            let _locked = RunDir::lock(&path)?;
+            if let Some(result) = self.finished(store, &[spec], tuned)?.pop().flatten() {
+                return Ok(Some(result));
+            }
+        }
         let result = catch_unwind(AssertUnwindSafe(|| self.train(&path, config, spec, progress)));
         let run = result.map_err(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -516,6 +541,6 @@ impl Sweep {
     }
 }
 
-fn flat(results: &[Option<RunResult>]) -> Vec<RunResult> {
+pub(super) fn flat(results: &[Option<RunResult>]) -> Vec<RunResult> {
     results.iter().flatten().cloned().collect()
 }

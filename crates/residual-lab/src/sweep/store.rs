@@ -66,11 +66,16 @@ struct CurveRow {
     loss: f64,
 }
 
-/// A sweep's folder, locked for this process.
+/// A sweep's folder.
 pub(super) struct Store {
     folder: PathBuf,
-    lock: Lock,
+    /// The lock by which this process alone may write into the folder itself. Without it, other processes may run trainings
+    /// of the same sweep.
+    lock: Option<Lock>,
     known: Known,
+    /// The names of all trainings planned so far. Their positions are the numbers of tasks.
+    trainings: Vec<String>,
+    command: String,
 }
 
 /// The run directories in a sweep's folder, by their configurations.
@@ -131,27 +136,87 @@ impl Store {
         conflict(folder, config, &candidates, environment, force)?;
         files::create_dir(folder)?;
         let lock = files::lock_directory(folder)?;
-        let mut trainings = match conflict(folder, config, &candidates, environment, force)? {
+        let (mut trainings, recorded) = match conflict(folder, config, &candidates, environment, force)? {
             Some(other) => {
                 remove(folder, &other, announce)?;
-                Vec::new()
+                (Vec::new(), String::new())
             }
-            None => header(folder)?.map(|header| header.trainings).unwrap_or_default(),
+            None => header(folder)?.map(|header| (header.trainings, header.command)).unwrap_or_default(),
         };
+        let command = if command.is_empty() { recorded } else { command.into() };
         let known: BTreeSet<String> = trainings.iter().cloned().collect();
         trainings.extend(candidates.iter().map(RunSpec::to_string).filter(|name| !known.contains(name)));
         let known = Known::of(folder, &trainings);
         // This file is written first, because a folder that contains it counts as a sweep.
-        files::write_json(&folder.join(SWEEP), &Header { config: config.clone(), command: command.into(), trainings })?;
+        let header = Header { config: config.clone(), command, trainings };
+        files::write_json(&folder.join(SWEEP), &header)?;
         files::create_dir(&folder.join(RUNS))?;
         let folders = config.families.iter().map(|family| inspect_dir(folder, family.family));
         folders.chain([folder.into()]).for_each(|folder| files::remove_unfinished(&folder));
-        Ok(Self { folder: folder.into(), lock, known })
+        let Header { command, trainings, .. } = header;
+        Ok(Self { folder: folder.into(), lock: Some(lock), known, trainings, command })
+    }
+
+    /// Opens the folder of a sweep without locking it.
+    ///
+    /// # Errors
+    /// If it holds no sweep, or one with other settings.
+    pub(super) fn shared(folder: &Path, config: &SweepConfig) -> Result<Self, LabError> {
+        let Some(Header { config: recorded, command, trainings }) = header(folder)? else {
+            let reason = "holds no sweep; plan it first".into();
+            return Err(LabError::Folder { path: folder.into(), reason });
+        };
+        if recorded != *config {
+            let difference = differences("", &to_json(&recorded), &to_json(config)).join(", ");
+            return Err(LabError::Occupied { path: folder.into(), difference });
+        }
+        let known = Known::of(folder, &trainings);
+        Ok(Self { folder: folder.into(), lock: None, known, trainings, command })
+    }
+
+    /// The training with this number.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub(super) fn spec(&self, config: &SweepConfig, task: usize) -> Result<RunSpec, LabError> {
+        let name = self.trainings.get(task);
+        let found = name.and_then(|name| config.candidates().into_iter().find(|spec| spec.to_string() == *name));
+        found.ok_or_else(|| {
+            let folder = self.folder.display();
+            LabError::Setting(format!("the sweep in {folder} has no task {task}; --plan lists its tasks"))
+        })
+    }
+
+    /// The number of a training.
+    pub(super) fn task(&self, name: &str) -> Option<usize> {
+        self.trainings.iter().position(|training| training == name)
+    }
+
+    /// The command that runs the sweep.
+    pub(super) fn command(&self) -> &str {
+        &self.command
+    }
+
+    /// Fails if what is there of these trainings cannot be used.
+    pub(super) fn check_settings(
+        &self,
+        config: &SweepConfig,
+        specs: &[RunSpec],
+        environment: &Environment,
+    ) -> Result<(), LabError> {
+        match other_settings(&self.folder, config, &self.trainings, specs, environment)? {
+            Some(difference) => Err(LabError::Occupied { path: self.folder.clone(), difference }),
+            None => Ok(()),
+        }
     }
 
     /// Fails if the folder was removed or renamed, so that nothing may be written into it.
     pub(super) fn check_in_place(&self) -> Result<(), LabError> {
-        Ok(files::check_in_place(&self.lock, &self.folder)?)
+        match &self.lock {
+            Some(lock) => Ok(files::check_in_place(lock, &self.folder)?),
+            None if self.folder.join(SWEEP).is_file() => Ok(()),
+            None => Err(LabError::Folder { path: self.folder.clone(), reason: "holds no sweep any more".into() }),
+        }
     }
 
     /// The folder.

@@ -17,7 +17,7 @@ use residual_weights::{
 };
 use std::path::{Path, PathBuf};
 
-/// Convert weights between PyTorch, safetensors and burnpack, and write ONNX
+/// Convert weights: PyTorch, safetensors, burnpack, and to ONNX
 ///
 /// Reads weights of any of the first three formats. Writes .safetensors, with
 /// torchvision's names, .bpk, or .onnx, a model for ONNX Runtime and others.
@@ -75,9 +75,10 @@ pub(crate) struct OnnxArgs {
     /// Put out probabilities instead of class scores
     #[arg(long, help_heading = "ONNX")]
     pub(crate) softmax: bool,
-    /// Take 8-bit pixels [batch, height, width, channels], and normalise them in
-    /// the model
-    #[arg(long, help_heading = "ONNX", verbatim_doc_comment)]
+    /// Take 8-bit pixels and normalise them in the model
+    ///
+    /// The input is then `pixels`, [batch, height, width, channels].
+    #[arg(long, help_heading = "ONNX")]
     pub(crate) preprocess: bool,
 }
 

@@ -48,7 +48,7 @@ Examples:
   residual inspect resnet32 --what alpha --epochs 7 --seeds 3"
 )]
 pub(crate) struct InspectArgs {
-    /// Run directories, the folder of a sweep, files of weights, or names of networks
+    /// Run directories, sweeps, files of weights, or names of networks
     #[arg(required = true, value_name = "RUN|FILE|NET")]
     pub(crate) subjects: Vec<PathBuf>,
     /// Measurements, separated by commas

@@ -135,7 +135,8 @@ pub(crate) struct SweepArgs {
 pub(crate) struct TaskArgs {
     /// Train nothing, but print a line of JSON for each training to run
     ///
-    /// Each has its number, its name and its expected work, the longest first.
+    /// It has the training's number, its name and its expected work. The
+    /// longest trainings come first.
     #[arg(long, help_heading = "Tasks", verbatim_doc_comment, conflicts_with_all = ["task", "collect", "json"])]
     pub(crate) plan: bool,
     /// Print a line for each job of up to this many trainings, of equal work
@@ -143,8 +144,8 @@ pub(crate) struct TaskArgs {
     pub(crate) tasks_per_job: Option<NonZeroUsize>,
     /// Run only the trainings with these numbers, separated by commas
     ///
-    /// Other processes may run others at the same time. The settings are those
-    /// of DIR/sweep.json, which --plan wrote.
+    /// Other processes may run others at the same time. The settings are
+    /// those of DIR/sweep.json, which --plan wrote.
     #[arg(long, help_heading = "Tasks", value_name = "K", value_delimiter = ',', verbatim_doc_comment,
         conflicts_with_all = ["collect", "json", "force", "explain"])]
     pub(crate) task: Vec<usize>,

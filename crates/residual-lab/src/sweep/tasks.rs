@@ -165,8 +165,8 @@ mod tests {
         let task = |(task, work)| Task { task, name: format!("net{task}"), work };
         let tasks: Vec<Task> = work.into_iter().enumerate().map(task).collect();
         let jobs = Job::pack(&tasks, 3);
-        assert_eq!(jobs.iter().map(|job| job.work).collect::<Vec<_>>(), [84, 84, 64]);
-        assert_eq!(jobs[0].tasks, [0, 5, 7]);
+        assert_eq!(jobs.iter().map(|job| job.work).collect::<Vec<_>>(), [84, 76, 72]);
+        assert_eq!(jobs[0].tasks, [0, 4, 7]);
         assert!(jobs.iter().all(|job| job.tasks.len() <= 3));
         assert_eq!(Job::pack(&tasks, 1).len(), 8);
         assert!(Job::pack(&[], 2).is_empty());

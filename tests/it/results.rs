@@ -1,9 +1,11 @@
 //! Checks that every table and figure in `results/` is exactly what this program draws from the data next to it.
 
 use residual::{
+    burn::tensor::{Device, Tensor},
     lab::Comparison,
     report::{Drawn, comparison, draw},
     train::{Environment, Split},
+    weights::{Card, Checkpoint, LoadOptions, load},
 };
 use std::{
     fs,
@@ -61,6 +63,26 @@ fn comparisons_of_recorded_runs_are_drawn_from_their_data() {
     let runs = ["cifar10/resnet20", "cifar10/plain20", "fashion-mnist/resnet20"].map(|run| results().join(run));
     let table = comparison::markdown(&Comparison::read(&runs).unwrap());
     assert_eq!(table, fs::read_to_string(results().join("training.md")).unwrap());
+}
+
+/// The networks of the sweep on CIFAR-10 load, as twins with their preprocessing, and tell images apart.
+#[test]
+fn the_recorded_networks_can_be_used() {
+    let device = Device::flex();
+    let networks = files(&results().join("cifar10-depth/networks"), &["safetensors"]);
+    let names: Vec<_> = networks.iter().map(|path| path.file_stem().unwrap().to_str().unwrap()).collect();
+    assert_eq!(names, ["plain20", "plain56", "resnet20", "resnet56"]);
+    for (path, name) in networks.iter().zip(names) {
+        let card = Card::of(path).unwrap().unwrap();
+        assert_eq!(card.network.name().to_string(), name);
+        assert_eq!((card.preprocessing.unwrap().shape(), card.labels.unwrap().len()), ([3, 32, 32], 10));
+        let mut network = card.network.init(&device);
+        load(&mut network, &Checkpoint::read(path).unwrap(), &LoadOptions::default()).unwrap();
+        let images =
+            Tensor::cat(vec![Tensor::zeros([1, 3, 32, 32], &device), Tensor::ones([1, 3, 32, 32], &device)], 0);
+        let logits: Vec<f32> = network.forward(images).into_data().iter().collect();
+        assert!(logits.iter().all(|logit| logit.is_finite()) && logits[..10] != logits[10..], "{name}: {logits:?}");
+    }
 }
 
 /// A rate in `results/backends/table.md` is the median over the epochs of the training images per second.

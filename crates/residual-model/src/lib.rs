@@ -107,7 +107,7 @@ pub use network::{
         resnext101_32x8d, resnext101_64x4d, wide_resnet50_2, wide_resnet101_2,
     },
 };
-pub use norm::Norm;
+pub use norm::{Norm, folded_factor_and_bias};
 pub use preact::{PreactBlock, PreactPath, PreactPathConfig, PreactPlainBlock, PreactResidualBlock};
 pub use shortcut::ShortcutOption;
 pub use summary::Summary;

@@ -88,8 +88,9 @@ pub(crate) fn fold_linear(linear: Linear, norm: Option<BatchNorm>) -> Linear {
     Linear { weight: Param::from_tensor(weight), bias: Some(Param::from_tensor(bias)) }
 }
 
-/// The factor `γ/√(v + ε)` of the weight, and the new bias `β + (b - m) · γ/√(v + ε)`.
-fn folded_factor_and_bias(norm: &BatchNorm, bias: Option<&Param<Tensor<1>>>) -> (Tensor<1>, Tensor<1>) {
+/// What folding a batch norm into the layer before it takes, for each output channel: the factor `γ/√(v + ε)` of the weight,
+/// and the new bias `β + (b - m) · γ/√(v + ε)`. Here b is the layer's bias, m the running mean and v the running variance.
+pub fn folded_factor_and_bias(norm: &BatchNorm, bias: Option<&Param<Tensor<1>>>) -> (Tensor<1>, Tensor<1>) {
     let factor = norm.gamma.val() / (norm.running_var.value() + norm.epsilon).sqrt();
     let shift = match bias {
         Some(bias) => bias.val() - norm.running_mean.value(),

@@ -39,6 +39,23 @@ pub enum Precision {
     Half,
 }
 
+impl Precision {
+    /// The values, little-endian.
+    ///
+    /// # Errors
+    /// The first finite value that would become infinite.
+    pub(crate) fn encode(self, values: &[f32]) -> Result<Vec<u8>, f32> {
+        let overflows = |value: &&f32| value.is_finite() && !f16::from_f32(**value).is_finite();
+        match self {
+            Self::Full => Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect()),
+            Self::Half => match values.iter().find(overflows) {
+                Some(value) => Err(*value),
+                None => Ok(values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect()),
+            },
+        }
+    }
+}
+
 /// Writes the weights of a network to a file whose extension selects the format: `.safetensors` with torchvision's
 /// names and PyTorch's layouts, which PyTorch can load, or `.bpk`, Burn's own format, without parameter ids.
 ///
@@ -58,8 +75,7 @@ pub fn save<M: Module>(network: &M, path: &Path) -> Result<(), WeightsError> {
 ///
 /// # Errors
 /// The same as for [`save`], or if half precision is requested for burnpack or for weights that do not fit into it. The old
-/// files are then unchanged, unless only the card cannot take its name: the new weights
-/// then have no card.
+/// files are then unchanged, unless only the card cannot take its name: the new weights then have no card.
 pub fn save_with_card<M: Module>(
     network: &M,
     card: &Card,
@@ -102,14 +118,10 @@ fn serialized<M: Module>(network: &M, path: &Path, precision: Precision) -> Resu
 }
 
 fn to_safetensors<M: Module>(network: &M, precision: Precision) -> Result<Vec<u8>, String> {
-    let bytes = |name: &str, values: Vec<f32>| match precision {
-        Precision::Full => Ok(values.iter().flat_map(|x| x.to_le_bytes()).collect()),
-        Precision::Half => half_bytes(&values).map_err(|value| overflow(name, value)),
-    };
     let tensors: BTreeMap<String, (Vec<usize>, Vec<u8>)> = tensors(network)
         .into_iter()
         .map(|(name, (shape, values))| {
-            let bytes = bytes(&name, values)?;
+            let bytes = precision.encode(&values).map_err(|value| overflow(&name, value))?;
             Ok((name, (shape, bytes)))
         })
         .collect::<Result<_, String>>()?;
@@ -123,18 +135,6 @@ fn to_safetensors<M: Module>(network: &M, precision: Precision) -> Result<Vec<u8
         .collect();
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
     views.and_then(|views| safetensors::serialize(views, Some(metadata))).map_err(|error| error.to_string())
-}
-
-/// The values as 16-bit floats, little-endian.
-///
-/// # Errors
-/// The first finite value that would become infinite.
-pub(crate) fn half_bytes(values: &[f32]) -> Result<Vec<u8>, f32> {
-    let fits = |value: f32| f16::from_f32(value).is_finite() || !value.is_finite();
-    match values.iter().find(|value| !fits(**value)) {
-        Some(value) => Err(*value),
-        None => Ok(values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect()),
-    }
 }
 
 /// Why a tensor cannot be written with half precision.

@@ -38,6 +38,28 @@ pub struct Sweep {
     held: Mutex<Option<Arc<Store>>>,
 }
 
+/// How far a sweep is: the trainings by which learning rates are chosen, the rates, and the plan.
+pub(super) struct State {
+    pub(super) grid: Vec<RunSpec>,
+    pub(super) tried: Vec<Option<RunResult>>,
+    pub(super) tuned: Vec<Tuned>,
+    pub(super) plan: Vec<RunSpec>,
+    pub(super) results: Vec<Option<RunResult>>,
+}
+
+impl State {
+    /// Whether the learning rates are chosen, so that the plan is known.
+    fn is_tuned(&self) -> bool {
+        self.tried.iter().all(Option::is_some)
+    }
+
+    /// The trainings to run now that have not finished: those of the grid until all of them have, then those of the plan.
+    pub(super) fn missing(&self) -> Vec<RunSpec> {
+        let (specs, results) = if self.is_tuned() { (&self.plan, &self.results) } else { (&self.grid, &self.tried) };
+        specs.iter().zip(results).filter(|(_, result)| result.is_none()).map(|(spec, _)| *spec).collect()
+    }
+}
+
 /// An event in the progress of a sweep. Events may come from several threads.
 #[derive(Clone, Copy, Debug)]
 pub enum Progress<'a> {
@@ -221,30 +243,47 @@ impl Sweep {
     pub fn run(&self, folder: &Path, progress: OnProgress<'_>) -> Result<SweepResults, LabError> {
         let jobs = self.parallel()?;
         let store = self.claim(folder, progress)?;
-        let grid = self.config.grid();
-        let mut tried = self.finished(&store, &grid, &[])?;
-        let has_tried_all = tried.iter().all(Option::is_some);
-        let mut tuned = if has_tried_all { Tuned::all(&self.config, &flat(&tried)) } else { Vec::new() };
-        let mut plan = self.config.plan(&tuned);
-        let mut results = if has_tried_all { self.finished(&store, &plan, &tuned)? } else { vec![None; plan.len()] };
-        self.announce(&store, &grid, &tried, &plan, &results, progress)?;
+        let mut state = self.state(&store)?;
+        self.announce(&store, &state.grid, &state.tried, &state.plan, &state.results, progress)?;
 
-        if !has_tried_all {
-            self.run_missing(&store, &grid, &mut tried, &[], jobs, progress)?;
-            if tried.iter().any(Option::is_none) {
-                let done = tried.iter().flatten().count();
+        if !state.is_tuned() {
+            self.run_missing(&store, &state.grid, &mut state.tried, &[], jobs, progress)?;
+            if !state.is_tuned() {
+                let done = flat(&state.tried).len();
                 return Err(LabError::Stopped { done, total: self.config.trainings() });
             }
-            tuned = Tuned::all(&self.config, &flat(&tried));
-            plan = self.config.plan(&tuned);
-            results = self.finished(&store, &plan, &tuned)?;
+            state = self.state_after(&store, state.grid, state.tried)?;
         }
+        let State { tried, tuned, plan, mut results, .. } = state;
         tuned.iter().for_each(|tuned| progress(Progress::Tuned(tuned)));
         self.run_missing(&store, &plan, &mut results, &tuned, jobs, progress)?;
 
         let (missing, total) = (plan.len() - flat(&results).len(), self.config.trainings());
         let results = self.record(&store, tuned, plan.len(), &results, &tried)?;
         if missing > 0 { Err(LabError::Stopped { done: total - missing, total }) } else { Ok(results) }
+    }
+
+    /// How far the sweep is.
+    pub(super) fn state(&self, store: &Store) -> Result<State, LabError> {
+        let grid = self.config.grid();
+        let tried = self.finished(store, &grid, &[])?;
+        self.state_after(store, grid, tried)
+    }
+
+    /// How far the sweep is, given the trainings by which learning rates are chosen.
+    fn state_after(&self, store: &Store, grid: Vec<RunSpec>, tried: Vec<Option<RunResult>>) -> Result<State, LabError> {
+        let tuned = self.tuned(&tried);
+        let plan = self.config.plan(&tuned);
+        let mut state = State { results: vec![None; plan.len()], grid, tried, tuned, plan };
+        if state.is_tuned() {
+            state.results = self.finished(store, &state.plan, &state.tuned)?;
+        }
+        Ok(state)
+    }
+
+    /// The chosen learning rates. Empty if trainings of the grid are missing.
+    pub(super) fn tuned(&self, tried: &[Option<RunResult>]) -> Vec<Tuned> {
+        if tried.iter().all(Option::is_some) { Tuned::all(&self.config, &flat(tried)) } else { Vec::new() }
     }
 
     /// Writes the results of the finished trainings of a plan with this many trainings, if there are any.

@@ -3,8 +3,8 @@
 //! Processes share the folder only. Each writes into the run directories of its own trainings, which it locks.
 
 use super::{
-    RunResult, RunSpec, Sweep, SweepResults, Tuned,
-    run::{OnProgress, Progress, flat},
+    RunSpec, Sweep, SweepResults,
+    run::{OnProgress, Progress, State, flat},
     store::Store,
 };
 use crate::LabError;
@@ -54,28 +54,6 @@ impl Job {
     }
 }
 
-/// How far a sweep is: the trainings by which learning rates are chosen, the rates, and the plan.
-struct State {
-    grid: Vec<RunSpec>,
-    tried: Vec<Option<RunResult>>,
-    tuned: Vec<Tuned>,
-    plan: Vec<RunSpec>,
-    results: Vec<Option<RunResult>>,
-}
-
-impl State {
-    /// The trainings to run now that have not finished: those of the grid until all of them have, then those of the plan.
-    fn missing(&self) -> Vec<RunSpec> {
-        let missing = |specs: &[RunSpec], results: &[Option<RunResult>]| -> Vec<RunSpec> {
-            specs.iter().zip(results).filter(|(_, result)| result.is_none()).map(|(spec, _)| *spec).collect()
-        };
-        match missing(&self.grid, &self.tried) {
-            of_grid if of_grid.is_empty() => missing(&self.plan, &self.results),
-            of_grid => of_grid,
-        }
-    }
-}
-
 impl Sweep {
     /// Prepares the folder for trainings in several processes, and returns the trainings that have not finished, the longest
     /// first. If learning rates are chosen from a grid, these are the trainings of the grid until all of them have finished.
@@ -98,7 +76,7 @@ impl Sweep {
         let store = Store::shared(folder, &self.config)?;
         let specs = tasks.iter().map(|&task| store.spec(&self.config, task)).collect::<Result<Vec<_>, _>>()?;
         store.check_settings(&self.config, &specs, &self.environment)?;
-        let tuned = self.state(&store)?.tuned;
+        let tuned = self.tuned(&self.finished(&store, &self.config.grid(), &[])?);
         let mut results = self.finished(&store, &specs, &tuned)?;
         let jobs = self.parallel()?.min(specs.len());
         self.announce(&store, &[], &[], &specs, &results, progress)?;
@@ -129,18 +107,6 @@ impl Sweep {
         tuned.iter().for_each(|tuned| progress(Progress::Tuned(tuned)));
         let results = self.record(&store, tuned, plan.len(), &results, &tried)?;
         Ok((Some(results), missing))
-    }
-
-    fn state(&self, store: &Store) -> Result<State, LabError> {
-        let grid = self.config.grid();
-        let tried = self.finished(store, &grid, &[])?;
-        if tried.iter().any(Option::is_none) {
-            return Ok(State { grid, tried, tuned: Vec::new(), plan: Vec::new(), results: Vec::new() });
-        }
-        let tuned = Tuned::all(&self.config, &flat(&tried));
-        let plan = self.config.plan(&tuned);
-        let results = self.finished(store, &plan, &tuned)?;
-        Ok(State { grid, tried, tuned, plan, results })
     }
 
     fn tasks(&self, store: &Store, specs: Vec<RunSpec>) -> Vec<Task> {

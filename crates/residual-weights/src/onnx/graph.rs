@@ -1,7 +1,7 @@
 //! A graph of operators, as ONNX's `GraphProto`.
 
 use super::message::Message;
-use crate::save::half_bytes;
+use crate::Precision;
 use std::io::{self, Write};
 
 /// The types of tensors, as in `TensorProto.DataType`.
@@ -23,7 +23,7 @@ pub(super) enum Attribute<'a> {
 /// The values of an initializer.
 enum Values<'a> {
     /// Computed when they are written, so that only one layer's weights are in memory in addition to the network.
-    Lazy(Box<dyn Fn() -> Vec<f32> + 'a>),
+    Floats(Precision, Box<dyn Fn() -> Vec<f32> + 'a>),
     Ints(Vec<i64>),
 }
 
@@ -31,7 +31,6 @@ enum Values<'a> {
 struct Initializer<'a> {
     name: String,
     shape: Vec<usize>,
-    data_type: Type,
     values: Values<'a>,
 }
 
@@ -39,8 +38,8 @@ struct Initializer<'a> {
 pub(super) struct Graph<'a> {
     nodes: Message,
     initializers: Vec<Initializer<'a>>,
-    /// Whether [`Self::weight`] stores 16-bit floats.
-    half: bool,
+    /// How [`Self::weight`] stores weights.
+    precision: Precision,
 }
 
 /// The name and dimensions of an input or output. A dimension is a number, or the name of a number.
@@ -60,8 +59,8 @@ const INITIALIZER: u32 = 5;
 const RAW_DATA: u32 = 9;
 
 impl<'a> Graph<'a> {
-    pub(super) fn new(half: bool) -> Self {
-        Self { nodes: Message::default(), initializers: Vec::new(), half }
+    pub(super) fn new(precision: Precision) -> Self {
+        Self { nodes: Message::default(), initializers: Vec::new(), precision }
     }
 
     /// Adds an operator and returns the name of its output, which is that of the operator.
@@ -95,7 +94,7 @@ impl<'a> Graph<'a> {
         shape: &[usize],
         values: impl Fn() -> Vec<f32> + 'a,
     ) -> String {
-        self.initializer(name.into(), shape, Type::F32, Values::Lazy(Box::new(values)))
+        self.initializer(name.into(), shape, Values::Floats(Precision::Full, Box::new(values)))
     }
 
     /// Adds a weight and returns its name as 32-bit floats, which is that of a conversion if the graph stores 16-bit
@@ -106,20 +105,20 @@ impl<'a> Graph<'a> {
         shape: &[usize],
         values: impl Fn() -> Vec<f32> + 'a,
     ) -> String {
-        if !self.half {
-            return self.constant(name, shape, values);
+        let name = self.initializer(name.into(), shape, Values::Floats(self.precision, Box::new(values)));
+        if self.precision == Precision::Full {
+            return name;
         }
-        let name = self.initializer(name.into(), shape, Type::F16, Values::Lazy(Box::new(values)));
         self.node("Cast", format!("{name}.float"), &[&name], &[("to", Attribute::Int(Type::F32 as i64))])
     }
 
     /// Adds a constant of integers and returns its name.
     pub(super) fn integers(&mut self, name: impl Into<String>, values: Vec<i64>) -> String {
-        self.initializer(name.into(), &[values.len()], Type::I64, Values::Ints(values))
+        self.initializer(name.into(), &[values.len()], Values::Ints(values))
     }
 
-    fn initializer(&mut self, name: String, shape: &[usize], data_type: Type, values: Values<'a>) -> String {
-        self.initializers.push(Initializer { name: name.clone(), shape: shape.to_vec(), data_type, values });
+    fn initializer(&mut self, name: String, shape: &[usize], values: Values<'a>) -> String {
+        self.initializers.push(Initializer { name: name.clone(), shape: shape.to_vec(), values });
         name
     }
 
@@ -174,12 +173,20 @@ impl Initializer<'_> {
     /// The tensor without its values.
     fn head(&self) -> Message {
         let dimensions = self.shape.iter().fold(Message::default(), |tensor, size| tensor.int(1, *size as i64));
-        dimensions.int(2, self.data_type as i64).bytes(8, &self.name)
+        dimensions.int(2, self.data_type() as i64).bytes(8, &self.name)
+    }
+
+    fn data_type(&self) -> Type {
+        match self.values {
+            Values::Floats(Precision::Full, _) => Type::F32,
+            Values::Floats(Precision::Half, _) => Type::F16,
+            Values::Ints(_) => Type::I64,
+        }
     }
 
     /// The number of bytes of the values.
     fn data_len(&self) -> u64 {
-        let size = match self.data_type {
+        let size = match self.data_type() {
             Type::U8 => 1,
             Type::F16 => 2,
             Type::F32 => 4,
@@ -208,14 +215,12 @@ impl Initializer<'_> {
     }
 
     fn data(&self) -> Result<Vec<u8>, GraphError> {
-        let values = match &self.values {
-            Values::Ints(values) => return Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect()),
-            Values::Lazy(values) => values(),
-        };
-        if self.data_type == Type::F32 {
-            return Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect());
+        match &self.values {
+            Values::Ints(values) => Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect()),
+            Values::Floats(precision, values) => {
+                precision.encode(&values()).map_err(|value| GraphError::Overflow { tensor: self.name.clone(), value })
+            }
         }
-        half_bytes(&values).map_err(|value| GraphError::Overflow { tensor: self.name.clone(), value })
     }
 }
 
@@ -240,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_graph_that_is_too_long_is_refused_before_its_values_are_computed() {
-        let mut graph = Graph::new(false);
+        let mut graph = Graph::new(Precision::Full);
         graph.constant("weight", &[1 << 15, 1 << 14], || panic!("the values are computed"));
         let port = Port { name: "x", data_type: Type::F32, shape: vec![Dimension::Batch] };
         let mut written = Vec::new();

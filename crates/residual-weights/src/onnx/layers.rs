@@ -9,7 +9,7 @@ use burn::{
 };
 use residual_model::{
     Backbone, Block, ConvBackbone, ConvPath, ConvShortcut, DenseBackbone, DensePath, DenseShortcut, Network,
-    NetworkBlock, PreactBlock, PreactPath,
+    NetworkBlock, PreactBlock, PreactPath, folded_factor_and_bias,
 };
 
 /// A layer that ONNX has no operator for, and the reason.
@@ -26,20 +26,6 @@ fn values<const D: usize>(parameter: &Param<Tensor<D>>) -> Vec<f32> {
 
 fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().iter::<f32>().collect()
-}
-
-/// The factor `γ/√(v + ε)` of each channel of a norm, and the term `β + (b - m) · γ/√(v + ε)`, with the bias b of the layer
-/// before it.
-fn affine(norm: &BatchNorm, bias: Option<&Param<Tensor<1>>>) -> (Vec<f32>, Vec<f32>) {
-    let (gamma, beta) = (values(&norm.gamma), values(&norm.beta));
-    let (mean, variance) = (floats(norm.running_mean.value()), floats(norm.running_var.value()));
-    let bias = bias.map_or_else(|| vec![0.0; gamma.len()], values);
-    let of = |c: usize| {
-        let factor = f64::from(gamma[c]) / (f64::from(variance[c]) + norm.epsilon).sqrt();
-        let term = f64::from(beta[c]) + (f64::from(bias[c]) - f64::from(mean[c])) * factor;
-        (factor as f32, term as f32)
-    };
-    (0..gamma.len()).map(of).unzip()
 }
 
 /// Multiplies the weights of each output channel with its factor.
@@ -256,9 +242,10 @@ impl<'a> Layers<'_, 'a> {
         let outputs = shape[0];
         match norm {
             Some((_, norm)) if !self.keep_norms => {
-                let folded = move || scaled(weight(), &affine(norm, bias).0);
+                let folded = move || scaled(weight(), &floats(folded_factor_and_bias(norm, bias).0));
                 let weight = self.graph.weight(weight_name, &shape, folded);
-                let bias = self.graph.constant(bias_name, &[outputs], move || affine(norm, bias).1);
+                let bias =
+                    self.graph.constant(bias_name, &[outputs], move || floats(folded_factor_and_bias(norm, bias).1));
                 self.graph.node(operator, name, &[a, &weight, &bias], attributes)
             }
             _ => {

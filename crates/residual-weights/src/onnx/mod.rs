@@ -64,7 +64,7 @@ pub fn save(network: &Network, card: &Card, path: &Path, options: OnnxOptions) -
     let bad = |reason: String| WeightsError::bad_file(path, format!("cannot be written: {reason}"));
     // `valid` brings the running statistics up to date with the last training step.
     let network = network.valid();
-    let mut graph = Graph::new(options.precision == Precision::Half);
+    let mut graph = Graph::new(options.precision);
     let preprocessing = card.preprocessing.as_ref();
     let (mut x, input) = match (preprocessing, options.preprocess) {
         (Some(preprocessing), true) => pixels(&mut graph, preprocessing),

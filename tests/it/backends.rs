@@ -63,6 +63,27 @@ fn others() -> Vec<(Backend, Device)> {
     OPENED.iter().filter_map(opened).collect()
 }
 
+/// The tolerances of a backend: of logits and gradients of small and of full-size networks, relative to the largest value.
+struct Tolerances {
+    logits: f32,
+    gradients: f32,
+    full_logits: f32,
+    full_gradients: f32,
+}
+
+impl Tolerances {
+    /// With autotuning, CUDA may choose kernels that round the factors of products to TensorFloat-32, with 11 significant bits
+    /// instead of 24, whichever are fastest.
+    fn of(backend: Backend) -> Self {
+        match backend {
+            Backend::Cuda if cfg!(feature = "autotune") => {
+                Self { logits: 5e-3, gradients: 5e-2, full_logits: 1e-2, full_gradients: 2e-1 }
+            }
+            _ => Self { logits: 1e-5, gradients: 1e-4, full_logits: 1e-4, full_gradients: 1e-2 },
+        }
+    }
+}
+
 /// Writes to standard error directly, because the test harness captures the output of `eprintln!`.
 fn print(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
@@ -139,11 +160,14 @@ fn difference(a: &[f32], b: &[f32]) -> f32 {
 
 fn assert_close(label: &str, a: &[(String, Vec<f32>)], b: &[(String, Vec<f32>)], tolerance: f32) {
     assert_eq!(a.len(), b.len());
+    let mut most = 0.0f32;
     for ((path, a), (other, b)) in a.iter().zip(b) {
         assert_eq!(path, other);
         let d = difference(a, b);
         assert!(d < tolerance, "{label} of {path} differ by {d}");
+        most = most.max(d);
     }
+    print(&format!("{label} differ by up to {most:.1e}"));
 }
 
 fn gradients(name: &str, device: &Device) -> Vec<(String, Vec<f32>)> {
@@ -168,14 +192,17 @@ fn after_three_steps(name: &str, device: &Device) -> Vec<(String, Vec<f32>)> {
 fn every_backend_agrees_with_flex() {
     let flex = Backend::Flex.open().unwrap();
     for (backend, device) in others() {
+        let Tolerances { logits: tolerance, gradients: of_gradients, .. } = Tolerances::of(backend);
         for name in NETS {
             let logits = |device: &Device| -> Vec<f32> {
                 network(name, device).forward(images(device)).into_data().iter::<f32>().collect()
             };
             let d = difference(&logits(&flex), &logits(&device));
-            assert!(d < 1e-5, "logits of {name} on {backend} differ by {d}");
-            assert_close("gradients", &gradients(name, &flex), &gradients(name, &device), 1e-4);
-            assert_close("weights", &after_three_steps(name, &flex), &after_three_steps(name, &device), 1e-4);
+            assert!(d < tolerance, "logits of {name} on {backend} differ by {d}");
+            let label = |what: &str| format!("{what} of {name} on {backend}");
+            assert_close(&label("gradients"), &gradients(name, &flex), &gradients(name, &device), of_gradients);
+            let weights = [&flex, &device].map(|device| after_three_steps(name, device));
+            assert_close(&label("weights"), &weights[0], &weights[1], of_gradients);
         }
     }
 }
@@ -186,6 +213,7 @@ fn every_backend_agrees_with_flex() {
 fn full_size_networks_agree_with_flex() {
     let flex = Backend::Flex.open().unwrap();
     for (backend, device) in others() {
+        let Tolerances { full_logits, full_gradients, .. } = Tolerances::of(backend);
         for (name, image, batch) in [
             ("resnet20", [3, 32, 32], 128),
             ("plain20", [3, 32, 32], 128),
@@ -200,7 +228,7 @@ fn full_size_networks_agree_with_flex() {
             };
             let d = difference(&logits(&flex), &logits(&device));
             print(&format!("{name} on {backend}: logits differ by {d:.1e}"));
-            assert!(d < 1e-4, "logits of {name} on {backend} differ by {d}");
+            assert!(d < full_logits, "logits of {name} on {backend} differ by {d}");
             // In deeper nets, batch norms amplify rounding errors too much for gradients to agree.
             if name.ends_with("20") {
                 let gradients = |device: &Device| {
@@ -208,7 +236,8 @@ fn full_size_networks_agree_with_flex() {
                     let network = network(&device);
                     collect(&network, Some(&loss(&network, images_of(shape, &device)).backward()))
                 };
-                assert_close("gradients", &gradients(&flex), &gradients(&device), 1e-2);
+                let label = format!("gradients of {name} on {backend}");
+                assert_close(&label, &gradients(&flex), &gradients(&device), full_gradients);
             }
         }
     }

@@ -102,6 +102,7 @@ fn tip(error: &anyhow::Error) -> Option<String> {
     Some(match (lab, train, data, error.downcast_ref::<BackendError>()) {
         (Some(LabError::Occupied { .. }), ..) => " with --out, or replace it with --force".into(),
         (Some(LabError::Folder { .. }), ..) => " with --out".into(),
+        (Some(LabError::MixedProcessors { .. }), ..) => "; accept them with --mixed-processors".into(),
         (Some(LabError::Untrained { network }), ..) => {
             format!("; train it with `residual train --net {network}` and give its run directory")
         }

@@ -30,6 +30,14 @@ pub enum LabError {
         /// What differs.
         difference: String,
     },
+    /// The trainings of a sweep ran with different SIMD instructions or on different GPUs.
+    #[error("the trainings in {} ran on processors that round differently: {processors}", path.display())]
+    MixedProcessors {
+        /// The folder of the sweep.
+        path: PathBuf,
+        /// The processors, with the number of trainings and the host names of each.
+        processors: String,
+    },
     /// The measurement needs a trained network, but this network is untrained.
     #[error("lesion needs a trained network, but {network} is at its initial weights")]
     Untrained {
@@ -60,7 +68,7 @@ impl LabError {
         match self {
             Self::Train(error) => error.is_usage(),
             Self::Model(_) | Self::Setting(_) | Self::Untrained { .. } => true,
-            Self::Folder { .. } | Self::Occupied { .. } => false,
+            Self::Folder { .. } | Self::Occupied { .. } | Self::MixedProcessors { .. } => false,
             Self::Panic { .. } | Self::Stopped { .. } => false,
         }
     }

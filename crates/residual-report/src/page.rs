@@ -232,6 +232,10 @@ impl Report {
             }
         }
         page.put(format_args!("<h3>Machine and versions</h3>\n"));
+        for results in self.sweeps.iter().filter(|results| results.machines > 1) {
+            let trainings = counted(results.runs.len(), "training");
+            page.put(format_args!("<p>{trainings} ran on {} machines.</p>\n", results.machines));
+        }
         for machine in machines {
             write_machine(page, machine);
         }
@@ -359,14 +363,15 @@ fn write_rates(page: &mut Page, tuned: &[Tuned]) {
 }
 
 fn write_machine(page: &mut Page, environment: &Environment) {
-    let Environment { residual, burn, backend, device, processor, cores, kernels, system } = environment;
+    let Environment { residual, burn, backend, device, processor, cores, instructions, kernels, system } = environment;
     page.put(format_args!("<dl>\n"));
+    let instructions = instructions.as_ref().map_or_else(String::new, |name| format!(", {name} instructions"));
     for (name, value) in [
         ("residual", residual.clone()),
         ("Burn", burn.clone()),
         ("Backend", format!("{backend}, {kernels} kernels")),
         ("Device", device.clone()),
-        ("Processor", processor.clone().unwrap_or_else(|| "unknown".into())),
+        ("Processor", processor.clone().unwrap_or_else(|| "unknown".into()) + &instructions),
         ("Cores", cores.to_string()),
         ("System", system.clone()),
     ] {

@@ -35,10 +35,15 @@ pub fn sweep_markdown(results: &SweepResults) -> String {
     }
     let several = results.environments.len() > 1;
     let environment = |e: &Environment| {
-        if several { format!("{e}, {} kernels, version {}", e.kernels, e.residual) } else { e.to_string() }
+        if !several {
+            return e.to_string();
+        }
+        let instructions = e.instructions.as_ref().map_or_else(String::new, |name| format!("{name} instructions, "));
+        format!("{e}, {instructions}{} kernels, version {}", e.kernels, e.residual)
     };
     let environments: Vec<String> = results.environments.iter().map(|e| markdown(&environment(e))).collect();
-    text + &format!("{} on {}.\n", counted(results.runs.len(), "training"), listed(environments))
+    let machines = if results.machines > 1 { format!("{} machines: ", results.machines) } else { String::new() };
+    text + &format!("{} on {machines}{}.\n", counted(results.runs.len(), "training"), listed(environments))
 }
 
 /// The learning rates of the grid: a row for each family and setting. The chosen rates are bold.

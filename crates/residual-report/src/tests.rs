@@ -18,6 +18,7 @@ pub(crate) fn environment() -> Environment {
         device: "x86_64 CPU, 2 cores".into(),
         processor: Some("Abacus <1>".into()),
         cores: 2,
+        instructions: Some("AVX2".into()),
         kernels: Kernels::Fused,
         system: "linux x86_64".into(),
     }

@@ -1,6 +1,7 @@
 use crate::{
     Checkpoint, Device, Environment, Outcome, Row, Status, TrainConfig, TrainError,
     checkpoint::{burn_bytes, encode_network},
+    environment::host,
     files, ids,
     learner::Classifier,
     tensorboard::{EventFile, is_event_file},
@@ -26,7 +27,7 @@ use std::{
 /// | file | content |
 /// |---|---|
 /// | `config.json` | the resolved [`TrainConfig`] |
-/// | `environment.json` | the [`Environment`] in which the run started |
+/// | `environment.json` | the [`Environment`] in which the run started, and the machine's host name |
 /// | `metrics.csv` | one [`Row`] per measurement |
 /// | `summary.json` | the [`RunSummary`]: the results, and how the run ended |
 /// | `loss.csv` | the training loss of every batch, once the run is finished |
@@ -126,6 +127,15 @@ const WITHIN: &str = "-within-epoch";
 /// The number of checkpoints from the ends of epochs that are kept.
 const KEPT: usize = 2;
 
+/// `environment.json`
+#[derive(Serialize, Deserialize)]
+struct Began {
+    #[serde(flatten)]
+    environment: Environment,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    host: Option<String>,
+}
+
 /// A checkpoint, or the file with its measured times: `00000042.ckpt` or, within an epoch,
 /// `00000042-within-epoch.ckpt`.
 struct CheckpointFile {
@@ -188,7 +198,7 @@ impl RunDir {
             let _ = fs::remove_dir(run.file(CHECKPOINT));
         }
         // The configuration is written last, because a directory that contains it counts as a run.
-        files::write_json(&run.file(ENVIRONMENT), environment)?;
+        files::write_json(&run.file(ENVIRONMENT), &Began { environment: environment.clone(), host: host() })?;
         files::write_json(&run.file(CONFIG), config)?;
         Ok(run)
     }
@@ -355,6 +365,11 @@ impl RunDir {
     /// If the file is missing or invalid.
     pub fn environment(&self) -> Result<Environment, TrainError> {
         files::read_json(&self.file(ENVIRONMENT))
+    }
+
+    /// The host name of the machine on which the run started. `None` if it was not recorded.
+    pub fn host(&self) -> Option<String> {
+        files::read_json::<Began>(&self.file(ENVIRONMENT)).ok()?.host
     }
 
     /// How the run last ended. `None` if it is still running or was killed.

@@ -1,5 +1,6 @@
 use residual_backend::{Backend, Hardware};
 use residual_data::shown;
+use residual_kernels::SimdLevel;
 use residual_model::Kernels;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -19,6 +20,10 @@ pub struct Environment {
     pub processor: Option<String>,
     /// The number of cores available to the process.
     pub cores: usize,
+    /// The SIMD instructions of a CPU backend, such as `AVX2`. Results of different instructions differ by rounding. `None` on
+    /// a GPU, and for runs that were recorded before this field existed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instructions: Option<String>,
     /// The kernels that compute the blocks.
     #[serde(default = "reference")]
     pub kernels: Kernels,
@@ -27,6 +32,13 @@ pub struct Environment {
 }
 
 impl Environment {
+    /// What does the arithmetic, and so determines the rounding: the SIMD instructions of a CPU, or the name of a GPU. `None` if
+    /// it was not recorded.
+    pub fn arithmetic(&self) -> Option<String> {
+        let is_gpu = !self.device.contains("CPU,");
+        self.instructions.as_ref().map(|name| format!("{name} instructions")).or(is_gpu.then(|| self.device.clone()))
+    }
+
     /// Describes this machine and a device of a backend.
     pub fn here(backend: Backend, hardware: &Hardware) -> Self {
         Self {
@@ -37,9 +49,15 @@ impl Environment {
             processor: processor(),
             kernels: Kernels::on(&hardware.device),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
+            instructions: backend.uses_main_memory().then(|| SimdLevel::detect().to_string()),
             system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
         }
     }
+}
+
+/// The name of this machine in the network, if the system reports one.
+pub(crate) fn host() -> Option<String> {
+    sysinfo::System::host_name()
 }
 
 impl fmt::Display for Environment {

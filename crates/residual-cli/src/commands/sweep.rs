@@ -104,6 +104,12 @@ pub(crate) struct SweepArgs {
     /// All files that it wrote in the directory are deleted. Others stay.
     #[arg(long, verbatim_doc_comment)]
     pub(crate) force: bool,
+    /// Accept trainings on different processors, which round differently
+    ///
+    /// Those with other SIMD instructions (AVX2, AVX-512, ...) or on another
+    /// GPU. Without this flag, they are refused.
+    #[arg(long, verbatim_doc_comment)]
+    pub(crate) mixed_processors: bool,
     /// Delete the weights of finished trainings
     #[arg(long)]
     pub(crate) no_weights: bool,
@@ -339,6 +345,7 @@ pub(crate) fn sweep(args: &SweepArgs, stop: &StopFlag) -> anyhow::Result<()> {
         .with_command(command)
         .with_jobs(jobs)
         .with_force(args.force)
+        .with_mixed_processors(args.mixed_processors)
         .with_weights(!args.no_weights)
         .with_tensorboard(args.tensorboard)
         .with_explain(args.explain)?

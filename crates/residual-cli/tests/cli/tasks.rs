@@ -115,3 +115,48 @@ fn rates_are_chosen_before_the_rest_is_planned() {
     let (stdout, _) = succeeds(&["sweep", "--out", &out, "--collect"]);
     assert!(stdout.contains("adam"), "{stdout}");
 }
+
+/// Changes what is recorded about the machine of a training.
+fn moved(run: &Path, changes: &[(&str, &str)]) {
+    let path = run.join("environment.json");
+    let mut environment: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    for (key, value) in changes {
+        environment[key] = (*value).into();
+    }
+    fs::write(path, environment.to_string()).unwrap();
+}
+
+#[test]
+fn machines_are_counted_and_instruction_sets_are_not_mixed() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("sweep");
+    let out = folder.display().to_string();
+    assert_eq!(planned(&out, &["--depths", "4"]).len(), 4);
+    finish(start(&out, "0,1,2,3"));
+    let results = || -> Value { serde_json::from_slice(&fs::read(folder.join("results.json")).unwrap()).unwrap() };
+    let runs = |name: &str| folder.join("runs").join(name);
+
+    let (stdout, _) = succeeds(&["sweep", "--out", &out, "--collect"]);
+    assert_eq!(results()["machines"], 1);
+    assert!(stdout.contains("4 trainings on flex ("), "{stdout}");
+    let hosts = fs::read_to_string(folder.join("results.json")).unwrap();
+    assert!(!hosts.contains("\"host\""), "{hosts}");
+
+    moved(&runs("dense-plain-4-seed0"), &[("host", "beta")]);
+    let (stdout, _) = succeeds(&["sweep", "--out", &out, "--collect"]);
+    assert_eq!(results()["machines"], 2);
+    assert!(stdout.contains("4 trainings on 2 machines: flex ("), "{stdout}");
+    let page = fs::read_to_string(folder.join("index.html")).unwrap();
+    assert!(page.contains("4 trainings ran on 2 machines."));
+
+    moved(&runs("dense-plain-4-seed0"), &[("instructions", "abacus")]);
+    let line = "processors that round differently: ";
+    refuses(&["sweep", "--out", &out, "--collect"], 1, line);
+    refuses(&["sweep", "--out", &out, "--collect"], 1, "abacus instructions (1, on beta)");
+    let (stdout, _) = succeeds(&["sweep", "--out", &out, "--collect", "--mixed-processors"]);
+    assert!(stdout.contains("2 machines"), "{stdout}");
+    // A local sweep does not add trainings to others of another processor either.
+    let local = [&["sweep", "--out", &out, "--depths", "4,6"], &SETTINGS[..]].concat();
+    refuses(&local, 1, line);
+    succeeds(&[&local[..], &["--mixed-processors"]].concat());
+}

@@ -2,8 +2,8 @@
 
 use super::{
     FamilySettings, RunResult, RunSpec, Setting, SweepConfig, SweepFamily, SweepResults,
-    results::Recorded,
-    store::{differences, distinct},
+    results::{Places, Recorded},
+    store::differences,
 };
 use crate::LabError;
 use residual_data::shown;
@@ -20,7 +20,7 @@ impl SweepResults {
     /// settings differ. The error names the difference.
     pub fn of_runs<P: AsRef<Path>>(paths: &[P]) -> Result<Self, LabError> {
         let mut families: Vec<FamilySettings> = Vec::new();
-        let (mut runs, mut environments) = (Vec::<RunResult>::new(), Vec::new());
+        let (mut runs, mut directories) = (Vec::<RunResult>::new(), Vec::new());
         for path in paths.iter().map(AsRef::as_ref) {
             let refused = |reason: String| LabError::Folder { path: path.into(), reason };
             let run = RunDir::open(path)?;
@@ -34,7 +34,7 @@ impl SweepResults {
             }
             let unfinished = || refused("holds no finished training with errors on both sets".into());
             runs.push(RunResult::of_run(spec, &run)?.ok_or_else(unfinished)?);
-            environments.extend(run.environment());
+            directories.push(run);
             let shared = shared(spec.family, config);
             match families.iter_mut().find(|settings| settings.family == spec.family) {
                 None => {
@@ -68,9 +68,9 @@ impl SweepResults {
             first_seed: seeds.first().copied().unwrap_or_default(),
             ..SweepConfig::of(families)
         };
-        let (planned, environments) = (runs.len(), distinct(environments));
+        let (planned, places) = (runs.len(), Places::of(&directories));
         let (command, tuned, grid) = (String::new(), Vec::new(), Vec::new());
-        Ok(Recorded { config, command, environments, planned, tuned, runs, grid }.into())
+        Ok(Recorded { config, command, places, planned, tuned, runs, grid }.into())
     }
 }
 

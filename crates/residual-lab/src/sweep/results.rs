@@ -3,8 +3,9 @@ use super::{
     plan::MOST_TRAININGS,
     series::{loss_curves, series},
 };
-use residual_train::Environment;
+use residual_train::{Environment, RunDir};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+use std::collections::BTreeSet;
 
 /// The results of a sweep, stored in `results.json`, with the loss curves in `curves.csv`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -15,6 +16,8 @@ pub struct SweepResults {
     pub command: String,
     /// The machines and versions on which the trainings ran.
     pub environments: Vec<Environment>,
+    /// The number of machines, told apart by their host names.
+    pub machines: usize,
     /// The number of trainings in the plan; more than in [`Self::runs`] if the sweep is not finished.
     pub planned: usize,
     /// The learning rates chosen for each family and optimizer.
@@ -48,13 +51,51 @@ pub(super) struct Recorded {
     pub(super) config: SweepConfig,
     #[serde(default)]
     pub(super) command: String,
-    pub(super) environments: Vec<Environment>,
+    #[serde(flatten)]
+    pub(super) places: Places,
     pub(super) planned: usize,
     #[serde(default)]
     pub(super) tuned: Vec<Tuned>,
     pub(super) runs: Vec<RunResult>,
     #[serde(default)]
     pub(super) grid: Vec<RunResult>,
+}
+
+/// Where trainings ran.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Places {
+    /// Each environment once, in order of appearance.
+    pub(super) environments: Vec<Environment>,
+    /// The number of different host names.
+    #[serde(default = "one")]
+    pub(super) machines: usize,
+}
+
+fn one() -> usize {
+    1
+}
+
+impl Places {
+    /// Where the trainings in these run directories ran.
+    pub(super) fn of<'a>(runs: impl IntoIterator<Item = &'a RunDir>) -> Self {
+        let (mut environments, mut hosts) = (Vec::new(), BTreeSet::new());
+        for run in runs {
+            environments.extend(run.environment());
+            hosts.insert(run.host());
+        }
+        Self { environments: distinct(environments), machines: hosts.len() }
+    }
+}
+
+/// Each environment once, in order of appearance.
+pub(super) fn distinct(environments: Vec<Environment>) -> Vec<Environment> {
+    let mut distinct: Vec<Environment> = Vec::new();
+    for environment in environments {
+        if !distinct.contains(&environment) {
+            distinct.push(environment);
+        }
+    }
+    distinct
 }
 
 impl<'de> Deserialize<'de> for SweepResults {
@@ -70,7 +111,7 @@ impl<'de> Deserialize<'de> for SweepResults {
 }
 
 impl From<Recorded> for SweepResults {
-    fn from(Recorded { config, command, environments, planned, tuned, runs, grid }: Recorded) -> Self {
+    fn from(Recorded { config, command, places, planned, tuned, runs, grid }: Recorded) -> Self {
         let series = series(&runs);
         let is_finished = runs.len() >= planned;
         let verdicts = if is_finished { Verdict::all(&series) } else { Vec::new() };
@@ -79,7 +120,8 @@ impl From<Recorded> for SweepResults {
             verdicts,
             config,
             command,
-            environments,
+            environments: places.environments,
+            machines: places.machines,
             planned,
             tuned,
             rule: Verdict::RULE,
@@ -94,8 +136,8 @@ impl From<Recorded> for SweepResults {
 impl SweepResults {
     /// Summarises all trainings of a sweep that ran on one machine.
     pub fn new(config: SweepConfig, command: String, environment: Environment, runs: Vec<RunResult>) -> Self {
-        let (environments, planned) = (vec![environment], runs.len());
-        Recorded { config, command, environments, planned, tuned: Vec::new(), runs, grid: Vec::new() }.into()
+        let (places, planned) = (Places { environments: vec![environment], machines: 1 }, runs.len());
+        Recorded { config, command, places, planned, tuned: Vec::new(), runs, grid: Vec::new() }.into()
     }
 
     /// Whether all trainings of the plan have finished.

@@ -1,17 +1,18 @@
 use super::{
     RunResult, RunSpec, SweepConfig, SweepFamily, SweepResults, Tuned,
-    results::Recorded,
-    store::{Store, distinct},
+    results::{Places, Recorded, distinct},
+    store::{Here, Store},
 };
 use crate::{LabError, Measurement, memory, parallel::each};
 use residual_backend::{Backend, Hardware};
-use residual_data::{DataError, Dataset, Fingerprint};
+use residual_data::{DataError, Dataset, Fingerprint, shown};
 use residual_model::Kernels;
 use residual_train::{
     Checkpoint, Device, Environment, Event, Existing, Note, RunDir, Status, StopFlag, TrainConfig, TrainError, Training,
 };
 use std::{
     cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -29,6 +30,7 @@ pub struct Sweep {
     pub(super) jobs: usize,
     pub(super) force: bool,
     pub(super) explain: bool,
+    pub(super) mixed: bool,
     pub(super) stop: StopFlag,
     weights: bool,
     tensorboard: bool,
@@ -137,6 +139,7 @@ impl Sweep {
             jobs,
             force: false,
             explain: false,
+            mixed: false,
             stop: StopFlag::default(),
             weights: true,
             tensorboard: false,
@@ -188,6 +191,13 @@ impl Sweep {
     /// wrote, and no others.
     pub fn with_force(mut self, force: bool) -> Self {
         self.force = force;
+        self
+    }
+
+    /// Sets whether trainings may run, or go on, with different SIMD instructions or on different GPUs. Their results differ by
+    /// rounding, which training amplifies. The default is that the sweep fails if its trainings did.
+    pub fn with_mixed_processors(mut self, mixed: bool) -> Self {
+        self.mixed = mixed;
         self
     }
 
@@ -245,6 +255,10 @@ impl Sweep {
         let store = self.claim(folder, progress)?;
         let mut state = self.state(&store)?;
         self.announce(&store, &state.grid, &state.tried, &state.plan, &state.results, progress)?;
+        if !state.missing().is_empty() {
+            let kept = self.directories(&store, state.tried.iter().chain(&state.results).flatten())?;
+            self.check_arithmetic(&store, &kept, (!kept.is_empty()).then_some(&self.environment))?;
+        }
 
         if !state.is_tuned() {
             self.run_missing(&store, &state.grid, &mut state.tried, &[], jobs, progress)?;
@@ -325,13 +339,53 @@ impl Sweep {
         runs: Vec<RunResult>,
         grid: Vec<RunResult>,
     ) -> Result<SweepResults, LabError> {
-        let mut environments = Vec::new();
-        for result in grid.iter().chain(&runs) {
-            environments.extend(self.opened(store, result.spec)?.and_then(|run| run.environment().ok()));
-        }
+        let directories = self.directories(store, grid.iter().chain(&runs))?;
+        self.check_arithmetic(store, &directories, None)?;
         let (config, command) = (self.config.clone(), store.command().to_string());
-        let environments = distinct(environments);
-        Ok(Recorded { config, command, environments, planned, tuned, runs, grid }.into())
+        let places = Places::of(&directories);
+        Ok(Recorded { config, command, places, planned, tuned, runs, grid }.into())
+    }
+
+    /// The run directories of trainings, each once.
+    fn directories<'a>(
+        &self,
+        store: &Store,
+        results: impl IntoIterator<Item = &'a RunResult>,
+    ) -> Result<Vec<RunDir>, LabError> {
+        let mut seen = BTreeSet::new();
+        let mut directories = Vec::new();
+        for result in results {
+            directories.extend(self.opened(store, result.spec)?.filter(|run| seen.insert(run.path().to_path_buf())));
+        }
+        Ok(directories)
+    }
+
+    /// Fails if finished trainings, and those that are to run here, differ in rounding, unless that is allowed.
+    fn check_arithmetic(&self, store: &Store, finished: &[RunDir], here: Option<&Environment>) -> Result<(), LabError> {
+        if self.mixed {
+            return Ok(());
+        }
+        let mut kinds: BTreeMap<String, (usize, BTreeSet<String>)> = BTreeMap::new();
+        for run in finished {
+            if let Some(arithmetic) = run.environment().ok().and_then(|environment| environment.arithmetic()) {
+                let (trainings, hosts) = kinds.entry(arithmetic).or_default();
+                *trainings += 1;
+                hosts.extend(run.host());
+            }
+        }
+        let found = |(arithmetic, (trainings, hosts)): (&String, &(usize, BTreeSet<String>))| {
+            let hosts: Vec<String> = hosts.iter().map(|host| shown(host)).collect();
+            let on = if hosts.is_empty() { String::new() } else { format!(", on {}", hosts.join(", ")) };
+            format!("{} ({trainings}{on})", shown(arithmetic))
+        };
+        let mut all: Vec<String> = kinds.iter().map(found).collect();
+        if let Some(here) = here.and_then(Environment::arithmetic).filter(|here| !kinds.contains_key(here)) {
+            all.push(format!("{here} (here)"));
+        }
+        if all.len() < 2 {
+            return Ok(());
+        }
+        Err(LabError::MixedProcessors { path: store.folder().into(), processors: all.join("; ") })
     }
 
     /// Reports the plan, and where finished trainings ran if not here.
@@ -397,7 +451,8 @@ impl Sweep {
             None => {
                 let announce = |files: &[PathBuf]| progress(Progress::Replacing(files));
                 let (config, environment) = (&self.config, &self.environment);
-                Arc::new(Store::claim(folder, config, &self.command, environment, self.force, &announce)?)
+                let here = Here { environment, mixed: self.mixed };
+                Arc::new(Store::claim(folder, config, &self.command, here, self.force, &announce)?)
             }
         };
         *held = Some(store.clone());

@@ -10,7 +10,8 @@
 //! that it still needs.
 
 use super::{
-    RunResult, RunSpec, Setting, SweepConfig, SweepFamily, SweepResults, Tuned, explain, results::Recorded,
+    RunResult, RunSpec, Setting, SweepConfig, SweepFamily, SweepResults, Tuned, explain,
+    results::{Places, Recorded},
     series::LossCurve,
 };
 use crate::{LabError, Measurement};
@@ -64,6 +65,14 @@ struct CurveRow {
     norm: Option<residual_model::Norm>,
     iteration: usize,
     loss: f64,
+}
+
+/// The machine of this process.
+#[derive(Clone, Copy)]
+pub(super) struct Here<'a> {
+    pub(super) environment: &'a Environment,
+    /// Whether trainings that were interrupted elsewhere may go on with other rounding.
+    pub(super) mixed: bool,
 }
 
 /// A sweep's folder.
@@ -127,16 +136,16 @@ impl Store {
         folder: &Path,
         config: &SweepConfig,
         command: &str,
-        environment: &Environment,
+        here: Here<'_>,
         force: bool,
         announce: &dyn Fn(&[PathBuf]),
     ) -> Result<Self, LabError> {
         let candidates = config.candidates();
         // No lock file is left in a folder that is not used.
-        conflict(folder, config, &candidates, environment, force)?;
+        conflict(folder, config, &candidates, here, force)?;
         files::create_dir(folder)?;
         let lock = files::lock_directory(folder)?;
-        let (mut trainings, recorded) = match conflict(folder, config, &candidates, environment, force)? {
+        let (mut trainings, recorded) = match conflict(folder, config, &candidates, here, force)? {
             Some(other) => {
                 remove(folder, &other, announce)?;
                 (Vec::new(), String::new())
@@ -202,9 +211,9 @@ impl Store {
         &self,
         config: &SweepConfig,
         specs: &[RunSpec],
-        environment: &Environment,
+        here: Here<'_>,
     ) -> Result<(), LabError> {
-        match other_settings(&self.folder, config, &self.trainings, specs, environment)? {
+        match other_settings(&self.folder, config, &self.trainings, specs, here)? {
             Some(difference) => Err(LabError::Occupied { path: self.folder.clone(), difference }),
             None => Ok(()),
         }
@@ -256,7 +265,7 @@ fn conflict(
     folder: &Path,
     config: &SweepConfig,
     candidates: &[RunSpec],
-    environment: &Environment,
+    here: Here<'_>,
     force: bool,
 ) -> Result<Option<Header>, LabError> {
     let wrong = |reason: String| {
@@ -268,7 +277,7 @@ fn conflict(
             None => Ok(None),
         };
     };
-    match other_settings(folder, config, &header.trainings, candidates, environment)? {
+    match other_settings(folder, config, &header.trainings, candidates, here)? {
         None => Ok(None),
         Some(_) if force => match header.config.validate() {
             Ok(()) => Ok(Some(header)),
@@ -306,7 +315,7 @@ fn other_settings(
     config: &SweepConfig,
     trainings: &[String],
     candidates: &[RunSpec],
-    environment: &Environment,
+    here: Here<'_>,
 ) -> Result<Option<String>, LabError> {
     let known = Known::of(folder, trainings);
     for &spec in candidates {
@@ -314,8 +323,20 @@ fn other_settings(
         let path = known.get(&own).cloned().unwrap_or_else(|| run_dir(folder, spec));
         let Ok(run) = RunDir::open(&path) else { continue };
         if let Ok(began) = run.environment() {
+            let Here { environment, mixed } = here;
             if began.backend != environment.backend {
                 return Ok(Some(format!("{spec} ran on {}, not on {}", shown(&began.backend), environment.backend)));
+            }
+            if let (Some(theirs), Some(ours)) = (began.arithmetic(), environment.arithmetic())
+                && theirs != ours
+                && !mixed
+                && run.is_interrupted()
+            {
+                let theirs = shown(&theirs);
+                return Ok(Some(format!(
+                    "{spec} was interrupted with {theirs}, and would go on with {ours} and other rounding, which \
+                     --mixed-processors allows"
+                )));
             }
             let (theirs, ours) = (began.kernels, environment.kernels);
             if theirs != ours && run.is_interrupted() {
@@ -536,7 +557,7 @@ impl SweepResults {
             return Err(LabError::Folder { path: folder.into(), reason });
         };
         let known = Known::of(folder, &trainings);
-        let mut environments = Vec::new();
+        let mut directories = Vec::new();
         let mut finished = |specs: Vec<RunSpec>| -> Result<Vec<RunResult>, LabError> {
             let mut results = Vec::new();
             for spec in specs {
@@ -544,7 +565,7 @@ impl SweepResults {
                 let run = RunDir::open(run)?;
                 if let Some(result) = RunResult::of_run(spec, &run)? {
                     results.push(result);
-                    environments.extend(run.environment());
+                    directories.push(run);
                 }
             }
             Ok(results)
@@ -559,18 +580,7 @@ impl SweepResults {
         } else {
             (plan.len(), finished(plan)?)
         };
-        let environments = distinct(environments);
-        Ok(Recorded { config, command, environments, planned, tuned, runs, grid }.into())
+        let places = Places::of(&directories);
+        Ok(Recorded { config, command, places, planned, tuned, runs, grid }.into())
     }
-}
-
-/// Each environment once, in order of appearance.
-pub(super) fn distinct(environments: Vec<Environment>) -> Vec<Environment> {
-    let mut distinct: Vec<Environment> = Vec::new();
-    for environment in environments {
-        if !distinct.contains(&environment) {
-            distinct.push(environment);
-        }
-    }
-    distinct
 }

@@ -9,7 +9,7 @@ use crate::{
     signals::stop_flag,
 };
 use residual_backend::{Backend, Hardware};
-use residual_data::{DataError, Normalization, Preprocessing};
+use residual_data::{DataError, Normalization, Preprocessing, shown};
 use residual_model::{Kernels, Network, summary::thousands};
 use residual_train::{
     Environment, Existing, Memory, Note, OnNan, Outcome, RunDir, Start, Status, StopFlag, TrainConfig, TrainError,
@@ -76,9 +76,15 @@ pub(super) fn resume(args: &TrainArgs, path: &Path) -> anyhow::Result<()> {
         kernels: if same { Some(began.kernels) } else { *kernels },
         recompute: *recompute,
         threads: *threads,
-        backend: backend.clone().or(Some(began.backend)),
+        backend: backend.clone().or_else(|| Some(began.backend.clone())),
     };
     let (backend, hardware) = backend_args.open()?;
+    if let (Some(theirs), Some(ours)) = (began.arithmetic(), Environment::here(backend, &hardware).arithmetic())
+        && theirs != ours
+    {
+        let theirs = shown(&theirs);
+        log!("note: the run began with {theirs} and goes on with {ours}; the result differs by rounding");
+    }
     let has_moved = |error: DataError| match args.training.data.data_dir {
         None if config.data.dir.is_some() => {
             anyhow::anyhow!("{error}; if the dataset moved, add --data-dir and its new place")

@@ -7,7 +7,7 @@ use burn::{
 use residual::{
     backend::Backend,
     data::{Augmentation, DataError, DataName, Dataset, Source},
-    model::{BlockOptions, Network, Norm, Part, parameters::for_each_parameter},
+    model::{BlockOptions, Kernels, Network, Norm, Part, parameters::for_each_parameter},
     train::{
         Algorithm, Decay, Device, Environment, Event, Existing, OnNan, OptimizerKind, Row, RunDir, Schedule, Split,
         Status, StopFlag, TrainConfig, TrainError, Training, Warmup,
@@ -884,4 +884,92 @@ fn stochastic_depth_is_reproducible_and_resumes() {
     let resumed = Training::new(config, Device::flex()).unwrap().from_checkpoint(checkpoint).in_dir(run).run().unwrap();
     assert_eq!(resumed.curve[..], first.curve[first.curve.len() - resumed.curve.len()..]);
     assert_eq!(values(&resumed.network), values(&first.network));
+}
+
+/// A training on this many CPU devices.
+fn on_devices(config: &TrainConfig, devices: usize) -> Training {
+    Training::new(config.clone(), Device::flex()).unwrap().with_more_devices(vec![Device::flex(); devices - 1])
+}
+
+#[test]
+fn several_devices_take_the_steps_of_one_to_the_bit() {
+    // 180 samples in batches of 20, so the last step of an epoch has fewer batches than the others, or devices without one.
+    let cases =
+        [("resnet8", 2, 2), ("resnet8", 4, 2), ("plain8", 3, 3), ("preact_resnet8", 4, 4), ("dense-resnet4", 2, 2)];
+    for (net, accumulate, devices) in cases {
+        let mut config = all_features();
+        config.network = TrainConfig::new(net.parse().unwrap(), DataName::Synthetic).unwrap().network;
+        config.accumulate = accumulate;
+        let dir = tempfile::tempdir().unwrap();
+        let one = train(&dir.path().join("one"), &config);
+        let several = create(&dir.path().join("several"), &config, false).unwrap();
+        let outcome = on_devices(&config, devices).in_dir(several.clone()).run().unwrap();
+        assert!(outcome.iterations > 0);
+        assert!(files(&several) == files(&one), "{net}: {devices} devices differ from one");
+        let measured = |run: &RunDir| -> Vec<(usize, Split, f64, f64)> {
+            run.metrics().unwrap().iter().map(|row| (row.epoch, row.split, row.loss, row.error)).collect()
+        };
+        assert_eq!(measured(&several), measured(&one), "{net}");
+    }
+}
+
+#[test]
+fn frozen_norms_and_burns_operations_on_several_devices_agree_with_one() {
+    let mut config = config("resnet8");
+    (config.batch_size, config.accumulate) = (30, 2);
+    config.freeze = vec![Part::Stem];
+    for kernels in [Kernels::Fused, Kernels::Reference] {
+        kernels.scope(|| {
+            let dir = tempfile::tempdir().unwrap();
+            let one = train(&dir.path().join("one"), &config);
+            let several = create(&dir.path().join("several"), &config, false).unwrap();
+            on_devices(&config, 2).in_dir(several.clone()).run().unwrap();
+            assert!(files(&several) == files(&one), "{kernels}");
+        });
+    }
+}
+
+#[test]
+fn a_run_goes_on_with_another_number_of_devices() {
+    let mut config = all_features();
+    config.accumulate = 6;
+    let dir = tempfile::tempdir().unwrap();
+    let whole = train(&dir.path().join("whole"), &config);
+    let run = create(&dir.path().join("parts"), &config, false).unwrap();
+    for (devices, stop) in [(2, 1), (3, 3), (1, 4), (6, usize::MAX)] {
+        let mut training = on_devices(&config, devices).with_stop_after(stop).in_dir(run.clone());
+        if let Some(checkpoint) = run.latest(&Device::flex(), false).unwrap() {
+            training = training.from_checkpoint(checkpoint);
+        }
+        let outcome = training.run().unwrap();
+        assert_eq!(outcome.iterations, stop.min(outcome.iterations));
+    }
+    assert!(files(&run) == files(&whole));
+}
+
+#[test]
+fn errors_end_the_training_on_all_devices() {
+    let mut config = config("resnet8");
+    (config.batch_size, config.accumulate) = (10, 3);
+    let error = on_devices(&config, 2).run().unwrap_err();
+    assert!(error.is_usage() && error.to_string().contains("must be a multiple of 2, not 3"), "{error}");
+    let rewinding = TrainConfig { on_nan: OnNan::Rewind, accumulate: 2, ..config.clone() };
+    assert!(on_devices(&rewinding, 2).run().unwrap_err().is_usage());
+
+    let mut diverging = config.clone();
+    diverging.schedule.lr = 1e30;
+    let [one, three] = [1, 3].map(|devices| on_devices(&diverging, devices).run().unwrap_err().to_string());
+    assert!(one.contains("NaN") || one.contains("inf"), "{one}");
+    assert_eq!(one, three);
+
+    // Whichever device has to read it.
+    for sample in 0..6 {
+        let dataset = DataName::Synthetic.load().unwrap();
+        let fails = Arc::new(AtomicBool::new(false));
+        let train: Arc<dyn Source> = Arc::new(Failing { inner: dataset.train, sample, fails: fails.clone() });
+        let training = Training::with_data(config.clone(), Dataset { train, ..dataset }, Device::flex()).unwrap();
+        fails.store(true, Ordering::SeqCst);
+        let error = training.with_more_devices(vec![Device::flex(); 2]).run().unwrap_err();
+        assert!(error.to_string().contains("a.png"), "{error}");
+    }
 }

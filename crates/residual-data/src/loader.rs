@@ -58,6 +58,7 @@ pub struct Loader {
     order: Order,
     drop_last: bool,
     prefetch: usize,
+    share: (usize, usize),
     augmentation: Option<(Augmentation, u64)>,
     workers: Option<Workers>,
     device: Device,
@@ -90,6 +91,7 @@ impl Loader {
             order: Order::Sequential,
             drop_last: false,
             prefetch: 0,
+            share: (0, 1),
             augmentation: None,
             workers: None,
             device: device.clone(),
@@ -112,6 +114,17 @@ impl Loader {
     /// Sets the number of batches that a background thread prefetches. With 0, the caller's thread reads the batches.
     pub fn with_prefetch(mut self, batches: usize) -> Self {
         self.prefetch = batches;
+        self
+    }
+
+    /// Sets which batches are read: of each epoch, only those whose index, from 0, is `rank` modulo `count`. The others are
+    /// counted as read.
+    ///
+    /// # Panics
+    /// If `rank` is not less than `count`.
+    pub fn with_share(mut self, rank: usize, count: usize) -> Self {
+        assert!(rank < count, "the rank must be less than the number of ranks");
+        self.share = (rank, count);
         self
     }
 
@@ -180,6 +193,8 @@ impl Loader {
             indices,
             batch_size: self.batch_size,
             number,
+            batch: first,
+            share: self.share,
             augmentation: self.augmentation.clone().map(|(augmentation, seed)| SeededAugmentation {
                 augmentation,
                 seed,
@@ -300,6 +315,9 @@ struct Reader {
     indices: Vec<usize>,
     batch_size: usize,
     number: u64,
+    /// The index of the next batch in the epoch.
+    batch: usize,
+    share: (usize, usize),
     augmentation: Option<SeededAugmentation>,
     workers: Option<Workers>,
 }
@@ -327,14 +345,18 @@ impl Iterator for Reader {
     type Item = Result<HostBatch, DataError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.indices.is_empty() {
-            return None;
+        let (rank, count) = self.share;
+        while !self.indices.is_empty() {
+            let take = self.batch_size.min(self.indices.len());
+            let indices: Vec<usize> = self.indices.drain(..take).collect();
+            let batch = (self.batch % count == rank).then(|| self.read(&indices));
+            self.number += 1;
+            self.batch += 1;
+            if batch.is_some() {
+                return batch;
+            }
         }
-        let take = self.batch_size.min(self.indices.len());
-        let indices: Vec<usize> = self.indices.drain(..take).collect();
-        let batch = self.read(&indices);
-        self.number += 1;
-        Some(batch)
+        None
     }
 }
 
@@ -522,6 +544,23 @@ mod tests {
         assert_eq!((values(&loader).len(), loader.batches_per_epoch(), loader.num_items()), (3, 3, 10));
         let loader = counting(10).with_drop_last(true);
         assert_eq!((values(&loader).len(), loader.batches_per_epoch(), loader.num_items()), (2, 2, 8));
+    }
+
+    #[test]
+    fn shares_are_disjoint_and_keep_the_numbers_of_batches() {
+        let loader = || counting(22).with_order(Order::Shuffled { seed: 3 });
+        let all = values(&loader());
+        assert_eq!(all.len(), 6);
+        for count in 1..=4 {
+            for rank in 0..count {
+                let share = loader().with_share(rank, count).with_prefetch(rank);
+                let expected: Vec<Vec<f32>> = all.iter().skip(rank).step_by(count).cloned().collect();
+                assert_eq!(values(&share), expected);
+                share.seek(1, 3);
+                let numbers: Vec<u64> = share.batches().map(|batch| batch.unwrap().number).collect();
+                assert_eq!(numbers, (9..12).filter(|n| (n - 6) as usize % count == rank).collect::<Vec<u64>>());
+            }
+        }
     }
 
     #[test]

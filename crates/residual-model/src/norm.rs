@@ -42,12 +42,12 @@ fn unknown_norm(word: &str) -> ModelError {
     ModelError::UnknownWord { what: "norm", word: word.into(), expected: "batch or none" }
 }
 
-/// The weight of the batch statistics in each update of the running statistics.
-pub(crate) const MOMENTUM: f64 = 0.1;
-
 impl Norm {
+    /// The weight of the batch statistics in each update of the running statistics.
+    pub const MOMENTUM: f64 = 0.1;
+
     pub(crate) fn init(self, features: usize, device: &Device) -> Option<BatchNorm> {
-        (self == Self::Batch).then(|| BatchNormConfig::new(features).with_momentum(MOMENTUM).init(device))
+        (self == Self::Batch).then(|| BatchNormConfig::new(features).with_momentum(Self::MOMENTUM).init(device))
     }
 
     /// Whether the linear layers before this norm have a bias.

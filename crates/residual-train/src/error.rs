@@ -73,6 +73,9 @@ pub enum TrainError {
     /// The [`StopFlag`](crate::StopFlag) was set.
     #[error("stopped")]
     Stopped,
+    /// The training on another device ended with an error.
+    #[error("the training on another device ended")]
+    Rank,
     /// An error from Burn.
     #[error("{0}")]
     Learner(String),
@@ -115,6 +118,7 @@ impl TrainError {
             Self::Scores { .. } | Self::Sample { .. } | Self::Stopped | Self::Diverged { .. } | Self::Learner(_) => {
                 false
             }
+            Self::Rank => false,
             Self::Io { .. } | Self::Occupied { .. } | Self::BadFile { .. } | Self::ChangedData { .. } => false,
         }
     }

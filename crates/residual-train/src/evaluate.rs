@@ -1,4 +1,4 @@
-use crate::{StopFlag, TrainError};
+use crate::{StopFlag, TrainError, ranks::Ranks};
 use burn::{
     nn::loss::CrossEntropyLossConfig,
     tensor::{Device, Int, Tensor, Transaction, activation::log_softmax},
@@ -31,7 +31,7 @@ pub fn evaluate(
     device: &Device,
 ) -> Result<Evaluation, DataError> {
     let loader = prefetching_loader(source, batch_size, &device.clone().inner());
-    match measure_all(measure_batches(network, &loader), &StopFlag::default()) {
+    match measure_all(measure_batches(network, &loader), &StopFlag::default(), None) {
         Err(TrainError::Data(error)) => Err(error),
         result => Ok(result.expect("the stop flag is never set")),
     }
@@ -60,12 +60,28 @@ pub(crate) fn measure_batch(network: &Network, batch: Batch) -> PendingMetrics {
 /// The number of batches whose metrics are read from the device at once. On a GPU, a read waits for all queued work.
 pub(crate) const READ_EVERY: usize = 10;
 
-/// Combines the metrics of all batches. Fails with [`TrainError::Stopped`] once the flag is set.
+/// Combines the metrics of all batches. Fails with [`TrainError::Stopped`] once the flag is set. With ranks, each of them
+/// measures its share of the batches.
 pub(crate) fn measure_all(
-    batches: impl Iterator<Item = Result<PendingMetrics, TrainError>>,
+    mut batches: impl Iterator<Item = Result<PendingMetrics, TrainError>>,
     stop: &StopFlag,
+    ranks: Option<&Ranks>,
 ) -> Result<Evaluation, TrainError> {
     let (mut sums, mut pending) = (MetricSums::default(), Vec::new());
+    if let Some(ranks) = ranks {
+        loop {
+            pending = batches.by_ref().take(READ_EVERY).collect::<Result<_, _>>()?;
+            let (metrics, is_stopped) = ranks.in_turn(&read_pending(&mut pending), stop.is_set())?;
+            if is_stopped {
+                return Err(TrainError::Stopped);
+            }
+            let is_last = metrics.len() < READ_EVERY * ranks.share().1;
+            metrics.into_iter().for_each(|batch| sums.add(batch));
+            if is_last {
+                return Ok(sums.evaluation());
+            }
+        }
+    }
     let mut add =
         |pending: &mut Vec<PendingMetrics>| read_pending(pending).into_iter().for_each(|batch| sums.add(batch));
     for batch in batches {
@@ -174,18 +190,22 @@ pub fn soft_cross_entropy(logits: &Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
     (log_softmax(logits.clone(), 1) * targets).sum().div_scalar(-samples)
 }
 
-/// The mean loss and the number of errors of a batch, not yet read from the device.
-pub(crate) struct PendingMetrics {
-    loss: Tensor<1>,
-    errors: Tensor<1>,
-    samples: usize,
+/// The mean loss and the number of errors of a batch.
+pub(crate) enum PendingMetrics {
+    /// Not yet read from the device.
+    OnDevice {
+        loss: Tensor<1>,
+        errors: Tensor<1>,
+        samples: usize,
+    },
+    Read(BatchMetrics),
 }
 
 impl PendingMetrics {
     pub(crate) fn new(loss: Tensor<1>, logits: Tensor<2>, labels: Tensor<1, Int>) -> Self {
         let samples = labels.dims()[0];
         let errors = logits.argmax(1).squeeze_dim::<1>(1).not_equal(labels).float().sum();
-        Self { loss, errors, samples }
+        Self::OnDevice { loss, errors, samples }
     }
 }
 
@@ -200,14 +220,20 @@ pub(crate) struct BatchMetrics {
 /// Reads all pending metrics from the device at once, and empties the list.
 pub(crate) fn read_pending(pending: &mut Vec<PendingMetrics>) -> Vec<BatchMetrics> {
     let mut transaction = Transaction::default();
-    let mut samples = Vec::with_capacity(pending.len());
+    let mut all = Vec::with_capacity(pending.len());
     for batch in pending.drain(..) {
-        transaction = transaction.register(batch.loss).register(batch.errors);
-        samples.push(batch.samples);
+        all.push(match batch {
+            PendingMetrics::Read(metrics) => Ok(metrics),
+            PendingMetrics::OnDevice { loss, errors, samples } => {
+                transaction = transaction.register(loss).register(errors);
+                Err(samples)
+            }
+        });
     }
     let mut values = transaction.execute().into_iter().flat_map(|data| data.iter::<f32>().collect::<Vec<_>>());
     let mut value = || values.next().expect("a value for each tensor");
-    samples.into_iter().map(|samples| BatchMetrics { loss: value(), errors: value(), samples }).collect()
+    let mut read = |samples| BatchMetrics { loss: value(), errors: value(), samples };
+    all.into_iter().map(|metrics| metrics.unwrap_or_else(&mut read)).collect()
 }
 
 /// The loss and the number of errors, summed over samples.

@@ -3,7 +3,7 @@
 use burn::{
     module::{Module, ModuleVisitor, Param},
     optim::GradientsParams,
-    tensor::Tensor,
+    tensor::{Tensor, TensorData},
 };
 use residual_model::Network;
 
@@ -40,7 +40,7 @@ impl GradientAccumulator {
         if self.is_empty() && (count == 1 || last) {
             return Some(gradients);
         }
-        let weighted = map(network, gradients, |gradient| gradient.mul_scalar(samples as f64));
+        let weighted = scale(network, gradients, samples as f64);
         let sum = match self.sum.take() {
             None => weighted,
             Some(sum) => zip(network, sum, weighted, |sum, gradient| sum + gradient),
@@ -52,7 +52,7 @@ impl GradientAccumulator {
             return None;
         }
         let total = std::mem::take(self).samples as f64;
-        Some(map(network, sum, |sum| sum.div_scalar(total)))
+        Some(divide(network, sum, total))
     }
 }
 
@@ -70,6 +70,64 @@ pub(crate) fn clip(network: &Network, gradients: GradientsParams, max_norm: f64)
     let norm = Tensor::cat(squares, 0).sum().sqrt();
     let factor = norm.add_scalar(1e-6).recip().mul_scalar(max_norm).clamp_max(1.0);
     map(network, gradients, |gradient| gradient * factor.clone())
+}
+
+/// Multiplies all gradients by a factor.
+pub(crate) fn scale(network: &Network, gradients: GradientsParams, factor: f64) -> GradientsParams {
+    map(network, gradients, |gradient| gradient.mul_scalar(factor))
+}
+
+/// Divides all gradients by a number.
+pub(crate) fn divide(network: &Network, gradients: GradientsParams, by: f64) -> GradientsParams {
+    map(network, gradients, |gradient| gradient.div_scalar(by))
+}
+
+/// The values of the gradients of all parameters that are trained, in the order of the network.
+///
+/// # Panics
+/// If such a parameter has no gradient.
+pub(crate) fn flatten(network: &Network, gradients: GradientsParams) -> Vec<f32> {
+    let mut flat = Flatten { gradients, values: Vec::new() };
+    network.visit(&mut flat);
+    flat.values
+}
+
+struct Flatten {
+    gradients: GradientsParams,
+    values: Vec<f32>,
+}
+
+impl ModuleVisitor for Flatten {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if param.val().is_require_grad() {
+            let gradient = self.gradients.remove::<D>(param.id).expect("a parameter that is trained has a gradient");
+            self.values.extend(gradient.into_data().iter::<f32>());
+        }
+    }
+}
+
+/// The gradients with these values, the inverse of [`flatten`]. Values after the last gradient are ignored.
+pub(crate) fn unflatten(network: &Network, values: &[f32]) -> GradientsParams {
+    let mut whole = Unflatten { gradients: GradientsParams::new(), values };
+    network.visit(&mut whole);
+    whole.gradients
+}
+
+struct Unflatten<'a> {
+    gradients: GradientsParams,
+    values: &'a [f32],
+}
+
+impl ModuleVisitor for Unflatten<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let tensor = param.val();
+        if tensor.is_require_grad() {
+            let (own, rest) = self.values.split_at(tensor.dims().iter().product());
+            self.values = rest;
+            let data = TensorData::new(own.to_vec(), tensor.dims());
+            self.gradients.register(param.id, Tensor::<D>::from_data(data, &tensor.device().inner()));
+        }
+    }
 }
 
 /// Applies a function to the gradient of each parameter, flattened.

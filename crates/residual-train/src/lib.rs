@@ -36,6 +36,7 @@ mod metrics;
 mod optimizer;
 mod progress;
 mod ranges;
+mod ranks;
 mod recipe;
 mod run_options;
 mod schedule;

@@ -1,4 +1,4 @@
-use crate::RunDir;
+use crate::{RunDir, ranks::Ranks};
 use std::{
     sync::{
         Arc,
@@ -21,6 +21,8 @@ pub(crate) struct RunOptions {
     pub(crate) tensorboard: bool,
     /// The number of threads that read samples.
     pub(crate) workers: usize,
+    /// The devices that train together, if there are several.
+    pub(crate) ranks: Option<Ranks>,
 }
 
 impl Default for RunOptions {
@@ -33,6 +35,7 @@ impl Default for RunOptions {
             checkpoint_epochs: true,
             tensorboard: false,
             workers: 1,
+            ranks: None,
         }
     }
 }

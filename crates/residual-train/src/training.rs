@@ -1,16 +1,22 @@
 use crate::{
-    Checkpoint, Device, Evaluation, Event, Note, Row, RunDir, Status, StopFlag, TrainConfig, TrainError,
-    event::Observer, run_options::RunOptions, session::Session, training_loop,
+    Checkpoint, Device, Evaluation, Event, Note, OnNan, Row, RunDir, Status, StopFlag, TrainConfig, TrainError,
+    event::Observer,
+    ranks::{Ranks, Threads},
+    run_options::RunOptions,
+    session::Session,
+    training_loop,
 };
-use residual_data::{Dataset, Preprocessing, check_threads, start_threads};
-use residual_model::Network;
-use std::time::Duration;
+use burn::module::Module;
+use residual_data::{DataError, Dataset, Preprocessing, check_threads, start_threads};
+use residual_model::{Kernels, Network};
+use std::{thread, time::Duration};
 
 /// A training run, ready to start.
 pub struct Training {
     config: TrainConfig,
     dataset: Dataset,
     device: Device,
+    more_devices: Vec<Device>,
     notes: Vec<Note>,
     options: RunOptions,
     observer: Observer,
@@ -88,6 +94,7 @@ impl Training {
             config,
             dataset,
             device,
+            more_devices: Vec::new(),
             notes,
             options: RunOptions::default(),
             observer: Box::new(|_| {}),
@@ -165,6 +172,17 @@ impl Training {
         self
     }
 
+    /// Also trains on these devices. Each of the R devices, of which there is one more, holds the network and computes every
+    /// R-th batch. All of them take the steps that one device takes with the same configuration, to the bit if they round
+    /// alike: gradients and running statistics are added in the order of the batches. The number of batches per step,
+    /// `accumulate`, must be a multiple of R. A run may go on with other devices than those with which it began.
+    ///
+    /// This was tested on several CPU devices, and not tried on several GPUs.
+    pub fn with_more_devices(mut self, devices: Vec<Device>) -> Self {
+        self.more_devices = devices;
+        self
+    }
+
     /// Starts from this network, for example one with loaded weights, instead of a newly initialised one. It must have
     /// the architecture given in the configuration. The configuration also decides which parts are frozen.
     pub fn with_network(mut self, network: Network) -> Self {
@@ -186,21 +204,25 @@ impl Training {
     ///
     /// # Errors
     /// If the loss becomes NaN or infinite, a sample cannot be read, a file cannot be written, or the dataset is not
-    /// the one that a resumed run began with. The run directory, if there is one, then has the error in its summary and
+    /// the one that a resumed run began with, or the devices cannot share the batches of a step. The run directory, if there is one, then has the error in its summary and
     /// keeps its last checkpoint. If the system refuses to start threads, nothing is written.
     pub fn run(mut self) -> Result<Outcome, TrainError> {
         /// The threads that Burn's learner starts, and a few to spare. It panics if they cannot be started.
         const LEARNER: usize = 10;
+        self.check_devices()?;
         start_threads()?;
-        check_threads(2 * self.options.workers + LEARNER)?;
+        check_threads((1 + self.more_devices.len()) * (2 * self.options.workers + LEARNER))?;
         let parameters = self.config.network.summary().parameters();
         if let Some(directory) = &self.options.directory {
             directory.write_data(&self.config.data, &self.dataset)?;
             self.config = directory.config()?;
         }
         let directory = self.options.directory.clone();
-        let (network, session, error) =
-            training_loop::train(self.config, self.dataset, &self.device, self.options, self.session, self.observer);
+        let (network, session, error) = if self.more_devices.is_empty() {
+            training_loop::train(self.config, self.dataset, &self.device, self.options, self.session, self.observer)
+        } else {
+            self.run_on_all()?
+        };
         // What cannot be written may have been removed.
         let error = error.map(|error| match (&error, &directory) {
             (TrainError::Io { .. }, Some(directory)) => directory.check_in_place().err().unwrap_or(error),
@@ -221,5 +243,62 @@ impl Training {
         let written = directory.map_or(Ok(()), |directory| directory.finish(&outcome, parameters, error.as_ref()));
         // An error of the run takes precedence over an error in writing its summary.
         error.map_or(written, Err).map(|()| outcome)
+    }
+
+    /// Fails if the devices cannot share the batches of a step.
+    fn check_devices(&self) -> Result<(), TrainError> {
+        let (devices, batches) = (1 + self.more_devices.len(), self.config.accumulate);
+        if !batches.is_multiple_of(devices) {
+            return Err(TrainError::Conflict(format!(
+                "{devices} devices compute equal numbers of the batches of a step, so these must be a multiple of {devices}, \
+                 not {batches}"
+            )));
+        }
+        if devices > 1 && self.config.on_nan == OnNan::Rewind {
+            return Err(TrainError::Conflict("a run on several devices cannot be rewound; it can stop at NaN".into()));
+        }
+        Ok(())
+    }
+
+    /// Trains on all devices, each in a thread. The first one writes the files and reports the progress.
+    fn run_on_all(self) -> Result<(Network, Session, Option<TrainError>), TrainError> {
+        /// Burn recurses over the graph of a network.
+        const STACK: usize = 256 << 20;
+        let Self { config, dataset, device, more_devices, mut options, session, observer, .. } = self;
+        let kernels = Kernels::selected();
+        let mut communicators = Threads::connected(1 + more_devices.len()).into_iter();
+        let first = communicators.next().expect("there is a first device");
+        thread::scope(|scope| {
+            let mut others = Vec::new();
+            for (device, communicator) in more_devices.iter().zip(communicators) {
+                let (config, dataset) = (config.clone(), dataset.clone());
+                let (stop, stop_after, workers) = (options.stop.clone(), options.stop_after, options.workers);
+                let checkpoint = session.checkpoint.clone();
+                // A clone of the network would share its running statistics.
+                let copy = |network: &Network| {
+                    config.init(&device.clone().autodiff()).load_record(network.clone().into_record())
+                };
+                let network = session.network.as_ref().map(copy);
+                let train = move || {
+                    let ranks = Some(Ranks::new(communicator));
+                    let options = RunOptions { stop, stop_after, workers, ranks, ..RunOptions::default() };
+                    let session = Session { network, checkpoint, ..Session::default() };
+                    let run = || training_loop::train(config, dataset, device, options, session, Box::new(|_| {}));
+                    kernels.scope(run).2
+                };
+                let thread = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, train);
+                others.push(thread.map_err(|error| DataError::Threads(error.to_string()))?);
+            }
+            options.ranks = Some(Ranks::new(first));
+            let (network, session, error) = training_loop::train(config, dataset, &device, options, session, observer);
+            let mut errors: Vec<TrainError> = error.into_iter().collect();
+            for thread in others {
+                errors.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            }
+            // The error of the device that failed says why, those of the others that it did.
+            let cause = errors.iter().position(|error| !matches!(error, TrainError::Rank)).unwrap_or(0);
+            let error = (!errors.is_empty()).then(|| errors.swap_remove(cause));
+            Ok((network, session, error))
+        })
     }
 }

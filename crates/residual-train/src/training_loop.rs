@@ -8,6 +8,7 @@ use crate::{
     ids,
     learner::{Classifier, Components, Learner, RunLoop, forward_backward, launch, send_records},
     metrics::is_stale,
+    ranks::{Group, Ranks},
     run_options::RunOptions,
     schedule::{Scheduler, WarmupState},
     session::Session,
@@ -48,8 +49,11 @@ pub(crate) fn train(
         .with_classes(config.network.classes)
         .with_workers(options.workers)
         .with_prefetch(if options.directory.is_some() { 2 } else { 0 });
-    let valid =
-        Loader::new(dataset.test.clone(), config.batch_size, &device.clone().inner()).with_workers(options.workers);
+    let (rank, count) = options.ranks.as_ref().map_or((0, 1), Ranks::share);
+    let loader = loader.with_share(rank, count);
+    let valid = Loader::new(dataset.test.clone(), config.batch_size, &device.clone().inner())
+        .with_workers(options.workers)
+        .with_share(rank, count);
     let warmup = WarmupState::default();
     let steps = config.steps(loader.batches_per_epoch());
     let mut learner = init(&config, &device, session.network.take(), steps, &warmup);
@@ -70,6 +74,7 @@ pub(crate) fn train(
         events: None,
         observer,
         error: None,
+        agreed: [false; 2],
     };
     if let Some(checkpoint) = checkpoint {
         training_loop.restore(&mut learner, checkpoint);
@@ -137,6 +142,8 @@ struct TrainingLoop {
     observer: Observer,
     /// The error that ended the run.
     error: Option<TrainError>,
+    /// With ranks: whether all of them stop, and whether a checkpoint is due, as they agreed after the last batch.
+    agreed: [bool; 2],
 }
 
 impl RunLoop for TrainingLoop {
@@ -196,7 +203,8 @@ impl TrainingLoop {
                 {
                     self.rewind(components, learner, loss)?;
                 }
-                Err(error @ (TrainError::Sample { .. } | TrainError::Data(_))) => {
+                // Several devices may be in the middle of a step, so they keep the last checkpoint.
+                Err(error @ (TrainError::Sample { .. } | TrainError::Data(_))) if self.options.ranks.is_none() => {
                     self.session.rows.truncate(rows);
                     self.checkpoint(components, learner)?;
                     return Err(error);
@@ -268,17 +276,17 @@ impl TrainingLoop {
         let total = self.total_steps();
         let mut pending = Vec::new();
         let mut accumulator = GradientAccumulator::default();
+        let (ranks, mut group) = (self.options.ranks.clone(), Group::default());
         // The network as it was before the batches in the accumulator.
         let mut before_step: Option<Classifier> = None;
         let mut start = Instant::now();
         let mut iterator = train.iter();
-        while self.session.progress.iteration < total {
+        while self.session.progress.iteration < total && self.session.progress.batch < batches {
             // If gradients have accumulated, the run stops only after the step that uses them.
-            if accumulator.is_empty() && self.is_stopped() {
+            if accumulator.is_empty() && group.len() == 0 && self.is_stopped() {
                 break;
             }
-            let Some(batch) = iterator.next() else { break };
-            let batch = match batch {
+            let batch = match iterator.next().transpose() {
                 Ok(batch) => batch,
                 Err(error) => {
                     // The batches since the last step are trained on again after a resume, because their gradients are
@@ -294,19 +302,35 @@ impl TrainingLoop {
                     return Err(TrainError::Sample { reason: error.to_string() });
                 }
             };
-            let samples = batch.labels.dims()[0];
-            if self.config.accumulate > 1 && accumulator.is_empty() {
-                before_step = Some(learner.model().valid());
-            }
-            let (gradients, metrics) = forward_backward(learner, batch);
-            pending.push(metrics);
-            self.session.progress.batch += 1;
-            let batch = self.session.progress.batch;
-            let last = batch == batches;
-            let network = learner.model().network;
             let count = self.config.accumulate;
-            let Some(mut gradients) = accumulator.add(&network, gradients, samples, count, last) else { continue };
+            let gradients = match (&ranks, batch) {
+                (Some(ranks), batch) => {
+                    let is_alone = group.len() == 0 && self.session.progress.batch + 1 == batches;
+                    let local = [self.options.stop.is_set(), self.is_due()];
+                    let round = ranks.round(learner, batch, &mut group, is_alone, local)?;
+                    self.agreed = [round.stop, round.due];
+                    self.session.progress.batch += round.metrics.len();
+                    pending.extend(round.metrics.into_iter().map(PendingMetrics::Read));
+                    let is_full = group.len() == count || self.session.progress.batch == batches;
+                    if is_full { Some(ranks.mean(&learner.model().network, &mut group)?) } else { None }
+                }
+                (None, None) => break,
+                (None, Some(batch)) => {
+                    let samples = batch.labels.dims()[0];
+                    if count > 1 && accumulator.is_empty() {
+                        before_step = Some(learner.model().valid());
+                    }
+                    let (gradients, metrics) = forward_backward(learner, batch);
+                    pending.push(metrics);
+                    self.session.progress.batch += 1;
+                    let last = self.session.progress.batch == batches;
+                    accumulator.add(&learner.model().network, gradients, samples, count, last)
+                }
+            };
+            let Some(mut gradients) = gradients else { continue };
             before_step = None;
+            let (network, batch) = (learner.model().network, self.session.progress.batch);
+            let last = batch == batches;
             if let Some(max_norm) = self.config.optimizer.clip {
                 gradients = clip(&network, gradients, max_norm);
             }
@@ -321,7 +345,7 @@ impl TrainingLoop {
             if let Some(ema) = &mut self.ema {
                 ema.update(&learner.model().valid().network);
             }
-            let due = self.is_due();
+            let due = if ranks.is_some() { self.agreed[1] } else { self.is_due() };
             // The end of the warm-up depends on whole windows of batches, so each window is read as soon as it is full.
             let full = batch / READ_EVERY > (batch - pending.len()) / READ_EVERY;
             if full || last || due || self.is_stopped() {
@@ -386,7 +410,8 @@ impl TrainingLoop {
     /// Whether the stop flag is set, or the run has reached the step after which it is to stop.
     fn is_stopped(&self) -> bool {
         let reached = self.options.stop_after.is_some_and(|step| self.session.progress.iteration >= step);
-        reached || self.options.stop.is_set()
+        let is_stopped = if self.options.ranks.is_some() { self.agreed[0] } else { self.options.stop.is_set() };
+        reached || is_stopped
     }
 
     /// Reads the pending metrics from the device. On a GPU, this waits for all queued work.
@@ -444,9 +469,12 @@ impl TrainingLoop {
         let mut losses = Vec::new();
         if on_train {
             let start = Instant::now();
+            let (rank, count) = self.options.ranks.as_ref().map_or((0, 1), Ranks::share);
             let loader = Loader::new(self.dataset.train.clone(), self.config.batch_size, &self.device.clone().inner())
-                .with_workers(self.options.workers);
-            let train = measure_all(measure_batches(&network, &loader), &self.options.stop)?;
+                .with_workers(self.options.workers)
+                .with_share(rank, count);
+            let (stop, ranks) = (&self.options.stop, self.options.ranks.as_ref());
+            let train = measure_all(measure_batches(&network, &loader), stop, ranks)?;
             self.session.push(epoch, Split::Train, train, lr, start.elapsed().as_secs_f64());
             self.session.train = Some(train);
             losses.push(train.loss);
@@ -457,7 +485,7 @@ impl TrainingLoop {
                 let batch = batch.map_err(|error| TrainError::Sample { reason: error.to_string() })?;
                 Ok(measure_batch(&network, batch))
             });
-            let test = measure_all(batches, &self.options.stop)?;
+            let test = measure_all(batches, &self.options.stop, self.options.ranks.as_ref())?;
             self.session.push(epoch, Split::Test, test, lr, start.elapsed().as_secs_f64());
             self.session.test = Some(test);
             losses.push(test.loss);

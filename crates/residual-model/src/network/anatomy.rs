@@ -18,7 +18,7 @@ use burn::{
 };
 #[cfg(feature = "std")]
 use {
-    crate::norm::MOMENTUM,
+    crate::Norm,
     alloc::string::ToString,
     burn::module::{Module, Param},
 };
@@ -100,7 +100,7 @@ impl Network {
     pub fn calibrated(&self, images: Tensor<4>) -> Self {
         let from_zero = self.valid().map(&mut ScaleStatistics { factor: 0.0, path: Vec::new() }).train();
         from_zero.forward(Tensor::from_inner(images.without_autodiff()));
-        from_zero.valid().map(&mut ScaleStatistics { factor: 1.0 / MOMENTUM, path: Vec::new() })
+        from_zero.valid().map(&mut ScaleStatistics { factor: 1.0 / Norm::MOMENTUM, path: Vec::new() })
     }
 }
 

@@ -191,6 +191,7 @@ pub fn soft_cross_entropy(logits: &Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
 }
 
 /// The mean loss and the number of errors of a batch.
+#[expect(clippy::large_enum_variant, reason = "at most a few dozen exist at a time")]
 pub(crate) enum PendingMetrics {
     /// Not yet read from the device.
     OnDevice {

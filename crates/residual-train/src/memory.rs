@@ -35,7 +35,7 @@ pub struct Memory {
 /// The peak memory of a run with a tiny network and a tiny dataset.
 const PROGRAM: u64 = 56 << 20;
 
-/// The memory that the kernels and the allocator keep for reuse, unless the activations are smaller.
+/// The memory that the kernels and the allocator keep for reuse, unless the activations are less than half of it.
 const WORKSPACE: u64 = 64 << 20;
 
 /// Burn's records of a layer: the nodes of the graph, the parameters and their names, and the entries of the optimizer.
@@ -70,7 +70,7 @@ impl Memory {
         // 2: the weights and the best weights. 2 + state: a checkpoint holds the weights, the best weights and the
         // optimizer's state, each as a record and as bytes of the file. 3: the moving average needs three copies.
         let copies = weights * (2 + 2 * (2 + state) + average);
-        let (optimizer, workspace) = ((1 + state) * weights, WORKSPACE.min(kept).max(2 * activations.largest));
+        let (optimizer, workspace) = ((1 + state) * weights, WORKSPACE.min(2 * kept).max(2 * activations.largest));
         // While a checkpoint is written, there are no activations, but more copies: as measured, 8.6 + 3.4 state in all.
         let in_checkpoint = weights.saturating_mul(86 + 34 * state + 10 * average) / 10;
         let weights =

@@ -17,6 +17,7 @@ fuzz_target!(|bytes: &[u8]| {
         device: String::new(),
         processor: None,
         cores: 1,
+        instructions: None,
         kernels: Kernels::Fused,
         system: String::new(),
     };

@@ -27,6 +27,11 @@ impl Parameter<'_> {
     }
 }
 
+/// Whether a tensor with this path is a running statistic of a norm.
+pub fn is_running_statistic(path: &[String]) -> bool {
+    path.last().is_some_and(|name| name == "running_mean" || name == "running_var")
+}
+
 /// Calls a function with every floating-point tensor of a module, in the order of `Module::visit`.
 pub fn for_each_parameter<M: Module>(module: &M, f: impl FnMut(Parameter<'_>)) {
     module.visit(&mut Visitor { path: Vec::new(), f });

@@ -35,8 +35,13 @@ impl Environment {
     /// What does the arithmetic, and so determines the rounding: the SIMD instructions of a CPU, or the name of a GPU. `None` if
     /// it was not recorded.
     pub fn arithmetic(&self) -> Option<String> {
-        let is_gpu = !self.device.contains("CPU,");
-        self.instructions.as_ref().map(|name| format!("{name} instructions")).or(is_gpu.then(|| self.device.clone()))
+        let instructions = self.instructions.as_ref().map(|name| format!("{name} instructions"));
+        instructions.or_else(|| (!self.is_cpu()).then(|| self.device.clone()))
+    }
+
+    /// Whether the device is a CPU.
+    fn is_cpu(&self) -> bool {
+        self.device.contains("CPU,")
     }
 
     /// Describes this machine and a device of a backend.
@@ -67,7 +72,7 @@ impl fmt::Display for Environment {
         let Self { backend, device, processor, cores, system, .. } = self;
         let [backend, system] = [backend, system].map(|text| shown(text));
         let machine = match processor {
-            Some(processor) if device.contains("CPU,") => processor,
+            Some(processor) if self.is_cpu() => processor,
             _ => device,
         };
         write!(f, "{backend} ({}, {cores} cores, {system})", shown(machine))

@@ -82,26 +82,33 @@ pub(crate) fn divide(network: &Network, gradients: GradientsParams, by: f64) -> 
     map(network, gradients, |gradient| gradient.div_scalar(by))
 }
 
-/// The values of the gradients of all parameters that are trained, in the order of the network.
+/// The values of the gradients of all parameters that are trained, in the order of the network. Without gradients, zeros.
 ///
 /// # Panics
-/// If such a parameter has no gradient.
-pub(crate) fn flatten(network: &Network, gradients: GradientsParams) -> Vec<f32> {
+/// If such a parameter has none among the gradients.
+pub(crate) fn flatten(network: &Network, gradients: Option<GradientsParams>) -> Vec<f32> {
     let mut flat = Flatten { gradients, values: Vec::new() };
     network.visit(&mut flat);
     flat.values
 }
 
 struct Flatten {
-    gradients: GradientsParams,
+    gradients: Option<GradientsParams>,
     values: Vec<f32>,
 }
 
 impl ModuleVisitor for Flatten {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if param.val().is_require_grad() {
-            let gradient = self.gradients.remove::<D>(param.id).expect("a parameter that is trained has a gradient");
-            self.values.extend(gradient.into_data().iter::<f32>());
+        let tensor = param.val();
+        if !tensor.is_require_grad() {
+            return;
+        }
+        match &mut self.gradients {
+            Some(gradients) => {
+                let gradient = gradients.remove::<D>(param.id).expect("a parameter that is trained has a gradient");
+                self.values.extend(gradient.into_data().iter::<f32>());
+            }
+            None => self.values.resize(self.values.len() + tensor.dims().iter().product::<usize>(), 0.0),
         }
     }
 }
@@ -179,12 +186,7 @@ mod tests {
     use residual_model::Norm;
 
     fn values(network: &Network, gradients: GradientsParams) -> Vec<f32> {
-        let mut values = Vec::new();
-        map(network, gradients, |gradient| {
-            values.extend(gradient.clone().into_data().iter::<f32>());
-            gradient
-        });
-        values
+        flatten(network, Some(gradients))
     }
 
     fn network() -> Network {

@@ -10,12 +10,12 @@ use crate::{
     learner::{Learner, forward_backward},
 };
 use burn::{
-    module::{Flag, Module, ModuleMapper, ModuleVisitor, Param},
+    module::{Flag, Module, ModuleMapper, Param},
     optim::GradientsParams,
     tensor::{Tensor, TensorData},
 };
 use residual_data::Batch;
-use residual_model::{Network, Norm};
+use residual_model::{Network, Norm, parameters::is_running_statistic};
 use std::{
     fmt,
     rc::Rc,
@@ -148,7 +148,7 @@ impl Ranks {
                 let (gradients, metrics) = forward_backward(learner, batch);
                 let network = learner.model().network;
                 let weighted = if is_alone { gradients } else { scale(&network, gradients, samples as f64) };
-                (Some(flatten(&network, weighted)), read_pending(&mut vec![metrics])[0])
+                (Some(weighted), read_pending(&mut vec![metrics])[0])
             }
         };
         let flag = |flag| if flag { 1.0 } else { 0.0 };
@@ -162,7 +162,7 @@ impl Ranks {
         }
         set_statistics(learner, &after);
 
-        let values = gradients.unwrap_or_else(|| vec![0.0; parameters(&learner.model().network)]);
+        let values = flatten(&learner.model().network, gradients);
         let slice = values.len().div_ceil(self.0.size()).max(1);
         let part = |r: usize| {
             let mut part: Vec<f32> = values.iter().skip(r * slice).take(slice).copied().collect();
@@ -220,24 +220,6 @@ impl Ranks {
     }
 }
 
-/// The number of values of all parameters that are trained.
-fn parameters(network: &Network) -> usize {
-    let mut count = Count(0);
-    network.visit(&mut count);
-    count.0
-}
-
-struct Count(usize);
-
-impl ModuleVisitor for Count {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let tensor = param.val();
-        if tensor.is_require_grad() {
-            self.0 += tensor.dims().iter().product::<usize>();
-        }
-    }
-}
-
 /// The running statistics of all norms that are trained.
 fn statistics(learner: &Learner) -> Vec<f32> {
     // `valid` folds in what the last batch added.
@@ -276,8 +258,7 @@ impl ModuleMapper for Statistics<'_> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let is_statistic = self.path.last().is_some_and(|name| name == "running_mean" || name == "running_var");
-        if !is_statistic || !self.is_trained {
+        if !is_running_statistic(&self.path) || !self.is_trained {
             return param;
         }
         let Some(values) = &mut self.new else {

@@ -25,6 +25,13 @@ pub(crate) struct RunOptions {
     pub(crate) ranks: Option<Ranks>,
 }
 
+impl RunOptions {
+    /// The rank of this device and the number of devices, which divide the batches.
+    pub(crate) fn share(&self) -> (usize, usize) {
+        self.ranks.as_ref().map_or((0, 1), Ranks::share)
+    }
+}
+
 impl Default for RunOptions {
     fn default() -> Self {
         Self {

@@ -8,7 +8,7 @@ use crate::{
     ids,
     learner::{Classifier, Components, Learner, RunLoop, forward_backward, launch, send_records},
     metrics::is_stale,
-    ranks::{Group, Ranks},
+    ranks::Group,
     run_options::RunOptions,
     schedule::{Scheduler, WarmupState},
     session::Session,
@@ -49,7 +49,7 @@ pub(crate) fn train(
         .with_classes(config.network.classes)
         .with_workers(options.workers)
         .with_prefetch(if options.directory.is_some() { 2 } else { 0 });
-    let (rank, count) = options.ranks.as_ref().map_or((0, 1), Ranks::share);
+    let (rank, count) = options.share();
     let loader = loader.with_share(rank, count);
     let valid = Loader::new(dataset.test.clone(), config.batch_size, &device.clone().inner())
         .with_workers(options.workers)
@@ -469,7 +469,7 @@ impl TrainingLoop {
         let mut losses = Vec::new();
         if on_train {
             let start = Instant::now();
-            let (rank, count) = self.options.ranks.as_ref().map_or((0, 1), Ranks::share);
+            let (rank, count) = self.options.share();
             let loader = Loader::new(self.dataset.train.clone(), self.config.batch_size, &self.device.clone().inner())
                 .with_workers(self.options.workers)
                 .with_share(rank, count);

@@ -443,6 +443,11 @@ impl Sweep {
         Ok(jobs)
     }
 
+    /// The machine of this process.
+    pub(super) fn here(&self) -> Here<'_> {
+        Here { environment: &self.environment, mixed: self.mixed }
+    }
+
     /// Locks the folder, unless this sweep already holds the lock, and prepares it.
     pub(super) fn claim(&self, folder: &Path, progress: OnProgress<'_>) -> Result<Arc<Store>, LabError> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
@@ -450,9 +455,7 @@ impl Sweep {
             Some(store) => store,
             None => {
                 let announce = |files: &[PathBuf]| progress(Progress::Replacing(files));
-                let (config, environment) = (&self.config, &self.environment);
-                let here = Here { environment, mixed: self.mixed };
-                Arc::new(Store::claim(folder, config, &self.command, here, self.force, &announce)?)
+                Arc::new(Store::claim(folder, &self.config, &self.command, self.here(), self.force, &announce)?)
             }
         };
         *held = Some(store.clone());

@@ -5,7 +5,7 @@
 use super::{
     RunSpec, Sweep, SweepResults,
     run::{OnProgress, Progress, State, flat},
-    store::{Here, Store},
+    store::Store,
 };
 use crate::LabError;
 use serde::Serialize;
@@ -75,7 +75,7 @@ impl Sweep {
     pub fn run_tasks(&self, folder: &Path, tasks: &[usize], progress: OnProgress<'_>) -> Result<(), LabError> {
         let store = Store::shared(folder, &self.config)?;
         let specs = tasks.iter().map(|&task| store.spec(&self.config, task)).collect::<Result<Vec<_>, _>>()?;
-        store.check_settings(&self.config, &specs, Here { environment: &self.environment, mixed: self.mixed })?;
+        store.check_settings(&self.config, &specs, self.here())?;
         let tuned = self.tuned(&self.finished(&store, &self.config.grid(), &[])?);
         let mut results = self.finished(&store, &specs, &tuned)?;
         let jobs = self.parallel()?.min(specs.len());

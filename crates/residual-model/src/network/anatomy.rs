@@ -18,7 +18,7 @@ use burn::{
 };
 #[cfg(feature = "std")]
 use {
-    crate::Norm,
+    crate::{Norm, parameters::is_running_statistic},
     alloc::string::ToString,
     burn::module::{Module, Param},
 };
@@ -239,10 +239,6 @@ impl burn::module::ModuleMapper for ScaleStatistics {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if self.path.last().is_some_and(|name| name == "running_mean" || name == "running_var") {
-            param.map(|statistic| statistic.mul_scalar(self.factor))
-        } else {
-            param
-        }
+        if is_running_statistic(&self.path) { param.map(|statistic| statistic.mul_scalar(self.factor)) } else { param }
     }
 }

@@ -16,7 +16,7 @@ mod training;
 mod words;
 
 pub(crate) use augmentation::AugmentationArgs;
-pub(crate) use backend::{BackendArgs, choose, make_default, thread_number};
+pub(crate) use backend::{BackendArgs, Restart, choose, make_default, thread_number};
 pub(crate) use data::{DataArgs, fit_side, pixels};
 pub(crate) use duration::duration;
 pub(crate) use list::one;

@@ -16,6 +16,7 @@ mod signals;
 mod table;
 mod threads;
 
+use args::Restart;
 use clap::Parser;
 use output::log;
 use residual_backend::BackendError;
@@ -27,10 +28,16 @@ use residual_weights::{Cause, WeightsError};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    signals::survive_file_size_limit();
+    if let Err(error) = signals::install() {
+        log!("error: cannot handle signals: {error}");
+        return ExitCode::FAILURE;
+    }
     let args = cli::Args::try_parse_from(cli::with_joined_bools(std::env::args_os()))
         .unwrap_or_else(|error| cli::with_tip(error).exit());
-    let result = on_a_large_stack(move || args.command.run());
+    let result = on_a_large_stack(move || args.command.run()).or_else(|error| match error.downcast::<Restart>() {
+        Ok(restart) => restart.run(),
+        Err(error) => Err(error),
+    });
     let code = match &result {
         Ok(()) => 0,
         Err(error) if error.is::<Interrupted>() => {

@@ -1,6 +1,7 @@
 //! Signals that stop a run.
 
 use crate::{output::log, threads::refused};
+use anyhow::Context;
 use residual_train::StopFlag;
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
@@ -8,7 +9,7 @@ use signal_hook::{
 };
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -22,26 +23,58 @@ const REPETITION: Duration = Duration::from_millis(500);
 /// How often the flag is checked for the message to the user.
 const POLL: Duration = Duration::from_millis(50);
 
-/// A flag that the first SIGINT (Ctrl-C), SIGTERM or SIGHUP (the terminal was closed) sets. Another SIGINT or SIGTERM
-/// ends the program immediately. Signals that were ignored when the program started, for example by `nohup`, remain
-/// ignored (on Linux).
+/// What the handlers of SIGINT, SIGTERM and SIGHUP read and set.
+#[derive(Default)]
+struct Flags {
+    /// A signal ends the program, because nothing reads the stop flag.
+    ends: Arc<AtomicBool>,
+    stop: Arc<AtomicBool>,
+    /// Another signal ends the program.
+    again: Arc<AtomicBool>,
+}
+
+static FLAGS: OnceLock<Flags> = OnceLock::new();
+
+/// Installs the handlers. Until [`stop_flag`] is called, signals end the program as if there were none. Signals that
+/// were ignored when the program started, for example by `nohup`, remain ignored (on Linux).
+///
+/// While signal-hook registers a handler, it loses the signals that arrive. So they wait in the meantime, which needs
+/// a program without other threads: the first thing that `main` does.
 ///
 /// The handlers only set flags, so nothing that happens to the terminal can keep a signal from being heard.
-pub(crate) fn stop_flag() -> anyhow::Result<StopFlag> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let again = Arc::new(AtomicBool::new(false));
+pub(crate) fn install() -> std::io::Result<()> {
+    #[cfg(unix)]
+    let waiting = nix::sys::signal::SigSet::all().thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)?;
+    let flags = Flags { ends: Arc::new(AtomicBool::new(true)), ..Flags::default() };
     let ignored = ignored();
     let is_heard = |signal: &i32| ignored >> (signal - 1) & 1 == 0;
     for signal in [SIGINT, SIGTERM].into_iter().filter(is_heard) {
-        flag::register_conditional_shutdown(signal, 130, again.clone())?;
-        flag::register(signal, stop.clone())?;
+        flag::register_conditional_default(signal, flags.ends.clone())?;
+        flag::register_conditional_shutdown(signal, 130, flags.again.clone())?;
+        flag::register(signal, flags.stop.clone())?;
     }
     #[cfg(unix)]
-    if is_heard(&signal_hook::consts::SIGHUP) {
-        flag::register(signal_hook::consts::SIGHUP, stop.clone())?;
+    {
+        use signal_hook::consts::{SIGHUP, SIGXFSZ};
+        if is_heard(&SIGHUP) {
+            flag::register_conditional_default(SIGHUP, flags.ends.clone())?;
+            flag::register(SIGHUP, flags.stop.clone())?;
+        }
+        // A write beyond a limit on the size of files (`ulimit -f`) is an error instead of the end of the program.
+        flag::register(SIGXFSZ, Arc::default())?;
     }
-    let flag = StopFlag::from(stop.clone());
-    let watch = move || {
+    let _ = FLAGS.set(flags);
+    #[cfg(unix)]
+    waiting.thread_set_mask()?;
+    Ok(())
+}
+
+/// A flag that the first SIGINT (Ctrl-C), SIGTERM or SIGHUP (the terminal was closed) sets. Another SIGINT or SIGTERM
+/// ends the program immediately.
+pub(crate) fn stop_flag() -> anyhow::Result<StopFlag> {
+    let Flags { ends, stop, again } = FLAGS.get().context("the handlers of signals are not installed")?;
+    ends.store(false, Ordering::SeqCst);
+    let watch = || {
         while !stop.load(Ordering::SeqCst) {
             thread::sleep(POLL);
         }
@@ -50,13 +83,21 @@ pub(crate) fn stop_flag() -> anyhow::Result<StopFlag> {
         again.store(true, Ordering::SeqCst);
     };
     thread::Builder::new().name("signals".into()).spawn(watch).map_err(refused)?;
-    Ok(flag)
+    Ok(StopFlag::from(stop.clone()))
 }
 
-/// Makes a write beyond a limit on the size of files (`ulimit -f`) an error instead of the end of the program.
-pub(crate) fn survive_file_size_limit() {
-    #[cfg(unix)]
-    let _ = flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
+/// From now on a signal ends the program again.
+#[cfg(unix)]
+pub(crate) fn end_the_program() {
+    if let Some(flags) = FLAGS.get() {
+        flags.ends.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Whether a signal has set the stop flag.
+#[cfg(unix)]
+pub(crate) fn arrived() -> bool {
+    FLAGS.get().is_some_and(|flags| flags.stop.load(Ordering::SeqCst))
 }
 
 /// The ignored signals: bit `n - 1` is set if signal `n` is ignored.

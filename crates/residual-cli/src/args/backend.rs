@@ -1,5 +1,5 @@
 use super::words;
-use crate::{Usage, output, threads};
+use crate::{Interrupted, Usage, output, signals, threads};
 use residual_backend::{Backend, BackendError, Hardware};
 use residual_model::Kernels;
 
@@ -60,21 +60,45 @@ pub(crate) fn choose(name: Option<&str>) -> Result<Backend, BackendError> {
 ///
 /// Burn restores an optimizer's state on its default device, which only this environment variable can change. Without
 /// it the default is the first backend compiled in, even if its hardware is missing.
-pub(crate) fn make_default(backend: Backend) -> anyhow::Result<()> {
-    const BURN_DEVICE: &str = "BURN_DEVICE";
-    if std::env::var(BURN_DEVICE).is_ok_and(|name| name == backend.name()) {
-        return Ok(());
-    }
-    output::flush();
-    let mut again = std::process::Command::new(std::env::current_exe()?);
-    again.args(std::env::args_os().skip(1)).env(BURN_DEVICE, backend.name());
-    #[cfg(unix)]
-    return Err(std::os::unix::process::CommandExt::exec(&mut again).into());
-    #[cfg(not(unix))]
-    #[allow(clippy::exit)]
-    {
-        // Ctrl-C is for the program that trains, which this one waits for.
-        let _heard = crate::signals::stop_flag()?;
-        std::process::exit(again.status()?.code().unwrap_or(1));
+///
+/// # Errors
+///
+/// [`Restart`], for `main`, if the program has to restart.
+pub(crate) fn make_default(backend: Backend) -> Result<(), Restart> {
+    let is_default = std::env::var(BURN_DEVICE).is_ok_and(|name| name == backend.name());
+    if is_default { Ok(()) } else { Err(Restart(backend)) }
+}
+
+const BURN_DEVICE: &str = "BURN_DEVICE";
+
+/// The program has to restart with this backend as Burn's default.
+#[derive(Debug, thiserror::Error)]
+#[error("the program has to restart with {BURN_DEVICE}={}", .0.name())]
+pub(crate) struct Restart(Backend);
+
+impl Restart {
+    /// Restarts the program. It returns if that fails, or if a signal arrived.
+    ///
+    /// Handlers run on the main thread if it is free, and replacing the program ends all threads but the calling one:
+    /// only the main thread cannot cut off a handler and lose its signal.
+    pub(crate) fn run(&self) -> anyhow::Result<()> {
+        output::flush();
+        let mut again = std::process::Command::new(std::env::current_exe()?);
+        again.args(std::env::args_os().skip(1)).env(BURN_DEVICE, self.0.name());
+        #[cfg(unix)]
+        {
+            signals::end_the_program();
+            if signals::arrived() {
+                return Err(Interrupted("stopped before anything was computed".into()).into());
+            }
+            Err(std::os::unix::process::CommandExt::exec(&mut again).into())
+        }
+        #[cfg(not(unix))]
+        #[allow(clippy::exit)]
+        {
+            // Ctrl-C is for the program that trains, which this one waits for.
+            let _heard = signals::stop_flag()?;
+            std::process::exit(again.status()?.code().unwrap_or(1));
+        }
     }
 }

@@ -91,24 +91,56 @@ fn a_training_survives_faults_and_resumes_bit_exactly() {
     }
 }
 
-/// A resumed training starts the program again, which must not lose a signal.
+/// A resumed training starts the program again, which must not lose a signal. A library makes the moments long in
+/// which it could: it sleeps after a handler is installed and before the program is replaced.
 #[test]
 fn a_signal_at_any_moment_of_the_start_ends_a_resumed_training() {
     let dir = tempfile::tempdir().unwrap();
     let run = dir.path().join("run");
+    let (source, slow) = (dir.path().join("slow.c"), dir.path().join("slow.so"));
+    fs::write(&source, SLOW_START).unwrap();
+    let compiled = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&slow).arg(&source).arg("-ldl").status();
+    assert!(compiled.unwrap().success());
     let mut first =
         command(&TRAIN[..7]).stderr(Stdio::null()).args(["--epochs", "2000", "--out"]).arg(&run).spawn().unwrap();
     wait_for_checkpoint(&mut first, &run);
     send(&first, "TERM");
     assert_eq!(first.wait().unwrap().code(), Some(130));
-    for delay in (0..60).step_by(5) {
-        let mut resumed = command(&["train", "--resume"]).arg(&run).stderr(Stdio::null()).spawn().unwrap();
+    for delay in (0..250).step_by(10) {
+        let mut resumed = command(&["train", "--resume"]);
+        let mut resumed =
+            resumed.arg(&run).env("LD_PRELOAD", &slow).env_remove("BURN_DEVICE").stderr(Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(delay));
         send(&resumed, "TERM");
         let status = resumed.wait().unwrap();
         assert!(status.code() == Some(130) || status.signal() == Some(15), "after {delay} ms: {status}");
     }
 }
+
+const SLOW_START: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <signal.h>
+#include <time.h>
+
+static void wait_20_ms(void) {
+    struct timespec rest = {0, 20000000};
+    while (nanosleep(&rest, &rest));
+}
+
+int sigaction(int number, const struct sigaction *new, struct sigaction *old) {
+    int (*original)(int, const struct sigaction *, struct sigaction *) = dlsym(RTLD_NEXT, "sigaction");
+    int result = original(number, new, old);
+    if (number == SIGTERM) wait_20_ms();
+    return result;
+}
+
+int execvp(const char *file, char *const *arguments) {
+    int (*original)(const char *, char *const *) = dlsym(RTLD_NEXT, "execvp");
+    wait_20_ms();
+    return original(file, arguments);
+}
+"#;
 
 fn train(run: &Path) -> Command {
     let mut command = command(TRAIN);

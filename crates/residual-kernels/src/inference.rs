@@ -11,7 +11,7 @@ use crate::{
     tile::{Addend, Epilogue, Pixel},
     winograd::{self, Pass, SIDE, Tiling, Transforms},
 };
-use std::{ops::Range, sync::Arc};
+use std::{mem, ops::Range, sync::Arc};
 
 /// A weight in the layout that the kernels read: packed into blocks, or transformed for Winograd's algorithm.
 #[derive(Debug)]
@@ -88,6 +88,17 @@ impl PreparedWeight {
     }
 }
 
+/// A weight of at least this many values (256 KiB) fills a good part of the L2 cache.
+const MANY_WEIGHTS: usize = 1 << 16;
+
+/// How threads share an image.
+enum Share {
+    /// Each computes some channels of all pixels.
+    Channels,
+    /// Each computes all channels of some pixels. This is the number of parts.
+    Pixels(usize),
+}
+
 /// A layer with its norm folded into the epilogue.
 struct PreparedLayer<'a> {
     plan: Arc<Plan>,
@@ -110,22 +121,69 @@ impl PreparedLayer<'_> {
         Epilogue { affine: Some((&self.gain, &self.bias)), add, relu: self.relu }
     }
 
-    /// Computes some output rows of an image. The first row must be a multiple of [`SIDE`]. `out` begins at the first of
-    /// the rows.
-    fn rows(&self, level: SimdLevel, x: &[f32], image: usize, rows: Range<usize>, out: &mut [f32]) {
-        let Self { plan, target, .. } = self;
-        let (epilogue, weights) = (self.epilogue(image), &self.weight.packed);
-        let start = target.at(rows.start as isize, 0) as usize;
-        let Some(tiling) = &plan.winograd else {
-            let pixels = &self.pixels[rows.start * plan.output[1]..rows.end * plan.output[1]];
-            return plan.forward.compute(level, x, weights, pixels, epilogue, out, start);
-        };
-        let mut transforms = Transforms::new(level, tiling);
-        for band in tiling.bands_of_rows(rows) {
-            transforms.transform_input(&plan.input, x, band.tiles.clone(), 0);
-            transforms.multiply(Pass::Forward, weights, &band, &[]);
-            transforms.write_output(band.tiles, 0, epilogue, target, out, start);
+    /// Computes some output pixels of an image. The convolution does not use Winograd's algorithm. `out` begins at the first
+    /// of the pixels.
+    fn pixels(&self, level: SimdLevel, x: &[f32], image: usize, pixels: Range<usize>, out: &mut [f32]) {
+        let Some(first) = self.pixels.get(pixels.start) else { return };
+        let (epilogue, start) = (self.epilogue(image), first.output as usize);
+        self.plan.forward.compute(level, x, &self.weight.packed, &self.pixels[pixels], epilogue, out, start);
+    }
+
+    /// How threads share an image: as each part reads all weights, or all inputs, there are few parts if they are many.
+    fn share(&self) -> Share {
+        let (weights, threads) = (self.weight.packed.len(), rayon::current_num_threads());
+        match weights {
+            _ if self.plan.conv.groups == 1 && weights > 4 * self.plan.input_len() => Share::Channels,
+            MANY_WEIGHTS.. => Share::Pixels(threads),
+            _ => Share::Pixels(4 * threads),
         }
+    }
+
+    /// Computes an image on all threads.
+    fn image_on_all_threads(&self, level: SimdLevel, x: &[f32], image: usize, out: &mut [f32]) {
+        let Self { plan, target, .. } = self;
+        let out = &mut out[..target.span()];
+        let (serial, start) = (is_small(1, plan), target.at(0, 0) as usize);
+        let Some(tiling) = &plan.winograd else {
+            if serial {
+                return self.pixels(level, x, image, 0..self.pixels.len(), out);
+            }
+            let Share::Pixels(parts) = self.share() else {
+                let (weights, epilogue) = (&self.weight.packed, self.epilogue(image));
+                return plan.forward.compute_on_all_threads(level, x, weights, &self.pixels, epilogue, out, start);
+            };
+            let count = self.pixels.len();
+            let cuts: Vec<usize> = (0..=parts).map(|part| part * count / parts).collect();
+            let mut rest = out;
+            let parts = cuts.windows(2).map(|cut| {
+                let offset = |pixel: usize| self.pixels.get(pixel).map_or(target.span(), |p| p.output as usize - start);
+                let (part, after) = mem::take(&mut rest).split_at_mut(offset(cut[1]) - offset(cut[0]));
+                rest = after;
+                (cut[0]..cut[1], part)
+            });
+            return for_each(parts, false, |(pixels, out)| self.pixels(level, x, image, pixels, out));
+        };
+        if !serial && tiling.has_many_weights() {
+            let mut transforms = Transforms::new(level, tiling);
+            for band in tiling.bands(1) {
+                transforms.transform_input(&plan.input, x, band.tiles.clone(), 0);
+                transforms.multiply_on_all_threads(&self.weight.packed, &band);
+                transforms.write_output(band.tiles, 0, self.epilogue(image), target, out, start);
+            }
+            return;
+        }
+        let height = plan.output[0];
+        let rows = height.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(SIDE);
+        for_each(out.chunks_mut(rows * target.row()).enumerate(), serial, |(strip, out)| {
+            let (first, end) = (strip * rows, ((strip + 1) * rows).min(height));
+            let start = target.at(first as isize, 0) as usize;
+            let mut transforms = Transforms::new(level, tiling);
+            for band in tiling.bands_of_rows(first..end) {
+                transforms.transform_input(&plan.input, x, band.tiles.clone(), 0);
+                transforms.multiply(Pass::Forward, &self.weight.packed, &band, &[]);
+                transforms.write_output(band.tiles, 0, self.epilogue(image), target, out, start);
+            }
+        });
     }
 
     /// Computes the outputs of consecutive images, of which `first` is the first.
@@ -133,7 +191,7 @@ impl PreparedLayer<'_> {
         let Self { plan, target, .. } = self;
         let Some(tiling) = &plan.winograd else {
             for (i, (x, out)) in inputs.iter().zip(outputs).enumerate() {
-                self.rows(level, x, first + i, 0..plan.output[0], out);
+                self.pixels(level, x, first + i, 0..self.pixels.len(), out);
             }
             return;
         };
@@ -256,7 +314,7 @@ impl Path<'_> {
             });
             return output;
         }
-        // Otherwise, the threads share each image, in strips of whole tiles.
+        // Otherwise, the threads share each image.
         let mut workspaces: Vec<Buffer> = plans.iter().map(|plan| plan.input.workspace()).collect();
         for (image, output) in output.chunks_mut(len).enumerate() {
             let direct = input.image(level, &plans[0], image, &mut workspaces[0]);
@@ -264,12 +322,7 @@ impl Path<'_> {
                 let (before, after) = workspaces.split_at_mut(i + 1);
                 let x = direct.filter(|_| i == 0).unwrap_or(&before[i]);
                 let out = after.first_mut().map_or(&mut *output, |next| layer.skip_margin(next));
-                let height = layer.plan.output[0];
-                let rows = height.div_ceil(2 * threads).next_multiple_of(SIDE);
-                let strips = out[..layer.target.span()].chunks_mut(rows * layer.target.row());
-                for_each(strips.enumerate(), is_small(1, &layer.plan), |(strip, out)| {
-                    layer.rows(level, x, image, strip * rows..((strip + 1) * rows).min(height), out);
-                });
+                layer.image_on_all_threads(level, x, image, out);
             }
             shortcut.add_zero_padded(level, self, image, output);
         }

@@ -3,7 +3,10 @@
 
 #![allow(clippy::needless_range_loop, reason = "the indices match the formulas, and the loops unroll")]
 
-use crate::simd::{SimdLevel, SimdVector, for_every_vector};
+use crate::{
+    parallel::for_each,
+    simd::{SimdLevel, SimdVector, for_every_vector},
+};
 
 /// The number of output channels of a tile.
 pub(crate) const BLOCK: usize = 16;
@@ -155,7 +158,44 @@ impl ImplicitGemm<'_> {
     pub(crate) fn compute(&self, level: SimdLevel, y: &mut [f32], start: usize) {
         self.check(y.len(), start);
         // SAFETY: `check` checked all offsets.
-        unsafe { gemm(level, self, y, start) }
+        unsafe { gemm(level, self, y.as_mut_ptr(), start) }
+    }
+
+    /// [`Self::compute`] with the blocks of channels divided among the threads, so that each reads only its part of the
+    /// weights.
+    ///
+    /// # Panics
+    /// If an offset is outside its slice, or two pixels have the same channels of the output.
+    pub(crate) fn compute_on_all_threads(&self, level: SimdLevel, y: &mut [f32], start: usize) {
+        /// The output, of which each task writes its own channels.
+        struct Shared(*mut f32);
+        // SAFETY: tasks write different values, because they have different channels of pixels that do not overlap.
+        unsafe impl Sync for Shared {}
+
+        impl Shared {
+            fn channel(&self, first: usize) -> *mut f32 {
+                self.0.wrapping_add(first)
+            }
+        }
+
+        self.check(y.len(), start);
+        let is_apart = |pixels: &[Pixel]| (pixels[0].output as usize) + self.channels <= pixels[1].output as usize;
+        assert!(self.pixels.windows(2).all(is_apart), "pixels overlap in the output");
+        let y = Shared(y.as_mut_ptr());
+        let blocks = self.channels.div_ceil(BLOCK);
+        let parts = rayon::current_num_threads().min(blocks);
+        let depth = self.runs.depth();
+        for_each(0..parts, false, |part| {
+            let [first, end] = [part, part + 1].map(|part| part * blocks / parts * BLOCK);
+            let product = ImplicitGemm {
+                weights: &self.weights[first * depth..],
+                channels: end.min(self.channels) - first,
+                epilogue: self.epilogue.skip_channels(first),
+                ..*self
+            };
+            // SAFETY: `check` checked all offsets. Nothing else writes these channels.
+            unsafe { gemm(level, &product, y.channel(first), start) }
+        });
     }
 
     fn check(&self, output_len: usize, start: usize) {
@@ -231,7 +271,7 @@ struct Chunk<'a> {
 for_every_vector! {
     /// # Safety
     /// [`ImplicitGemm::check`] must have passed.
-    unsafe fn gemm<V, N, MAX>(product: &ImplicitGemm<'_>, y: &mut [f32], start: usize) {
+    unsafe fn gemm<V, N, MAX>(product: &ImplicitGemm<'_>, y: *mut f32, start: usize) {
         let depth = product.runs.depth();
         let blocks = product.channels.div_ceil(BLOCK);
         let whole = product.channels / BLOCK;
@@ -265,7 +305,7 @@ unsafe fn band<V: SimdVector, const N: usize, const MAX: usize>(
     product: &ImplicitGemm,
     mut pixels: &[Pixel],
     chunk: Chunk,
-    y: &mut [f32],
+    y: *mut f32,
     start: usize,
 ) {
     for count in balanced(pixels.len(), MAX) {
@@ -326,7 +366,7 @@ unsafe fn tile<V: SimdVector, const N: usize, const P: usize>(
     product: &ImplicitGemm,
     pixels: &[Pixel],
     chunk: Chunk,
-    y: &mut [f32],
+    y: *mut f32,
     start: usize,
 ) {
     let x = product.x.as_ptr();
@@ -338,7 +378,7 @@ unsafe fn tile<V: SimdVector, const N: usize, const P: usize>(
         let mut acc = [[V::splat(0.0); N]; P];
         if !chunk.first {
             for p in 0..P {
-                let from = y.as_ptr().add(pixels[p].output as usize - start + first);
+                let from = y.add(pixels[p].output as usize - start + first);
                 acc[p] = load(from);
             }
         }
@@ -365,7 +405,7 @@ unsafe fn tile<V: SimdVector, const N: usize, const P: usize>(
         }
         if !chunk.last {
             for p in 0..P {
-                let to = y.as_mut_ptr().add(pixels[p].output as usize - start + first);
+                let to = y.add(pixels[p].output as usize - start + first);
                 for j in 0..N {
                     acc[p][j].store(to.add(j * V::LANES));
                 }
@@ -393,7 +433,7 @@ unsafe fn tile<V: SimdVector, const N: usize, const P: usize>(
                 }
             }
             for p in 0..P {
-                let to = y.as_mut_ptr().add(pixels[p].output as usize - start + first);
+                let to = y.add(pixels[p].output as usize - start + first);
                 for j in 0..N {
                     let value = if relu { acc[p][j].relu() } else { acc[p][j] };
                     value.store(to.add(j * V::LANES));
@@ -410,7 +450,7 @@ unsafe fn tile<V: SimdVector, const N: usize, const P: usize>(
         for p in 0..P {
             let (offset, count) = (pixels[p].output as usize + first, BLOCK.min(product.channels - first));
             product.epilogue.apply(&mut values[p][..count], first, offset);
-            y[offset - start..][..count].copy_from_slice(&values[p][..count]);
+            values[p].as_ptr().copy_to_nonoverlapping(y.add(offset - start), count);
         }
     }
 }

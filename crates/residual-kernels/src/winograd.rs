@@ -23,7 +23,7 @@ use crate::{
     Buffer, Conv, SimdLevel,
     layout::PaddedImage,
     parallel::for_each,
-    simd::{Ahead, Instructions, SimdVector, for_every_level, for_every_vector},
+    simd::{Ahead, Instructions, SimdVector, for_every_level, for_every_vector, prefetch},
     tile::{Addend, BLOCK, Epilogue, balanced, load, with_constant},
 };
 use std::{
@@ -244,6 +244,9 @@ pub(crate) enum Pass {
     Backward,
 }
 
+/// Weights of at least this many pairs of channels do not fit into the L2 cache when transformed.
+const MANY_WEIGHTS: usize = 128 * 128;
+
 /// How images are divided into tiles of [`SIDE`] by [`SIDE`] outputs, and tiles into bands.
 #[derive(Debug)]
 pub(crate) struct Tiling {
@@ -300,6 +303,12 @@ impl Tiling {
     /// The number of images of a band.
     pub(crate) fn images(&self) -> usize {
         (self.most / self.tiles()).max(1)
+    }
+
+    /// Whether threads that share an image divide the points of a band rather than the tiles, so that the weights are read
+    /// once.
+    pub(crate) fn has_many_weights(&self) -> bool {
+        self.channels[0] * self.channels[1] >= MANY_WEIGHTS
     }
 
     /// The bands of a number of images.
@@ -434,7 +443,24 @@ impl<'a> Transforms<'a> {
         let products = self.products(channels, band);
         assert!(POINTS * inputs * outputs <= weights.len(), "too few weights");
         // SAFETY: `products` checked the sizes of the transforms.
-        unsafe { multiply_points(self.level, &products, &self.from, weights, &mut self.to, ahead) }
+        unsafe { multiply_points(self.level, &products, 0..POINTS, &self.from, weights, &mut self.to, ahead) }
+    }
+
+    /// [`Self::multiply`] for [`Pass::Forward`], with the points divided among the threads, so that each reads only its part
+    /// of the weights.
+    pub(crate) fn multiply_on_all_threads(&mut self, weights: &[f32], band: &Band) {
+        let channels = self.tiling.channels;
+        let products = self.products(channels, band);
+        assert!(POINTS * channels[0] * channels[1] <= weights.len(), "too few weights");
+        let (level, from) = (self.level, &self.from);
+        let together = POINTS.div_ceil(2 * rayon::current_num_threads());
+        let stride = products.strides[1];
+        let parts = self.to[..POINTS * stride].chunks_mut(together * stride).enumerate();
+        for_each(parts, false, |(part, to)| {
+            let points = part * together..POINTS.min((part + 1) * together);
+            // SAFETY: `products` checked the sizes of the transforms, and the part holds these points.
+            unsafe { multiply_points(level, &products, points, from, weights, to, &[]) }
+        });
     }
 
     /// Adds the products of a band's inputs and output gradients to the transformed weight gradient, or writes them there if
@@ -648,15 +674,15 @@ for_every_vector! {
         }
     }
 
-    /// For each point and tile: `m[output] = Σ v[input] · w[input, output]`.
+    /// For each tile at some points: `m[output] = Σ v[input] · w[input, output]`. `m` begins at the first of the points.
     ///
     /// # Safety
     /// The slices must have the sizes of `products`.
     unsafe fn multiply_points<V, N, MAX>(
-        products: &Products, v: &[f32], weights: &[f32], m: &mut [f32], ahead: &[Ahead<'_>],
+        products: &Products, points: Range<usize>, v: &[f32], weights: &[f32], m: &mut [f32], ahead: &[Ahead<'_>],
     ) {
         let Products { blocks: [inputs, outputs], tiles, lead, strides } = *products;
-        for point in 0..POINTS {
+        for point in points.clone() {
             ahead.iter().for_each(|ahead| ahead.fetch(point, POINTS));
             for first in (0..inputs).step_by(MAX_DEPTH) {
                 let depth = MAX_DEPTH.min(inputs - first);
@@ -665,9 +691,14 @@ for_every_vector! {
                     unsafe {
                         let w = weights.as_ptr().add(((output * POINTS + point) * inputs + first) * BLOCK * BLOCK);
                         let mut v = v.as_ptr().add(point * strides[0] + first * lead * BLOCK);
-                        let mut m = m.as_mut_ptr().add(point * strides[1] + output * lead * BLOCK);
+                        let mut m = m.as_mut_ptr().add((point - points.start) * strides[1] + output * lead * BLOCK);
+                        // The first tiles wait for the weights, so they ask for those of the next product.
+                        let next = if output + 1 < outputs { POINTS * inputs } else { inputs };
+                        let next = w.wrapping_add(next * BLOCK * BLOCK);
+                        let mut next = (inputs * outputs * BLOCK * BLOCK >= MANY_WEIGHTS).then_some(next);
                         for count in balanced(tiles, MAX) {
-                            with_constant!(count, MAX, multiply_tiles, V; N; v, lead, w, depth, m, first > 0);
+                            with_constant!(count, MAX, multiply_tiles, V; N; v, lead, w, depth, m, first > 0, next);
+                            next = None;
                             (v, m) = (v.add(count * BLOCK), m.add(count * BLOCK));
                         }
                     }
@@ -718,6 +749,7 @@ unsafe fn multiply_tiles<V: SimdVector, const N: usize, const T: usize>(
     depth: usize,
     m: *mut f32,
     add: bool,
+    mut next: Option<*const f32>,
 ) {
     // SAFETY: the caller upholds the conditions of this function.
     unsafe {
@@ -728,6 +760,12 @@ unsafe fn multiply_tiles<V: SimdVector, const N: usize, const T: usize>(
             }
         }
         for _ in 0..depth {
+            if let Some(next) = &mut next {
+                for k in 0..BLOCK {
+                    prefetch(next.wrapping_add(k * BLOCK));
+                }
+                *next = next.wrapping_add(BLOCK * BLOCK);
+            }
             for k in 0..BLOCK {
                 let w: [V; N] = load(weights.add(k * BLOCK));
                 for t in 0..T {

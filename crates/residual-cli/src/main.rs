@@ -8,6 +8,7 @@ mod classes;
 mod cli;
 mod command_line;
 mod commands;
+mod job;
 mod memory;
 mod model;
 mod output;
@@ -38,19 +39,20 @@ fn main() -> ExitCode {
         Ok(restart) => restart.run(),
         Err(error) => Err(error),
     });
-    let code = match &result {
-        Ok(()) => 0,
-        Err(error) if error.is::<Interrupted>() => {
-            log!("{error}");
-            130
-        }
-        Err(error) => {
-            log!("error: {}{}", one_line(error), tip(error).unwrap_or_default());
-            if is_usage(error) { 2 } else { 1 }
-        }
-    };
+    let code = result.as_ref().map_or_else(report, |()| 0);
     output::flush();
     ExitCode::from(code)
+}
+
+/// Prints an error, and returns the program's exit code.
+fn report(error: &anyhow::Error) -> u8 {
+    if error.is::<Interrupted>() {
+        log!("{error}");
+        return 130;
+    }
+    job::let_the_first_report();
+    output::error_line(&format!("error: {}{}", one_line(error), tip(error).unwrap_or_default()));
+    if is_usage(error) { 2 } else { 1 }
 }
 
 /// The error and its causes on one line, without the causes that the text already contains. A text of thousands of

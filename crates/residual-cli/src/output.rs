@@ -10,7 +10,10 @@ use residual_data::printable;
 use std::{
     fmt::Write as _,
     io::{self, IsTerminal, Write},
-    sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -25,6 +28,20 @@ pub(crate) use log;
 
 /// Writes a line to stderr.
 pub(crate) fn line(text: &str) {
+    if !IS_SILENT.load(Ordering::Relaxed) {
+        error_line(text);
+    }
+}
+
+static IS_SILENT: AtomicBool = AtomicBool::new(false);
+
+/// From now on, nothing is written but errors.
+pub(crate) fn silence() {
+    IS_SILENT.store(true, Ordering::Relaxed);
+}
+
+/// Writes a line to stderr, even if this process is silenced.
+pub(crate) fn error_line(text: &str) {
     write_stderr(format!("{}\n", printable(text)).as_bytes());
 }
 
@@ -113,6 +130,9 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
 }
 
 fn print_unescaped(text: &str) -> anyhow::Result<()> {
+    if IS_SILENT.load(Ordering::Relaxed) {
+        return Ok(());
+    }
     flush();
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -152,7 +172,10 @@ pub(crate) struct Progress(Option<ProgressBar>);
 
 impl Progress {
     pub(crate) fn new(total: u64, done: u64) -> Self {
-        if !io::stderr().is_terminal() || std::env::var_os("TERM").is_some_and(|term| term == "dumb") {
+        if IS_SILENT.load(Ordering::Relaxed)
+            || !io::stderr().is_terminal()
+            || std::env::var_os("TERM").is_some_and(|term| term == "dumb")
+        {
             return Self(None);
         }
         let bar = ProgressBar::with_draw_target(Some(total), draw_target()).with_position(done);

@@ -1,6 +1,6 @@
 //! The threads that compute on a CPU.
 
-use crate::output::log;
+use crate::{job, output::log};
 use residual_data::DataError;
 use std::fmt::Display;
 
@@ -12,13 +12,21 @@ pub(crate) fn refused(error: impl Display) -> DataError {
     DataError::Threads(error.to_string())
 }
 
-/// Starts the threads that compute: as many as given, else as in `RAYON_NUM_THREADS`, else one per core.
+/// Starts the threads that compute: as many as given, else as in `RAYON_NUM_THREADS`, else one per core, which the
+/// processes that `mpirun` started on this machine divide.
 ///
 /// # Errors
 /// If the system refuses to start a thread.
 pub(crate) fn start(number: Option<usize>) -> Result<(), DataError> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(number.or_else(requested).unwrap_or_default());
+    let pool =
+        rayon::ThreadPoolBuilder::new().num_threads(number.or_else(requested).or_else(share).unwrap_or_default());
     pool.build_global().map_err(refused)
+}
+
+/// This process's share of the cores, if it shares them.
+fn share() -> Option<usize> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (job::processes_here() > 1).then(|| (cores / job::processes_here()).max(1))
 }
 
 /// The number of threads in the environment variable of rayon, the library that runs them.

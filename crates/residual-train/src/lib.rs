@@ -58,6 +58,8 @@ pub use event::Event;
 pub use memory::Memory;
 pub use metrics::{Row, Split};
 pub use optimizer::{AdjustLr, Algorithm, Optimizer, OptimizerKind, OptimizerOverrides};
+#[cfg(feature = "mpi")]
+pub use ranks::Processes;
 pub use recipe::{Recipe, RecipeOverrides};
 pub use residual_data::{Augmentation, DataConfig, DataName, Normalize, shown};
 pub use run_options::StopFlag;

@@ -1,7 +1,13 @@
-//! One training on several devices. Each device is a rank, which has the network, the optimizer and every R-th batch.
+//! One training on several devices or in several processes. Each is a rank, which has the network, the optimizer and every R-th batch.
 //!
 //! R ranks take the steps of one device with `accumulate` batches to the bit: gradients are added in the order of the
 //! batches, and running statistics are updated in that order too. So a run may go on with another number of ranks.
+
+#[cfg(feature = "mpi")]
+mod processes;
+
+#[cfg(feature = "mpi")]
+pub use processes::Processes;
 
 use crate::{
     TrainError,
@@ -120,7 +126,20 @@ const HEAD: usize = 5;
 
 impl Ranks {
     pub(crate) fn new(communicator: impl Communicator + 'static) -> Self {
-        Self(Rc::new(communicator))
+        Self::of(Rc::new(communicator))
+    }
+
+    pub(crate) fn of(communicator: Rc<dyn Communicator>) -> Self {
+        Self(communicator)
+    }
+
+    /// Fails if these bytes differ between ranks.
+    pub(crate) fn check_equal(&self, bytes: &[u8], what: &str) -> Result<(), TrainError> {
+        let all = self.gather(bytes.iter().map(|byte| f32::from(*byte)).collect())?;
+        if let Some(rank) = all.iter().position(|other| *other != all[0]) {
+            return Err(TrainError::Conflict(format!("processes 0 and {rank} have different {what}")));
+        }
+        Ok(())
     }
 
     /// The number of this rank, and the number of ranks.

@@ -9,6 +9,7 @@ use crate::{
 use burn::module::Module;
 use residual_data::{DataError, Dataset, Preprocessing, check_threads, start_threads};
 use residual_model::{Kernels, Network};
+use sha2::{Digest, Sha256};
 use std::{thread, time::Duration};
 
 /// A training run, ready to start.
@@ -183,6 +184,22 @@ impl Training {
         self
     }
 
+    /// Shares the training with the other processes of an MPI job, all of which must run it with the same configuration. Each
+    /// of the R processes holds the network and computes every R-th batch. Together they take the steps of one process with
+    /// the same configuration, to the bit if they round alike, as with [`Self::with_more_devices`]: the number of batches
+    /// per step, `accumulate`, must be a multiple of R, and a run may go on with another number of processes.
+    ///
+    /// Only process 0 should have a run directory; all must resume from the same checkpoint. A process that fails should
+    /// call [`Processes::abort`](crate::Processes::abort), because the others wait for it.
+    ///
+    /// # Errors
+    /// If the processes cannot share the batches of a step, or the run is to be rewound at NaN.
+    #[cfg(feature = "mpi")]
+    pub fn with_processes(mut self, processes: std::rc::Rc<crate::Processes>) -> Result<Self, TrainError> {
+        self.options.ranks = (processes.size() > 1).then(|| Ranks::of(processes));
+        self.check_ranks().map(|()| self)
+    }
+
     /// Starts from this network, for example one with loaded weights, instead of a newly initialised one. It must have
     /// the architecture given in the configuration. The configuration also decides which parts are frozen.
     pub fn with_network(mut self, network: Network) -> Self {
@@ -203,19 +220,25 @@ impl Training {
     /// Trains to the end of the run, or until it is stopped.
     ///
     /// # Errors
-    /// If the loss becomes NaN or infinite, a sample cannot be read, a file cannot be written, or the dataset is not
-    /// the one that a resumed run began with, or the devices cannot share the batches of a step. The run directory, if there is one, then has the error in its summary and
-    /// keeps its last checkpoint. If the system refuses to start threads, nothing is written.
+    /// If the loss becomes NaN or infinite, a sample cannot be read, a file cannot be written, the dataset is not the one that
+    /// a resumed run began with, or the devices or processes cannot share the batches of a step. The run directory, if there
+    /// is one, then has the error in its summary and keeps its last checkpoint. If the system refuses to start threads, nothing is written.
     pub fn run(mut self) -> Result<Outcome, TrainError> {
         /// The threads that Burn's learner starts, and a few to spare. It panics if they cannot be started.
         const LEARNER: usize = 10;
-        self.check_devices()?;
+        self.check_ranks()?;
         start_threads()?;
         check_threads((1 + self.more_devices.len()) * (2 * self.options.workers + LEARNER))?;
         let parameters = self.config.network.summary().parameters();
         if let Some(directory) = &self.options.directory {
             directory.write_data(&self.config.data, &self.dataset)?;
             self.config = directory.config()?;
+        }
+        if let Some(ranks) = &self.options.ranks {
+            let text = serde_json::to_vec(&self.config).map_err(|error| TrainError::Conflict(error.to_string()))?;
+            ranks.check_equal(&Sha256::digest(text), "configurations")?;
+            let resumed = self.session.checkpoint.as_ref().map_or(0, Checkpoint::iteration);
+            ranks.check_equal(&(resumed as u64).to_le_bytes(), "checkpoints")?;
         }
         let directory = self.options.directory.clone();
         let (network, session, error) = if self.more_devices.is_empty() {
@@ -245,17 +268,28 @@ impl Training {
         error.map_or(written, Err).map(|()| outcome)
     }
 
-    /// Fails if the devices cannot share the batches of a step.
-    fn check_devices(&self) -> Result<(), TrainError> {
-        let (devices, batches) = (1 + self.more_devices.len(), self.config.accumulate);
-        if !batches.is_multiple_of(devices) {
+    /// Fails if the ranks cannot share the batches of a step.
+    fn check_ranks(&self) -> Result<(), TrainError> {
+        let (_, processes) = self.options.share();
+        let (ranks, what) = match self.more_devices.len() {
+            0 => (processes, "processes"),
+            _ if processes > 1 => {
+                return Err(TrainError::Conflict("a run in several processes has one device in each".into()));
+            }
+            more => (1 + more, "devices"),
+        };
+        let batches = self.config.accumulate;
+        if !batches.is_multiple_of(ranks) {
+            let divisors = (1..=batches).filter(|number| batches.is_multiple_of(*number));
+            let divisors: Vec<String> = divisors.map(|number| number.to_string()).collect();
             return Err(TrainError::Conflict(format!(
-                "{devices} devices compute equal numbers of the batches of a step, so these must be a multiple of {devices}, \
-                 not {batches}"
+                "{ranks} {what} cannot share the batches of a step equally: `accumulate` must be a multiple of {ranks}, not \
+                 {batches}; the number of {what} can be {}",
+                divisors.join(", ")
             )));
         }
-        if devices > 1 && self.config.on_nan == OnNan::Rewind {
-            return Err(TrainError::Conflict("a run on several devices cannot be rewound; it can stop at NaN".into()));
+        if ranks > 1 && self.config.on_nan == OnNan::Rewind {
+            return Err(TrainError::Conflict(format!("a run on several {what} cannot be rewound; it can stop at NaN")));
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ mod run;
 use crate::{
     Usage,
     args::{BackendArgs, NetArg, StartArgs, TrainingArgs, duration, thread_number},
+    job,
 };
 use residual_model::BlockOptions;
 use residual_train::{Recipe, TrainConfig};
@@ -88,6 +89,7 @@ pub(crate) struct TrainArgs {
 
 /// Runs the command `train`.
 pub(crate) fn train(args: &TrainArgs) -> anyhow::Result<()> {
+    job::check()?;
     match &args.resume {
         Some(path) => run::resume(args, path),
         None if args.older_checkpoint => Err(Usage("--older-checkpoint needs --resume".into()).into()),

@@ -11,6 +11,18 @@ fn misspelled_names_and_flags_get_a_tip() {
     refuses(&["train", "resnet20", "--what", "paths"], 2, "`residual inspect` has the flag --what");
 }
 
+/// `mpirun` sets these variables. Each of its processes would train the same network.
+#[test]
+#[cfg(not(feature = "mpi"))]
+fn one_of_several_processes_refuses_to_train_without_mpi() {
+    for variable in ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"] {
+        let output = command(&["train", "resnet8", "--print-config"]).env(variable, "4").output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(output.stdout.is_empty());
+        assert!(text(&output.stderr).contains("one of 4 processes") && text(&output.stderr).contains("--features mpi"));
+    }
+}
+
 #[test]
 fn a_network_is_an_argument_or_a_flag() {
     for command in ["train", "summary", "bench"] {

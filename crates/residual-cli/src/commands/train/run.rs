@@ -3,6 +3,7 @@ use crate::{
     Interrupted, Usage,
     args::{BackendArgs, make_default},
     command_line::quoted,
+    job::{Job, is_first, processes_here},
     model::Weights,
     output::{self, log, percent},
     removed::removed,
@@ -37,19 +38,31 @@ pub(super) fn start(args: &TrainArgs) -> anyhow::Result<()> {
     if config.on_nan == OnNan::Rewind {
         make_default(backend)?;
     }
+    let job = Job::join()?;
+    job.run(|| start_in(&job, args, &config, backend, &hardware))
+}
+
+fn start_in(
+    job: &Job,
+    args: &TrainArgs,
+    config: &TrainConfig,
+    backend: Backend,
+    hardware: &Hardware,
+) -> anyhow::Result<()> {
     let stop = stop_flag()?;
-    let mut training = Training::new(config.clone(), hardware.device.clone())?;
+    let mut training = job.share(Training::new(config.clone(), hardware.device.clone())?)?;
     if let Some(start) = &config.start {
-        let network = started(&config, start, &training, &hardware)?;
+        let network = started(config, start, &training, hardware)?;
         training = training.with_network(network);
     }
-    let path = args.out.clone().unwrap_or_else(|| default_path(&config, args.force));
+    let path = args.out.clone().unwrap_or_else(|| default_path(config, args.force));
     let tell = |files: &[PathBuf]| log!("{}", removed(&path, files));
     let existing = if args.force { Existing::Replace(&tell) } else { Existing::Keep };
-    let run = RunDir::create(&path, &config, &Environment::here(backend, &hardware), existing)?;
+    let create = || RunDir::create(&path, config, &Environment::here(backend, hardware), existing);
+    let run = is_first().then(create).transpose()?;
     print_notes(&training);
-    announce(&config, backend, &hardware, &path);
-    finish(training, &config, run, &stop, args)
+    announce(config, backend, hardware, &path);
+    finish(training, config, &path, run, &stop, args)
 }
 
 /// Resumes the training in a run directory from its newest usable checkpoint.
@@ -85,23 +98,34 @@ pub(super) fn resume(args: &TrainArgs, path: &Path) -> anyhow::Result<()> {
         let theirs = shown(&theirs);
         log!("note: the run began with {theirs} and goes on with {ours}; the result differs by rounding");
     }
-    let has_moved = |error: DataError| match args.training.data.data_dir {
-        None if config.data.dir.is_some() => {
-            anyhow::anyhow!("{error}; if the dataset moved, add --data-dir and its new place")
-        }
-        _ => error.into(),
-    };
-    let memory = Memory::expected(&config, Kernels::on(&hardware.device)).map_err(has_moved)?;
+    let memory = Memory::expected(&config, Kernels::on(&hardware.device)).map_err(has_moved(args, &config))?;
     check_memory(&config, backend, memory)?;
     // The program may start again here, so the directory is locked afterwards, and signals end it until then.
     make_default(backend)?;
+    let job = Job::join()?;
+    job.run(|| resume_in(&job, args, path, run, &config, extension, backend, &hardware))
+}
+
+#[expect(clippy::too_many_arguments, reason = "what the flags and the run directory say")]
+fn resume_in(
+    job: &Job,
+    args: &TrainArgs,
+    path: &Path,
+    run: RunDir,
+    config: &TrainConfig,
+    extension: Option<usize>,
+    backend: Backend,
+    hardware: &Hardware,
+) -> anyhow::Result<()> {
     let stop = stop_flag()?;
-    let run = run.locked()?;
+    // Only the first process writes to the directory, and does so when all of them have read it.
+    let run = if is_first() { run.locked()? } else { run };
+    let has_moved = has_moved(args, config);
     let dataset = config.data.load().map_err(has_moved)?;
     run.check_data(&dataset)?;
-    let mut training = Training::with_data(config.clone(), dataset, hardware.device.clone())?;
+    let mut training = job.share(Training::with_data(config.clone(), dataset, hardware.device.clone())?)?;
     print_notes(&training);
-    announce(&config, backend, &hardware, path);
+    announce(config, backend, hardware, path);
     let latest = run.latest(&hardware.device, args.older_checkpoint).map_err(|error| {
         if args.older_checkpoint {
             anyhow::Error::from(error)
@@ -122,21 +146,39 @@ pub(super) fn resume(args: &TrainArgs, path: &Path) -> anyhow::Result<()> {
         None => {
             log!("no checkpoint yet: starting from the beginning");
             if let Some(start) = &config.start {
-                let network = started(&config, start, &training, &hardware)?;
+                let network = started(config, start, &training, hardware)?;
                 training = training.with_network(network);
             }
         }
     }
-    if let Some(epochs) = extension {
+    job.wait_for_all();
+    let run = is_first().then_some(run);
+    if let (Some(epochs), Some(run)) = (extension, &run) {
         // Last, so that a training that cannot be resumed stays as it is.
         run.extend(epochs)?;
     }
-    finish(training, &config, run, &stop, args)
+    finish(training, config, path, run, &stop, args)
 }
 
-/// Fails if a training needs more memory than there is.
+/// The error if a dataset cannot be loaded. It may have moved since the training began.
+fn has_moved(args: &TrainArgs, config: &TrainConfig) -> impl Fn(DataError) -> anyhow::Error + Copy {
+    let may_have_moved = args.training.data.data_dir.is_none() && config.data.dir.is_some();
+    move |error| {
+        if may_have_moved {
+            anyhow::anyhow!("{error}; if the dataset moved, add --data-dir and its new place")
+        } else {
+            error.into()
+        }
+    }
+}
+
+/// Fails if a training needs more memory than there is, for all processes on this machine.
 fn check_memory(config: &TrainConfig, backend: Backend, memory: Memory) -> anyhow::Result<()> {
-    let Some(shortage) = Memory::shortage(memory.total()).filter(|_| backend.uses_main_memory()) else { return Ok(()) };
+    let Some(shortage) =
+        Memory::shortage(memory.total() * processes_here() as u64).filter(|_| backend.uses_main_memory())
+    else {
+        return Ok(());
+    };
     let (name, batch) = (config.network.name(), config.batch_size);
     Err(Usage(format!(
         "{name} with batch size {batch} needs about {shortage}; try --recompute, or a smaller --batch-size with \
@@ -239,19 +281,22 @@ fn compare_normalization(expected: Option<&Normalization>, Preprocessing { mean,
 fn finish(
     training: Training,
     config: &TrainConfig,
-    run: RunDir,
+    path: &Path,
+    run: Option<RunDir>,
     stop: &StopFlag,
     args: &TrainArgs,
 ) -> anyhow::Result<()> {
-    let path = run.path().to_path_buf();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let training = match run {
+        Some(run) => training.in_dir(run),
+        None => training,
+    };
     let outcome = training
         .with_stop(stop.clone())
         .with_observer(observer(config))
         .with_checkpoint_every(args.checkpoint_every)
         .with_tensorboard(args.tensorboard)
         .with_workers(args.workers.unwrap_or(cores))
-        .in_dir(run)
         .run()
         .inspect_err(|error| {
             if matches!(error, TrainError::Sample { .. } | TrainError::Data(_)) {
@@ -283,7 +328,7 @@ fn finish(
             "seconds": outcome.seconds,
         }));
     }
-    output::print(&report(config, &outcome, &path))
+    output::print(&report(config, &outcome, path))
 }
 
 fn report(config: &TrainConfig, outcome: &Outcome, path: &Path) -> String {

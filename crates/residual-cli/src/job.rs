@@ -16,7 +16,7 @@ fn told(names: [&str; 2]) -> Option<usize> {
 }
 
 /// The number of processes that were started together with this one.
-pub(crate) fn processes() -> usize {
+fn processes() -> usize {
     told(["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"]).unwrap_or(1).max(1)
 }
 
@@ -46,7 +46,6 @@ pub(crate) fn check() -> anyhow::Result<()> {
 }
 
 /// The processes that share a training; only this one if `mpirun` did not start it.
-#[derive(Clone)]
 pub(crate) struct Job {
     #[cfg(feature = "mpi")]
     processes: Option<Rc<Processes>>,

@@ -86,18 +86,13 @@ pub(crate) fn stop_flag() -> anyhow::Result<StopFlag> {
     Ok(StopFlag::from(stop.clone()))
 }
 
-/// From now on a signal ends the program again.
+/// From now on a signal ends the program again. Returns whether one has set the stop flag before.
 #[cfg(unix)]
-pub(crate) fn end_the_program() {
-    if let Some(flags) = FLAGS.get() {
+pub(crate) fn end_the_program() -> bool {
+    FLAGS.get().is_some_and(|flags| {
         flags.ends.store(true, Ordering::SeqCst);
-    }
-}
-
-/// Whether a signal has set the stop flag.
-#[cfg(unix)]
-pub(crate) fn arrived() -> bool {
-    FLAGS.get().is_some_and(|flags| flags.stop.load(Ordering::SeqCst))
+        flags.stop.load(Ordering::SeqCst)
+    })
 }
 
 /// The ignored signals: bit `n - 1` is set if signal `n` is ignored.

@@ -150,7 +150,10 @@ impl PreparedLayer<'_> {
             }
             let Share::Pixels(parts) = self.share() else {
                 let (weights, epilogue) = (&self.weight.packed, self.epilogue(image));
-                return plan.forward.compute_on_all_threads(level, x, weights, &self.pixels, epilogue, out, start);
+                for (product, channel) in plan.forward.products(x, weights, &self.pixels, epilogue) {
+                    product.compute_on_all_threads(level, &mut out[channel..], start);
+                }
+                return;
             };
             let count = self.pixels.len();
             let cuts: Vec<usize> = (0..=parts).map(|part| part * count / parts).collect();

@@ -55,26 +55,8 @@ impl PixelClass {
         }
     }
 
-    /// Computes the sums at all pixels of an image, for all groups. Each thread computes some of the channels. `pixels` are
-    /// [`Self::pixels`] with their offsets in `out`, which begins at offset `start`.
-    #[expect(clippy::too_many_arguments, reason = "the operands of a convolution")]
-    pub(crate) fn compute_on_all_threads(
-        &self,
-        level: SimdLevel,
-        x: &[f32],
-        packed: &[f32],
-        pixels: &[Pixel],
-        epilogue: Epilogue,
-        out: &mut [f32],
-        start: usize,
-    ) {
-        for (gemm, channel) in self.products(x, packed, pixels, epilogue) {
-            gemm.compute_on_all_threads(level, &mut out[channel..], start);
-        }
-    }
-
     /// The matrix product of each group, with the group's first output channel.
-    fn products<'a>(
+    pub(crate) fn products<'a>(
         &'a self,
         x: &'a [f32],
         packed: &'a [f32],

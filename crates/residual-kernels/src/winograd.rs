@@ -682,6 +682,9 @@ for_every_vector! {
         products: &Products, points: Range<usize>, v: &[f32], weights: &[f32], m: &mut [f32], ahead: &[Ahead<'_>],
     ) {
         let Products { blocks: [inputs, outputs], tiles, lead, strides } = *products;
+        let weight = |output: usize, point: usize, first: usize| {
+            weights.as_ptr().wrapping_add(((output * POINTS + point) * inputs + first) * BLOCK * BLOCK)
+        };
         for point in points.clone() {
             ahead.iter().for_each(|ahead| ahead.fetch(point, POINTS));
             for first in (0..inputs).step_by(MAX_DEPTH) {
@@ -689,12 +692,17 @@ for_every_vector! {
                 for output in 0..outputs {
                     // SAFETY: the caller guarantees the sizes.
                     unsafe {
-                        let w = weights.as_ptr().add(((output * POINTS + point) * inputs + first) * BLOCK * BLOCK);
+                        let w = weight(output, point, first);
                         let mut v = v.as_ptr().add(point * strides[0] + first * lead * BLOCK);
                         let mut m = m.as_mut_ptr().add((point - points.start) * strides[1] + output * lead * BLOCK);
                         // The first tiles wait for the weights, so they ask for those of the next product.
-                        let next = if output + 1 < outputs { POINTS * inputs } else { inputs };
-                        let next = w.wrapping_add(next * BLOCK * BLOCK);
+                        let next = if output + 1 < outputs {
+                            weight(output + 1, point, first)
+                        } else if first + depth < inputs {
+                            weight(0, point, first + depth)
+                        } else {
+                            weight(0, point + 1, 0)
+                        };
                         let mut next = (inputs * outputs * BLOCK * BLOCK >= MANY_WEIGHTS).then_some(next);
                         for count in balanced(tiles, MAX) {
                             with_constant!(count, MAX, multiply_tiles, V; N; v, lead, w, depth, m, first > 0, next);

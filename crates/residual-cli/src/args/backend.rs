@@ -87,8 +87,7 @@ impl Restart {
         again.args(std::env::args_os().skip(1)).env(BURN_DEVICE, self.0.name());
         #[cfg(unix)]
         {
-            signals::end_the_program();
-            if signals::arrived() {
+            if signals::end_the_program() {
                 return Err(Interrupted("stopped before anything was computed".into()).into());
             }
             Err(std::os::unix::process::CommandExt::exec(&mut again).into())

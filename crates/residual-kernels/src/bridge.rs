@@ -304,13 +304,14 @@ pub fn mean_pool(input: Tensor<4>) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as Kernels>::mean_pool(input.into_dispatch()))
 }
 
-/// Computes the weighted average `(1 - weight) · tensor + weight · other`. Autodiff does not track it.
+/// Computes the weighted sum `(weights[0] · a + weights[1] · b) / divisor`. Autodiff does not track it.
 ///
 /// # Panics
-/// If the kernels do not run on the device ([`runs_on`]), the data type is not `f32`, or lengths differ.
-pub fn average<const D: usize>(tensor: Tensor<D>, other: Vec<f32>, weight: f64) -> Tensor<D> {
-    assert_eq!(tensor.dtype(), DType::F32, "the kernels support only f32 tensors");
-    Tensor::from_dispatch(<Dispatch as Kernels>::average(tensor.into_dispatch(), other, weight))
+/// If the kernels do not run on the device ([`runs_on`]), a data type is not `f32`, or shapes differ.
+pub fn weighted_sum<const D: usize>(a: Tensor<D>, b: Tensor<D>, weights: [f32; 2], divisor: f32) -> Tensor<D> {
+    assert_eq!([a.dtype(), b.dtype()], [DType::F32; 2], "the kernels support only f32 tensors");
+    let (a, b) = (a.into_dispatch(), b.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as Kernels>::weighted_sum(a, b, weights, divisor))
 }
 
 /// Performs a step of [`Sgd`] and returns the new weight and velocity. In the first step, `velocity` is `None`.
@@ -490,7 +491,7 @@ pub trait Kernels: Backend {
     fn normalize(#[extension_type] tensors: NormalizeTensors<Self>, kind: NormKind) -> BlockOutput<Self>;
     fn max_pool(input: FloatTensor<Self>, pool: MaxPool) -> FloatTensor<Self>;
     fn mean_pool(input: FloatTensor<Self>) -> FloatTensor<Self>;
-    fn average(tensor: FloatTensor<Self>, other: Vec<f32>, weight: f64) -> FloatTensor<Self>;
+    fn weighted_sum(a: FloatTensor<Self>, b: FloatTensor<Self>, weights: [f32; 2], divisor: f32) -> FloatTensor<Self>;
     fn sgd(#[extension_type] tensors: SgdTensors<Self>, sgd: Sgd) -> UpdatedTensors<Self>;
 }
 
@@ -513,8 +514,13 @@ macro_rules! kernels_on {
                 MeanPoolOp::new(input.shape()).forward::<Self>(input)
             }
 
-            fn average(tensor: FloatTensor<Self>, other: Vec<f32>, weight: f64) -> FloatTensor<Self> {
-                Self::averaged(tensor, &other, weight)
+            fn weighted_sum(
+                a: FloatTensor<Self>,
+                b: FloatTensor<Self>,
+                weights: [f32; 2],
+                divisor: f32,
+            ) -> FloatTensor<Self> {
+                <Self as HostBackend>::weighted_sum(a, b, weights, divisor)
             }
 
             fn sgd(tensors: SgdTensors<Self>, sgd: Sgd) -> UpdatedTensors<Self> {
@@ -610,8 +616,9 @@ impl<B: HostBackend, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
         }
     }
 
-    fn average(tensor: FloatTensor<Self>, other: Vec<f32>, weight: f64) -> FloatTensor<Self> {
-        <FloatTensor<Self>>::new(B::averaged(tensor.into_primitive(), &other, weight))
+    fn weighted_sum(a: FloatTensor<Self>, b: FloatTensor<Self>, weights: [f32; 2], divisor: f32) -> FloatTensor<Self> {
+        let (a, b) = (a.into_primitive(), b.into_primitive());
+        <FloatTensor<Self>>::new(<B as HostBackend>::weighted_sum(a, b, weights, divisor))
     }
 
     fn sgd(tensors: SgdTensors<Self>, sgd: Sgd) -> UpdatedTensors<Self> {

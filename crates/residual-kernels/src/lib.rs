@@ -18,7 +18,7 @@
 //! | `path.rs`, `backward.rs`, `inference.rs` | a main path: forward pass for training, backward pass, inference |
 //! | `normalize.rs` | a norm and a ReLU without a convolution, as in pre-activation blocks |
 //! | `pool.rs` | max-pooling and global average pooling |
-//! | `update.rs` | running averages and the SGD step |
+//! | `update.rs` | weighted sums and the SGD step |
 //! | `strided.rs` | contiguous copies of strided tensors |
 //! | `buffer.rs` | reusable memory |
 //! | `simd.rs` | SIMD instruction sets, selected at run time |
@@ -92,7 +92,7 @@ pub use path::{
 };
 pub use pool::{MaxPool, mean_pool, mean_pool_gradient};
 pub use simd::SimdLevel;
-pub use update::{Sgd, average};
+pub use update::{Sgd, weighted_sum};
 
 /// Frees the memory that the kernels keep for reuse: the memory of dropped [`Buffer`]s, the tables of offsets of each
 /// convolution, and the prepared weights of networks on Burn's flex backend. The next operations allocate and compute them

@@ -1,4 +1,4 @@
-//! The updates after the forward and backward passes of a training step: running averages and the SGD step.
+//! The updates after the forward and backward passes of a training step: weighted sums and the SGD step.
 
 use rayon::prelude::*;
 
@@ -59,12 +59,38 @@ pub(crate) fn add_to(to: &mut [f32], from: &[f32]) {
     to.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK)).for_each(add);
 }
 
-/// The weighted average `(1 - weight) · a + weight · b`.
+/// The weighted sum of two slices, divided by a number: `(weights[0] · a + weights[1] · b) / divisor`.
 ///
 /// # Panics
 /// If lengths differ.
-pub fn average(a: &[f32], b: &[f32], weight: f64) -> Vec<f32> {
-    assert_eq!(a.len(), b.len(), "the averaged slices must have the same length");
-    let (old, new) = ((1.0 - weight) as f32, weight as f32);
-    a.iter().zip(b).map(|(a, b)| a * old + b * new).collect()
+pub fn weighted_sum(a: &[f32], b: &[f32], weights: [f32; 2], divisor: f32) -> Vec<f32> {
+    assert_eq!(a.len(), b.len(), "the slices of a weighted sum must have the same length");
+    let mut sum = vec![0.0; a.len()];
+    let add = |(sum, (a, b)): (&mut [f32], (&[f32], &[f32]))| {
+        for (sum, (a, b)) in sum.iter_mut().zip(a.iter().zip(b)) {
+            *sum = (a * weights[0] + b * weights[1]) / divisor;
+        }
+    };
+    if a.len() <= CHUNK {
+        add((&mut sum, (a, b)));
+    } else {
+        let terms = a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK));
+        sum.par_chunks_mut(CHUNK).zip(terms).for_each(add);
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weighted_sums_of_any_length_follow_the_formula() {
+        for len in [0, 1, CHUNK, 2 * CHUNK + 3] {
+            let a: Vec<f32> = (0..len).map(|i| (i % 1000) as f32).collect();
+            let b: Vec<f32> = (0..len).map(|i| 1.0 - (i % 777) as f32).collect();
+            let sum = weighted_sum(&a, &b, [3.0, -2.0], 4.0);
+            assert_eq!(sum, a.iter().zip(&b).map(|(a, b)| (3.0 * a - 2.0 * b) / 4.0).collect::<Vec<_>>());
+        }
+    }
 }

@@ -336,9 +336,11 @@ mod choice {
     /// Updates the running statistics with the statistics of the batch.
     fn track(norm: &Option<BatchNorm>, batch: Option<Statistics>) {
         let (Some(norm), Some(batch)) = (norm, batch) else { return };
-        let momentum = norm.momentum;
-        let average = |running: &RunningState<Tensor<1>>, batch| {
-            running.update(bridge::average(running.value_sync(), batch, momentum));
+        let weights = [(1.0 - norm.momentum) as f32, norm.momentum as f32];
+        let average = |running: &RunningState<Tensor<1>>, batch: Vec<f32>| {
+            let old = running.value_sync();
+            let batch = Tensor::from_floats(&batch[..], &old.device());
+            running.update(bridge::weighted_sum(old, batch, weights, 1.0));
         };
         average(&norm.running_mean, batch.mean);
         average(&norm.running_var, batch.variance);

@@ -1,4 +1,4 @@
-use crate::TrainConfig;
+use crate::{TrainConfig, gradients::weighted_sum};
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param},
     store::ModuleRecord,
@@ -75,7 +75,7 @@ impl ModuleMapper for Lerp {
         let other = self.other.next().expect("both networks have the same parameters");
         param.map(|value| {
             let other = other.reshape(value.dims());
-            value.mul_scalar(self.decay) + other.mul_scalar(1.0 - self.decay)
+            weighted_sum(value, other, [self.decay, 1.0 - self.decay], 1.0)
         })
     }
 }

@@ -3,14 +3,16 @@
 use burn::{
     module::{Module, ModuleVisitor, Param},
     optim::GradientsParams,
-    tensor::{Tensor, TensorData},
+    tensor::{DType, Tensor, TensorData},
 };
+use residual_kernels::bridge;
 use residual_model::Network;
 
 /// Averages the gradients of several batches for one optimizer step.
 #[derive(Default)]
 pub(crate) struct GradientAccumulator {
-    /// The sum of the batches' gradients, each weighted by its number of samples.
+    /// The sum of the batches' gradients, each weighted by its number of samples. The gradient of a single batch is not
+    /// weighted.
     sum: Option<GradientsParams>,
     batches: usize,
     samples: usize,
@@ -37,22 +39,43 @@ impl GradientAccumulator {
         count: usize,
         last: bool,
     ) -> Option<GradientsParams> {
-        if self.is_empty() && (count == 1 || last) {
-            return Some(gradients);
-        }
-        let weighted = scale(network, gradients, samples as f64);
-        let sum = match self.sum.take() {
-            None => weighted,
-            Some(sum) => zip(network, sum, weighted, |sum, gradient| sum + gradient),
-        };
+        // The first gradient is weighted when the second is added.
+        let weights = [if self.batches == 1 { self.samples as f64 } else { 1.0 }, samples as f64];
         self.batches += 1;
         self.samples += samples;
-        if self.batches < count && !last {
-            self.sum = Some(sum);
-            return None;
+        let is_full = self.batches == count || last;
+        let divisor = if is_full { self.samples as f64 } else { 1.0 };
+        let sum = match self.sum.take() {
+            None => gradients,
+            Some(sum) => {
+                let mut add = AddWeighted { sum, gradients, weights, divisor };
+                network.visit(&mut add);
+                add.sum
+            }
+        };
+        if is_full {
+            *self = Self::default();
+            return Some(sum);
         }
-        let total = std::mem::take(self).samples as f64;
-        Some(divide(network, sum, total))
+        self.sum = Some(sum);
+        None
+    }
+}
+
+/// Replaces `sum` by the [`weighted_sum`] of both gradients of each parameter.
+struct AddWeighted {
+    sum: GradientsParams,
+    gradients: GradientsParams,
+    weights: [f64; 2],
+    divisor: f64,
+}
+
+impl ModuleVisitor for AddWeighted {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(sum) = self.sum.remove::<D>(param.id) {
+            let own = self.gradients.remove(param.id).expect("both sets have gradients of the same parameters");
+            self.sum.register(param.id, weighted_sum(sum, own, self.weights, self.divisor));
+        }
     }
 }
 
@@ -70,6 +93,17 @@ pub(crate) fn clip(network: &Network, gradients: GradientsParams, max_norm: f64)
     let norm = Tensor::cat(squares, 0).sum().sqrt();
     let factor = norm.add_scalar(1e-6).recip().mul_scalar(max_norm).clamp_max(1.0);
     map(network, gradients, |gradient| gradient * factor.clone())
+}
+
+/// `(weights[0] · a + weights[1] · b) / divisor`: on a CPU, one operation.
+pub(crate) fn weighted_sum<const D: usize>(a: Tensor<D>, b: Tensor<D>, weights: [f64; 2], divisor: f64) -> Tensor<D> {
+    let f32s = a.dtype() == DType::F32 && b.dtype() == DType::F32;
+    if f32s && bridge::runs_on(&a.device()) {
+        return bridge::weighted_sum(a, b, weights.map(|weight| weight as f32), divisor as f32);
+    }
+    let [first, second] = weights;
+    let sum = a.mul_scalar(first) + b.mul_scalar(second);
+    if divisor == 1.0 { sum } else { sum.div_scalar(divisor) }
 }
 
 /// Multiplies all gradients by a factor.
@@ -142,24 +176,6 @@ fn map(network: &Network, gradients: GradientsParams, f: impl FnMut(Tensor<1>) -
     let mut mapper = GradientMapper { gradients, f };
     network.visit(&mut mapper);
     mapper.gradients
-}
-
-/// Combines two sets of gradients: applies a function to the two gradients of each parameter, flattened.
-fn zip(
-    network: &Network,
-    gradients: GradientsParams,
-    other: GradientsParams,
-    mut f: impl FnMut(Tensor<1>, Tensor<1>) -> Tensor<1>,
-) -> GradientsParams {
-    let mut others = Vec::new();
-    map(network, other, |gradient| {
-        others.push(gradient.clone());
-        gradient
-    });
-    let mut others = others.into_iter();
-    map(network, gradients, |gradient| {
-        f(gradient, others.next().expect("both sets have gradients of the same parameters"))
-    })
 }
 
 struct GradientMapper<F> {

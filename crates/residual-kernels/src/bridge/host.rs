@@ -1,6 +1,6 @@
 //! Access to the values of tensors in host memory.
 
-use crate::{Buffer, Conv, PreparedWeight, SimdLevel, average};
+use crate::{Buffer, Conv, PreparedWeight, SimdLevel, weighted_sum};
 use burn::{
     backend::{Backend, TensorMetadata, tensor::FloatTensor},
     tensor::TensorData,
@@ -61,10 +61,12 @@ pub(super) trait HostBackend: Backend {
         Arc::new(PreparedWeight::new(level, conv, image, Self::values(weight.clone()).slice()))
     }
 
-    /// Computes `(1 - weight) · tensor + weight · other`.
-    fn averaged(tensor: FloatTensor<Self>, other: &[f32], weight: f64) -> FloatTensor<Self> {
-        let shape = tensor.shape();
-        Self::small_tensor(average(Self::values(tensor).slice(), other, weight), &shape)
+    /// Computes `(weights[0] · a + weights[1] · b) / divisor`.
+    fn weighted_sum(a: FloatTensor<Self>, b: FloatTensor<Self>, weights: [f32; 2], divisor: f32) -> FloatTensor<Self> {
+        let shape = a.shape();
+        assert_eq!(shape, b.shape(), "the tensors of a weighted sum must have the same shape");
+        let (a, b) = (Self::values(a), Self::values(b));
+        Self::small_tensor(weighted_sum(a.slice(), b.slice(), weights, divisor), &shape)
     }
 
     /// A tensor from a vector of row-major values, such as the gradient of a weight.

@@ -888,7 +888,8 @@ fn stochastic_depth_is_reproducible_and_resumes() {
 
 /// A training on this many CPU devices.
 fn on_devices(config: &TrainConfig, devices: usize) -> Training {
-    Training::new(config.clone(), Device::flex()).unwrap().with_more_devices(vec![Device::flex(); devices - 1])
+    let training = Training::new(config.clone(), Device::flex()).unwrap();
+    training.with_more_devices(vec![Device::flex(); devices - 1]).unwrap()
 }
 
 #[test]
@@ -948,13 +949,33 @@ fn a_run_goes_on_with_another_number_of_devices() {
 }
 
 #[test]
+fn several_devices_rewind_together() {
+    let schedule = Schedule { lr: 1e5, decay: Decay::Constant, warmup: Warmup::None };
+    let mut config = TrainConfig { on_nan: OnNan::Rewind, ..config("resnet8").with_schedule(schedule) };
+    (config.accumulate, config.batch_size, config.optimizer.weight_decay) = (6, 12, 0.0);
+    let dir = tempfile::tempdir().unwrap();
+    let one = train(&dir.path().join("one"), &config);
+    let rewinds = one.metrics().unwrap().iter().filter(|row| row.split == Split::Rewind).count();
+    assert!((1..8).contains(&rewinds), "{rewinds}");
+    for devices in [2, 3] {
+        let several = create(&dir.path().join(devices.to_string()), &config, false).unwrap();
+        on_devices(&config, devices).in_dir(several.clone()).run().unwrap();
+        assert!(files(&several) == files(&one), "{devices} devices differ from one");
+    }
+}
+
+#[test]
 fn errors_end_the_training_on_all_devices() {
     let mut config = config("resnet8");
     (config.batch_size, config.accumulate) = (10, 3);
-    let error = on_devices(&config, 2).run().unwrap_err();
+    let training = Training::new(config.clone(), Device::flex()).unwrap();
+    let error = training.with_more_devices(vec![Device::flex()]).err().unwrap();
     assert!(error.is_usage() && error.to_string().contains("must be a multiple of 2, not 3"), "{error}");
-    let rewinding = TrainConfig { on_nan: OnNan::Rewind, accumulate: 2, ..config.clone() };
-    assert!(on_devices(&rewinding, 2).run().unwrap_err().is_usage());
+    // Without a run directory, no device has a checkpoint to go back to.
+    let mut rewinding = TrainConfig { on_nan: OnNan::Rewind, ..config.clone() };
+    rewinding.schedule.lr = 1e30;
+    let error = on_devices(&rewinding, 3).run().unwrap_err();
+    assert!(matches!(error, TrainError::Diverged { .. }), "{error}");
 
     let mut diverging = config.clone();
     diverging.schedule.lr = 1e30;
@@ -969,7 +990,7 @@ fn errors_end_the_training_on_all_devices() {
         let train: Arc<dyn Source> = Arc::new(Failing { inner: dataset.train, sample, fails: fails.clone() });
         let training = Training::with_data(config.clone(), Dataset { train, ..dataset }, Device::flex()).unwrap();
         fails.store(true, Ordering::SeqCst);
-        let error = training.with_more_devices(vec![Device::flex(); 2]).run().unwrap_err();
+        let error = training.with_more_devices(vec![Device::flex(); 2]).unwrap().run().unwrap_err();
         assert!(error.to_string().contains("a.png"), "{error}");
     }
 }

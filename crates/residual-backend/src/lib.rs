@@ -101,6 +101,14 @@ pub enum BackendError {
         /// The names of the other backends that are compiled in.
         others: String,
     },
+    /// The backend has no device with this name.
+    #[error("there is no device `{id}` here; there is {known}")]
+    NoSuchDevice {
+        /// The given name.
+        id: String,
+        /// The names of the devices of the backend.
+        known: String,
+    },
 }
 
 fn names(backends: &[Backend]) -> String {
@@ -171,14 +179,46 @@ impl Backend {
     /// # Errors
     /// The same as for [`Self::open`].
     pub fn probe(self) -> Result<Hardware, BackendError> {
+        self.probe_all().map(|mut devices| devices.swap_remove(0))
+    }
+
+    /// Opens the backend's devices, at least one, and describes them. The best one comes first. CUDA and ROCm have a device
+    /// for each GPU, the other backends have one.
+    ///
+    /// # Errors
+    /// The same as for [`Self::open`].
+    pub fn probe_all(self) -> Result<Vec<Hardware>, BackendError> {
         if !self.is_compiled() {
             return Err(BackendError::NotCompiled(self));
         }
-        open::open(self).map_err(|reason| BackendError::NoDevice {
+        let mut devices = open::open(self).map_err(|reason| BackendError::NoDevice {
             backend: self,
             reason,
             others: names(&Self::compiled().into_iter().filter(|&b| b != self).collect::<Vec<_>>()),
-        })
+        })?;
+        for (i, hardware) in devices.iter_mut().enumerate() {
+            hardware.id =
+                if matches!(self, Self::Cuda | Self::Rocm) { format!("{self}:{i}") } else { self.to_string() };
+        }
+        Ok(devices)
+    }
+
+    /// Opens the device with this name: that of a backend, for its best device, or one with a number, such as `cuda:1`.
+    ///
+    /// # Errors
+    /// The same as for [`Self::choose`] and [`Self::open`], or if the backend has no device with this number.
+    pub fn device(id: &str) -> Result<(Self, Hardware), BackendError> {
+        let backend = Self::choose(Some(id.split(':').next().unwrap_or_default()), None)?;
+        let devices = backend.probe_all()?;
+        let is_named = |hardware: &&Hardware| hardware.id.eq_ignore_ascii_case(id);
+        let found = if id.contains(':') { devices.iter().find(is_named) } else { devices.first() };
+        match found {
+            Some(hardware) => Ok((backend, hardware.clone())),
+            None => Err(BackendError::NoSuchDevice {
+                id: id.into(),
+                known: devices.iter().map(|hardware| hardware.id.as_str()).collect::<Vec<_>>().join(", "),
+            }),
+        }
     }
 }
 
@@ -225,5 +265,15 @@ mod tests {
         let hardware = Backend::Flex.probe().unwrap();
         assert!(!hardware.software);
         assert_eq!(hardware.device, Device::flex());
+    }
+
+    #[test]
+    fn devices_are_found_by_their_names() {
+        let (backend, hardware) = Backend::device("Flex").unwrap();
+        assert_eq!((backend, hardware.id.as_str()), (Backend::Flex, "flex"));
+        let error = |id| Backend::device(id).unwrap_err().to_string();
+        assert_eq!(error("flex:1"), "there is no device `flex:1` here; there is flex");
+        assert!(error("gpu:0").starts_with("unknown backend `gpu`; expected one of flex"));
+        assert!(error("").starts_with("unknown backend ``"));
     }
 }

@@ -9,6 +9,8 @@ use std::{
 /// An opened device and its description.
 #[derive(Clone, Debug)]
 pub struct Hardware {
+    /// The name by which [`Backend::device`] finds the device: `flex`, or `cuda:1` for the second GPU.
+    pub id: String,
     /// The device, without autodiff.
     pub device: Device,
     /// The name that the device or its driver reports.
@@ -17,26 +19,26 @@ pub struct Hardware {
     pub software: bool,
 }
 
-/// Opens the backend's best device. The error is the reason why there is none.
-pub(crate) fn open(backend: Backend) -> Result<Hardware, String> {
+/// Opens the devices of the backend, the best one first, without their ids. The error is the reason why there is none.
+pub(crate) fn open(backend: Backend) -> Result<Vec<Hardware>, String> {
     match backend {
         #[cfg(feature = "flex")]
-        Backend::Flex => Ok(host(Device::flex())),
+        Backend::Flex => Ok(vec![host(Device::flex())]),
         #[cfg(feature = "ndarray")]
         #[allow(deprecated)]
-        Backend::NdArray => Ok(host(Device::ndarray())),
+        Backend::NdArray => Ok(vec![host(Device::ndarray())]),
         #[cfg(feature = "wgpu")]
-        Backend::Wgpu => wgpu::open(wgpu::Api::Auto),
+        Backend::Wgpu => wgpu::open(wgpu::Api::Auto).map(|hardware| vec![hardware]),
         #[cfg(feature = "vulkan")]
-        Backend::Vulkan => wgpu::open(wgpu::Api::Vulkan),
+        Backend::Vulkan => wgpu::open(wgpu::Api::Vulkan).map(|hardware| vec![hardware]),
         #[cfg(feature = "metal")]
-        Backend::Metal => wgpu::open(wgpu::Api::Metal),
+        Backend::Metal => wgpu::open(wgpu::Api::Metal).map(|hardware| vec![hardware]),
         #[cfg(feature = "cuda")]
         Backend::Cuda => cube::open(burn::tensor::DeviceType::Cuda),
         #[cfg(feature = "rocm")]
         Backend::Rocm => cube::open(burn::tensor::DeviceType::Rocm),
         #[cfg(feature = "cpu")]
-        Backend::Cpu => cube::open(burn::tensor::DeviceType::Cpu),
+        Backend::Cpu => cube::open(burn::tensor::DeviceType::Cpu).map(|all| all.into_iter().take(1).collect()),
         #[allow(unreachable_patterns)]
         _ => Err("not compiled in".into()),
     }
@@ -47,7 +49,7 @@ pub(crate) fn open(backend: Backend) -> Result<Hardware, String> {
 fn host(device: Device) -> Hardware {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let name = format!("{} CPU, {cores} cores", std::env::consts::ARCH);
-    Hardware { device, name, software: false }
+    Hardware { id: String::new(), device, name, software: false }
 }
 
 #[cfg(feature = "wgpu")]
@@ -96,7 +98,7 @@ mod wgpu {
         let info = setup.adapter.get_info();
         let software = info.device_type == DeviceType::Cpu;
         let name = format!("{}, {}", info.name, info.backend);
-        Ok(Hardware { device, name, software })
+        Ok(Hardware { id: String::new(), device, name, software })
     }
 }
 
@@ -120,16 +122,18 @@ mod cube {
     use super::{Hardware, quietly};
     use burn::tensor::{Device, DeviceType};
 
-    pub(super) fn open(device_type: DeviceType) -> Result<Hardware, String> {
+    pub(super) fn open(device_type: DeviceType) -> Result<Vec<Hardware>, String> {
         let probe = || {
-            let device = Device::enumerate(device_type).into_vec().into_iter().next()?;
-            let name = device.identity().map_or_else(|| format!("{device:?}"), |i| i.name);
-            Some(Hardware { device, name, software: false })
+            let describe = |device: Device| {
+                let name = device.identity().map_or_else(|| format!("{device:?}"), |identity| identity.name);
+                Hardware { id: String::new(), device, name, software: false }
+            };
+            Device::enumerate(device_type).into_vec().into_iter().map(describe).collect::<Vec<_>>()
         };
         // These runtimes panic if the driver's library is missing.
         match quietly(probe) {
-            Ok(Some(hardware)) => Ok(hardware),
-            Ok(None) => Err("no such GPU, or no driver for it".into()),
+            Ok(devices) if devices.is_empty() => Err("no such GPU, or no driver for it".into()),
+            Ok(devices) => Ok(devices),
             Err(_) => Err("its driver could not be loaded".into()),
         }
     }

@@ -13,8 +13,7 @@ pub(crate) fn refused(error: impl Display) -> DataError {
     DataError::Threads(error.to_string())
 }
 
-/// Starts the threads that compute: as many as given, else as in `RAYON_NUM_THREADS`, else one per core, which the
-/// processes that `mpirun` started on this machine divide.
+/// Starts the threads that compute: as many as given, else as in `RAYON_NUM_THREADS`, else [`cores`].
 ///
 /// The calling thread is one of them. Otherwise it would wait, and hand over each operation and its result: the small
 /// networks lose a quarter of their speed to that.
@@ -24,16 +23,16 @@ pub(crate) fn refused(error: impl Display) -> DataError {
 pub(crate) fn start(number: Option<usize>) -> Result<(), DataError> {
     /// A pool of its own: in the global one, operations of other threads would wait for this thread.
     static POOL: OnceLock<ThreadPool> = OnceLock::new();
-    let number = number.or_else(requested).or_else(share).unwrap_or_default();
+    let number = number.or_else(requested).unwrap_or_else(cores);
     let pool = ThreadPoolBuilder::new().use_current_thread().num_threads(number).build().map_err(refused)?;
     POOL.get_or_init(|| pool);
     Ok(())
 }
 
-/// This process's share of the cores, if it shares them.
-fn share() -> Option<usize> {
+/// This process's share of the cores, which the processes that `mpirun` started on this machine divide.
+pub(crate) fn cores() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    (job::processes_here() > 1).then(|| (cores / job::processes_here()).max(1))
+    (cores / job::processes_here()).max(1)
 }
 
 /// The number of threads in the environment variable of rayon, the library that runs them.

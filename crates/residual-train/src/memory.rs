@@ -108,6 +108,20 @@ impl Memory {
         }
     }
 
+    /// The expected peak memory of a run on this many devices in main memory, which share the program and the dataset.
+    pub fn on_devices(self, number: usize) -> Self {
+        let all = |bytes: u64| bytes.saturating_mul(number as u64);
+        Self {
+            program: self.program,
+            data: self.data,
+            weights: all(self.weights),
+            optimizer: all(self.optimizer),
+            activations: all(self.activations),
+            records: all(self.records),
+            workspace: all(self.workspace),
+        }
+    }
+
     /// The sum of all parts.
     pub fn total(&self) -> u64 {
         let Self { program, data, weights, optimizer, activations, records, workspace } = self;

@@ -142,6 +142,21 @@ impl Ranks {
         Ok(())
     }
 
+    /// The bytes of rank 0, which the others do not have.
+    pub(crate) fn broadcast(&self, own: &[u8]) -> Result<Vec<u8>, TrainError> {
+        /// The most bytes that a rank sends at a time, as one number each.
+        const CHUNK: usize = 1 << 20;
+        let first = |bytes: &[u8]| -> Result<Vec<u8>, TrainError> {
+            let all = self.gather(bytes.iter().map(|byte| f32::from(*byte)).collect())?;
+            Ok(all[0].iter().map(|value| *value as u8).collect())
+        };
+        let length = first(&(own.len() as u64).to_le_bytes())?;
+        let length = u64::from_le_bytes(length.try_into().expect("8 bytes were sent")) as usize;
+        let mut padded = own.to_vec();
+        padded.resize(length, 0);
+        padded.chunks(CHUNK).map(first).collect::<Result<Vec<_>, _>>().map(|chunks| chunks.concat())
+    }
+
     /// The number of this rank, and the number of ranks.
     pub(crate) fn share(&self) -> (usize, usize) {
         (self.0.rank(), self.0.size())

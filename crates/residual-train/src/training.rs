@@ -1,5 +1,5 @@
 use crate::{
-    Checkpoint, Device, Evaluation, Event, Note, OnNan, Row, RunDir, Status, StopFlag, TrainConfig, TrainError,
+    Checkpoint, Device, Evaluation, Event, Note, Row, RunDir, Status, StopFlag, TrainConfig, TrainError,
     event::Observer,
     ranks::{Ranks, Threads},
     run_options::RunOptions,
@@ -179,9 +179,12 @@ impl Training {
     /// `accumulate`, must be a multiple of R. A run may go on with other devices than those with which it began.
     ///
     /// This was tested on several CPU devices, and not tried on several GPUs.
-    pub fn with_more_devices(mut self, devices: Vec<Device>) -> Self {
+    ///
+    /// # Errors
+    /// If the devices cannot share the batches of a step.
+    pub fn with_more_devices(mut self, devices: Vec<Device>) -> Result<Self, TrainError> {
         self.more_devices = devices;
-        self
+        self.check_ranks().map(|()| self)
     }
 
     /// Shares the training with the other processes of an MPI job, all of which must run it with the same configuration. Each
@@ -193,7 +196,7 @@ impl Training {
     /// call [`Processes::abort`](crate::Processes::abort), because the others wait for it.
     ///
     /// # Errors
-    /// If the processes cannot share the batches of a step, or the run is to be rewound at NaN.
+    /// If the processes cannot share the batches of a step.
     #[cfg(feature = "mpi")]
     pub fn with_processes(mut self, processes: std::rc::Rc<crate::Processes>) -> Result<Self, TrainError> {
         self.options.ranks = (processes.size() > 1).then(|| Ranks::of(processes));
@@ -287,9 +290,6 @@ impl Training {
                  {batches}; the number of {what} can be {}",
                 divisors.join(", ")
             )));
-        }
-        if ranks > 1 && self.config.on_nan == OnNan::Rewind {
-            return Err(TrainError::Conflict(format!("a run on several {what} cannot be rewound; it can stop at NaN")));
         }
         Ok(())
     }

@@ -558,6 +558,25 @@ impl TrainingLoop {
         (self.session.progress, self.session.rows) = (progress, rows);
     }
 
+    /// The checkpoint to go back to. Of several ranks, the first one has it and sends it to the others.
+    fn epoch_end(&self) -> Result<Option<Checkpoint>, TrainError> {
+        let own = self.options.directory.as_ref().and_then(|directory| {
+            let newest = directory.epoch_end(usize::MAX, &self.device)?;
+            let older =
+                newest.progress.rewound.then(|| directory.epoch_end(newest.iteration(), &self.device)).flatten();
+            Some(older.unwrap_or(newest))
+        });
+        let Some(ranks) = &self.options.ranks else { return Ok(own) };
+        let bytes = own.as_ref().map_or(Ok(Vec::new()), Checkpoint::to_bytes)?;
+        let bytes = ranks.broadcast(&bytes)?;
+        if own.is_some() || bytes.is_empty() {
+            return Ok(own);
+        }
+        let sent = Checkpoint::from_bytes(&bytes);
+        sent.map(Some)
+            .map_err(|reason| TrainError::Conflict(format!("the checkpoint that another process sent {reason}")))
+    }
+
     /// Goes back to the checkpoint at the start of the epoch, halves the learning rate, and writes the resulting state
     /// as a checkpoint. If the run was already rewound to that checkpoint and has not finished an epoch since, it goes
     /// back to the checkpoint before it, if there is one.
@@ -567,13 +586,7 @@ impl TrainingLoop {
     fn rewind(&mut self, components: &mut Components, learner: &mut Learner, loss: f32) -> Result<(), TrainError> {
         let (epoch, iteration) = (self.session.progress.epoch + 1, self.session.progress.iteration);
         let diverged = TrainError::Diverged { epoch, iteration, loss };
-        let Some(directory) = &self.options.directory else { return Err(diverged) };
-        let Some(mut checkpoint) = directory.epoch_end(usize::MAX, &self.device) else { return Err(diverged) };
-        if checkpoint.progress.rewound
-            && let Some(older) = directory.epoch_end(checkpoint.iteration(), &self.device)
-        {
-            checkpoint = older;
-        }
+        let Some(checkpoint) = self.epoch_end()? else { return Err(diverged) };
         let rewinds = self.session.progress.rewinds + 1;
         // The checkpoint may be older than some rewinds. Keep the rows of those rewinds.
         let earlier: Vec<Row> = self.session.rows.iter().filter(|row| row.split == Split::Rewind).cloned().collect();

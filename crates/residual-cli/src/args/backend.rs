@@ -36,18 +36,46 @@ impl BackendArgs {
     pub(crate) fn open(&self) -> anyhow::Result<(Backend, Hardware)> {
         let backend = choose(self.backend.as_deref())?;
         let hardware = backend.probe()?;
+        self.select(backend, &hardware)?;
+        Ok((backend, hardware))
+    }
+
+    /// Opens the devices with these names, which have one backend, or else the one of [`Self::open`], and selects the
+    /// kernels.
+    pub(crate) fn open_all(&self, names: &[String]) -> anyhow::Result<(Backend, Vec<Hardware>)> {
+        let Some((first, others)) = names.split_first() else {
+            return self.open().map(|(backend, hardware)| (backend, vec![hardware]));
+        };
+        let (backend, hardware) = Backend::device(first)?;
+        let mut devices = vec![hardware];
+        for name in others {
+            let (other, hardware) = Backend::device(name)?;
+            if other != backend {
+                return Err(Usage(format!("{first} and {name} have different backends")).into());
+            }
+            // Several devices on one processor only show that they compute the same.
+            if !backend.uses_main_memory() && devices.iter().any(|device| device.id == hardware.id) {
+                return Err(Usage(format!("{} is named twice", hardware.id)).into());
+            }
+            devices.push(hardware);
+        }
+        self.select(backend, &devices[0])?;
+        Ok((backend, devices))
+    }
+
+    fn select(&self, backend: Backend, hardware: &Hardware) -> Result<(), Usage> {
         let kernels = match (self.kernels, self.recompute) {
             (Some(Kernels::Reference), true) => {
-                return Err(Usage("--recompute cannot be combined with --kernels reference".into()).into());
+                return Err(Usage("--recompute cannot be combined with --kernels reference".into()));
             }
             (_, true) => Kernels::Recompute,
             (kernels, false) => kernels.unwrap_or_default(),
         };
         kernels.select();
         if kernels == Kernels::Recompute && Kernels::on(&hardware.device) == Kernels::Reference {
-            return Err(Usage(format!("recompute kernels need the backend flex or ndarray, not {backend}")).into());
+            return Err(Usage(format!("recompute kernels need the backend flex or ndarray, not {backend}")));
         }
-        Ok((backend, hardware))
+        Ok(())
     }
 }
 

@@ -1,5 +1,5 @@
 use crate::{args::choose, output};
-use residual_backend::Backend;
+use residual_backend::{Backend, Hardware};
 use serde::Serialize;
 use std::fmt::Write;
 
@@ -14,6 +14,7 @@ pub(crate) struct DevicesArgs {
 #[derive(Serialize)]
 struct Line {
     backend: String,
+    id: String,
     compiled: bool,
     default: bool,
     device: Option<String>,
@@ -24,7 +25,7 @@ struct Line {
 /// Runs the command `devices`.
 pub(crate) fn devices(args: &DevicesArgs) -> anyhow::Result<()> {
     let default = choose(None);
-    let lines: Vec<Line> = Backend::ALL.iter().map(|&backend| line(backend, default.as_ref().ok())).collect();
+    let lines: Vec<Line> = Backend::ALL.iter().flat_map(|&backend| lines(backend, default.as_ref().ok())).collect();
     if args.json {
         return output::print_json(&lines);
     }
@@ -33,7 +34,7 @@ pub(crate) fn devices(args: &DevicesArgs) -> anyhow::Result<()> {
         let mark = if line.default { "*" } else { " " };
         let device = line.device.unwrap_or_else(|| "-".into());
         let note = line.note.map(|note| format!("  ({note})")).unwrap_or_default();
-        let _ = writeln!(text, "{mark} {:<8} {device}{note}", line.backend);
+        let _ = writeln!(text, "{mark} {:<8} {device}{note}", line.id);
     }
     text.push_str(&match default {
         Ok(_) => "\n* is the default; choose another with --backend NAME or BURN_DEVICE=NAME\n".into(),
@@ -42,18 +43,33 @@ pub(crate) fn devices(args: &DevicesArgs) -> anyhow::Result<()> {
     output::print(&text)
 }
 
-fn line(backend: Backend, default: Option<&Backend>) -> Line {
-    let compiled = backend.is_compiled();
-    let (device, software, note) = match backend.probe() {
-        Ok(hardware) if hardware.software => {
-            (Some(hardware.name), true, Some("software adapter, for tests; far slower than flex".into()))
+/// A line for each device of the backend, or one that says why there is none.
+fn lines(backend: Backend, default: Option<&Backend>) -> Vec<Line> {
+    let (name, compiled) = (backend.to_string(), backend.is_compiled());
+    let devices = match backend.probe_all() {
+        Ok(devices) => devices,
+        Err(error) => {
+            let note = if compiled {
+                error.to_string()
+            } else {
+                format!("not compiled in; rebuild with --features {backend}")
+            };
+            let (id, backend, default) = (name.clone(), name, Some(&backend) == default);
+            return vec![Line { backend, id, compiled, default, device: None, software: false, note: Some(note) }];
         }
-        Ok(hardware) if backend == Backend::NdArray => {
-            (Some(hardware.name), false, Some("deprecated in Burn, slower than flex".into()))
-        }
-        Ok(hardware) => (Some(hardware.name), false, None),
-        Err(_) if !compiled => (None, false, Some(format!("not compiled in; rebuild with --features {backend}"))),
-        Err(error) => (None, false, Some(error.to_string())),
     };
-    Line { backend: backend.to_string(), compiled, default: Some(&backend) == default, device, software, note }
+    let describe = |(i, hardware): (usize, Hardware)| Line {
+        backend: name.clone(),
+        id: hardware.id,
+        compiled,
+        default: i == 0 && Some(&backend) == default,
+        device: Some(hardware.name),
+        software: hardware.software,
+        note: match backend {
+            _ if hardware.software => Some("software adapter, for tests; far slower than flex".into()),
+            Backend::NdArray => Some("deprecated in Burn, slower than flex".into()),
+            _ => None,
+        },
+    };
+    devices.into_iter().enumerate().map(describe).collect()
 }

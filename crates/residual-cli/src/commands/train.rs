@@ -82,6 +82,20 @@ pub(crate) struct TrainArgs {
     pub(crate) ignore_head: bool,
     #[command(flatten)]
     pub(crate) backend: BackendArgs,
+    /// Devices that share each step's batches, such as cuda:0,cuda:1
+    ///
+    /// See `residual devices`. --accumulate, the number of batches per step,
+    /// must be a multiple of the number of devices. The steps are those of one
+    /// device, as long as the devices round alike. Not tried on several GPUs.
+    #[arg(
+        long,
+        help_heading = "Backend",
+        value_name = "NAMES",
+        value_delimiter = ',',
+        conflicts_with = "backend",
+        verbatim_doc_comment
+    )]
+    pub(crate) devices: Vec<String>,
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -212,6 +212,16 @@ fn a_dry_run_prints_the_memory_and_too_much_is_refused() {
     let (report, _) = succeeds(&["train", "--net", "resnet8", "--batch-size", "1000000", "--dry-run", "--json"]);
     let report: serde_json::Value = serde_json::from_str(&report).unwrap();
     assert!(report["total"].as_u64().unwrap() < 1 << 30, "{report}");
+    // Three devices hold three networks, but one dataset.
+    let several = ["train", "resnet8", "--accumulate", "3", "--devices", "flex,flex,flex", "--dry-run"];
+    assert!(succeeds(&several).0.contains("\n3 devices"));
+    let (report, _) = succeeds(&[&several[..], &["--json"]].concat());
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    let [total, all] = ["total", "in_all"].map(|key| report[key].as_u64().unwrap());
+    assert!(total < all && all < 3 * total && report["devices"] == 3, "{report}");
+    let processes =
+        command(&["train", "resnet8", "--dry-run"]).env("OMPI_COMM_WORLD_LOCAL_SIZE", "2").output().unwrap();
+    assert!(text(&processes.stdout).contains("\n2 processes"), "{processes:?}");
     let huge = ["train", "--net", "resnet1202", "--data", "cifar10", "--batch-size", "60000"];
     refuses(&huge, 2, "resnet1202 with batch size 60000 needs about");
 }

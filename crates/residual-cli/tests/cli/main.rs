@@ -217,6 +217,33 @@ fn devices_lists_every_backend_and_the_default() {
 }
 
 #[test]
+fn several_devices_share_a_training() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let train = |devices: &str, epochs: &str, name: &str| {
+        let args = ["train", "resnet8", "--samples", "200", "--batch-size", "20", "--accumulate", "6"];
+        succeeds(&[&args[..], &["--epochs", epochs, "--devices", devices, "--out", &path(name)]].concat()).1
+    };
+    train("flex", "4", "one");
+    assert!(train("flex,FLEX", "2", "two").contains("flex (2 devices, "));
+    let read = |name: &str, file: &str| fs::read(dir.path().join(name).join(file)).unwrap();
+    assert!(train("flex,flex,flex", "4", "three").contains("epoch   4/4"));
+    assert!(["model.bpk", "loss.csv"].iter().all(|file| read("one", file) == read("three", file)));
+    succeeds(&["train", "--resume", &path("two"), "--devices", "flex,flex"]);
+
+    let nothing = path("nothing");
+    let refused = |devices: &str, reason: &str| {
+        refuses(&["train", "resnet8", "--devices", devices, "--out", &nothing], 2, reason);
+        assert!(!dir.path().join("nothing").exists());
+    };
+    refused("flex,flex", "2 devices cannot share the batches of a step equally: `accumulate` must be a multiple of 2");
+    refused("flex,cpu", if cfg!(feature = "cpu") { "different backends" } else { "`cpu` is not compiled in" });
+    refused("flex:1", "there is no device `flex:1` here; there is flex");
+    refused("flex,", "unknown backend ``");
+    refuses(&["train", "resnet8", "--devices", "flex", "--backend", "flex"], 2, "cannot be used with");
+}
+
+#[test]
 fn bench_times_training_and_inference() {
     let bench = ["bench", "resnet8", "--image", "3x8x8", "--batch", "4", "--steps", "2"];
     let report: serde_json::Value = serde_json::from_str(&succeeds(&[&bench[..], &["--json"]].concat()).0).unwrap();

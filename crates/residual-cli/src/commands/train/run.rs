@@ -8,6 +8,7 @@ use crate::{
     output::{self, log, percent},
     removed::removed,
     signals::stop_flag,
+    threads,
 };
 use residual_backend::{Backend, Hardware};
 use residual_data::{DataError, Normalization, Preprocessing, shown};
@@ -29,17 +30,17 @@ pub(super) fn start(args: &TrainArgs) -> anyhow::Result<()> {
     if args.print_config {
         return output::print_json(&config);
     }
-    let (backend, hardware) = args.backend.open()?;
-    let memory = Memory::expected(&config, Kernels::on(&hardware.device)).map_err(TrainError::from)?;
+    let (backend, devices) = args.backend.open_all(&args.devices)?;
+    let memory = Memory::expected(&config, Kernels::on(&devices[0].device)).map_err(TrainError::from)?;
     if args.dry_run {
-        return dry_run(args, &config, backend, memory);
+        return dry_run(args, &config, backend, memory, devices.len());
     }
-    check_memory(&config, backend, memory)?;
+    check_memory(&config, backend, memory, devices.len())?;
     if config.on_nan == OnNan::Rewind {
         make_default(backend)?;
     }
     let job = Job::join()?;
-    job.run(|| start_in(&job, args, &config, backend, &hardware))
+    job.run(|| start_in(&job, args, &config, backend, &devices))
 }
 
 fn start_in(
@@ -47,10 +48,12 @@ fn start_in(
     args: &TrainArgs,
     config: &TrainConfig,
     backend: Backend,
-    hardware: &Hardware,
+    devices: &[Hardware],
 ) -> anyhow::Result<()> {
     let stop = stop_flag()?;
+    let hardware = &devices[0];
     let mut training = job.share(Training::new(config.clone(), hardware.device.clone())?)?;
+    training = on_all(training, devices)?;
     if let Some(start) = &config.start {
         let network = started(config, start, &training, hardware)?;
         training = training.with_network(network);
@@ -61,7 +64,7 @@ fn start_in(
     let create = || RunDir::create(&path, config, &Environment::here(backend, hardware), existing);
     let run = is_first().then(create).transpose()?;
     print_notes(&training);
-    announce(config, backend, hardware, &path);
+    announce(config, backend, devices, &path);
     finish(training, config, &path, run, &stop, args)
 }
 
@@ -84,26 +87,29 @@ pub(super) fn resume(args: &TrainArgs, path: &Path) -> anyhow::Result<()> {
     // The backend and kernels that the training began with, unless flags name others.
     let began = run.environment()?;
     let BackendArgs { backend, kernels, recompute, threads } = &args.backend;
+    let named = args.devices.first().and_then(|name| name.split(':').next()).map(str::to_lowercase);
+    let backend = backend.clone().or(named);
     let same = backend.as_ref().is_none_or(|name| *name == began.backend) && kernels.is_none() && !recompute;
     let backend_args = BackendArgs {
         kernels: if same { Some(began.kernels) } else { *kernels },
         recompute: *recompute,
         threads: *threads,
-        backend: backend.clone().or_else(|| Some(began.backend.clone())),
+        backend: backend.or_else(|| Some(began.backend.clone())),
     };
-    let (backend, hardware) = backend_args.open()?;
-    if let (Some(theirs), Some(ours)) = (began.arithmetic(), Environment::here(backend, &hardware).arithmetic())
+    let (backend, devices) = backend_args.open_all(&args.devices)?;
+    let hardware = &devices[0];
+    if let (Some(theirs), Some(ours)) = (began.arithmetic(), Environment::here(backend, hardware).arithmetic())
         && theirs != ours
     {
         let theirs = shown(&theirs);
         log!("note: the run began with {theirs} and goes on with {ours}; the result differs by rounding");
     }
     let memory = Memory::expected(&config, Kernels::on(&hardware.device)).map_err(has_moved(args, &config))?;
-    check_memory(&config, backend, memory)?;
+    check_memory(&config, backend, memory, devices.len())?;
     // The program may start again here, so the directory is locked afterwards, and signals end it until then.
     make_default(backend)?;
     let job = Job::join()?;
-    job.run(|| resume_in(&job, args, path, run, &config, extension, backend, &hardware))
+    job.run(|| resume_in(&job, args, path, run, &config, extension, backend, &devices))
 }
 
 #[expect(clippy::too_many_arguments, reason = "what the flags and the run directory say")]
@@ -115,17 +121,19 @@ fn resume_in(
     config: &TrainConfig,
     extension: Option<usize>,
     backend: Backend,
-    hardware: &Hardware,
+    devices: &[Hardware],
 ) -> anyhow::Result<()> {
     let stop = stop_flag()?;
+    let hardware = &devices[0];
     // Only the first process writes to the directory, and does so when all of them have read it.
     let run = if is_first() { run.locked()? } else { run };
     let has_moved = has_moved(args, config);
     let dataset = config.data.load().map_err(has_moved)?;
     run.check_data(&dataset)?;
     let mut training = job.share(Training::with_data(config.clone(), dataset, hardware.device.clone())?)?;
+    training = on_all(training, devices)?;
     print_notes(&training);
-    announce(config, backend, hardware, path);
+    announce(config, backend, devices, path);
     let latest = run.latest(&hardware.device, args.older_checkpoint).map_err(|error| {
         if args.older_checkpoint {
             anyhow::Error::from(error)
@@ -172,11 +180,18 @@ fn has_moved(args: &TrainArgs, config: &TrainConfig) -> impl Fn(DataError) -> an
     }
 }
 
-/// Fails if a training needs more memory than there is, for all processes on this machine.
-fn check_memory(config: &TrainConfig, backend: Backend, memory: Memory) -> anyhow::Result<()> {
-    let Some(shortage) =
-        Memory::shortage(memory.total() * processes_here() as u64).filter(|_| backend.uses_main_memory())
-    else {
+fn on_all(training: Training, devices: &[Hardware]) -> Result<Training, TrainError> {
+    training.with_more_devices(devices[1..].iter().map(|hardware| hardware.device.clone()).collect())
+}
+
+/// The memory that all processes on this machine need, and the devices of this one, if they are in main memory.
+fn in_all(memory: Memory, devices: usize) -> u64 {
+    memory.on_devices(devices).total() * processes_here() as u64
+}
+
+/// Fails if a training needs more memory than there is.
+fn check_memory(config: &TrainConfig, backend: Backend, memory: Memory, devices: usize) -> anyhow::Result<()> {
+    let Some(shortage) = Memory::shortage(in_all(memory, devices)).filter(|_| backend.uses_main_memory()) else {
         return Ok(());
     };
     let (name, batch) = (config.network.name(), config.batch_size);
@@ -188,15 +203,27 @@ fn check_memory(config: &TrainConfig, backend: Backend, memory: Memory) -> anyho
 }
 
 /// Prints the expected peak memory of a training.
-fn dry_run(args: &TrainArgs, config: &TrainConfig, backend: Backend, memory: Memory) -> anyhow::Result<()> {
-    let (total, available) = (memory.total(), Memory::available());
+fn dry_run(
+    args: &TrainArgs,
+    config: &TrainConfig,
+    backend: Backend,
+    memory: Memory,
+    devices: usize,
+) -> anyhow::Result<()> {
+    let (total, available, processes) = (memory.total(), Memory::available(), processes_here());
+    if !is_first() {
+        return Ok(());
+    }
     if args.json {
         return output::print_json(&serde_json::json!({
             "network": config.network.name().to_string(),
             "batch_size": config.batch_size,
             "backend": backend.to_string(),
+            "devices": devices,
+            "processes": processes,
             "bytes": memory,
             "total": total,
+            "in_all": in_all(memory, devices),
             "available": available,
         }));
     }
@@ -212,9 +239,22 @@ fn dry_run(args: &TrainArgs, config: &TrainConfig, backend: Backend, memory: Mem
         ("total", total),
     ];
     let (name, batch) = (config.network.name(), config.batch_size);
-    let mut text = format!("{name} on {}, batch size {batch}, {backend}: expected peak memory\n\n", config.data);
-    for (part, bytes) in parts {
+    let mut text = format!("{name} on {}, batch size {batch}, {backend}: expected peak memory", config.data);
+    text.push_str(match (devices, processes) {
+        (1, 1) => "\n\n",
+        (1, _) => " of each process\n\n",
+        _ => " with one device\n\n",
+    });
+    let mut print = |part: &str, bytes: u64| {
         let _ = writeln!(text, "{part:<24} {:>9.1} MiB", bytes as f64 / f64::from(1 << 20));
+    };
+    for (part, bytes) in parts {
+        print(part, bytes);
+    }
+    match (devices, processes) {
+        (1, 1) => {}
+        (1, _) => print(&format!("{processes} processes"), in_all(memory, devices)),
+        _ => print(&format!("{devices} devices"), in_all(memory, devices)),
     }
     if backend.uses_main_memory() {
         let _ = writeln!(text, "\nthis machine has {:.1} GiB", available as f64 / f64::from(1 << 30));
@@ -286,7 +326,6 @@ fn finish(
     stop: &StopFlag,
     args: &TrainArgs,
 ) -> anyhow::Result<()> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let training = match run {
         Some(run) => training.in_dir(run),
         None => training,
@@ -296,7 +335,7 @@ fn finish(
         .with_observer(observer(config))
         .with_checkpoint_every(args.checkpoint_every)
         .with_tensorboard(args.tensorboard)
-        .with_workers(args.workers.unwrap_or(cores))
+        .with_workers(args.workers.unwrap_or_else(threads::cores))
         .run()
         .inspect_err(|error| {
             if matches!(error, TrainError::Sample { .. } | TrainError::Data(_)) {
@@ -348,13 +387,15 @@ fn report(config: &TrainConfig, outcome: &Outcome, path: &Path) -> String {
     )
 }
 
-fn announce(config: &TrainConfig, backend: Backend, hardware: &Hardware, path: &Path) {
+fn announce(config: &TrainConfig, backend: Backend, devices: &[Hardware], path: &Path) {
+    let name = &devices[0].name;
+    let devices = if devices.len() == 1 { name.clone() } else { format!("{} devices, {name}", devices.len()) };
     log!(
         "{} ({} parameters) on {}, {backend} ({}), seed {}, in {}",
         config.network.name(),
         thousands(config.network.summary().parameters()),
         config.data,
-        hardware.name,
+        devices,
         config.seed,
         path.display()
     );

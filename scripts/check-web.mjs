@@ -68,7 +68,7 @@ const SETTINGS = { family: "dense", width: 64, alpha: 1, norm: true, optimizer: 
 const isRight = async (browser) => {
   const { context, page } = await open(browser, "", DESKTOP);
   const out = mkdtempSync(join(tmpdir(), "web-"));
-  for (const [family, depth, limit] of [["dense", 4, 1e-3], ["conv", 8, 1e-3]]) {
+  for (const [family, depth, limit] of [["dense", 4, 1e-5], ["conv", 8, 5e-3]]) {
     for (const kind of ["plain", "residual"]) {
       const settings = { ...SETTINGS, kind, family, depth, width: family === "conv" ? 8 : 64, lr: family === "conv" ? 0.01 : 0.05 };
       const [once, again] = [await losses(page, settings), await losses(page, settings)];
@@ -105,7 +105,7 @@ const showsTheEffect = async (browser) => {
   expect(plain > 0.4, `the training error of plain-56 is ${plain}`);
   expect(deep < 0.05, `the training error of residual-56 is ${deep}`);
   expect((await page.textContent("#depths-words")).includes("at depth 56"), "the figure has no point at depth 56");
-  expect((await page.textContent("#gradients-words")).includes("In the plain net, it"), "no words about the gradients");
+  expect((await page.textContent("#gradients-words")).includes("In the plain net, it is multiplied by"), "no words about the gradients");
   expect((await page.textContent("#activations-words")).includes("per block"), "no words about the activations");
   if (screenshots) await page.screenshot({ path: join(screenshots, "1280.png"), fullPage: true });
   await context.close();
@@ -149,7 +149,7 @@ const drawsDigits = async (browser) => {
   await context.close();
 };
 
-/** Every control works with the keyboard; a change is in the address, and the address makes the change. */
+/** Every control works, most of them with the keyboard; a change is in the address, and the address makes the change. */
 const controls = async (browser) => {
   const { context, page } = await open(browser, "", DESKTOP);
   const press = async (id, keys) => {
@@ -164,7 +164,7 @@ const controls = async (browser) => {
   await page.selectOption("#seed", "3");
   await page.selectOption("#epochs", "5");
   const hash = await page.evaluate(() => location.hash);
-  expect(hash === "#width=32&optimizer=adam&lr=0.001&epochs=5&seed=3&norm=false&depth=6&alpha=0.95", `the address is ${hash}`);
+  expect(hash === "#depth=6&width=32&alpha=0.95&optimizer=adam&epochs=5&seed=3&norm=false", `the address is ${hash}`);
   await press("#step", ["Enter"]);
   await page.waitForFunction(() => KINDS.every((kind) => twins[kind].step === 1));
   await press("#start", ["Enter"]);
@@ -200,13 +200,24 @@ const controls = async (browser) => {
   await other.page.waitForFunction(() => settings.depth === 14, null, { timeout: 60_000 });
   await other.page.click("#tour");
   await finished(other.page);
+  await other.page.waitForTimeout(300);
+  expect(await other.page.evaluate(() => settings.depth === 14 && haveEnded()), "the tour does not stop");
+  // The last depth can be stopped, too.
+  await other.page.selectOption("#layers", "conv");
+  await other.page.selectOption("#lr", "0.03");
+  await other.page.evaluate(() => (TOUR.conv = [8]));
+  await other.page.click("#tour");
+  await other.page.waitForFunction(() => twins.plain.step > 5);
+  await other.page.click("#tour");
+  await finished(other.page);
+  expect((await other.page.textContent("#depths-words")).includes("at depth 8"), "stopping at the last depth starts the tour again");
   expect((await other.page.textContent("#depths-words")).includes("at depth 8"), "the figure does not fill in");
   await other.context.close();
 };
 
 /** Bad addresses and nets that diverge. */
 const badInput = async (browser) => {
-  for (const hash of ["#depth=5", "#depth=1e9&width=-3", "#%E0%A4%A", "#constructor=1&alpha=NaN", "#layers=conv&depth=56"]) {
+  for (const hash of ["#depth=5", "#depth=1e9&width=-3", "#%E0%A4%A", "#constructor=1&alpha=NaN", "#alpha=0.97", "#seed=3=3", "#layers=conv&depth=56", "#layers=conv&width=128"]) {
     const { context, page } = await open(browser, hash, DESKTOP);
     expect((await page.textContent("#notice")).includes("defaults are used"), `${hash} is accepted`);
     await context.close();
@@ -218,6 +229,18 @@ const badInput = async (browser) => {
   expect(texts.some((text) => text.includes("NaN or infinite")), `no net diverges: ${texts.join(", ")}`);
   expect(texts.every((text) => /NaN or infinite|finished/.test(text)), `a net did not go on: ${texts.join(", ")}`);
   await page.click("#norm");
+  await page.click("#start");
+  await page.waitForFunction(() => KINDS.every((kind) => twins[kind].step > 3));
+  // A finished net stays finished.
+  await page.click("#reset");
+  for (let i = 0; i < 120; i++) await page.evaluate(() => KINDS.forEach((kind) => twins[kind].worker.postMessage({ type: "step" })));
+  await finished(page);
+  await page.waitForTimeout(300);
+  expect((await page.evaluate(() => KINDS.map((kind) => twins[kind].state))).every((state) => state === "finished"), "a step after the last one");
+  // A worker that fails is replaced.
+  await page.evaluate(() => twins.plain.worker.onerror({ preventDefault() {}, message: "" }));
+  expect((await page.evaluate(() => twins.plain.words())).includes("stopped: out of memory"), "a worker that fails is not reported");
+  await page.click("#reset");
   await page.click("#start");
   await page.waitForFunction(() => KINDS.every((kind) => twins[kind].step > 3));
   await context.close();

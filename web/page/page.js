@@ -6,56 +6,73 @@ const DEPTHS = {
     conv: [8, 14, 20],
 };
 const TOUR = { dense: [4, 8, 14, 20, 32, 44, 56], conv: [8, 14, 20] };
-/** The settings and the values that each may have; the first is the default. */
+/** The values that each setting may have. */
 const CHOICES = {
     layers: ["dense", "conv"],
-    width: [64, 8, 16, 32, 128],
+    width: [8, 16, 32, 64, 128],
     optimizer: ["momentum", "sgd", "adam", "rmsprop"],
-    lr: [0.05, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1],
-    epochs: [15, 5, 10, 30, 60],
+    lr: [0.0003, 0.001, 0.003, 0.01, 0.03, 0.05, 0.1, 0.3, 1],
+    epochs: [5, 10, 15, 30, 60],
     seed: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9],
     norm: [true, false],
+    alpha: Array.from({ length: 21 }, (_, i) => i / 20),
 };
+/** The values that a setting may have with these layers. Wide convolutions take seconds per step. */
+const choices = (name, layers) =>
+    name === "depth" ? DEPTHS[layers] : name === "width" && layers === "conv" ? [8, 16, 32] : CHOICES[name] ?? [];
+/** The defaults with these layers and this optimizer. */
+const defaults = (layers, optimizer) => ({
+    layers,
+    depth: DEPTHS[layers].at(-1),
+    width: layers === "conv" ? 8 : 64,
+    alpha: 1,
+    optimizer,
+    lr: { momentum: 0.05, sgd: 0.1, adam: 0.001, rmsprop: 0.001 }[optimizer],
+    epochs: 15,
+    seed: 0,
+    norm: true,
+});
+const KIND_NAMES = { plain: "Plain", residual: "Residual" };
 const $ = (id) => document.getElementById(id);
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 const QUARTERS = [0, 0.25, 0.5, 0.75, 1];
-const sorted = (values) => [...values].sort((a, b) => a - b);
 
 // ---- Settings, and their place in the address --------------------------------------------------------------------
 
-const DEFAULTS = { ...Object.fromEntries(Object.entries(CHOICES).map(([name, values]) => [name, values[0]])), depth: 56, alpha: 1 };
-let settings = { ...DEFAULTS };
+let settings = defaults("dense", "momentum");
 
 /** Reads the settings in the address. What it cannot read keeps its default, and is said. */
 function readAddress() {
-    const read = { ...DEFAULTS };
-    const bad = [];
     const hash = location.hash.slice(1);
-    let pairs = [];
-    try {
-        pairs = hash.split("&").filter(Boolean).map((pair) => pair.split("=").map(decodeURIComponent));
-    } catch {
-        bad.push(hash);
+    const given = new Map();
+    const bad = [];
+    for (const pair of hash.split("&").filter(Boolean)) {
+        const [name, ...value] = pair.split("=");
+        given.set(name, value.join("="));
     }
-    const last = Object.fromEntries(pairs.map(([name, value]) => [name, value ?? ""]));
-    const given = Object.entries(last).sort(([a], [b]) => (b === "layers") - (a === "layers"));
+    const known = (name, layers) => {
+        const text = given.get(name);
+        return Object.hasOwn(settings, name) ? choices(name, layers).find((value) => String(value) === text) : undefined;
+    };
+    const layers = known("layers") ?? "dense";
+    settings = defaults(layers, known("optimizer") ?? "momentum");
     for (const [name, text] of given) {
-        const found = Object.hasOwn(CHOICES, name) ? CHOICES[name].find((value) => String(value) === text) : undefined;
-        const number = text.trim() === "" ? NaN : Number(text);
-        if (found !== undefined) read[name] = found;
-        else if (name === "depth" && DEPTHS[read.layers].includes(number)) read.depth = number;
-        else if (name === "alpha" && number >= 0 && number <= 1) read.alpha = Math.round(number * 20) / 20;
-        else bad.push(`${name}=${text}`);
+        const value = known(name, layers);
+        if (value === undefined) bad.push(`${name}=${text}`);
+        else settings[name] = value;
     }
-    if (!DEPTHS[read.layers].includes(read.depth)) read.depth = DEPTHS[read.layers].at(-1);
-    settings = read;
     if (bad.length > 0) notice(`The address has settings that do not exist, and the defaults are used: ${bad.join(", ").slice(0, 200)}`);
 }
 
 function writeAddress() {
-    const changed = Object.keys(DEFAULTS).filter((name) => settings[name] !== DEFAULTS[name]);
+    const usual = { ...defaults(settings.layers, settings.optimizer), layers: "dense", optimizer: "momentum" };
+    const changed = Object.keys(settings).filter((name) => settings[name] !== usual[name]);
     const hash = changed.map((name) => `${name}=${settings[name]}`).join("&");
-    history.replaceState(null, "", hash ? `#${hash}` : location.pathname + location.search);
+    try {
+        history.replaceState(null, "", hash ? `#${hash}` : location.pathname + location.search);
+    } catch {
+        // Some browsers limit how often the address may change. It is not needed to train.
+    }
 }
 
 function showSettings() {
@@ -66,18 +83,15 @@ function showSettings() {
     $("depth-value").value = settings.depth;
     $("alpha").value = settings.alpha;
     $("alpha-value").value = settings.alpha;
+    for (const name of ["width", "lr", "epochs", "seed"]) {
+        $(name).replaceChildren(...choices(name, settings.layers).map((value) => new Option(String(value))));
+    }
     for (const name of ["layers", "width", "optimizer", "lr", "epochs", "seed"]) $(name).value = String(settings[name]);
     $("norm").checked = settings.norm;
 }
 
-function addChoices() {
-    for (const name of ["width", "lr", "epochs", "seed"]) {
-        for (const value of sorted(CHOICES[name])) $(name).add(new Option(String(value)));
-    }
-}
-
 /** The settings that the points of the figure have in common. */
-const signature = () => JSON.stringify({ ...settings, depth: 0 });
+const signature = (settings) => JSON.stringify({ ...settings, depth: 0 });
 
 function notice(text) {
     $("notice").textContent = text;
@@ -88,46 +102,47 @@ function notice(text) {
 /** Each twin trains in a worker of its own. */
 class Twin {
     constructor(kind, url, wasm) {
-        this.kind = kind;
-        this.clear();
-        this.ready = false;
-        this.worker = new Worker(url);
-        this.worker.onmessage = ({ data }) => this.hear(data);
-        this.worker.onerror = (event) => {
-            event.preventDefault();
-            this.end(`stopped: ${event.message || "out of memory"}`);
-        };
-        this.worker.postMessage({ type: "load", wasm });
+        Object.assign(this, { kind, url, wasm, worker: null });
+        this.start();
     }
 
-    clear() {
-        Object.assign(this, { step: 0, steps: 0, losses: [], smooth: null, errors: [], gradients: [], activations: [], state: "ready", time: 0, answer: null });
-    }
-
+    /** Starts a training with the settings of the page. */
     start() {
         this.run = ++runs;
-        this.clear();
-        const { layers: family, depth, width, alpha, norm, optimizer, lr, seed, epochs } = settings;
+        this.settings = { ...settings };
+        Object.assign(this, { step: 0, steps: 0, losses: [], smooth: null, errors: [], gradients: [], activations: [], state: "ready", answer: null });
+        if (!this.worker) this.open();
+        const { layers: family, depth, width, alpha, norm, optimizer, lr, seed, epochs } = this.settings;
         const own = { kind: this.kind, family, depth, width, alpha, norm, optimizer, lr, seed, epochs };
         this.worker.postMessage({ type: "start", settings: own, run: this.run });
     }
 
+    open() {
+        this.worker = new Worker(this.url);
+        this.worker.onmessage = ({ data }) => this.hear(data);
+        this.worker.onerror = (event) => {
+            event.preventDefault();
+            this.fail(event.message || "out of memory");
+        };
+        this.worker.postMessage({ type: "load", wasm: this.wasm });
+    }
+
+    /** A program that has failed cannot be used again. The next training gets a new worker. */
+    fail(reason) {
+        this.worker.terminate();
+        this.worker = null;
+        this.end(`stopped: ${reason}`);
+    }
+
     hear(data) {
-        if (data.type === "loaded") {
-            this.ready = true;
-            if (KINDS.every((kind) => twins[kind].ready)) loaded();
-        } else if (data.type === "started") {
-            this.current = data.run;
-            this.steps = data.steps;
-        } else if (data.type === "failed") {
-            this.end(`stopped: ${data.reason}`);
-        } else if (this.current !== this.run) {
+        if (data.type === "failed") {
+            this.fail(data.reason);
+        } else if (data.run !== this.run) {
             return; // Of a training before this one.
+        } else if (data.type === "started") {
+            this.steps = data.steps;
         } else if (data.type === "answer") {
             this.answer = data.probabilities;
-        } else if (data.type === "diverged") {
-            this.step = data.step;
-            this.end("stopped: the loss is NaN or infinite");
         } else {
             this.took(data);
         }
@@ -136,21 +151,27 @@ class Twin {
 
     took(data) {
         this.step = data.step;
+        this.gradients = data.gradients ?? this.gradients;
+        this.activations = data.activations ?? this.activations;
+        if (data.diverged) {
+            this.end("stopped: the loss is NaN or infinite");
+            return;
+        }
         this.smooth = this.smooth === null ? data.loss : 0.9 * this.smooth + 0.1 * data.loss;
         this.losses.push([data.step, this.smooth]);
-        if (data.gradients) this.gradients = data.gradients;
-        if (data.activations) this.activations = data.activations;
-        if (data.trainingError !== undefined) {
-            this.errors.push([data.step, data.trainingError]);
+        if (data.error !== null) {
+            this.errors.push([data.step, data.error]);
             predict();
         }
-        if (data.ended) this.end("finished");
+        if (data.ended) {
+            points.push({ of: signature(this.settings), kind: this.kind, depth: this.settings.depth, error: data.error });
+            this.end("finished");
+        }
     }
 
     end(state) {
         this.state = state;
-        if (state === "finished") points.push({ of: signature(), kind: this.kind, depth: settings.depth, error: this.errors.at(-1)[1] });
-        if (KINDS.every((kind) => twins[kind].hasEnded())) ended();
+        if (haveEnded()) ended();
         changed();
     }
 
@@ -159,9 +180,9 @@ class Twin {
     }
 
     words() {
-        const name = `${this.kind === "plain" ? "Plain" : "Residual"} net, ${settings.depth} layers: `;
-        if (!this.ready) return `${name}loading`;
+        const name = `${KIND_NAMES[this.kind]} net, ${this.settings.depth} layers: `;
         if (this.state.startsWith("stopped")) return `${name}${this.state} at step ${this.step}`;
+        if (this.steps === 0) return `${name}starting`;
         const error = this.errors.length > 0 ? `, training error ${percent(this.errors.at(-1)[1])}` : "";
         const loss = this.smooth === null ? "" : `, loss ${this.smooth.toPrecision(3)}`;
         return `${name}${this.state === "finished" ? "finished, " : ""}step ${this.step} of ${this.steps}${loss}${error}`;
@@ -172,8 +193,11 @@ const twins = {};
 const points = [];
 let runs = 0;
 let running = false;
-let touring = [];
+/** The depths that are still to be trained one after the other; `null` if only one is. */
+let tour = null;
+let next = 0;
 
+const haveEnded = () => KINDS.every((kind) => twins[kind]?.hasEnded());
 const all = (type) => KINDS.forEach((kind) => twins[kind].hasEnded() || twins[kind].worker.postMessage({ type }));
 
 function setRunning(now) {
@@ -182,35 +206,44 @@ function setRunning(now) {
     all(now && !document.hidden ? "run" : "pause");
 }
 
-/** Starts both trainings anew. */
+/** Starts both trainings anew, once their programs are there. */
 function reset(run) {
+    if (!twins.residual) return;
     KINDS.forEach((kind) => twins[kind].start());
     setRunning(run);
     predict();
     changed();
 }
 
-function loaded() {
-    for (const id of ["start", "step", "reset", "tour"]) $(id).disabled = false;
-    reset(false);
-}
-
 /** Both trainings have ended. */
 function ended() {
+    const goOn = running;
     setRunning(false);
-    const next = touring.shift();
-    if (next === undefined) {
-        $("tour").textContent = "Train all depths";
+    if (!tour?.length) {
+        stopTour();
         return;
     }
-    settings.depth = next;
+    // Both twins have to hear that they ended first.
+    next = setTimeout(() => {
+        settings.depth = tour.shift();
+        showSettings();
+        writeAddress();
+        reset(goOn);
+    });
+}
+
+function startTour() {
+    tour = [...TOUR[settings.layers]];
+    settings.depth = tour.shift();
+    $("tour").textContent = "Stop after this depth";
     showSettings();
     writeAddress();
-    setTimeout(() => reset(true));
+    reset(true);
 }
 
 function stopTour() {
-    touring = [];
+    clearTimeout(next);
+    tour = null;
     $("tour").textContent = "Train all depths";
 }
 
@@ -360,14 +393,13 @@ function layerWords(field, per, direction, power) {
         const values = field === "gradients" ? twins[kind][field].slice(1, -1) : twins[kind][field];
         const factor = growth(values) ** power;
         if (!Number.isFinite(factor)) return null;
-        const verb = factor > 1.02 ? "grows" : factor < 0.98 ? "shrinks" : "hardly changes";
-        return `In the ${kind} net, it ${verb}: by a factor of ${factor.toFixed(2)} ${per} ${direction}.`;
+        return `In the ${kind} net, it is multiplied by ${factor < 1000 ? factor.toFixed(2) : factor.toExponential(1)} ${per} ${direction}.`;
     });
     return parts.filter(Boolean).join(" ");
 }
 
 function drawDepths() {
-    const own = points.filter((point) => point.of === signature());
+    const own = points.filter((point) => point.of === signature(settings));
     const [low, high] = [DEPTHS[settings.layers][0], DEPTHS[settings.layers].at(-1)];
     charts.depths.axes([low, high], [0, 1], TOUR[settings.layers].map((depth) => [depth, String(depth)]),
         QUARTERS.map((share) => [share, `${100 * share} %`]));
@@ -378,7 +410,7 @@ function drawDepths() {
         const path = [...at].sort(([a], [b]) => a - b);
         charts.depths.line(kind, path);
         path.forEach(([depth, error]) => charts.depths.dot(kind, depth, error));
-        if (path.length > 0) words.push(`${kind === "plain" ? "Plain" : "Residual"}: ${path.map(([depth, error]) => `${percent(error)} at depth ${depth}`).join(", ")}`);
+        if (path.length > 0) words.push(`${KIND_NAMES[kind]}: ${path.map(([depth, error]) => `${percent(error)} at depth ${depth}`).join(", ")}`);
     }
     $("depths-words").textContent = words.length > 0 ? `With these settings: ${words.join(". ")}.` : "No training with these settings has ended yet.";
 }
@@ -406,9 +438,9 @@ function draw() {
     for (const kind of KINDS) {
         $(`${kind}-status`).textContent = twins[kind].words();
         const answer = twins[kind].answer;
-        const name = kind === "plain" ? "Plain" : "Residual";
         const best = answer ? answer.indexOf(Math.max(...answer)) : -1;
-        $(`${kind}-answer`).textContent = answer && isDrawn ? `${name} net: ${best >= 0 ? `${best} (${percent(answer[best])})` : "NaN"}` : `${name} net: –`;
+        const said = !answer || !isDrawn ? "–" : best >= 0 ? `${best} (${percent(answer[best])})` : "NaN";
+        $(`${kind}-answer`).textContent = `${KIND_NAMES[kind]} net: ${said}`;
     }
     // While the nets train, one chart at a time, so that the page is never blocked for long.
     turn = (turn + 1) % DRAWINGS.length;
@@ -482,17 +514,13 @@ function seen() {
         context.fillStyle = `rgb(${grey}, ${grey}, ${grey})`;
         context.fillRect(16 * (i % 8), 16 * (i >> 3), 16, 16);
     }
-    predict();
+    predict(image);
     changed();
 }
 
-function predict() {
+function predict(image = pixels()) {
     if (!isDrawn) return;
-    const image = pixels();
-    for (const kind of KINDS) {
-        const twin = twins[kind];
-        if (twin?.ready) twin.worker.postMessage({ type: "predict", pixels: image });
-    }
+    for (const kind of KINDS) twins[kind]?.worker?.postMessage({ type: "predict", pixels: image });
 }
 
 const place = (event) => {
@@ -511,9 +539,11 @@ pad.addEventListener("pointermove", (event) => {
     stroke(pen, to);
     pen = { ...to, isDown: true };
 });
-pad.addEventListener("pointerup", () => {
-    pen.isDown = false;
-});
+for (const end of ["pointerup", "pointercancel"]) {
+    pad.addEventListener(end, () => {
+        pen.isDown = false;
+    });
+}
 pad.addEventListener("keydown", (event) => {
     const moves = { ArrowLeft: [-12, 0], ArrowRight: [12, 0], ArrowUp: [0, -12], ArrowDown: [0, 12] };
     if (event.key === " ") {
@@ -534,31 +564,29 @@ pad.addEventListener("keydown", (event) => {
 
 // ---- Controls ----------------------------------------------------------------------------------------------------
 
-function set(name, value) {
-    notice("");
-    settings[name] = value;
-    if (!DEPTHS[settings.layers].includes(settings.depth)) settings.depth = DEPTHS[settings.layers].at(-1);
-    showSettings();
-    writeAddress();
+function set(changes) {
+    Object.assign(settings, changes);
     stopTour();
-    if (KINDS.every((kind) => twins[kind].ready)) reset(running);
+    showSettings();
+    reset(running);
+    writeAddress();
 }
 
-$("depth").addEventListener("input", () => set("depth", DEPTHS[settings.layers][Number($("depth").value)]));
-$("alpha").addEventListener("input", () => set("alpha", Number($("alpha").value)));
-$("norm").addEventListener("change", () => set("norm", $("norm").checked));
+$("depth").addEventListener("input", () => set({ depth: DEPTHS[settings.layers][Number($("depth").value)] }));
+$("alpha").addEventListener("input", () => set({ alpha: Number($("alpha").value) }));
+$("norm").addEventListener("change", () => set({ norm: $("norm").checked }));
 $("layers").addEventListener("change", () => {
-    settings.width = $("layers").value === "conv" ? 8 : 64;
-    set("layers", $("layers").value);
+    const { layers, depth, width } = defaults($("layers").value, settings.optimizer);
+    set({ layers, depth, width });
 });
-for (const name of ["width", "lr", "epochs", "seed"]) $(name).addEventListener("change", () => set(name, Number($(name).value)));
+for (const name of ["width", "lr", "epochs", "seed"]) $(name).addEventListener("change", () => set({ [name]: Number($(name).value) }));
 $("optimizer").addEventListener("change", () => {
-    settings.lr = { momentum: 0.05, sgd: 0.1, adam: 0.001, rmsprop: 0.001 }[$("optimizer").value];
-    set("optimizer", $("optimizer").value);
+    const { optimizer, lr } = defaults(settings.layers, $("optimizer").value);
+    set({ optimizer, lr });
 });
 $("settings").addEventListener("submit", (event) => event.preventDefault());
 $("start").addEventListener("click", () => {
-    if (!running && KINDS.every((kind) => twins[kind].hasEnded())) reset(true);
+    if (!running && haveEnded()) reset(true);
     else setRunning(!running);
 });
 $("step").addEventListener("click", () => {
@@ -570,15 +598,8 @@ $("reset").addEventListener("click", () => {
     reset(false);
 });
 $("tour").addEventListener("click", () => {
-    if (touring.length > 0) {
-        stopTour();
-        return;
-    }
-    const [first, ...rest] = TOUR[settings.layers];
-    set("depth", first);
-    touring = rest;
-    $("tour").textContent = "Stop after this depth";
-    reset(true);
+    if (tour) stopTour();
+    else startTour();
 });
 $("clear").addEventListener("click", clearPad);
 // A hidden page does not train.
@@ -589,9 +610,9 @@ document.addEventListener("visibilitychange", () => {
 addEventListener("hashchange", () => {
     notice("");
     readAddress();
-    showSettings();
     stopTour();
-    if (KINDS.every((kind) => twins[kind].ready)) reset(false);
+    showSettings();
+    reset(false);
 });
 new ResizeObserver(changed).observe(document.body);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", changed);
@@ -607,11 +628,12 @@ async function load() {
     const wasm = await new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
     const url = URL.createObjectURL(new Blob([$("worker").textContent], { type: "text/javascript" }));
     for (const kind of KINDS) twins[kind] = new Twin(kind, url, wasm);
+    for (const id of ["start", "step", "reset", "tour"]) $(id).disabled = false;
+    clearPad();
 }
 
 for (const id of ["loss", "error", "gradients", "activations", "depths"]) charts[id] = new Chart(id);
 for (const id of ["start", "step", "reset", "tour"]) $(id).disabled = true;
-addChoices();
 readAddress();
 showSettings();
 if (typeof WebAssembly !== "object" || !WebAssembly.validate(SIMD)) {
@@ -619,5 +641,5 @@ if (typeof WebAssembly !== "object" || !WebAssembly.validate(SIMD)) {
 } else if (typeof DecompressionStream !== "function") {
     notice("This browser cannot unpack the program of this page (DecompressionStream). Every browser since 2023 can.");
 } else {
-    load().then(clearPad, (error) => notice(`The program of this page could not be started: ${error.message}`));
+    load().catch((error) => notice(`The program of this page could not be started: ${error.message}`));
 }

@@ -1,47 +1,41 @@
-// Trains one network. Messages to it: start, run, pause, step, predict. The glue of wasm-bindgen stands before this.
+// Trains one network. Messages to it: load, start, run, pause, step, predict. The glue of wasm-bindgen stands before this.
 
+let loading = null;
 let trainer = null;
+/** The number of the training, which is in every message, because messages of one before may still be on their way. */
+let run = 0;
 let running = false;
-let failed = false;
+/** Whether the training has ended, or its loss is NaN or infinite. */
+let ended = false;
 /** Whether a message to go on is on its way. */
 let scheduled = false;
+let measuredAt = 0;
 const channel = new MessageChannel();
 
-const send = (message) => postMessage(message);
+const send = (message) => postMessage({ ...message, run });
 
-/** The message of an error. A panic has one of its own. A program that ends without one could not get memory. */
-function reason(error) {
-    if (!(error instanceof WebAssembly.RuntimeError)) return error.message;
-    return wasm_bindgen.panic_message() || "out of memory";
-}
-
+/** Reports an error. A program that has panicked cannot be used again; one that ends without a message got no memory. */
 function fail(error) {
     running = false;
-    failed = true;
-    send({ type: "failed", reason: reason(error) });
+    ended = true;
+    const isFatal = error instanceof WebAssembly.RuntimeError;
+    const reason = isFatal ? wasm_bindgen.panic_message() || "out of memory" : error.message;
+    send({ type: "failed", reason });
 }
 
 /** Takes one step and reports it. Measures inside the network now and then, because that takes longer than a step. */
-let measuredAt = 0;
 function step(measure) {
-    const now = performance.now();
-    const due = measure || now - measuredAt > 150;
+    const due = measure || performance.now() - measuredAt > 150;
+    // Before the step, as gradients are.
+    const activations = due ? Array.from(trainer.activations()) : null;
     const done = JSON.parse(trainer.step(due));
-    if (!Number.isFinite(done.loss)) {
-        running = false;
-        failed = true;
-        // JSON has no NaN and no infinity.
-        send({ type: "diverged", step: done.step });
-        return;
-    }
-    done.type = "step";
-    if (due) {
-        measuredAt = now;
-        done.activations = Array.from(trainer.activations());
-    }
-    if (done.epoch_ended) done.trainingError = trainer.training_error();
-    if (done.ended) running = false;
-    send(done);
+    if (due) measuredAt = performance.now();
+    // JSON has no NaN and no infinity.
+    const diverged = done.loss === null;
+    const error = done.epoch_ended && !diverged ? trainer.training_error() : null;
+    ended = done.ended || diverged;
+    running = running && !ended;
+    send({ type: "step", step: done.step, loss: done.loss, gradients: done.gradients, activations, error, ended: done.ended, diverged });
 }
 
 function schedule() {
@@ -53,7 +47,7 @@ function schedule() {
 
 channel.port1.onmessage = () => {
     scheduled = false;
-    if (!running || failed) return;
+    if (!running) return;
     try {
         step(false);
         schedule();
@@ -64,28 +58,25 @@ channel.port1.onmessage = () => {
 
 onmessage = async ({ data }) => {
     try {
-        if (data.type === "load") {
-            await wasm_bindgen({ module_or_path: data.wasm });
-            send({ type: "loaded" });
-        } else if (data.type === "start") {
-            running = false;
-            failed = false;
-            if (trainer) trainer.free();
+        if (data.type === "load") loading = wasm_bindgen({ module_or_path: data.wasm });
+        await loading;
+        if (data.type === "start") {
+            running = ended = false;
+            run = data.run;
+            trainer?.free();
             trainer = null;
             trainer = new wasm_bindgen.Trainer(JSON.stringify(data.settings));
-            send({ type: "started", steps: trainer.steps(), run: data.run });
-        } else if (failed || !trainer) {
-            return;
-        } else if (data.type === "run") {
-            running = true;
-            schedule();
+            send({ type: "started", steps: trainer.steps() });
+        } else if (data.type === "predict" && trainer) {
+            send({ type: "answer", probabilities: Array.from(trainer.predict(Float32Array.from(data.pixels))) });
         } else if (data.type === "pause") {
             running = false;
-        } else if (data.type === "step") {
+        } else if (trainer && !ended && data.type === "run") {
+            running = true;
+            schedule();
+        } else if (trainer && !ended && data.type === "step") {
             running = false;
             step(true);
-        } else if (data.type === "predict") {
-            send({ type: "answer", probabilities: Array.from(trainer.predict(Float32Array.from(data.pixels))) });
         }
     } catch (error) {
         fail(error);

@@ -39,7 +39,7 @@ impl Trainer {
     /// Takes a step and returns what it did in JSON ([`training::Step`]).
     ///
     /// # Errors
-    /// Never.
+    /// If the result cannot be written as JSON.
     pub fn step(&mut self, measure: bool) -> Result<String, JsError> {
         Ok(serde_json::to_string(&self.0.step(measure))?)
     }

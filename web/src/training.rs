@@ -37,10 +37,6 @@ pub struct Step {
     pub step: usize,
     /// The mean cross-entropy of the batch before the step, in nats.
     pub loss: f32,
-    /// The number of images of the batch that the network took for another digit.
-    pub errors: usize,
-    /// The number of images of the batch.
-    pub samples: usize,
     /// The norm of the gradient of each layer's weight, from the input on, if it was asked for.
     pub gradients: Option<Vec<f64>>,
     /// Whether an epoch ended with this step.
@@ -97,24 +93,19 @@ impl Training {
         indices.iter().map(|&i| self.digits.labels[i]).collect()
     }
 
-    /// Takes a step. Does nothing after the last one.
+    /// Takes a step.
+    ///
+    /// # Panics
+    /// After the last step.
     pub fn step(&mut self, measure: bool) -> Step {
+        assert!(self.step < self.steps(), "the training has ended");
         let number = self.step % self.steps_per_epoch();
-        let ended = self.step >= self.steps();
-        let batch =
-            if ended { &[][..] } else { &self.order[number * BATCH..(number * BATCH + BATCH).min(self.order.len())] };
-        let samples = batch.len();
-        if ended {
-            let step = self.step;
-            return Step { step, loss: f32::NAN, errors: 0, samples, gradients: None, epoch_ended: false, ended };
-        }
-        let labels = self.labels(batch);
-        let digits: Vec<i32> = labels.iter().map(|&label| label as i32).collect();
-        let targets = Tensor::<1, Int>::from_data(TensorData::new(digits, [samples]), &self.device);
+        let batch = &self.order[number * BATCH..self.order.len().min((number + 1) * BATCH)];
+        let labels: Vec<i32> = self.labels(batch).into_iter().map(|label| label as i32).collect();
+        let targets = Tensor::<1, Int>::from_data(TensorData::new(labels, [batch.len()]), &self.device);
         let logits = self.network.forward_training(self.images(batch, &self.device), 0, self.step as u64);
-        let loss = CrossEntropyLossConfig::new().init(&self.device).forward(logits.clone(), targets);
+        let loss = CrossEntropyLossConfig::new().init(&self.device).forward(logits, targets);
         let value = loss.clone().into_scalar::<f32>();
-        let errors = wrong(logits, &labels);
         let gradients = GradientsParams::from_grads(loss.backward(), &self.network);
         let norms = measure.then(|| gradient_norms(&self.network, &gradients));
         let progress = self.step as f64 / self.steps() as f64;
@@ -126,7 +117,7 @@ impl Training {
             self.shuffle();
         }
         let ended = self.step >= self.steps();
-        Step { step: self.step, loss: value, errors, samples, gradients: norms, epoch_ended, ended }
+        Step { step: self.step, loss: value, gradients: norms, epoch_ended, ended }
     }
 
     /// The share of all training images that the network takes for another digit, by a clean pass: with the running

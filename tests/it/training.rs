@@ -948,6 +948,21 @@ fn a_run_goes_on_with_another_number_of_devices() {
     assert!(files(&run) == files(&whole));
 }
 
+/// A batch has no gradient of a block that it skips.
+#[test]
+fn stochastic_depth_with_accumulated_gradients_on_one_device_and_several() {
+    let mut config = config("resnet14");
+    (config.accumulate, config.batch_size) = (4, 20);
+    config.network = config.network.with_last_survival(0.2);
+    let dir = tempfile::tempdir().unwrap();
+    let one = train(&dir.path().join("one"), &config);
+    for devices in [2, 4] {
+        let several = create(&dir.path().join(devices.to_string()), &config, false).unwrap();
+        on_devices(&config, devices).in_dir(several.clone()).run().unwrap();
+        assert!(files(&several) == files(&one), "{devices} devices differ from one");
+    }
+}
+
 #[test]
 fn several_devices_rewind_together() {
     let schedule = Schedule { lr: 1e5, decay: Decay::Constant, warmup: Warmup::None };

@@ -210,8 +210,8 @@ impl Backend {
     pub fn device(id: &str) -> Result<(Self, Hardware), BackendError> {
         let backend = Self::choose(Some(id.split(':').next().unwrap_or_default()), None)?;
         let devices = backend.probe_all()?;
-        let is_named = |hardware: &&Hardware| hardware.id.eq_ignore_ascii_case(id);
-        let found = if id.contains(':') { devices.iter().find(is_named) } else { devices.first() };
+        let number = id.split_once(':').map_or(Some(0), |(_, number)| number.parse::<usize>().ok());
+        let found = number.and_then(|number| devices.get(number));
         match found {
             Some(hardware) => Ok((backend, hardware.clone())),
             None => Err(BackendError::NoSuchDevice {
@@ -271,7 +271,9 @@ mod tests {
     fn devices_are_found_by_their_names() {
         let (backend, hardware) = Backend::device("Flex").unwrap();
         assert_eq!((backend, hardware.id.as_str()), (Backend::Flex, "flex"));
+        assert_eq!(Backend::device("flex:0").unwrap().0, Backend::Flex);
         let error = |id| Backend::device(id).unwrap_err().to_string();
+        assert_eq!(error("flex:x"), "there is no device `flex:x` here; there is flex");
         assert_eq!(error("flex:1"), "there is no device `flex:1` here; there is flex");
         assert!(error("gpu:0").starts_with("unknown backend `gpu`; expected one of flex"));
         assert!(error("").starts_with("unknown backend ``"));

@@ -16,7 +16,7 @@ fn told(names: [&str; 2]) -> Option<usize> {
 }
 
 /// The number of processes that were started together with this one.
-fn processes() -> usize {
+pub(crate) fn processes() -> usize {
     told(["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"]).unwrap_or(1).max(1)
 }
 

@@ -370,6 +370,31 @@ impl TrainConfig {
         self.iterations.map_or(all, |iterations| iterations.min(all))
     }
 
+    /// Checks that this many devices, or processes, can share the batches of a step.
+    ///
+    /// # Errors
+    /// If they do not divide the number of batches per step, or several processes have several devices each.
+    pub fn check_share(&self, devices: usize, processes: usize) -> Result<(), TrainError> {
+        let (number, what) = match devices {
+            1 => (processes, "processes"),
+            _ if processes > 1 => {
+                return Err(TrainError::Conflict("a run in several processes has one device in each".into()));
+            }
+            devices => (devices, "devices"),
+        };
+        let batches = self.accumulate;
+        if batches.is_multiple_of(number) {
+            return Ok(());
+        }
+        let divisors = (1..=batches).filter(|divisor| batches.is_multiple_of(*divisor));
+        let divisors: Vec<String> = divisors.map(|divisor| divisor.to_string()).collect();
+        Err(TrainError::Conflict(format!(
+            "{number} {what} cannot share the batches of a step equally: `accumulate` must be a multiple of {number}, not \
+             {batches}; the number of {what} can be {}",
+            divisors.join(", ")
+        )))
+    }
+
     /// Builds the network on a device. The network can be trained if autodiff is enabled on the device.
     ///
     /// # Panics

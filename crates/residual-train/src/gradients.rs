@@ -72,10 +72,14 @@ struct AddWeighted {
 
 impl ModuleVisitor for AddWeighted {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(sum) = self.sum.remove::<D>(param.id) {
-            let own = self.gradients.remove(param.id).expect("both sets have gradients of the same parameters");
-            self.sum.register(param.id, weighted_sum(sum, own, self.weights, self.divisor));
-        }
+        let (sum, own) = (self.sum.remove::<D>(param.id), self.gradients.remove::<D>(param.id));
+        // Stochastic depth leaves out blocks, so a batch may have no gradient of a parameter.
+        let (sum, own) = match (sum, own) {
+            (None, None) => return,
+            (Some(sum), own) => (sum.clone(), own.unwrap_or_else(|| sum.zeros_like())),
+            (None, Some(own)) => (own.zeros_like(), own),
+        };
+        self.sum.register(param.id, weighted_sum(sum, own, self.weights, self.divisor));
     }
 }
 
@@ -116,19 +120,18 @@ pub(crate) fn divide(network: &Network, gradients: GradientsParams, by: f64) -> 
     map(network, gradients, |gradient| gradient.div_scalar(by))
 }
 
-/// The values of the gradients of all parameters that are trained, in the order of the network. Without gradients, zeros.
-///
-/// # Panics
-/// If such a parameter has none among the gradients.
-pub(crate) fn flatten(network: &Network, gradients: Option<GradientsParams>) -> Vec<f32> {
-    let mut flat = Flatten { gradients, values: Vec::new() };
+/// The values of the gradients of all parameters that are trained, in the order of the network, and for each of them whether
+/// there is a gradient. The others are zeros: a batch has no gradient of blocks that stochastic depth leaves out.
+pub(crate) fn flatten(network: &Network, gradients: GradientsParams) -> (Vec<f32>, Vec<bool>) {
+    let mut flat = Flatten { gradients, values: Vec::new(), present: Vec::new() };
     network.visit(&mut flat);
-    flat.values
+    (flat.values, flat.present)
 }
 
 struct Flatten {
-    gradients: Option<GradientsParams>,
+    gradients: GradientsParams,
     values: Vec<f32>,
+    present: Vec<bool>,
 }
 
 impl ModuleVisitor for Flatten {
@@ -137,19 +140,19 @@ impl ModuleVisitor for Flatten {
         if !tensor.is_require_grad() {
             return;
         }
-        match &mut self.gradients {
-            Some(gradients) => {
-                let gradient = gradients.remove::<D>(param.id).expect("a parameter that is trained has a gradient");
-                self.values.extend(gradient.into_data().iter::<f32>());
-            }
+        let gradient = self.gradients.remove::<D>(param.id);
+        self.present.push(gradient.is_some());
+        match gradient {
+            Some(gradient) => self.values.extend(gradient.into_data().iter::<f32>()),
             None => self.values.resize(self.values.len() + tensor.dims().iter().product::<usize>(), 0.0),
         }
     }
 }
 
-/// The gradients with these values, the inverse of [`flatten`]. Values after the last gradient are ignored.
-pub(crate) fn unflatten(network: &Network, values: &[f32]) -> GradientsParams {
-    let mut whole = Unflatten { gradients: GradientsParams::new(), values };
+/// The gradients with these values, of the parameters that have one, the inverse of [`flatten`]. Values after the last
+/// gradient are ignored.
+pub(crate) fn unflatten(network: &Network, values: &[f32], present: &[bool]) -> GradientsParams {
+    let mut whole = Unflatten { gradients: GradientsParams::new(), values, present };
     network.visit(&mut whole);
     whole.gradients
 }
@@ -157,14 +160,19 @@ pub(crate) fn unflatten(network: &Network, values: &[f32]) -> GradientsParams {
 struct Unflatten<'a> {
     gradients: GradientsParams,
     values: &'a [f32],
+    present: &'a [bool],
 }
 
 impl ModuleVisitor for Unflatten<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let tensor = param.val();
-        if tensor.is_require_grad() {
-            let (own, rest) = self.values.split_at(tensor.dims().iter().product());
-            self.values = rest;
+        if !tensor.is_require_grad() {
+            return;
+        }
+        let (own, rest) = self.values.split_at(tensor.dims().iter().product());
+        let (is_present, others) = self.present.split_first().expect("there is a flag for each parameter");
+        (self.values, self.present) = (rest, others);
+        if *is_present {
             let data = TensorData::new(own.to_vec(), tensor.dims());
             self.gradients.register(param.id, Tensor::<D>::from_data(data, &tensor.device().inner()));
         }
@@ -202,7 +210,7 @@ mod tests {
     use residual_model::Norm;
 
     fn values(network: &Network, gradients: GradientsParams) -> Vec<f32> {
-        flatten(network, Some(gradients))
+        flatten(network, gradients).0
     }
 
     fn network() -> Network {

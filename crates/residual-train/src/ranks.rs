@@ -101,6 +101,8 @@ impl fmt::Debug for Ranks {
 pub(crate) struct Group {
     /// This rank's slice of the sum of the gradients, each weighted by its number of samples.
     sum: Option<Vec<f32>>,
+    /// Whether a batch has a gradient of each parameter.
+    present: Vec<bool>,
     batches: usize,
     samples: usize,
 }
@@ -121,7 +123,8 @@ pub(crate) struct Round {
     pub(crate) due: bool,
 }
 
-/// The numbers before the statistics in what ranks send each other about a batch: samples, loss, errors, stop, due.
+/// The numbers before the flags of gradients and the statistics in what ranks send each other about a batch: samples, loss,
+/// errors, stop, due.
 const HEAD: usize = 5;
 
 impl Ranks {
@@ -173,30 +176,41 @@ impl Ranks {
         [stop, due]: [bool; 2],
     ) -> Result<Round, TrainError> {
         let before = statistics(learner);
-        // What a batch adds to a statistic then is the statistic.
-        set_statistics(learner, &vec![0.0; before.len()]);
+        // What a batch adds to a statistic then is the statistic. Those of a block that the batch skips stay -0.
+        set_statistics(learner, &vec![-0.0; before.len()]);
         let (gradients, own) = match batch {
-            None => (None, BatchMetrics { loss: 0.0, errors: 0.0, samples: 0 }),
+            None => (GradientsParams::new(), BatchMetrics { loss: 0.0, errors: 0.0, samples: 0 }),
             Some(batch) => {
                 let samples = batch.labels.dims()[0];
                 let (gradients, metrics) = forward_backward(learner, batch);
                 let network = learner.model().network;
                 let weighted = if is_alone { gradients } else { scale(&network, gradients, samples as f64) };
-                (Some(weighted), read_pending(&mut vec![metrics])[0])
+                (weighted, read_pending(&mut vec![metrics])[0])
             }
         };
         let flag = |flag| if flag { 1.0 } else { 0.0 };
         let mut head = vec![own.samples as f32, own.loss, own.errors, flag(stop), flag(due)];
+        let (values, present) = flatten(&learner.model().network, gradients);
+        head.extend(present.iter().map(|present| flag(*present)));
         head.extend(statistics(learner));
         let heads = self.gather(head)?;
+        let of_gradients = HEAD..HEAD + present.len();
+        group.present.resize(present.len(), false);
+        for head in &heads {
+            let own = group.present.iter_mut().zip(&head[of_gradients.clone()]);
+            own.for_each(|(present, flag)| *present |= *flag > 0.0);
+        }
         let mut after = before;
         let keep = (1.0 - Norm::MOMENTUM) as f32;
         for head in heads.iter().filter(|head| head[0] > 0.0) {
-            after.iter_mut().zip(&head[HEAD..]).for_each(|(value, added)| *value = *value * keep + added);
+            for (value, added) in after.iter_mut().zip(&head[of_gradients.end..]) {
+                if added.to_bits() != (-0.0f32).to_bits() {
+                    *value = *value * keep + added;
+                }
+            }
         }
         set_statistics(learner, &after);
 
-        let values = flatten(&learner.model().network, gradients);
         let slice = values.len().div_ceil(self.0.size()).max(1);
         let part = |r: usize| {
             let mut part: Vec<f32> = values.iter().skip(r * slice).take(slice).copied().collect();
@@ -222,9 +236,9 @@ impl Ranks {
 
     /// The mean gradient of a group over its samples. Empties the group.
     pub(crate) fn mean(&self, network: &Network, group: &mut Group) -> Result<GradientsParams, TrainError> {
-        let Group { sum, batches, samples } = std::mem::take(group);
+        let Group { sum, present, batches, samples } = std::mem::take(group);
         let slices = self.gather(sum.unwrap_or_default())?;
-        let sum = unflatten(network, &slices.concat());
+        let sum = unflatten(network, &slices.concat(), &present);
         Ok(if batches == 1 { sum } else { divide(network, sum, samples as f64) })
     }
 

@@ -7,6 +7,7 @@ use crate::{
     training_loop,
 };
 use burn::module::Module;
+use rayon::ThreadPoolBuilder;
 use residual_data::{DataError, Dataset, Preprocessing, check_threads, start_threads};
 use residual_model::{Kernels, Network};
 use sha2::{Digest, Sha256};
@@ -271,27 +272,9 @@ impl Training {
         error.map_or(written, Err).map(|()| outcome)
     }
 
-    /// Fails if the ranks cannot share the batches of a step.
     fn check_ranks(&self) -> Result<(), TrainError> {
         let (_, processes) = self.options.share();
-        let (ranks, what) = match self.more_devices.len() {
-            0 => (processes, "processes"),
-            _ if processes > 1 => {
-                return Err(TrainError::Conflict("a run in several processes has one device in each".into()));
-            }
-            more => (1 + more, "devices"),
-        };
-        let batches = self.config.accumulate;
-        if !batches.is_multiple_of(ranks) {
-            let divisors = (1..=batches).filter(|number| batches.is_multiple_of(*number));
-            let divisors: Vec<String> = divisors.map(|number| number.to_string()).collect();
-            return Err(TrainError::Conflict(format!(
-                "{ranks} {what} cannot share the batches of a step equally: `accumulate` must be a multiple of {ranks}, not \
-                 {batches}; the number of {what} can be {}",
-                divisors.join(", ")
-            )));
-        }
-        Ok(())
+        self.config.check_share(1 + self.more_devices.len(), processes)
     }
 
     /// Trains on all devices, each in a thread. The first one writes the files and reports the progress.
@@ -313,6 +296,10 @@ impl Training {
                     config.init(&device.clone().autodiff()).load_record(network.clone().into_record())
                 };
                 let network = session.network.as_ref().map(copy);
+                // A pool of its own, because the other devices wait for this one.
+                let threads = (rayon::current_num_threads() / (1 + more_devices.len())).max(1);
+                let pool = ThreadPoolBuilder::new().num_threads(threads).stack_size(STACK).build();
+                let pool = pool.map_err(|error| DataError::Threads(error.to_string()))?;
                 let train = move || {
                     let ranks = Some(Ranks::new(communicator));
                     let options = RunOptions { stop, stop_after, workers, ranks, ..RunOptions::default() };
@@ -320,7 +307,7 @@ impl Training {
                     let run = || training_loop::train(config, dataset, device, options, session, Box::new(|_| {}));
                     kernels.scope(run).2
                 };
-                let thread = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, train);
+                let thread = thread::Builder::new().spawn_scoped(scope, move || pool.install(train));
                 others.push(thread.map_err(|error| DataError::Threads(error.to_string()))?);
             }
             options.ranks = Some(Ranks::new(first));

@@ -46,10 +46,10 @@ impl BackendArgs {
         let Some((first, others)) = names.split_first() else {
             return self.open().map(|(backend, hardware)| (backend, vec![hardware]));
         };
-        let (backend, hardware) = Backend::device(first)?;
+        let (backend, hardware) = Backend::device(first.trim())?;
         let mut devices = vec![hardware];
         for name in others {
-            let (other, hardware) = Backend::device(name)?;
+            let (other, hardware) = Backend::device(name.trim())?;
             if other != backend {
                 return Err(Usage(format!("{first} and {name} have different backends")).into());
             }

@@ -3,7 +3,7 @@ use crate::{
     Interrupted, Usage,
     args::{BackendArgs, make_default},
     command_line::quoted,
-    job::{Job, is_first, processes_here},
+    job::{Job, is_first, processes, processes_here},
     model::Weights,
     output::{self, log, percent},
     removed::removed,
@@ -31,6 +31,7 @@ pub(super) fn start(args: &TrainArgs) -> anyhow::Result<()> {
         return output::print_json(&config);
     }
     let (backend, devices) = args.backend.open_all(&args.devices)?;
+    config.check_share(devices.len(), processes())?;
     let memory = Memory::expected(&config, Kernels::on(&devices[0].device)).map_err(TrainError::from)?;
     if args.dry_run {
         return dry_run(args, &config, backend, memory, devices.len());
@@ -97,6 +98,7 @@ pub(super) fn resume(args: &TrainArgs, path: &Path) -> anyhow::Result<()> {
         backend: backend.or_else(|| Some(began.backend.clone())),
     };
     let (backend, devices) = backend_args.open_all(&args.devices)?;
+    config.check_share(devices.len(), processes())?;
     let hardware = &devices[0];
     if let (Some(theirs), Some(ours)) = (began.arithmetic(), Environment::here(backend, hardware).arithmetic())
         && theirs != ours

@@ -159,6 +159,8 @@ const controls = async (browser) => {
   await press("#depth", ["Home", "ArrowRight"]);
   await press("#alpha", ["ArrowLeft"]);
   await press("#norm", [" "]);
+  await press("#lr", ["ArrowUp"]);
+  expect((await page.evaluate(() => location.hash)).includes("lr=0.03"), "the keyboard does not change the learning rate");
   await page.selectOption("#optimizer", "adam");
   await page.selectOption("#width", "32");
   await page.selectOption("#seed", "3");
@@ -265,6 +267,13 @@ const looks = async (browser) => {
     const { violations } = await page.evaluate(() => axe.run());
     for (const { id, nodes } of violations) expect(false, `${name}: ${id}: ${nodes[0].html.slice(0, 120)}`);
     if (screenshots) await page.screenshot({ path: join(screenshots, `${name}-small.png`), fullPage: true });
+    for (const id of ["#clear", "#norm", "#step"]) await tap(id);
+    await page.waitForFunction(() => KINDS.every((kind) => twins[kind].step === 1));
+    await tap("#reset");
+    await page.waitForFunction(() => KINDS.every((kind) => twins[kind].step === 0));
+    await tap("#tour");
+    await page.waitForFunction(() => settings.depth === 4 && twins.plain.step > 0);
+    expect(!(await page.isChecked("#norm")), `${name}: the norm is not turned off`);
     await context.close();
   }
 };

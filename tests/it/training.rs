@@ -920,13 +920,7 @@ fn frozen_norms_and_burns_operations_on_several_devices_agree_with_one() {
     (config.batch_size, config.accumulate) = (30, 2);
     config.freeze = vec![Part::Stem];
     for kernels in [Kernels::Fused, Kernels::Reference] {
-        kernels.scope(|| {
-            let dir = tempfile::tempdir().unwrap();
-            let one = train(&dir.path().join("one"), &config);
-            let several = create(&dir.path().join("several"), &config, false).unwrap();
-            on_devices(&config, 2).in_dir(several.clone()).run().unwrap();
-            assert!(files(&several) == files(&one), "{kernels}");
-        });
+        kernels.scope(|| agree(&config, &[2]));
     }
 }
 
@@ -948,19 +942,25 @@ fn a_run_goes_on_with_another_number_of_devices() {
     assert!(files(&run) == files(&whole));
 }
 
+/// Asserts that these numbers of devices write the files that one device writes, and returns the metrics of that one.
+fn agree(config: &TrainConfig, numbers: &[usize]) -> Vec<Row> {
+    let dir = tempfile::tempdir().unwrap();
+    let one = train(&dir.path().join("one"), config);
+    for &devices in numbers {
+        let several = create(&dir.path().join(devices.to_string()), config, false).unwrap();
+        on_devices(config, devices).in_dir(several.clone()).run().unwrap();
+        assert!(files(&several) == files(&one), "{devices} devices differ from one");
+    }
+    one.metrics().unwrap()
+}
+
 /// A batch has no gradient of a block that it skips.
 #[test]
 fn stochastic_depth_with_accumulated_gradients_on_one_device_and_several() {
     let mut config = config("resnet14");
     (config.accumulate, config.batch_size) = (4, 20);
     config.network = config.network.with_last_survival(0.2);
-    let dir = tempfile::tempdir().unwrap();
-    let one = train(&dir.path().join("one"), &config);
-    for devices in [2, 4] {
-        let several = create(&dir.path().join(devices.to_string()), &config, false).unwrap();
-        on_devices(&config, devices).in_dir(several.clone()).run().unwrap();
-        assert!(files(&several) == files(&one), "{devices} devices differ from one");
-    }
+    agree(&config, &[2, 4]);
 }
 
 #[test]
@@ -968,15 +968,8 @@ fn several_devices_rewind_together() {
     let schedule = Schedule { lr: 1e5, decay: Decay::Constant, warmup: Warmup::None };
     let mut config = TrainConfig { on_nan: OnNan::Rewind, ..config("resnet8").with_schedule(schedule) };
     (config.accumulate, config.batch_size, config.optimizer.weight_decay) = (6, 12, 0.0);
-    let dir = tempfile::tempdir().unwrap();
-    let one = train(&dir.path().join("one"), &config);
-    let rewinds = one.metrics().unwrap().iter().filter(|row| row.split == Split::Rewind).count();
+    let rewinds = agree(&config, &[2, 3]).iter().filter(|row| row.split == Split::Rewind).count();
     assert!((1..8).contains(&rewinds), "{rewinds}");
-    for devices in [2, 3] {
-        let several = create(&dir.path().join(devices.to_string()), &config, false).unwrap();
-        on_devices(&config, devices).in_dir(several.clone()).run().unwrap();
-        assert!(files(&several) == files(&one), "{devices} devices differ from one");
-    }
 }
 
 #[test]

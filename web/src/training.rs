@@ -5,7 +5,7 @@ use crate::{
     settings::Settings,
 };
 use burn::{
-    module::{Module, ModuleVisitor, Param},
+    module::Module,
     nn::loss::CrossEntropyLossConfig,
     optim::{GradientsParams, ModuleOptimizer},
     tensor::{Device, Int, Tensor, TensorData, activation::softmax},
@@ -13,7 +13,7 @@ use burn::{
 use rand::{SeedableRng, rngs::ChaCha8Rng, seq::SliceRandom};
 use residual_model::{Network, parameters::for_each_parameter};
 use serde::Serialize;
-use std::{collections::HashMap, f64::consts::PI};
+use std::f64::consts::PI;
 
 /// The number of images per step.
 const BATCH: usize = 64;
@@ -173,28 +173,25 @@ fn wrong(logits: Tensor<2>, labels: &[usize]) -> usize {
 
 /// The norm of the gradient of each weight, in the order of the layers.
 fn gradient_norms(network: &Network, gradients: &GradientsParams) -> Vec<f64> {
-    struct Norms<'a>(&'a GradientsParams, HashMap<String, f64>);
-    impl ModuleVisitor for Norms<'_> {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if let Some(gradient) = self.0.get::<D>(param.id) {
-                let squares = gradient.into_data().iter::<f32>().map(|value| f64::from(value).powi(2)).sum::<f64>();
-                self.1.insert(param.id.to_string(), squares.sqrt());
-            }
-        }
-    }
-    let mut norms = Norms(gradients, HashMap::new());
-    network.visit(&mut norms);
-    let mut by_layer = Vec::new();
+    let mut norms = Vec::new();
     for_each_parameter(network, |parameter| {
-        let is_shortcut = parameter.path.contains("shortcut");
-        if parameter.path.ends_with(".weight") && !is_shortcut {
-            by_layer.extend(norms.1.get(&parameter.id.to_string()));
+        if !parameter.path.ends_with(".weight") || parameter.path.contains("shortcut") {
+            return;
         }
+        let gradient = match parameter.shape.len() {
+            2 => gradients.get::<2>(parameter.id).map(Tensor::into_data),
+            _ => gradients.get::<4>(parameter.id).map(Tensor::into_data),
+        };
+        norms.extend(gradient.map(|gradient| sum_of_squares(&gradient).sqrt()));
     });
-    by_layer
+    norms
 }
 
 fn root_mean_square(a: Tensor<4>) -> f64 {
-    let values: Vec<f32> = a.into_data().iter::<f32>().collect();
-    (values.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>() / values.len() as f64).sqrt()
+    let data = a.into_data();
+    (sum_of_squares(&data) / data.num_elements() as f64).sqrt()
+}
+
+fn sum_of_squares(data: &TensorData) -> f64 {
+    data.iter::<f32>().map(|value| f64::from(value).powi(2)).sum()
 }

@@ -208,11 +208,10 @@ impl Backend {
     /// # Errors
     /// The same as for [`Self::choose`] and [`Self::open`], or if the backend has no device with this number.
     pub fn device(id: &str) -> Result<(Self, Hardware), BackendError> {
-        let backend = Self::choose(Some(id.split(':').next().unwrap_or_default()), None)?;
+        let (name, number) = id.split_once(':').unwrap_or((id, "0"));
+        let backend = Self::choose(Some(name), None)?;
         let devices = backend.probe_all()?;
-        let number = id.split_once(':').map_or(Some(0), |(_, number)| number.parse::<usize>().ok());
-        let found = number.and_then(|number| devices.get(number));
-        match found {
+        match number.parse::<usize>().ok().and_then(|number| devices.get(number)) {
             Some(hardware) => Ok((backend, hardware.clone())),
             None => Err(BackendError::NoSuchDevice {
                 id: id.into(),

@@ -224,13 +224,12 @@ impl Training {
     /// Trains to the end of the run, or until it is stopped.
     ///
     /// # Errors
-    /// If the loss becomes NaN or infinite, a sample cannot be read, a file cannot be written, the dataset is not the one that
-    /// a resumed run began with, or the devices or processes cannot share the batches of a step. The run directory, if there
+    /// If the loss becomes NaN or infinite, a sample cannot be read, a file cannot be written, or the dataset is not the one
+    /// that a resumed run began with. The run directory, if there
     /// is one, then has the error in its summary and keeps its last checkpoint. If the system refuses to start threads, nothing is written.
     pub fn run(mut self) -> Result<Outcome, TrainError> {
         /// The threads that Burn's learner starts, and a few to spare. It panics if they cannot be started.
         const LEARNER: usize = 10;
-        self.check_ranks()?;
         start_threads()?;
         check_threads((1 + self.more_devices.len()) * (2 * self.options.workers + LEARNER))?;
         let parameters = self.config.network.summary().parameters();

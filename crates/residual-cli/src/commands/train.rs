@@ -85,8 +85,8 @@ pub(crate) struct TrainArgs {
     /// Devices that share each step's batches, such as cuda:0,cuda:1
     ///
     /// See `residual devices`. --accumulate, the number of batches per step,
-    /// must be a multiple of the number of devices. The steps are those of one
-    /// device, as long as the devices round alike. Not tried on several GPUs.
+    /// must be a multiple of the number of devices. The steps are the same as
+    /// on one device if the devices round alike. Not tried on several GPUs.
     #[arg(
         long,
         help_heading = "Backend",

@@ -251,7 +251,7 @@ impl BackwardLayer<'_> {
         let packed_len = plan.conv.packed_len();
         let transposed = self.needs_input.then(|| transposed_weight(self.level, plan, weight));
         let is_wide = self.needs_weight && is_wide(plan);
-        let size = group_size(plan, batch);
+        let size = if self.needs_weight { group_size(plan, batch) } else { plan.images_per_task(batch) };
         let groups = if is_wide { 1 } else { batch.div_ceil(size) };
         let mut weights = Buffer::new(if self.needs_weight { groups * packed_len } else { 0 });
         let mut sums = vec![0.0f32; batch * 2 * inputs];
@@ -301,7 +301,6 @@ impl BackwardLayer<'_> {
             (0..batch.min(WIDE_IMAGES)).map(|_| [plan.input.workspace(), plan.output_gradient.workspace()]).collect();
         let Group { mut z, mut dx, weights, mut sums, .. } = all;
         let weights = weights.expect("the weight gradient is needed");
-        weights.fill(0.0);
         for first in (0..batch).step_by(WIDE_IMAGES) {
             let count = WIDE_IMAGES.min(batch - first);
             let (now, later) = z.split_at_mut(count * out_len);
@@ -335,7 +334,7 @@ impl BackwardLayer<'_> {
                         runs: &plan.forward.runs,
                         channels: BLOCK.min(plan.conv.channels[1] - block * BLOCK),
                     };
-                    gemm.add_to(level, weights);
+                    gemm.add_to(level, weights, first + i == 0);
                 }
             });
         }
@@ -355,9 +354,6 @@ impl BackwardLayer<'_> {
         let (in_len, out_len) = (plan.input_len(), plan.output_len());
         let [inputs, outputs] = plan.conv.group_channels();
         let (mut a, mut dz) = (plan.input.workspace(), plan.output_gradient.workspace());
-        if let Some(weights) = &mut group.weights {
-            weights.fill(0.0);
-        }
         for (i, z) in group.z.chunks_mut(out_len).enumerate() {
             let n = group.first + i;
             let x = self.load(n, z, &mut a, &mut dz).unwrap_or(&a);
@@ -371,7 +367,7 @@ impl BackwardLayer<'_> {
                         runs: &plan.forward.runs,
                         channels: outputs,
                     };
-                    gemm.add_to(level, weights);
+                    gemm.add_to(level, weights, i == 0);
                 }
             }
             let Some(transposed) = transposed else { continue };

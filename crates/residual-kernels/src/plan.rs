@@ -283,10 +283,14 @@ impl Plan {
             for other in rest.chunks(len) {
                 add_gradient(level, &other[block * sum.len()..][..sum.len()], None, 0, 1.0, sum);
             }
-            for (lane, weight) in weight.chunks_mut(inputs * taps).enumerate() {
-                for tap in 0..taps {
-                    for input in 0..inputs {
-                        weight[input * taps + tap] = sum[(tap * inputs + input) * BLOCK + lane];
+            // A few inputs at a time, so that the lines of all their taps stay in the L1 cache for all lanes.
+            for from in (0..inputs).step_by(BLOCK) {
+                let count = BLOCK.min(inputs - from);
+                for (lane, weight) in weight.chunks_mut(inputs * taps).enumerate() {
+                    let weight = &mut weight[from * taps..][..count * taps];
+                    for tap in 0..taps {
+                        let sum = sum[(tap * inputs + from) * BLOCK + lane..].iter().step_by(BLOCK);
+                        weight[tap..].iter_mut().step_by(taps).zip(sum).for_each(|(to, from)| *to = *from);
                     }
                 }
             }
@@ -310,14 +314,15 @@ impl Plan {
             }
         }
         for_each(blocks.into_iter(), weight.len() < MIN_PARALLEL_PACK, |(class, group, first, block)| {
-            let mut block = block.chunks_mut(BLOCK);
-            for [ky, kx] in &class.taps {
-                for output in 0..outputs {
-                    let weight = &weight[(group * outputs + output) * inputs * taps + ky * columns + kx..];
-                    let to = block.next().expect("each tap is in one class");
-                    for (lane, to) in to.iter_mut().enumerate() {
-                        *to = if first + lane < inputs { weight[(first + lane) * taps] } else { 0.0 };
-                    }
+            let count = BLOCK.min(inputs - first);
+            for output in 0..outputs {
+                // The taps of an output are neighbours in memory.
+                let weight = &weight[((group * outputs + output) * inputs + first) * taps..][..count * taps];
+                for (i, [ky, kx]) in class.taps.iter().enumerate() {
+                    let to = &mut block[(i * outputs + output) * BLOCK..][..BLOCK];
+                    let weight = weight[ky * columns + kx..].iter().step_by(taps);
+                    to[..count].iter_mut().zip(weight).for_each(|(to, from)| *to = *from);
+                    to[count..].fill(0.0);
                 }
             }
         });

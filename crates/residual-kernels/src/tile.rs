@@ -4,8 +4,9 @@
 #![allow(clippy::needless_range_loop, reason = "the indices match the formulas, and the loops unroll")]
 
 use crate::{
+    Buffer,
     parallel::for_each,
-    simd::{SimdLevel, SimdVector, for_every_vector},
+    simd::{SimdLevel, SimdVector, for_every_vector, prefetch},
 };
 
 /// The number of output channels of a tile.
@@ -255,13 +256,64 @@ pub(crate) fn balanced(count: usize, max: usize) -> impl Iterator<Item = usize> 
     (0..parts).map(move |i| (i + 1) * count / parts - i * count / parts)
 }
 
+/// Pixels whose inputs are a multiple of this many values (4 KiB) apart share the sets of the L1 cache, which has fewer ways
+/// than a tile has pixels.
+const SAME_SETS: u32 = 1024;
+
+/// With fewer output channels than this, the inputs are read so rarely that a copy does not pay.
+const MIN_COPIED_CHANNELS: usize = 64;
+
+/// A copy of the values of a chunk's runs, one row for each pixel of a band. Rows have different sets of the L1 cache.
+struct Rows {
+    values: Buffer,
+    pixels: [Pixel; BAND],
+    run: [Run; 1],
+}
+
+impl Rows {
+    /// The number of values from one row to the next.
+    const STRIDE: usize = MAX_CHUNK + 16;
+
+    /// Memory for the copies, if the pixels of the product share sets of the cache.
+    fn new(product: &ImplicitGemm) -> Option<Self> {
+        let (pixels, channels) = (product.pixels, product.channels);
+        let is_same_set = |pixels: &[Pixel]| pixels[1].input.abs_diff(pixels[0].input).is_multiple_of(SAME_SETS);
+        (channels >= MIN_COPIED_CHANNELS && pixels.len() > 8 && is_same_set(pixels)).then(|| Self {
+            values: Buffer::new(BAND * Self::STRIDE),
+            pixels: [Pixel { input: 0, output: 0 }; BAND],
+            run: [Run { offset: 0, length: 0 }],
+        })
+    }
+
+    /// Copies the runs of some pixels. Returns the values, and the pixels and run that refer to them.
+    fn copy(&mut self, x: &[f32], pixels: &[Pixel], runs: &[Run]) -> (*const f32, &[Pixel], &[Run]) {
+        let mut length = 0;
+        for run in runs {
+            let len = run.length as usize;
+            for (pixel, row) in pixels.iter().zip(self.values.chunks_mut(Self::STRIDE)) {
+                row[length..][..len].copy_from_slice(&x[(pixel.input + run.offset) as usize..][..len]);
+            }
+            length += len;
+        }
+        for (i, (copied, pixel)) in self.pixels.iter_mut().zip(pixels).enumerate() {
+            *copied = Pixel { input: (i * Self::STRIDE) as u32, ..*pixel };
+        }
+        self.run[0].length = length as u32;
+        (self.values.as_ptr(), &self.pixels[..pixels.len()], &self.run)
+    }
+}
+
 /// One chunk of the sums for one block of channels.
 #[derive(Clone, Copy)]
 struct Chunk<'a> {
+    /// The values that the pixels' inputs and the runs are offsets in.
+    x: *const f32,
     block: usize,
     runs: &'a [Run],
     /// The weights of the runs for this block.
     weights: *const f32,
+    /// The weights that are needed next, if they may not be in a cache. The first tile asks for them.
+    next: Option<*const f32>,
     /// Whether this is the first chunk of the sums. Other chunks continue the partial sums in `y`.
     first: bool,
     /// Whether this is the last chunk of the sums. Other chunks write partial sums to `y`.
@@ -276,25 +328,40 @@ for_every_vector! {
         let blocks = product.channels.div_ceil(BLOCK);
         let whole = product.channels / BLOCK;
         let weights = |block: usize, done: usize| product.weights[(block * depth + done) * BLOCK..].as_ptr();
+        let mut rows = Rows::new(product);
+        let is_large = product.weights.len() >= MANY_WEIGHTS;
         for pixels in product.pixels.chunks(BAND) {
             for (runs, done) in product.runs.chunks() {
                 let length: usize = runs.iter().map(|run| run.length as usize).sum();
                 let (first, last) = (done == 0, done + length == depth);
+                let (x, pixels, runs) = match &mut rows {
+                    Some(rows) => rows.copy(product.x, pixels, runs),
+                    None => (product.x.as_ptr(), pixels, runs),
+                };
                 for block in 0..whole {
-                    let chunk = Chunk { block, runs, weights: weights(block, done), first, last };
+                    let next = match block + 1 {
+                        next if next < whole => weights(next, done),
+                        _ => weights(0, if last { 0 } else { done + length }),
+                    };
+                    let next = is_large.then_some(next);
+                    let chunk = Chunk { x, block, runs, weights: weights(block, done), next, first, last };
                     // SAFETY: the caller upholds the conditions of `gemm`. The weights of these runs begin at `chunk.weights`.
                     unsafe { band::<V, N, MAX>(product, pixels, chunk, y, start) };
                 }
             }
             // A block with fewer than `BLOCK` channels is a single chunk, because partial sums are stored in whole blocks.
             for block in whole..blocks {
-                let chunk = Chunk { block, runs: &product.runs.runs, weights: weights(block, 0), first: true, last: true };
+                let (x, runs) = (product.x.as_ptr(), &product.runs.runs[..]);
+                let chunk = Chunk { x, block, runs, weights: weights(block, 0), next: None, first: true, last: true };
                 // SAFETY: the caller upholds the conditions of `gemm`.
                 unsafe { band::<V, N, MAX>(product, pixels, chunk, y, start) };
             }
         }
     }
 }
+
+/// Weights of at least this many values (256 KiB) may not be in the L2 cache.
+const MANY_WEIGHTS: usize = 1 << 16;
 
 /// Computes one chunk of the sums of some pixels, in tiles of at most `MAX` pixels.
 ///
@@ -304,7 +371,7 @@ for_every_vector! {
 unsafe fn band<V: SimdVector, const N: usize, const MAX: usize>(
     product: &ImplicitGemm,
     mut pixels: &[Pixel],
-    chunk: Chunk,
+    mut chunk: Chunk,
     y: *mut f32,
     start: usize,
 ) {
@@ -313,6 +380,7 @@ unsafe fn band<V: SimdVector, const N: usize, const MAX: usize>(
         (tile_pixels, pixels) = pixels.split_at(count);
         // SAFETY: the caller upholds the conditions of `band`. `tile_pixels` has `count` pixels.
         unsafe { with_constant!(count, MAX, tile, V ; N ; product, tile_pixels, chunk, y, start) }
+        chunk.next = None;
     }
 }
 
@@ -369,7 +437,7 @@ unsafe fn tile<V: SimdVector, const N: usize, const P: usize>(
     y: *mut f32,
     start: usize,
 ) {
-    let x = product.x.as_ptr();
+    let x = chunk.x;
     let mut weights = chunk.weights;
     let first = chunk.block * BLOCK;
     // SAFETY: the caller upholds the conditions above, and `check` checked every offset.
@@ -391,6 +459,12 @@ unsafe fn tile<V: SimdVector, const N: usize, const P: usize>(
             // Unrolling leaves few iterations, and branch predictors can predict where a short loop ends.
             let mut k = 0;
             while k + UNROLL <= length {
+                if let Some(next) = chunk.next {
+                    let done = weights.offset_from(chunk.weights);
+                    for i in 0..UNROLL {
+                        prefetch(next.wrapping_offset(done).wrapping_add(i * BLOCK));
+                    }
+                }
                 for i in 0..UNROLL {
                     step(&mut acc, &base, k + i, weights.add(i * BLOCK));
                 }
@@ -471,15 +545,30 @@ pub(crate) struct WeightGradientGemm<'a> {
 /// updated.
 const GRADIENT_BAND: usize = 128;
 
+/// If a sum has at least this many values, each block of the output gradient is read so often that a copy pays. Pixels with
+/// many channels are so far apart that they would displace each other from the L1 cache.
+const MIN_COPIED_DEPTH: usize = 512;
+
+/// Copies a block of channels of each pixel, and returns the pixels with their offsets in the copy.
+#[inline(always)]
+fn copy_block(d: &[f32], pixels: &[Pixel], copies: &mut [[f32; BLOCK]; GRADIENT_BAND]) -> [Pixel; GRADIENT_BAND] {
+    let mut copied = [Pixel { input: 0, output: 0 }; GRADIENT_BAND];
+    for (i, pixel) in pixels.iter().enumerate() {
+        copies[i] = *d[pixel.output as usize..].first_chunk().expect("a block of channels");
+        copied[i] = Pixel { output: (i * BLOCK) as u32, ..*pixel };
+    }
+    copied
+}
+
 impl WeightGradientGemm<'_> {
-    /// Adds the sums to `weights`, which has the layout of [`ImplicitGemm::weights`].
+    /// Adds the sums to `weights`, which has the layout of [`ImplicitGemm::weights`], or writes them there if `is_first` is true.
     ///
     /// # Panics
     /// If an offset is outside its slice.
-    pub(crate) fn add_to(&self, level: SimdLevel, weights: &mut [f32]) {
+    pub(crate) fn add_to(&self, level: SimdLevel, weights: &mut [f32], is_first: bool) {
         self.check(weights.len());
         // SAFETY: `check` checked all offsets.
-        unsafe { weight_gradient(level, self, weights) }
+        unsafe { weight_gradient(level, self, weights, is_first) }
     }
 
     fn check(&self, weights: usize) {
@@ -498,18 +587,27 @@ impl WeightGradientGemm<'_> {
 for_every_vector! {
     /// # Safety
     /// [`WeightGradientGemm::check`] must have passed.
-    unsafe fn weight_gradient<V, N, MAX>(product: &WeightGradientGemm<'_>, weights: &mut [f32]) {
+    unsafe fn weight_gradient<V, N, MAX>(product: &WeightGradientGemm<'_>, weights: &mut [f32], is_first: bool) {
         let depth = product.runs.depth();
-        for pixels in product.pixels.chunks(GRADIENT_BAND) {
+        let mut copies = [[0.0f32; BLOCK]; GRADIENT_BAND];
+        for (band, pixels) in product.pixels.chunks(GRADIENT_BAND).enumerate() {
+            let is_first = is_first && band == 0;
             for block in 0..product.channels.div_ceil(BLOCK) {
                 let mut weights = weights[block * depth * BLOCK..].as_mut_ptr();
+                let mut places = pixels;
+                let mut d = &product.d[block * BLOCK..];
+                let copied;
+                if depth >= MIN_COPIED_DEPTH {
+                    copied = copy_block(d, pixels, &mut copies);
+                    (d, places) = (copies.as_flattened(), &copied[..pixels.len()]);
+                }
                 // SAFETY: `check` checked every offset that a tile reads, and that `weights` has `depth` rows per block.
                 unsafe {
-                    let d = product.d.as_ptr().add(block * BLOCK);
+                    let d = d.as_ptr();
                     for run in &product.runs.runs {
                         let mut x = product.x.as_ptr().add(run.offset as usize);
                         for rows in balanced(run.length as usize, MAX) {
-                            with_constant!(rows, MAX, weight_gradient_tile, V ; N ; x, d, pixels, weights);
+                            with_constant!(rows, MAX, weight_gradient_tile, V ; N ; x, d, places, weights, is_first);
                             (x, weights) = (x.add(rows), weights.add(rows * BLOCK));
                         }
                     }
@@ -530,16 +628,18 @@ unsafe fn weight_gradient_tile<V: SimdVector, const N: usize, const K: usize>(
     d: *const f32,
     pixels: &[Pixel],
     weights: *mut f32,
+    is_first: bool,
 ) {
     // SAFETY: the caller upholds the conditions of this function.
     unsafe {
         let mut acc = [[V::splat(0.0); N]; K];
-        for k in 0..K {
-            acc[k] = load(weights.add(k * BLOCK));
+        if !is_first {
+            for k in 0..K {
+                acc[k] = load(weights.add(k * BLOCK));
+            }
         }
         for pixel in pixels {
-            let d = d.add(pixel.output as usize);
-            let d: [V; N] = load(d);
+            let d: [V; N] = load(d.add(pixel.output as usize));
             let x = x.add(pixel.input as usize);
             for k in 0..K {
                 let v = V::splat(*x.add(k));

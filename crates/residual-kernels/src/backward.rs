@@ -3,6 +3,7 @@
 use crate::{
     Buffer, ConvNorm, ConvNormGradients, Gradients, NeedsGradient, Norm, Path, SavedForBackward, Shortcut, SimdLevel,
     Statistics,
+    buffer::Scratch,
     elementwise::{Affine, NormGradient, ZeroPad, add_gradient, gradient_sums, norm_gradient_rows, relu_gradient_sums},
     layout::PaddedImage,
     parallel::{for_each, images_per_task},
@@ -200,11 +201,14 @@ pub(crate) fn norm_gradient(
 /// The weight in the layout that the input gradient reads: transformed for Winograd's algorithm, or packed for the classes
 /// of [`Plan::backward`].
 fn transposed_weight(level: SimdLevel, plan: &Plan, weight: &[f32]) -> Buffer {
-    if plan.winograd.is_some() {
-        return winograd::transform_weight(level, &plan.conv, weight, true);
+    let is_winograd = plan.winograd.is_some();
+    let len = if is_winograd { winograd::transformed_len(&plan.conv) } else { plan.conv.transposed().packed_len() };
+    let mut packed = Buffer::scratch(len);
+    if is_winograd {
+        winograd::transform_weight(level, &plan.conv, weight, true, &mut packed);
+    } else {
+        plan.pack_transposed(weight, &mut packed);
     }
-    let mut packed = Buffer::new(plan.conv.transposed().packed_len());
-    plan.pack_transposed(weight, &mut packed);
     packed
 }
 
@@ -253,7 +257,7 @@ impl BackwardLayer<'_> {
         let is_wide = self.needs_weight && is_wide(plan);
         let size = if self.needs_weight { group_size(plan, batch) } else { plan.images_per_task(batch) };
         let groups = if is_wide { 1 } else { batch.div_ceil(size) };
-        let mut weights = Buffer::new(if self.needs_weight { groups * packed_len } else { 0 });
+        let mut weights = Buffer::scratch(if self.needs_weight { groups * packed_len } else { 0 });
         let mut sums = vec![0.0f32; batch * 2 * inputs];
         // The convolution's output `z` is not needed again, so the input gradient overwrites it if both have the same
         // size.
@@ -297,8 +301,11 @@ impl BackwardLayer<'_> {
         let Self { path, plan, level, .. } = *self;
         let (in_len, out_len, inputs) = (plan.input_len(), plan.output_len(), plan.conv.channels[0]);
         let batch = path.batch();
-        let mut workspaces: Vec<[Buffer; 2]> =
-            (0..batch.min(WIDE_IMAGES)).map(|_| [plan.input.workspace(), plan.output_gradient.workspace()]).collect();
+        let layouts = [&plan.input, &plan.output_gradient];
+        let mut scratch = Scratch::new(layouts.map(|layout| batch.min(WIDE_IMAGES) * layout.workspace_len()));
+        let [a, dz] = scratch.slices();
+        let (a, dz) = (plan.input.workspaces(a), plan.output_gradient.workspaces(dz));
+        let mut workspaces: Vec<_> = a.into_iter().zip(dz).collect();
         let Group { mut z, mut dx, weights, mut sums, .. } = all;
         let weights = weights.expect("the weight gradient is needed");
         for first in (0..batch).step_by(WIDE_IMAGES) {
@@ -318,7 +325,7 @@ impl BackwardLayer<'_> {
                 .zip(&mut workspaces)
                 .map(|((z, sums), workspaces)| (z, dx_now.as_mut().and_then(Iterator::next), sums, workspaces))
                 .collect();
-            for_each(images.into_iter().enumerate(), path.is_serial(plan), |(i, (z, dx, sums, [a, dz]))| {
+            for_each(images.into_iter().enumerate(), path.is_serial(plan), |(i, (z, dx, sums, (a, dz)))| {
                 let x = self.load(first + i, z, a, dz).unwrap_or(a);
                 if let Some(transposed) = transposed {
                     self.input_gradient(first + i, x, dz, transposed, dx.unwrap_or(z), sums);
@@ -326,7 +333,7 @@ impl BackwardLayer<'_> {
             });
             let block_len = plan.conv.packed_len() / plan.conv.channels[1].div_ceil(BLOCK);
             for_each(weights.chunks_mut(block_len).enumerate(), path.is_serial(plan), |(block, weights)| {
-                for (i, [a, dz]) in workspaces[..count].iter().enumerate() {
+                for (i, (a, dz)) in workspaces[..count].iter().enumerate() {
                     let gemm = WeightGradientGemm {
                         x: self.input.in_place(plan, first + i).unwrap_or(a),
                         d: &dz[block * BLOCK..],
@@ -353,10 +360,12 @@ impl BackwardLayer<'_> {
         let Self { plan, level, .. } = *self;
         let (in_len, out_len) = (plan.input_len(), plan.output_len());
         let [inputs, outputs] = plan.conv.group_channels();
-        let (mut a, mut dz) = (plan.input.workspace(), plan.output_gradient.workspace());
+        let mut scratch = Scratch::new([plan.input.workspace_len(), plan.output_gradient.workspace_len()]);
+        let [a, dz] = scratch.slices();
+        let (a, dz) = (plan.input.workspaces(a).remove(0), plan.output_gradient.workspaces(dz).remove(0));
         for (i, z) in group.z.chunks_mut(out_len).enumerate() {
             let n = group.first + i;
-            let x = self.load(n, z, &mut a, &mut dz).unwrap_or(&a);
+            let x = self.load(n, z, a, dz).unwrap_or(a);
             if let Some(weights) = &mut group.weights {
                 let group_len = plan.conv.packed_len() / plan.conv.groups;
                 for (group, weights) in weights.chunks_mut(group_len).enumerate() {
@@ -374,7 +383,7 @@ impl BackwardLayer<'_> {
             let dx = group.dx.as_mut().map_or(z, |dx| &mut dx[i * in_len..][..in_len]);
             let channels = plan.conv.channels[0];
             let sums = &mut group.sums[i * 2 * channels..][..2 * channels];
-            self.input_gradient(n, x, &dz, transposed, dx, sums);
+            self.input_gradient(n, x, dz, transposed, dx, sums);
         }
     }
 
@@ -383,20 +392,28 @@ impl BackwardLayer<'_> {
         let Self { plan, level, .. } = *self;
         let (in_len, out_len, channels) = (plan.input_len(), plan.output_len(), plan.conv.channels[0]);
         let target = PaddedImage::unpadded(plan.input.size, channels);
-        let workspaces = |layout: &PaddedImage| (0..tiling.images()).map(|_| layout.workspace()).collect::<Vec<_>>();
-        let (mut a, mut dz) = (workspaces(&plan.input), workspaces(&plan.output_gradient));
-        let mut transforms = Transforms::new(level, tiling);
-        let mut sums = group.weights.as_ref().map(|_| tiling.gradient());
+        let images = tiling.images();
+        let mut scratch = Scratch::new([
+            images * plan.input.workspace_len(),
+            images * plan.output_gradient.workspace_len(),
+            tiling.transform_len(),
+            tiling.transform_len(),
+            if group.weights.is_some() { tiling.gradient_len() } else { 0 },
+        ]);
+        let [a, dz, from, to, sums] = scratch.slices();
+        let (mut a, mut dz) = (plan.input.workspaces(a), plan.output_gradient.workspaces(dz));
+        let mut transforms = Transforms::new(level, tiling, from, to);
+        let mut sums = group.weights.is_some().then_some(sums);
         for band in tiling.bands(group.z.len() / out_len) {
             if band.tiles.start == 0 {
                 for (k, i) in band.images.clone().enumerate() {
-                    self.load(group.first + i, &group.z[i * out_len..][..out_len], &mut a[k], &mut dz[k]);
+                    self.load(group.first + i, &group.z[i * out_len..][..out_len], a[k], dz[k]);
                 }
             }
             if let Some(sums) = &mut sums {
                 for (k, (_, place)) in band.images().enumerate() {
-                    transforms.transform_input(&plan.input, &a[k], band.tiles.clone(), place);
-                    transforms.transform_output_gradient(&plan.output_gradient, &dz[k], band.tiles.clone(), place);
+                    transforms.transform_input(&plan.input, a[k], band.tiles.clone(), place);
+                    transforms.transform_output_gradient(&plan.output_gradient, dz[k], band.tiles.clone(), place);
                 }
                 let ahead = [(self.input.values(), in_len), (self.gradient.0, out_len)]
                     .map(|(values, len)| Ahead::read(tiling.next(&band, &values[group.first * len..], len)));
@@ -404,7 +421,7 @@ impl BackwardLayer<'_> {
             }
             let Some(transposed) = transposed else { continue };
             for (k, (_, place)) in band.images().enumerate() {
-                transforms.transform_input(&plan.output_gradient, &dz[k], band.tiles.clone(), place);
+                transforms.transform_input(&plan.output_gradient, dz[k], band.tiles.clone(), place);
             }
             let ahead = [Ahead::read(tiling.next(&band, group.z, out_len))];
             transforms.multiply(Pass::Backward, transposed, &band, &ahead);
@@ -413,12 +430,12 @@ impl BackwardLayer<'_> {
                 let dx = &mut dx[i * in_len..][..in_len];
                 transforms.write_output(band.tiles.clone(), place, Epilogue::default(), &target, dx, 0);
                 if band.tiles.end == tiling.tiles() {
-                    self.finish(group.first + i, &a[k], dx, &mut group.sums[i * 2 * channels..][..2 * channels]);
+                    self.finish(group.first + i, a[k], dx, &mut group.sums[i * 2 * channels..][..2 * channels]);
                 }
             }
         }
         if let (Some(sums), Some(weights)) = (sums, group.weights) {
-            winograd::transform_weight_gradient(level, plan.conv.channels, &sums, weights);
+            winograd::transform_weight_gradient(level, plan.conv.channels, sums, weights);
         }
     }
 

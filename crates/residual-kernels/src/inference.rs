@@ -2,6 +2,7 @@
 
 use crate::{
     Buffer, Conv, ConvNorm, Path, SimdLevel,
+    buffer::Scratch,
     elementwise::Affine,
     layout::PaddedImage,
     parallel::{for_each, images_per_task},
@@ -27,15 +28,29 @@ impl PreparedWeight {
     /// # Panics
     /// If `conv` is invalid (see [`Conv::output`]), or the weight has the wrong length.
     pub fn new(level: SimdLevel, conv: &Conv, image: [usize; 2], weight: &[f32]) -> Self {
+        Self::prepare(level, conv, image, weight, Buffer::new)
+    }
+
+    /// [`Self::new`] for the duration of an operation.
+    pub(crate) fn temporary(level: SimdLevel, conv: &Conv, image: [usize; 2], weight: &[f32]) -> Self {
+        Self::prepare(level, conv, image, weight, Buffer::scratch)
+    }
+
+    fn prepare(
+        level: SimdLevel,
+        conv: &Conv,
+        image: [usize; 2],
+        weight: &[f32],
+        buffer: impl FnOnce(usize) -> Buffer,
+    ) -> Self {
         assert_eq!(weight.len(), conv.weights(), "the weight has the wrong length");
         let winograd = conv.output(image).is_some_and(|output| winograd::suits(conv, output));
-        let packed = if winograd {
-            winograd::transform_weight(level, conv, weight, false)
+        let mut packed = buffer(if winograd { winograd::transformed_len(conv) } else { conv.packed_len() });
+        if winograd {
+            winograd::transform_weight(level, conv, weight, false, &mut packed);
         } else {
-            let mut packed = Buffer::new(conv.packed_len());
             conv.pack(weight, &mut packed);
-            packed
-        };
+        }
         Self { conv: *conv, winograd, packed }
     }
 
@@ -55,24 +70,27 @@ impl PreparedWeight {
         outputs: &mut [f32],
         mut done: impl FnMut(usize, &[f32]),
     ) {
-        let mut workspace = plan.input.workspace();
+        let transform_len = plan.winograd.as_ref().map_or(0, Tiling::transform_len);
+        let mut scratch = Scratch::new([plan.input.workspace_len(), transform_len, transform_len]);
+        let [workspace, from, to] = scratch.slices();
+        let workspace = plan.input.workspaces(workspace).remove(0);
         let len = plan.output_len();
         let Some(tiling) = &plan.winograd else {
             for (image, out) in outputs.chunks_mut(len).enumerate() {
-                let x = input(image, &mut workspace).unwrap_or(&workspace);
+                let x = input(image, workspace).unwrap_or(workspace);
                 plan.forward.compute(level, x, &self.packed, &plan.forward.pixels, Epilogue::default(), out, 0);
                 done(image, out);
             }
             return;
         };
         let target = PaddedImage::unpadded(plan.output, plan.conv.channels[1]);
-        let mut transforms = Transforms::new(level, tiling);
+        let mut transforms = Transforms::new(level, tiling, from, to);
         for band in tiling.bands(outputs.len() / len) {
             for (image, place) in band.images() {
                 if band.tiles.start == 0 {
-                    input(image, &mut workspace);
+                    input(image, workspace);
                 }
-                transforms.transform_input(&plan.input, &workspace, band.tiles.clone(), place);
+                transforms.transform_input(&plan.input, workspace, band.tiles.clone(), place);
             }
             let next = Ahead::read(tiling.next(&band, source, plan.input_len()));
             let out = Ahead::write(tiling.own(&band, outputs, len));
@@ -167,7 +185,9 @@ impl PreparedLayer<'_> {
             return for_each(parts, false, |(pixels, out)| self.pixels(level, x, image, pixels, out));
         };
         if !serial && tiling.has_many_weights() {
-            let mut transforms = Transforms::new(level, tiling);
+            let mut scratch = Scratch::new([tiling.transform_len(); 2]);
+            let [from, to] = scratch.slices();
+            let mut transforms = Transforms::new(level, tiling, from, to);
             for band in tiling.bands(1) {
                 transforms.transform_input(&plan.input, x, band.tiles.clone(), 0);
                 transforms.multiply_on_all_threads(&self.weight.packed, &band);
@@ -180,7 +200,9 @@ impl PreparedLayer<'_> {
         for_each(out.chunks_mut(rows * target.row()).enumerate(), serial, |(strip, out)| {
             let (first, end) = (strip * rows, ((strip + 1) * rows).min(height));
             let start = target.at(first as isize, 0) as usize;
-            let mut transforms = Transforms::new(level, tiling);
+            let mut scratch = Scratch::new([tiling.transform_len(); 2]);
+            let [from, to] = scratch.slices();
+            let mut transforms = Transforms::new(level, tiling, from, to);
             for band in tiling.bands_of_rows(first..end) {
                 transforms.transform_input(&plan.input, x, band.tiles.clone(), 0);
                 transforms.multiply(Pass::Forward, &self.weight.packed, &band, &[]);
@@ -199,7 +221,9 @@ impl PreparedLayer<'_> {
             return;
         };
         let start = target.at(0, 0) as usize;
-        let mut transforms = Transforms::new(level, tiling);
+        let mut scratch = Scratch::new([tiling.transform_len(); 2]);
+        let [from, to] = scratch.slices();
+        let mut transforms = Transforms::new(level, tiling, from, to);
         for band in tiling.bands(inputs.len()) {
             for (i, place) in band.images() {
                 transforms.transform_input(&plan.input, inputs[i], band.tiles.clone(), place);
@@ -216,6 +240,21 @@ impl PreparedLayer<'_> {
     fn skip_margin<'b>(&self, target: &'b mut [f32]) -> &'b mut [f32] {
         &mut target[self.target.at(0, 0) as usize..]
     }
+}
+
+/// The number of values of [`workspaces`].
+fn workspaces_len(plans: &[Arc<Plan>], images: usize) -> usize {
+    plans.iter().map(|plan| images * plan.input.workspace_len()).sum()
+}
+
+/// The workspaces of each layer for the padded inputs of some images.
+fn workspaces<'a>(plans: &[Arc<Plan>], images: usize, mut memory: &'a mut [f32]) -> Vec<Vec<&'a mut [f32]>> {
+    let of_plan = |plan: &Arc<Plan>| {
+        let now;
+        (now, memory) = mem::take(&mut memory).split_at_mut(images * plan.input.workspace_len());
+        plan.input.workspaces(now)
+    };
+    plans.iter().map(of_plan).collect()
 }
 
 impl Path<'_> {
@@ -289,18 +328,19 @@ impl Path<'_> {
             let size = images_per_task(batch, together, 4 * threads, threads);
             let together = together.min(size);
             for_each(output.chunks_mut(len * size).enumerate(), serial, |(group, outputs)| {
-                let mut workspaces: Vec<Vec<Buffer>> =
-                    plans.iter().map(|plan| (0..together).map(|_| plan.input.workspace()).collect()).collect();
+                let mut scratch = Scratch::new([workspaces_len(plans, together)]);
+                let [memory] = scratch.slices();
+                let mut workspaces = workspaces(plans, together, memory);
                 for (i, outputs) in outputs.chunks_mut(len * together).enumerate() {
                     let first = group * size + i * together;
                     let mut outputs: Vec<&mut [f32]> = outputs.chunks_mut(len).collect();
                     let images = outputs.len();
                     let direct: Vec<Option<&[f32]>> =
-                        (0..images).map(|i| input.image(level, &plans[0], first + i, &mut workspaces[0][i])).collect();
+                        (0..images).map(|i| input.image(level, &plans[0], first + i, workspaces[0][i])).collect();
                     for (i, layer) in layers.iter().enumerate() {
                         let (before, after) = workspaces.split_at_mut(i + 1);
                         let direct = |k: usize| direct[k].filter(|_| i == 0);
-                        let inputs: Vec<&[f32]> = (0..images).map(|k| direct(k).unwrap_or(&before[i][k])).collect();
+                        let inputs: Vec<&[f32]> = (0..images).map(|k| direct(k).unwrap_or(before[i][k])).collect();
                         match after.first_mut() {
                             Some(next) => {
                                 let next = next[..images].iter_mut();
@@ -318,13 +358,15 @@ impl Path<'_> {
             return output;
         }
         // Otherwise, the threads share each image.
-        let mut workspaces: Vec<Buffer> = plans.iter().map(|plan| plan.input.workspace()).collect();
+        let mut scratch = Scratch::new([workspaces_len(plans, 1)]);
+        let [memory] = scratch.slices();
+        let mut workspaces = workspaces(plans, 1, memory);
         for (image, output) in output.chunks_mut(len).enumerate() {
-            let direct = input.image(level, &plans[0], image, &mut workspaces[0]);
+            let direct = input.image(level, &plans[0], image, workspaces[0][0]);
             for (i, layer) in layers.iter().enumerate() {
                 let (before, after) = workspaces.split_at_mut(i + 1);
-                let x = direct.filter(|_| i == 0).unwrap_or(&before[i]);
-                let out = after.first_mut().map_or(&mut *output, |next| layer.skip_margin(next));
+                let x = direct.filter(|_| i == 0).unwrap_or(before[i][0]);
+                let out = after.first_mut().map_or(&mut *output, |next| layer.skip_margin(next[0]));
                 layer.image_on_all_threads(level, x, image, out);
             }
             shortcut.add_zero_padded(level, self, image, output);

@@ -1,6 +1,6 @@
 //! The layout of images in memory.
 
-use crate::{Buffer, tile::BLOCK};
+use crate::tile::BLOCK;
 use std::ops::Range;
 
 /// The layout of an image with a margin of zeros.
@@ -57,15 +57,23 @@ impl PaddedImage {
         })
     }
 
-    /// A buffer for the padded image. The margin and the values after it are zero. The image itself is unspecified.
-    pub(crate) fn workspace(&self) -> Buffer {
-        let mut image = Buffer::new(self.len());
-        let mut from = 0;
-        for row in self.rows() {
-            image[from..row.start].fill(0.0);
-            from = row.end;
-        }
-        image[from..].fill(0.0);
-        image
+    /// The length of a workspace for the padded image, which starts at a cache line.
+    pub(crate) fn workspace_len(&self) -> usize {
+        self.len().next_multiple_of(16)
+    }
+
+    /// Workspaces for padded images in this memory: their margins and the values after them are zero. The images are
+    /// unspecified.
+    pub(crate) fn workspaces<'a>(&self, memory: &'a mut [f32]) -> Vec<&'a mut [f32]> {
+        let workspaces = memory.chunks_exact_mut(self.workspace_len()).map(|image| {
+            let mut from = 0;
+            for row in self.rows() {
+                image[from..row.start].fill(0.0);
+                from = row.end;
+            }
+            image[from..].fill(0.0);
+            image
+        });
+        workspaces.collect()
     }
 }

@@ -453,7 +453,7 @@ impl Path<'_> {
         let (mut outputs, mut statistics, mut affines) = (Vec::<Buffer>::new(), Vec::new(), Vec::<Affine>::new());
         for (i, (layer, plan)) in self.layers.iter().zip(plans).enumerate() {
             let channels = layer.channels();
-            let weight = PreparedWeight::new(level, &layer.conv, plan.input.size, layer.weight);
+            let weight = PreparedWeight::temporary(level, &layer.conv, plan.input.size, layer.weight);
             let input = match i {
                 0 => LayerInput::PathInput(self.input),
                 _ => LayerInput::ConvOutput(&outputs[i - 1], &affines[i - 1]),

@@ -20,7 +20,7 @@
 #![allow(clippy::needless_range_loop, reason = "the indices match the formulas, and the loops unroll")]
 
 use crate::{
-    Buffer, Conv, SimdLevel,
+    Conv, SimdLevel,
     layout::PaddedImage,
     parallel::for_each,
     simd::{Ahead, Instructions, SimdVector, for_every_level, for_every_vector, prefetch},
@@ -157,17 +157,21 @@ pub(crate) fn overhang(size: [usize; 2]) -> [usize; 2] {
     size.map(|side| side.next_multiple_of(SIDE) - side)
 }
 
+/// The number of values of a transformed weight.
+pub(crate) fn transformed_len(conv: &Conv) -> usize {
+    POINTS * conv.channels[0] * conv.channels[1]
+}
+
 /// `G g Gᵀ` of every kernel, packed as `[block of outputs][point][input][BLOCK]`. If `rotate` is true, the weight is that
-/// of the input gradient: inputs and outputs are swapped, and kernels are rotated by 180 degrees.
-pub(crate) fn transform_weight(level: SimdLevel, conv: &Conv, weight: &[f32], rotate: bool) -> Buffer {
+/// of the input gradient: inputs and outputs are swapped, and kernels are rotated by 180 degrees. `packed` has
+/// [`transformed_len`] values.
+pub(crate) fn transform_weight(level: SimdLevel, conv: &Conv, weight: &[f32], rotate: bool, packed: &mut [f32]) {
     let [inputs, outputs] = if rotate { [conv.channels[1], conv.channels[0]] } else { conv.channels };
-    let mut packed = Buffer::new(POINTS * inputs * outputs);
     let transform = |(block, packed): (usize, &mut [f32])| {
         transform_block(level, block, [inputs, outputs], weight, rotate, packed);
     };
     let blocks = packed.chunks_mut(POINTS * inputs * BLOCK).enumerate();
     for_each(blocks, inputs * outputs < MIN_PARALLEL_WEIGHTS, transform);
-    packed
 }
 
 /// One value for each output channel of a block.
@@ -345,9 +349,14 @@ impl Tiling {
         self.share(band, values, band.images.end, image_len)
     }
 
-    /// Memory for the transformed weight gradient, `[point][block of outputs][input][BLOCK]`.
-    pub(crate) fn gradient(&self) -> Buffer {
-        Buffer::new(POINTS * self.channels[0] * self.channels[1])
+    /// The number of values of the transformed weight gradient, `[point][block of outputs][input][BLOCK]`.
+    pub(crate) fn gradient_len(&self) -> usize {
+        POINTS * self.channels[0] * self.channels[1]
+    }
+
+    /// The number of values of each of the two transforms of a band.
+    pub(crate) fn transform_len(&self) -> usize {
+        POINTS * self.stride(self.channels[0].max(self.channels[1]))
     }
 
     /// The number of tiles from one block of channels to the next. It is odd, so that blocks are on different cache sets.
@@ -371,15 +380,15 @@ pub(crate) struct Transforms<'a> {
     level: SimdLevel,
     tiling: &'a Tiling,
     /// Inputs, or output gradients for [`Pass::Backward`].
-    from: Buffer,
+    from: &'a mut [f32],
     /// Outputs, or input gradients for [`Pass::Backward`], or output gradients for the weight gradient.
-    to: Buffer,
+    to: &'a mut [f32],
 }
 
 impl<'a> Transforms<'a> {
-    pub(crate) fn new(level: SimdLevel, tiling: &'a Tiling) -> Self {
-        let len = POINTS * tiling.stride(tiling.channels[0].max(tiling.channels[1]));
-        Self { level, tiling, from: Buffer::new(len), to: Buffer::new(len) }
+    /// Transforms in memory of [`Tiling::transform_len`] values each.
+    pub(crate) fn new(level: SimdLevel, tiling: &'a Tiling, from: &'a mut [f32], to: &'a mut [f32]) -> Self {
+        Self { level, tiling, from, to }
     }
 
     /// Computes `Bᵀ d B` of some tiles of a padded image, whose margin above and to the left is one pixel. They follow
@@ -420,8 +429,8 @@ impl<'a> Transforms<'a> {
     ) -> (Vec<usize>, [usize; 2]) {
         let tiling = self.tiling;
         let point = tiling.stride(layout.channels);
-        // Both buffers have the same length.
-        assert!(place + tiles.len() <= tiling.most && POINTS * point <= self.from.len(), "too many tiles for a band");
+        let len = self.from.len().min(self.to.len());
+        assert!(place + tiles.len() <= tiling.most && POINTS * point <= len, "too many tiles for a band");
         let margin = ((side - SIDE) / 2) as isize;
         let corner = |tile: usize| {
             let [y, x] = tiling.corner(tile).map(|at| at as isize - margin);
@@ -443,7 +452,7 @@ impl<'a> Transforms<'a> {
         let products = self.products(channels, band);
         assert!(POINTS * inputs * outputs <= weights.len(), "too few weights");
         // SAFETY: `products` checked the sizes of the transforms.
-        unsafe { multiply_points(self.level, &products, 0..POINTS, &self.from, weights, &mut self.to, ahead) }
+        unsafe { multiply_points(self.level, &products, 0..POINTS, self.from, weights, self.to, ahead) }
     }
 
     /// [`Self::multiply`] for [`Pass::Forward`], with the points divided among the threads, so that each reads only its part
@@ -452,7 +461,7 @@ impl<'a> Transforms<'a> {
         let channels = self.tiling.channels;
         let products = self.products(channels, band);
         assert!(POINTS * channels[0] * channels[1] <= weights.len(), "too few weights");
-        let (level, from) = (self.level, &self.from);
+        let (level, from) = (self.level, &*self.from);
         let together = POINTS.div_ceil(2 * rayon::current_num_threads());
         let stride = products.strides[1];
         let parts = self.to[..POINTS * stride].chunks_mut(together * stride).enumerate();
@@ -470,7 +479,7 @@ impl<'a> Transforms<'a> {
         let products = self.products(channels, band);
         assert!(POINTS * channels[0] * channels[1] <= sums.len(), "too few sums");
         // SAFETY: `products` checked the sizes of the transforms.
-        unsafe { add_products(self.level, &products, &self.from, &self.to, sums, is_first, ahead) }
+        unsafe { add_products(self.level, &products, self.from, self.to, sums, is_first, ahead) }
     }
 
     fn products(&self, channels: [usize; 2], band: &Band) -> Products {

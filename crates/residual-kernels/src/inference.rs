@@ -126,6 +126,7 @@ struct PreparedLayer<'a> {
     relu: bool,
     /// The shortcut's tensor and α, for the last layer.
     addend: Option<(&'a [f32], f32)>,
+    is_last: bool,
     /// The layout of the output: the next layer's padded input, or the path's output, which is not padded.
     target: PaddedImage,
     /// The pixels of [`Plan::forward`], with output offsets in the layout `target`.
@@ -211,8 +212,9 @@ impl PreparedLayer<'_> {
         });
     }
 
-    /// Computes the outputs of consecutive images, of which `first` is the first.
-    fn images(&self, level: SimdLevel, inputs: &[&[f32]], first: usize, outputs: &mut [&mut [f32]]) {
+    /// Computes the outputs of consecutive images, of which `first` is the first. Meanwhile, it asks for the memory of the
+    /// output, unless this is the next layer's workspace, and for the values `next`.
+    fn images(&self, level: SimdLevel, inputs: &[&[f32]], first: usize, outputs: &mut [&mut [f32]], next: &[f32]) {
         let Self { plan, target, .. } = self;
         let Some(tiling) = &plan.winograd else {
             for (i, (x, out)) in inputs.iter().zip(outputs).enumerate() {
@@ -228,7 +230,12 @@ impl PreparedLayer<'_> {
             for (i, place) in band.images() {
                 transforms.transform_input(&plan.input, inputs[i], band.tiles.clone(), place);
             }
-            transforms.multiply(Pass::Forward, &self.weight.packed, &band, &[]);
+            let mut ahead = vec![Ahead::read(tiling.own(&band, next, next.len() / inputs.len()))];
+            for i in band.images.clone().filter(|_| self.is_last) {
+                ahead.push(Ahead::write(tiling.part(&band, outputs[i])));
+                ahead.extend(self.epilogue(first + i).add.map(|add| Ahead::read(tiling.part(&band, add.values))));
+            }
+            transforms.multiply(Pass::Forward, &self.weight.packed, &band, &ahead);
             for (i, place) in band.images() {
                 let epilogue = self.epilogue(first + i);
                 transforms.write_output(band.tiles.clone(), place, epilogue, target, outputs[i], start);
@@ -306,6 +313,7 @@ impl Path<'_> {
                 plan.forward.pixels.iter().zip(offsets).map(|(pixel, to)| Pixel { output: to as u32, ..*pixel });
             PreparedLayer {
                 weight: &weights[i],
+                is_last: i == last,
                 relu: i < last || (self.relu && shortcut.zero_pad.is_none()),
                 addend: shortcut.tensor.filter(|_| i == last),
                 bias: bias.collect(),
@@ -337,17 +345,22 @@ impl Path<'_> {
                     let images = outputs.len();
                     let direct: Vec<Option<&[f32]>> =
                         (0..images).map(|i| input.image(level, &plans[0], first + i, workspaces[0][i])).collect();
+                    // The inputs of the images after these.
+                    let len = plans[0].input_len();
+                    let next = [first + images, first + 2 * images].map(|image| (image * len).min(self.input.len()));
+                    let next = &self.input[next[0]..next[1]];
                     for (i, layer) in layers.iter().enumerate() {
+                        let next = if i == 0 { next } else { &[] };
                         let (before, after) = workspaces.split_at_mut(i + 1);
                         let direct = |k: usize| direct[k].filter(|_| i == 0);
                         let inputs: Vec<&[f32]> = (0..images).map(|k| direct(k).unwrap_or(before[i][k])).collect();
                         match after.first_mut() {
-                            Some(next) => {
-                                let next = next[..images].iter_mut();
-                                let mut next: Vec<&mut [f32]> = next.map(|next| layer.skip_margin(next)).collect();
-                                layer.images(level, &inputs, first, &mut next);
+                            Some(after) => {
+                                let after = after[..images].iter_mut();
+                                let mut after: Vec<&mut [f32]> = after.map(|image| layer.skip_margin(image)).collect();
+                                layer.images(level, &inputs, first, &mut after, next);
                             }
-                            None => layer.images(level, &inputs, first, &mut outputs),
+                            None => layer.images(level, &inputs, first, &mut outputs, next),
                         }
                     }
                     for (i, output) in outputs.into_iter().enumerate() {

@@ -65,15 +65,15 @@ impl PaddedImage {
     /// Workspaces for padded images in this memory: their margins and the values after them are zero. The images are
     /// unspecified.
     pub(crate) fn workspaces<'a>(&self, memory: &'a mut [f32]) -> Vec<&'a mut [f32]> {
-        let workspaces = memory.chunks_exact_mut(self.workspace_len()).map(|image| {
+        let mut workspaces: Vec<_> = memory.chunks_exact_mut(self.workspace_len()).collect();
+        for image in &mut workspaces {
             let mut from = 0;
             for row in self.rows() {
                 image[from..row.start].fill(0.0);
                 from = row.end;
             }
             image[from..].fill(0.0);
-            image
-        });
-        workspaces.collect()
+        }
+        workspaces
     }
 }

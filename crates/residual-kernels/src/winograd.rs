@@ -344,6 +344,12 @@ impl Tiling {
         self.share(band, values, band.images.start, image_len)
     }
 
+    /// The values of an image of the band that belong to its tiles.
+    pub(crate) fn part<'a>(&self, band: &Band, image: &'a [f32]) -> &'a [f32] {
+        let at = |tile: usize| image.len() * tile / self.tiles();
+        &image[at(band.tiles.start)..at(band.tiles.end)]
+    }
+
     /// The values of `image_len` per image that belong to as many of the following images.
     pub(crate) fn next<'a>(&self, band: &Band, values: &'a [f32], image_len: usize) -> &'a [f32] {
         self.share(band, values, band.images.end, image_len)

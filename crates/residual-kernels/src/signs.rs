@@ -1,9 +1,9 @@
 //! The signs of a ReLU's outputs, which the backward pass needs instead of the outputs.
 
-use crate::simd::for_every_level;
+use crate::{SimdLevel, simd::for_every_vector, tile::BLOCK};
 
 /// The number of values whose signs are in one word.
-const WORD: usize = 16;
+const WORD: usize = BLOCK;
 
 /// For each value of a batch, whether the gradient flows through its ReLU: whether the output is positive or NaN. One bit per
 /// value takes a thirty-second of the memory bandwidth.
@@ -32,33 +32,35 @@ impl Signs {
     }
 }
 
-for_every_level! {
-    /// Writes the signs of an image.
-    pub(crate) fn write_signs(image: &[f32], words: &mut [u16]) {
-        for (word, values) in words.iter_mut().zip(image.chunks(WORD)) {
-            *word = match values.first_chunk::<WORD>() {
-                Some(values) => signs_of(*values),
-                None => values.iter().enumerate().fold(0, |word, (i, v)| word | (u16::from(flows(*v)) << i)),
-            };
+/// Writes the signs of an image.
+pub(crate) fn write_signs(level: SimdLevel, image: &[f32], words: &mut [u16]) {
+    let (whole, rest) = image.split_at(image.len() / WORD * WORD);
+    assert!(whole.len() / WORD <= words.len(), "too few words for the signs of an image");
+    // SAFETY: there is a word for every `WORD` values.
+    unsafe { write_words(level, whole, words) }
+    if !rest.is_empty() {
+        // False for NaN, through which the gradient flows.
+        let is_zero = |v: f32| v <= 0.0;
+        words[whole.len() / WORD] =
+            rest.iter().enumerate().fold(0, |word, (i, v)| word | (u16::from(!is_zero(*v)) << i));
+    }
+}
+
+for_every_vector! {
+    /// Writes one word for every [`WORD`] values.
+    ///
+    /// # Safety
+    /// There must be as many words.
+    unsafe fn write_words<V, N, MAX>(values: &[f32], words: &mut [u16]) {
+        for (values, word) in values.chunks_exact(WORD).zip(words) {
+            let mut bits = 0;
+            for j in 0..N {
+                // SAFETY: `N` vectors are `WORD` values, and the caller has checked the processor.
+                bits |= unsafe { V::load(values.as_ptr().add(j * V::LANES)).positive_or_nan() } << (j * V::LANES);
+            }
+            *word = bits as u16;
         }
     }
-}
-
-/// Whether the gradient flows through a ReLU with this output.
-#[inline(always)]
-fn flows(output: f32) -> bool {
-    // False for NaN, through which the gradient flows.
-    let is_zero = output <= 0.0;
-    !is_zero
-}
-
-#[inline(always)]
-fn signs_of(values: [f32; WORD]) -> u16 {
-    let mut bits = [0u16; WORD];
-    for i in 0..WORD {
-        bits[i] = u16::from(flows(values[i])) << i;
-    }
-    bits.iter().fold(0, |word, bit| word | bit)
 }
 
 /// The signs of one image.

@@ -362,7 +362,7 @@ impl BackwardLayer<'_> {
         let [inputs, outputs] = plan.conv.group_channels();
         let mut scratch = Scratch::new([plan.input.workspace_len(), plan.output_gradient.workspace_len()]);
         let [a, dz] = scratch.slices();
-        let (a, dz) = (plan.input.workspaces(a).remove(0), plan.output_gradient.workspaces(dz).remove(0));
+        let (a, dz) = (plan.input.workspace(a), plan.output_gradient.workspace(dz));
         for (i, z) in group.z.chunks_mut(out_len).enumerate() {
             let n = group.first + i;
             let x = self.load(n, z, a, dz).unwrap_or(a);
@@ -402,7 +402,7 @@ impl BackwardLayer<'_> {
         ]);
         let [a, dz, from, to, sums] = scratch.slices();
         let (mut a, mut dz) = (plan.input.workspaces(a), plan.output_gradient.workspaces(dz));
-        let mut transforms = Transforms::new(level, tiling, from, to);
+        let mut transforms = Transforms::new(level, tiling, [from, to]);
         let mut sums = group.weights.is_some().then_some(sums);
         for band in tiling.bands(group.z.len() / out_len) {
             if band.tiles.start == 0 {

@@ -9,7 +9,7 @@ use crate::{
     path::{LayerInput, is_small},
     plan::Plan,
     simd::Ahead,
-    tile::{Addend, Epilogue, Pixel},
+    tile::{Addend, Epilogue, MANY_WEIGHTS, Pixel},
     winograd::{self, Pass, SIDE, Tiling, Transforms},
 };
 use std::{mem, ops::Range, sync::Arc};
@@ -73,7 +73,7 @@ impl PreparedWeight {
         let transform_len = plan.winograd.as_ref().map_or(0, Tiling::transform_len);
         let mut scratch = Scratch::new([plan.input.workspace_len(), transform_len, transform_len]);
         let [workspace, from, to] = scratch.slices();
-        let workspace = plan.input.workspaces(workspace).remove(0);
+        let workspace = plan.input.workspace(workspace);
         let len = plan.output_len();
         let Some(tiling) = &plan.winograd else {
             for (image, out) in outputs.chunks_mut(len).enumerate() {
@@ -84,7 +84,7 @@ impl PreparedWeight {
             return;
         };
         let target = PaddedImage::unpadded(plan.output, plan.conv.channels[1]);
-        let mut transforms = Transforms::new(level, tiling, from, to);
+        let mut transforms = Transforms::new(level, tiling, [from, to]);
         for band in tiling.bands(outputs.len() / len) {
             for (image, place) in band.images() {
                 if band.tiles.start == 0 {
@@ -106,9 +106,6 @@ impl PreparedWeight {
     }
 }
 
-/// A weight of at least this many values (256 KiB) fills a good part of the L2 cache.
-const MANY_WEIGHTS: usize = 1 << 16;
-
 /// How threads share an image.
 enum Share {
     /// Each computes some channels of all pixels.
@@ -126,6 +123,7 @@ struct PreparedLayer<'a> {
     relu: bool,
     /// The shortcut's tensor and α, for the last layer.
     addend: Option<(&'a [f32], f32)>,
+    /// Whether the output is that of the path, and not the next layer's workspace.
     is_last: bool,
     /// The layout of the output: the next layer's padded input, or the path's output, which is not padded.
     target: PaddedImage,
@@ -187,8 +185,7 @@ impl PreparedLayer<'_> {
         };
         if !serial && tiling.has_many_weights() {
             let mut scratch = Scratch::new([tiling.transform_len(); 2]);
-            let [from, to] = scratch.slices();
-            let mut transforms = Transforms::new(level, tiling, from, to);
+            let mut transforms = Transforms::new(level, tiling, scratch.slices());
             for band in tiling.bands(1) {
                 transforms.transform_input(&plan.input, x, band.tiles.clone(), 0);
                 transforms.multiply_on_all_threads(&self.weight.packed, &band);
@@ -202,8 +199,7 @@ impl PreparedLayer<'_> {
             let (first, end) = (strip * rows, ((strip + 1) * rows).min(height));
             let start = target.at(first as isize, 0) as usize;
             let mut scratch = Scratch::new([tiling.transform_len(); 2]);
-            let [from, to] = scratch.slices();
-            let mut transforms = Transforms::new(level, tiling, from, to);
+            let mut transforms = Transforms::new(level, tiling, scratch.slices());
             for band in tiling.bands_of_rows(first..end) {
                 transforms.transform_input(&plan.input, x, band.tiles.clone(), 0);
                 transforms.multiply(Pass::Forward, &self.weight.packed, &band, &[]);
@@ -224,8 +220,7 @@ impl PreparedLayer<'_> {
         };
         let start = target.at(0, 0) as usize;
         let mut scratch = Scratch::new([tiling.transform_len(); 2]);
-        let [from, to] = scratch.slices();
-        let mut transforms = Transforms::new(level, tiling, from, to);
+        let mut transforms = Transforms::new(level, tiling, scratch.slices());
         for band in tiling.bands(inputs.len()) {
             for (i, place) in band.images() {
                 transforms.transform_input(&plan.input, inputs[i], band.tiles.clone(), place);

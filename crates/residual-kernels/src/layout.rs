@@ -62,18 +62,20 @@ impl PaddedImage {
         self.len().next_multiple_of(16)
     }
 
-    /// Workspaces for padded images in this memory: their margins and the values after them are zero. The images are
+    /// A workspace for the padded image in this memory: the margin and the values after it are zero. The image itself is
     /// unspecified.
-    pub(crate) fn workspaces<'a>(&self, memory: &'a mut [f32]) -> Vec<&'a mut [f32]> {
-        let mut workspaces: Vec<_> = memory.chunks_exact_mut(self.workspace_len()).collect();
-        for image in &mut workspaces {
-            let mut from = 0;
-            for row in self.rows() {
-                image[from..row.start].fill(0.0);
-                from = row.end;
-            }
-            image[from..].fill(0.0);
+    pub(crate) fn workspace<'a>(&self, memory: &'a mut [f32]) -> &'a mut [f32] {
+        let mut from = 0;
+        for row in self.rows() {
+            memory[from..row.start].fill(0.0);
+            from = row.end;
         }
-        workspaces
+        memory[from..].fill(0.0);
+        memory
+    }
+
+    /// [`Self::workspace`] for as many images as the memory has room for.
+    pub(crate) fn workspaces<'a>(&self, memory: &'a mut [f32]) -> Vec<&'a mut [f32]> {
+        memory.chunks_exact_mut(self.workspace_len()).map(|memory| self.workspace(memory)).collect()
     }
 }

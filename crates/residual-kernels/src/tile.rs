@@ -360,8 +360,8 @@ for_every_vector! {
     }
 }
 
-/// Weights of at least this many values (256 KiB) may not be in the L2 cache.
-const MANY_WEIGHTS: usize = 1 << 16;
+/// Weights of at least this many values (256 KiB) fill a good part of the L2 cache, or are not in it.
+pub(crate) const MANY_WEIGHTS: usize = 1 << 16;
 
 /// Computes one chunk of the sums of some pixels, in tiles of at most `MAX` pixels.
 ///
@@ -549,17 +549,6 @@ const GRADIENT_BAND: usize = 128;
 /// many channels are so far apart that they would displace each other from the L1 cache.
 const MIN_COPIED_DEPTH: usize = 512;
 
-/// Copies a block of channels of each pixel, and returns the pixels with their offsets in the copy.
-#[inline(always)]
-fn copy_block(d: &[f32], pixels: &[Pixel], copies: &mut [[f32; BLOCK]; GRADIENT_BAND]) -> [Pixel; GRADIENT_BAND] {
-    let mut copied = [Pixel { input: 0, output: 0 }; GRADIENT_BAND];
-    for (i, pixel) in pixels.iter().enumerate() {
-        copies[i] = *d[pixel.output as usize..].first_chunk().expect("a block of channels");
-        copied[i] = Pixel { output: (i * BLOCK) as u32, ..*pixel };
-    }
-    copied
-}
-
 impl WeightGradientGemm<'_> {
     /// Adds the sums to `weights`, which has the layout of [`ImplicitGemm::weights`], or writes them there if `is_first` is true.
     ///
@@ -589,17 +578,24 @@ for_every_vector! {
     /// [`WeightGradientGemm::check`] must have passed.
     unsafe fn weight_gradient<V, N, MAX>(product: &WeightGradientGemm<'_>, weights: &mut [f32], is_first: bool) {
         let depth = product.runs.depth();
-        let mut copies = [[0.0f32; BLOCK]; GRADIENT_BAND];
+        let is_copied = depth >= MIN_COPIED_DEPTH;
+        // The copied block of each pixel, and the pixels with their offsets in the copy.
+        let mut copy = [[0.0f32; BLOCK]; GRADIENT_BAND];
+        let mut places = [Pixel { input: 0, output: 0 }; GRADIENT_BAND];
         for (band, pixels) in product.pixels.chunks(GRADIENT_BAND).enumerate() {
             let is_first = is_first && band == 0;
+            for (i, (place, pixel)) in places.iter_mut().zip(pixels).enumerate() {
+                *place = if is_copied { Pixel { output: (i * BLOCK) as u32, ..*pixel } } else { *pixel };
+            }
+            let places = &places[..pixels.len()];
             for block in 0..product.channels.div_ceil(BLOCK) {
                 let mut weights = weights[block * depth * BLOCK..].as_mut_ptr();
-                let mut places = pixels;
                 let mut d = &product.d[block * BLOCK..];
-                let copied;
-                if depth >= MIN_COPIED_DEPTH {
-                    copied = copy_block(d, pixels, &mut copies);
-                    (d, places) = (copies.as_flattened(), &copied[..pixels.len()]);
+                if is_copied {
+                    for (copy, pixel) in copy.iter_mut().zip(pixels) {
+                        *copy = *d[pixel.output as usize..].first_chunk().expect("a block of channels");
+                    }
+                    d = copy.as_flattened();
                 }
                 // SAFETY: `check` checked every offset that a tile reads, and that `weights` has `depth` rows per block.
                 unsafe {

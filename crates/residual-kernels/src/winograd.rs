@@ -393,7 +393,7 @@ pub(crate) struct Transforms<'a> {
 
 impl<'a> Transforms<'a> {
     /// Transforms in memory of [`Tiling::transform_len`] values each.
-    pub(crate) fn new(level: SimdLevel, tiling: &'a Tiling, from: &'a mut [f32], to: &'a mut [f32]) -> Self {
+    pub(crate) fn new(level: SimdLevel, tiling: &'a Tiling, [from, to]: [&'a mut [f32]; 2]) -> Self {
         Self { level, tiling, from, to }
     }
 

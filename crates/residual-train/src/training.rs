@@ -225,8 +225,8 @@ impl Training {
     ///
     /// # Errors
     /// If the loss becomes NaN or infinite, a sample cannot be read, a file cannot be written, or the dataset is not the one
-    /// that a resumed run began with. The run directory, if there
-    /// is one, then has the error in its summary and keeps its last checkpoint. If the system refuses to start threads, nothing is written.
+    /// that a resumed run began with. The run directory, if there is one, then has the error in its summary and keeps its last
+    /// checkpoint. If the system refuses to start threads, nothing is written.
     pub fn run(mut self) -> Result<Outcome, TrainError> {
         /// The threads that Burn's learner starts, and a few to spare. It panics if they cannot be started.
         const LEARNER: usize = 10;

@@ -75,6 +75,11 @@ function writeAddress() {
     }
 }
 
+/** Fills the list of a setting's choices. */
+function offer(name) {
+    $(name).replaceChildren(...choices(name, settings.layers).map((value) => new Option(String(value))));
+}
+
 function showSettings() {
     const depths = DEPTHS[settings.layers];
     Object.assign($("depth"), { min: 0, max: depths.length - 1, step: 1 });
@@ -83,9 +88,7 @@ function showSettings() {
     $("depth-value").value = settings.depth;
     $("alpha").value = settings.alpha;
     $("alpha-value").value = settings.alpha;
-    for (const name of ["width", "lr", "epochs", "seed"]) {
-        $(name).replaceChildren(...choices(name, settings.layers).map((value) => new Option(String(value))));
-    }
+    offer("width");
     for (const name of ["layers", "width", "optimizer", "lr", "epochs", "seed"]) $(name).value = String(settings[name]);
     $("norm").checked = settings.norm;
 }
@@ -635,6 +638,7 @@ async function load() {
 for (const id of ["loss", "error", "gradients", "activations", "depths"]) charts[id] = new Chart(id);
 for (const id of ["start", "step", "reset", "tour"]) $(id).disabled = true;
 readAddress();
+["lr", "epochs", "seed"].forEach(offer);
 showSettings();
 if (typeof WebAssembly !== "object" || !WebAssembly.validate(SIMD)) {
     notice("This browser has no SIMD instructions for WebAssembly, which this page needs. Every browser since 2023 has them.");

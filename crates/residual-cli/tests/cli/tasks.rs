@@ -96,6 +96,21 @@ fn processes_share_a_sweep() {
 }
 
 #[test]
+fn a_plan_of_another_version_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("sweep").display().to_string();
+    planned(&out, &["--depths", "4"]);
+    let plan = Path::new(&out).join("sweep.json");
+    let other = fs::read_to_string(&plan).unwrap().replace("\"version\": 2", "\"version\": 99");
+    fs::write(&plan, other).unwrap();
+    refuses(
+        &["sweep", "--out", &out, "--task", "0"],
+        1,
+        "is a configuration of version 99; this program reads version 2",
+    );
+}
+
+#[test]
 fn rates_are_chosen_before_the_rest_is_planned() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("sweep").display().to_string();

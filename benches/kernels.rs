@@ -4,7 +4,7 @@
 //! The throughput is in floating-point operations: 1 Gelem/s is 1 GFLOP/s.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use residual_kernels::{ChannelPadding, Conv, ConvNorm, NeedsGradient, Norm, Path, Shortcut, SimdLevel};
+use residual_kernels::{ChannelPadding, Conv, ConvNorm, NeedsGradient, Norm, Path, Shortcut, SimdLevel, Weight};
 use std::{hint::black_box, time::Duration};
 
 /// Pseudorandom values between -1 and 1.
@@ -44,7 +44,7 @@ fn convolutions(criterion: &mut Criterion) {
         let input = random_values(batch * side * side * conv.channels[0]);
         let weight = random_values(conv.weights());
         let path = Path {
-            layers: vec![ConvNorm { conv, weight: &weight, gain: None, bias: None, norm: Norm::None }],
+            layers: vec![ConvNorm { conv, weight: Weight::OutputsFirst(&weight), gain: None, bias: None, norm: Norm::None }],
             input: &input,
             image: [side; 2],
             scale: 1.0,
@@ -81,7 +81,7 @@ fn blocks(criterion: &mut Criterion) {
         let [ones, zeros] = [1.0, 0.0].map(|v| vec![v; channels]);
         let (ones, zeros) = (&ones[..], &zeros[..]);
         let path = |norm| {
-            let layer = ConvNorm { conv, weight: &weight, gain: Some(ones), bias: Some(zeros), norm };
+            let layer = ConvNorm { conv, weight: Weight::OutputsFirst(&weight), gain: Some(ones), bias: Some(zeros), norm };
             Path {
                 layers: vec![layer; 2],
                 input: &input,

@@ -2,7 +2,7 @@
 
 use crate::{
     Buffer, ConvNorm, ConvNormGradients, Gradients, NeedsGradient, Norm, Path, SavedForBackward, Shortcut, SimdLevel,
-    Statistics,
+    Statistics, Weight,
     buffer::Scratch,
     elementwise::{Affine, NormGradient, ZeroPad, add_gradient, gradient_sums, norm_gradient_rows, relu_gradient_sums},
     layout::PaddedImage,
@@ -200,12 +200,12 @@ pub(crate) fn norm_gradient(
 
 /// The weight in the layout that the input gradient reads: transformed for Winograd's algorithm, or packed for the classes
 /// of [`Plan::backward`].
-fn transposed_weight(level: SimdLevel, plan: &Plan, weight: &[f32]) -> Buffer {
+fn transposed_weight(level: SimdLevel, plan: &Plan, weight: Weight) -> Buffer {
     let is_winograd = plan.winograd.is_some();
     let len = if is_winograd { winograd::transformed_len(&plan.conv) } else { plan.conv.transposed().packed_len() };
     let mut packed = Buffer::scratch(len);
     if is_winograd {
-        winograd::transform_weight(level, &plan.conv, weight, true, &mut packed);
+        winograd::transform_weight(level, &plan.conv, weight.values(), true, &mut packed);
     } else {
         plan.pack_transposed(weight, &mut packed);
     }
@@ -247,7 +247,7 @@ impl BackwardLayer<'_> {
     /// Computes three results: the weight's gradient; the gradient of the output of the previous layer's norm (for the
     /// first layer, of the path's input); and, for each image, the sums that [`norm_gradient`] needs for the previous
     /// layer.
-    fn run(&self, weight: &[f32], z: Buffer) -> (Vec<f32>, Option<Buffer>, Vec<f32>) {
+    fn run(&self, weight: Weight, z: Buffer) -> (Vec<f32>, Option<Buffer>, Vec<f32>) {
         let Self { path, plan, .. } = *self;
         let batch = path.batch();
         let (in_len, out_len) = (plan.input_len(), plan.output_len());
@@ -287,12 +287,8 @@ impl BackwardLayer<'_> {
                 None => self.direct(group, transposed.as_deref()),
             });
         }
-        let mut gradient = Vec::new();
-        if self.needs_weight {
-            gradient = vec![0.0; plan.conv.weights()];
-            plan.sum_and_unpack(self.level, &mut weights, &mut gradient);
-        }
-        (gradient, self.needs_input.then_some(if in_place { z } else { dx }), sums)
+        let gradient = self.needs_weight.then(|| plan.sum_and_unpack(self.level, &mut weights, weight));
+        (gradient.unwrap_or_default(), self.needs_input.then_some(if in_place { z } else { dx }), sums)
     }
 
     /// Computes the backward pass of all images by direct sums. Threads share the images of the input gradient, and then the

@@ -1,7 +1,7 @@
 //! Inference: main paths without batch statistics.
 
 use crate::{
-    Buffer, Conv, ConvNorm, Path, SimdLevel,
+    Buffer, Conv, ConvNorm, Path, SimdLevel, Weight,
     buffer::Scratch,
     elementwise::Affine,
     layout::PaddedImage,
@@ -23,16 +23,16 @@ pub struct PreparedWeight {
 }
 
 impl PreparedWeight {
-    /// Prepares a weight `[out, in / groups, kernel height, kernel width]` for images of this height and width.
+    /// Prepares a weight for images of this height and width.
     ///
     /// # Panics
-    /// If `conv` is invalid (see [`Conv::output`]), or the weight has the wrong length.
-    pub fn new(level: SimdLevel, conv: &Conv, image: [usize; 2], weight: &[f32]) -> Self {
+    /// If `conv` is invalid (see [`Conv::output`]), or the weight does not suit it.
+    pub fn new(level: SimdLevel, conv: &Conv, image: [usize; 2], weight: Weight) -> Self {
         Self::prepare(level, conv, image, weight, Buffer::new)
     }
 
     /// [`Self::new`] for the duration of an operation.
-    pub(crate) fn temporary(level: SimdLevel, conv: &Conv, image: [usize; 2], weight: &[f32]) -> Self {
+    pub(crate) fn temporary(level: SimdLevel, conv: &Conv, image: [usize; 2], weight: Weight) -> Self {
         Self::prepare(level, conv, image, weight, Buffer::scratch)
     }
 
@@ -40,14 +40,14 @@ impl PreparedWeight {
         level: SimdLevel,
         conv: &Conv,
         image: [usize; 2],
-        weight: &[f32],
+        weight: Weight,
         buffer: impl FnOnce(usize) -> Buffer,
     ) -> Self {
-        assert_eq!(weight.len(), conv.weights(), "the weight has the wrong length");
+        weight.check(conv);
         let winograd = conv.output(image).is_some_and(|output| winograd::suits(conv, output));
         let mut packed = buffer(if winograd { winograd::transformed_len(conv) } else { conv.packed_len() });
         if winograd {
-            winograd::transform_weight(level, conv, weight, false, &mut packed);
+            winograd::transform_weight(level, conv, weight.values(), false, &mut packed);
         } else {
             conv.pack(weight, &mut packed);
         }

@@ -37,12 +37,13 @@
 //! # Example
 //!
 //! ```
-//! use residual_kernels::{ChannelPadding, Conv, ConvNorm, NeedsGradient, Norm, Path, Shortcut, SimdLevel};
+//! use residual_kernels::{ChannelPadding, Conv, ConvNorm, NeedsGradient, Norm, Path, Shortcut, SimdLevel, Weight};
 //!
 //! let conv = Conv::same([16, 16], 3);
 //! let (weight, ones, zeros) = (vec![0.1; conv.weights()], [1.0; 16], [0.0; 16]);
 //! let norm = Norm::Batch { epsilon: 1e-5 };
-//! let layer = ConvNorm { conv, weight: &weight, gain: Some(&ones), bias: Some(&zeros), norm };
+//! let weight = Weight::OutputsFirst(&weight);
+//! let layer = ConvNorm { conv, weight, gain: Some(&ones), bias: Some(&zeros), norm };
 //! let images: Vec<f32> = (0..2 * 8 * 8 * 16).map(|i| (i % 7) as f32).collect();
 //! let block = Path {
 //!     layers: vec![layer; 2],
@@ -55,7 +56,7 @@
 //! let (output, saved) = block.train(SimdLevel::detect(), true);
 //! let needs = NeedsGradient { input: true, shortcut: false, parameters: true };
 //! let gradients = block.gradients(SimdLevel::detect(), saved, &vec![1.0; output.len()], needs);
-//! assert_eq!(gradients.layers[0].weight.len(), weight.len());
+//! assert_eq!(gradients.layers[0].weight.len(), conv.weights());
 //! ```
 
 mod backward;
@@ -88,7 +89,7 @@ pub use inference::PreparedWeight;
 pub use normalize::Normalize;
 pub use path::{
     ChannelPadding, ConvNorm, ConvNormGradients, Gradients, NeedsGradient, Norm, Path, SavedForBackward, Shortcut,
-    Statistics,
+    Statistics, Weight,
 };
 pub use pool::{MaxPool, mean_pool, mean_pool_gradient};
 pub use simd::SimdLevel;

@@ -1,7 +1,7 @@
 //! A norm and a ReLU without a convolution, as at the start of a pre-activation block.
 
 use crate::{
-    Buffer, Conv, ConvNorm, ConvNormGradients, Norm, SimdLevel, Statistics,
+    Buffer, Conv, ConvNorm, ConvNormGradients, Norm, SimdLevel, Statistics, Weight,
     backward::norm_gradient,
     elementwise::{affine_add_relu, gradient_sums, moments, norm_gradient_rows},
     layout::PaddedImage,
@@ -45,7 +45,7 @@ impl<'a> Normalize<'a> {
     /// The norm as part of a [`ConvNorm`], whose convolution is never computed.
     fn layer(&self) -> ConvNorm<'a> {
         let conv = Conv::same([self.channels; 2], 1);
-        ConvNorm { conv, weight: &[], gain: self.gain, bias: self.bias, norm: self.norm }
+        ConvNorm { conv, weight: Weight::OutputsFirst(&[]), gain: self.gain, bias: self.bias, norm: self.norm }
     }
 
     /// Computes the output and, for [`Norm::Batch`], the batch's statistics. The statistics of an empty batch are NaN.
@@ -118,6 +118,6 @@ impl<'a> Normalize<'a> {
             let signs = self.relu.then(|| signs.image(n));
             norm_gradient_rows(level, &dy[image(n)], signs, &self.input[image(n)], &norm, 1.0, &rows, dx);
         });
-        (dx, ConvNormGradients { weight: Vec::new(), ..layer.affine_gradients(statistics, &totals) })
+        (dx, layer.affine_gradients(statistics, &totals))
     }
 }

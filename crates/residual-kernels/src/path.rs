@@ -40,13 +40,43 @@ pub enum Norm<'a> {
     },
 }
 
+/// The weight of a convolution.
+#[derive(Clone, Copy, Debug)]
+pub enum Weight<'a> {
+    /// `[out, in / groups, kernel height, kernel width]`
+    OutputsFirst(&'a [f32]),
+    /// `[in, out]`, as in Burn's linear layers. The kernel is a single pixel, the stride is 1, there is no padding, and there is
+    /// one group.
+    InputsFirst(&'a [f32]),
+}
+
+impl<'a> Weight<'a> {
+    pub(crate) fn values(self) -> &'a [f32] {
+        let (Self::OutputsFirst(values) | Self::InputsFirst(values)) = self;
+        values
+    }
+
+    /// Checks that the weight is that of a convolution.
+    ///
+    /// # Panics
+    /// If its length or the order of its axes does not suit the convolution.
+    pub(crate) fn check(self, conv: &Conv) {
+        assert_eq!(self.values().len(), conv.weights(), "the weight has the wrong length");
+        let is_linear = *conv == Conv::same(conv.channels, 1);
+        assert!(
+            is_linear || matches!(self, Self::OutputsFirst(_)),
+            "only a linear layer has a weight with inputs first"
+        );
+    }
+}
+
 /// A convolution and its norm: `u = γ · (z - mean) / √(variance + ε) + β`, or `u = z + b`.
 #[derive(Clone, Copy, Debug)]
 pub struct ConvNorm<'a> {
     /// The convolution.
     pub conv: Conv,
-    /// `[out, in / groups, kernel height, kernel width]`. [`Path::infer`] ignores it and uses the prepared weight.
-    pub weight: &'a [f32],
+    /// The weight. [`Path::infer`] ignores it and uses the prepared weight.
+    pub weight: Weight<'a>,
     /// γ; `None` means 1.
     pub gain: Option<&'a [f32]>,
     /// β, or b without a norm; `None` means 0.
@@ -168,7 +198,7 @@ pub struct Gradients {
 /// The gradients of a [`ConvNorm`]. They are empty if they were not requested.
 #[derive(Clone, Debug, Default)]
 pub struct ConvNormGradients {
-    /// The gradient of the weight, `[out, in / groups, kernel height, kernel width]`.
+    /// The gradient of the weight, in the order of the weight.
     pub weight: Vec<f32>,
     /// The gradient of γ.
     pub gain: Vec<f32>,

@@ -11,7 +11,7 @@
 //! weight gradients.
 
 use crate::{
-    Conv, SimdLevel,
+    Conv, SimdLevel, Weight,
     elementwise::add_gradient,
     layout::PaddedImage,
     parallel::{for_each, images_per_task},
@@ -268,21 +268,38 @@ impl Plan {
         self.output[0] * self.output[1] * self.conv.channels[1]
     }
 
-    /// Adds packed weight gradients in order, and unpacks the sum into `[out, in / groups, kernel height, kernel width]`. The
-    /// first of them is overwritten.
-    pub(crate) fn sum_and_unpack(&self, level: SimdLevel, packed: &mut [f32], weight: &mut [f32]) {
+    /// Adds packed weight gradients in order, and unpacks the sum in the order of the weight. The first of them is overwritten.
+    pub(crate) fn sum_and_unpack(&self, level: SimdLevel, packed: &mut [f32], order: Weight) -> Vec<f32> {
+        let mut gradient = vec![0.0; self.conv.weights()];
+        let weight = &mut gradient[..];
         let [inputs, outputs] = self.conv.group_channels();
         let taps = self.conv.kernel[0] * self.conv.kernel[1];
         let len = self.conv.packed_len();
         let serial = packed.len() < MIN_PARALLEL_PACK;
         let (sum, rest) = packed.split_at_mut(len);
-        let blocks = sum.chunks_mut(taps * inputs * BLOCK).enumerate();
+        let block_len = taps * inputs * BLOCK;
+        let add = |block: usize, sum: &mut [f32]| {
+            for other in rest.chunks(len) {
+                add_gradient(level, &other[block * block_len..][..block_len], None, 0, 1.0, sum);
+            }
+        };
+        let blocks = sum.chunks_mut(block_len).enumerate();
+        if matches!(order, Weight::InputsFirst(_)) {
+            for_each(blocks, serial, |(block, sum)| add(block, sum));
+            for_each(weight.chunks_mut(outputs).enumerate(), serial, |(input, weight)| {
+                let mut sums = sum.chunks(block_len).map(|sum| &sum[input * BLOCK..][..BLOCK]);
+                let (blocks, rest) = weight.as_chunks_mut::<BLOCK>();
+                blocks.iter_mut().zip(&mut sums).for_each(|(weight, sum)| weight.copy_from_slice(sum));
+                if let Some(sum) = sums.next() {
+                    rest.copy_from_slice(&sum[..rest.len()]);
+                }
+            });
+            return gradient;
+        }
         let weights =
             weight.chunks_mut(outputs * inputs * taps).flat_map(|group| group.chunks_mut(BLOCK * inputs * taps));
         for_each(blocks.zip(weights), serial, |((block, sum), weight)| {
-            for other in rest.chunks(len) {
-                add_gradient(level, &other[block * sum.len()..][..sum.len()], None, 0, 1.0, sum);
-            }
+            add(block, sum);
             // A few inputs at a time, so that the lines of all their taps stay in the L1 cache for all lanes.
             for from in (0..inputs).step_by(BLOCK) {
                 let count = BLOCK.min(inputs - from);
@@ -295,10 +312,16 @@ impl Plan {
                 }
             }
         });
+        gradient
     }
 
     /// Packs a weight for the input gradient: for each class of [`Self::backward`], the weights of its taps.
-    pub(crate) fn pack_transposed(&self, weight: &[f32], packed: &mut [f32]) {
+    pub(crate) fn pack_transposed(&self, weight: Weight, packed: &mut [f32]) {
+        let weight = match weight {
+            Weight::OutputsFirst(weight) => weight,
+            // The transposed layer has these as its outputs.
+            Weight::InputsFirst(weight) => return self.conv.transposed().pack(Weight::OutputsFirst(weight), packed),
+        };
         let [inputs, outputs] = self.conv.group_channels();
         let [_, columns] = self.conv.kernel;
         let taps = self.conv.kernel[0] * columns;

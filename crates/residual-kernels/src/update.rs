@@ -1,5 +1,6 @@
 //! The updates after the forward and backward passes of a training step: weighted sums and the SGD step.
 
+use crate::parallel::for_each;
 use rayon::prelude::*;
 
 /// Stochastic gradient descent: `d = g + weight_decay · w`, `v ← momentum · v + d`, `w ← w - lr · v`. With Nesterov
@@ -20,34 +21,31 @@ pub struct Sgd {
 const CHUNK: usize = 1 << 15;
 
 impl Sgd {
-    /// Performs one step: writes the new weight to `out` and updates `velocity` in place. If `first` is true, the old
-    /// velocity is not read.
+    /// Performs one step: the new weight overwrites the gradient, and the new velocity overwrites the old one. If `first` is
+    /// true, the old velocity is not read.
     ///
     /// # Panics
     /// If lengths differ.
-    pub fn step(&self, weight: &[f32], gradient: &[f32], velocity: &mut [f32], first: bool, out: &mut [f32]) {
+    pub fn step(&self, weight: &[f32], gradient: &mut [f32], velocity: &mut [f32], first: bool) {
         let len = weight.len();
         assert_eq!(
-            [gradient.len(), velocity.len(), out.len()],
-            [len; 3],
-            "the gradient, the velocity and the output must have the length of the weight"
+            [gradient.len(), velocity.len()],
+            [len; 2],
+            "the gradient and the velocity must have the length of the weight"
         );
-        if len <= CHUNK {
-            return self.step_chunk(weight, gradient, velocity, first, out);
-        }
-        let old = weight.par_chunks(CHUNK).zip(gradient.par_chunks(CHUNK));
-        let new = velocity.par_chunks_mut(CHUNK).zip(out.par_chunks_mut(CHUNK));
-        old.zip(new).for_each(|((w, g), (v, out))| self.step_chunk(w, g, v, first, out));
+        let chunks = weight.chunks(CHUNK).zip(gradient.chunks_mut(CHUNK).zip(velocity.chunks_mut(CHUNK)));
+        for_each(chunks, len <= CHUNK, |(weight, (gradient, velocity))| {
+            self.step_chunk(weight, gradient, velocity, first);
+        });
     }
 
-    fn step_chunk(&self, weight: &[f32], gradient: &[f32], velocity: &mut [f32], first: bool, out: &mut [f32]) {
+    fn step_chunk(&self, weight: &[f32], gradient: &mut [f32], velocity: &mut [f32], first: bool) {
         let Self { lr, momentum, nesterov, weight_decay } = *self;
-        let values = out.iter_mut().zip(velocity).zip(weight.iter().zip(gradient));
-        for ((out, v), (w, g)) in values {
-            let d = w * weight_decay + g;
+        for (w, (g, v)) in weight.iter().zip(gradient.iter_mut().zip(velocity)) {
+            let d = w * weight_decay + *g;
             *v = if first { d } else { d + *v * momentum };
             let step = if nesterov { *v * momentum + d } else { *v };
-            *out = w - step * lr;
+            *g = w - step * lr;
         }
     }
 }

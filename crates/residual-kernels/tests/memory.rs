@@ -2,7 +2,7 @@
 //! memory of the whole process.
 #![cfg(target_os = "linux")]
 
-use residual_kernels::{Buffer, Conv, ConvNorm, NeedsGradient, Norm, Path, Shortcut, SimdLevel, trim};
+use residual_kernels::{Buffer, Conv, ConvNorm, NeedsGradient, Norm, Path, Shortcut, SimdLevel, Weight, trim};
 
 /// The resident memory of this process, in MiB.
 fn resident() -> f64 {
@@ -18,7 +18,13 @@ fn step(side: usize) {
     // A `Vec` would leave its memory to the allocator of the C library.
     let mut input = Buffer::new(side * side * 16);
     input.iter_mut().enumerate().for_each(|(i, value)| *value = (i % 11) as f32 * 0.1);
-    let layer = ConvNorm { conv, weight: &weight, gain: None, bias: None, norm: Norm::Batch { epsilon: 1e-5 } };
+    let layer = ConvNorm {
+        conv,
+        weight: Weight::OutputsFirst(&weight),
+        gain: None,
+        bias: None,
+        norm: Norm::Batch { epsilon: 1e-5 },
+    };
     let path = Path {
         layers: vec![layer; 2],
         input: &input,

@@ -2,12 +2,12 @@
 
 use super::{
     BlockOutput, BlockStatistics, BlockTensors, LayerTensors, NormTensors, OptionalTensor,
-    host::{CHANNELS_LAST, HostBackend, TensorValues, channels_last_tensor, channels_last_values},
+    host::{CHANNELS_LAST, HostBackend, TensorValues, WeightValues, channels_last_tensor, channels_last_values},
 };
 use crate::{
     Buffer, ChannelPadding, Conv, ConvNorm, ConvNormGradients, Gradients, NeedsGradient, Norm, Normalize, Path,
-    PreparedWeight, SavedForBackward, Shortcut, SimdLevel, Statistics, path::MIN_PARALLEL_MULTIPLY_ADDS,
-    strided::to_contiguous, update::add_to,
+    PreparedWeight, SavedForBackward, Shortcut, SimdLevel, Statistics, Weight, path::MIN_PARALLEL_MULTIPLY_ADDS,
+    update::add_to,
 };
 use burn::backend::{
     TensorMetadata,
@@ -76,7 +76,7 @@ pub(super) struct NormValues {
 #[derive(Clone)]
 struct LayerValues {
     /// `None` in inference, which uses the prepared weight.
-    weight: Option<TensorValues>,
+    weight: Option<WeightValues>,
     norm: NormValues,
 }
 
@@ -115,23 +115,18 @@ impl NormValues {
 
 impl LayerValues {
     fn new<B: HostBackend>(layer: LayerTensors<B>) -> Self {
-        Self { weight: Some(B::values(outputs_first::<B>(layer.weight))), norm: NormValues::new(layer.norm) }
+        Self { weight: Some(WeightValues::new::<B>(layer.weight)), norm: NormValues::new(layer.norm) }
     }
 
     fn layer(&self, (conv, kind): (Conv, NormKind)) -> ConvNorm<'_> {
         ConvNorm {
             conv,
-            weight: self.weight.as_ref().map_or(&[], TensorValues::slice),
+            weight: self.weight.as_ref().map_or(Weight::OutputsFirst(&[]), WeightValues::weight),
             gain: self.norm.gain.as_ref().map(TensorValues::slice),
             bias: self.norm.bias.as_ref().map(TensorValues::slice),
             norm: self.norm.norm(kind),
         }
     }
-}
-
-/// Puts the output axis of a weight first, as the kernels expect. In Burn's linear layers, the input axis is first.
-fn outputs_first<B: HostBackend>(weight: FloatTensor<B>) -> FloatTensor<B> {
-    if weight.rank() == 2 { B::float_permute(weight, &[1, 0]) } else { weight }
 }
 
 /// The greatest number of images that [`images_of_rows`] returns.
@@ -310,7 +305,7 @@ pub(super) fn forward_untracked<B: HostBackend>(tensors: BlockTensors<B>, spec: 
     let level = SimdLevel::detect();
     let BlockTensors { input, shortcut, preactivation, projection, layers } = tensors;
     let split = |layer: LayerTensors<B>, (conv, _): &(Conv, NormKind), image: [usize; 2]| {
-        let prepared = B::prepared(level, &outputs_first::<B>(layer.weight), conv, image);
+        let prepared = B::prepared(level, &layer.weight, conv, image);
         (LayerValues { weight: None, norm: NormValues::new(layer.norm) }, prepared)
     };
     let image = match input.shape()[..] {
@@ -446,12 +441,6 @@ fn register<B: HostBackend>(
     let mut nodes = nodes.iter();
     for (ConvNormGradients { weight, gain, bias }, shape) in layers.into_iter().zip(shapes) {
         let channels = [bias.len()];
-        let weight = match shape[..] {
-            [inputs, outputs] if !weight.is_empty() => {
-                to_contiguous(&weight, 0, &[inputs, outputs], &[1, inputs as isize]).to_vec()
-            }
-            _ => weight,
-        };
         for (values, shape) in [(weight, &shape[..]), (gain, &channels), (bias, &channels)] {
             if let Some(node) = nodes.next().copied().flatten() {
                 grads.register::<B>(node, B::small_tensor(values, shape));

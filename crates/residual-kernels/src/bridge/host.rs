@@ -1,6 +1,6 @@
 //! Access to the values of tensors in host memory.
 
-use crate::{Buffer, Conv, PreparedWeight, SimdLevel, weighted_sum};
+use crate::{Buffer, Conv, PreparedWeight, SimdLevel, Weight, weighted_sum};
 use burn::{
     backend::{Backend, TensorMetadata, tensor::FloatTensor},
     tensor::TensorData,
@@ -47,10 +47,31 @@ impl fmt::Debug for TensorValues {
     }
 }
 
+/// The values of a weight: `[out, in / groups, kernel height, kernel width]`, or `[in, out]` as in Burn's linear layers.
+#[derive(Clone)]
+pub(super) struct WeightValues {
+    values: TensorValues,
+    inputs_first: bool,
+}
+
+impl WeightValues {
+    pub(super) fn new<B: HostBackend>(weight: FloatTensor<B>) -> Self {
+        Self { inputs_first: weight.rank() == 2, values: B::values(weight) }
+    }
+
+    pub(super) fn weight(&self) -> Weight<'_> {
+        let values = self.values.slice();
+        if self.inputs_first { Weight::InputsFirst(values) } else { Weight::OutputsFirst(values) }
+    }
+}
+
 /// A backend whose tensors are in host memory.
 pub(super) trait HostBackend: Backend {
     /// The values of a tensor in row-major order. The values of a contiguous tensor are not copied.
     fn values(tensor: FloatTensor<Self>) -> TensorValues;
+
+    /// Lets `write` overwrite the values of a tensor, in row-major order. They are copied first if another tensor shares them.
+    fn overwrite(tensor: FloatTensor<Self>, write: impl FnOnce(&mut [f32])) -> FloatTensor<Self>;
 
     /// A tensor from row-major values.
     fn tensor(buffer: Buffer, shape: &[usize]) -> FloatTensor<Self>;
@@ -58,7 +79,7 @@ pub(super) trait HostBackend: Backend {
     /// The weight prepared for inference on images of this height and width. The flex backend caches it until the weight is
     /// dropped.
     fn prepared(level: SimdLevel, weight: &FloatTensor<Self>, conv: &Conv, image: [usize; 2]) -> Arc<PreparedWeight> {
-        Arc::new(PreparedWeight::new(level, conv, image, Self::values(weight.clone()).slice()))
+        Arc::new(PreparedWeight::new(level, conv, image, WeightValues::new::<Self>(weight.clone()).weight()))
     }
 
     /// Computes `(weights[0] · a + weights[1] · b) / divisor`.
@@ -80,7 +101,7 @@ pub(crate) use flex::trim;
 
 #[cfg(feature = "flex")]
 mod flex {
-    use super::{HostBackend, TensorValues};
+    use super::{HostBackend, TensorValues, WeightValues};
     use crate::{Buffer, Conv, PreparedWeight, SimdLevel, strided::to_contiguous};
     use burn::{
         backend::{Flex, tensor::FloatTensor},
@@ -133,6 +154,13 @@ mod flex {
             TensorValues::new(to_contiguous(tensor.storage(), layout.start_offset(), &shape, layout.strides()))
         }
 
+        fn overwrite(tensor: FloatTensor<Self>, write: impl FnOnce(&mut [f32])) -> FloatTensor<Self> {
+            let mut tensor = if tensor.is_contiguous() { tensor } else { tensor.to_contiguous() };
+            let (start, len) = (tensor.layout().start_offset(), tensor.layout().num_elements());
+            write(&mut tensor.storage_mut()[start..][..len]);
+            tensor
+        }
+
         fn prepared(
             level: SimdLevel,
             weight: &FloatTensor<Self>,
@@ -149,7 +177,8 @@ mod flex {
                 return entry.prepared.clone();
             }
             // A thread that waits for the preparation on others may run their tasks, so it must not hold the lock.
-            let prepared = Arc::new(PreparedWeight::new(level, conv, image, Self::values(weight.clone()).slice()));
+            let values = WeightValues::new::<Self>(weight.clone());
+            let prepared = Arc::new(PreparedWeight::new(level, conv, image, values.weight()));
             let entry = CacheEntry {
                 weight: Arc::downgrade(&data),
                 layout: weight.layout().clone(),
@@ -236,6 +265,16 @@ mod ndarray {
                 None => TensorValues::new(Standard(tensor)),
                 Some(copy) => TensorValues::new(copy),
             }
+        }
+
+        fn overwrite(tensor: FloatTensor<Self>, write: impl FnOnce(&mut [f32])) -> FloatTensor<Self> {
+            let NdArrayTensor::F32(storage) = tensor else { panic!("the kernels support only f32 tensors") };
+            let mut array = storage.into_owned();
+            if !array.is_standard_layout() {
+                array = array.as_standard_layout().into_owned().into_shared();
+            }
+            write(array.as_slice_mut().expect("the layout is standard"));
+            NdArrayTensor::F32(array.into())
         }
 
         fn tensor(buffer: Buffer, shape: &[usize]) -> FloatTensor<Self> {

@@ -324,17 +324,16 @@ impl TrainingLoop {
                     pending.push(metrics);
                     self.session.progress.batch += 1;
                     let last = self.session.progress.batch == batches;
-                    accumulator.add(&learner.model().network, gradients, samples, count, last)
+                    accumulator.add(|| learner.model().network, gradients, samples, count, last)
                 }
             };
             let Some(mut gradients) = gradients else { continue };
             before_step = None;
-            let (network, batch) = (learner.model().network, self.session.progress.batch);
+            let batch = self.session.progress.batch;
             let last = batch == batches;
             if let Some(max_norm) = self.config.optimizer.clip {
-                gradients = clip(&network, gradients, max_norm);
+                gradients = clip(&learner.model().network, gradients, max_norm);
             }
-            drop(network);
             learner.lr_step();
             learner.optimizer_step(gradients);
             if let Some(directory) = &self.options.directory {

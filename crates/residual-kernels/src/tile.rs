@@ -354,11 +354,23 @@ for_every_vector! {
                 let (x, runs) = (product.x.as_ptr(), &product.runs.runs[..]);
                 let chunk = Chunk { x, block, runs, weights: weights(block, 0), next: None, first: true, last: true };
                 // SAFETY: the caller upholds the conditions of `gemm`.
-                unsafe { band::<V, N, MAX>(product, pixels, chunk, y, start) };
+                unsafe {
+                    match N {
+                        _ if product.channels - block * BLOCK > HALF => band::<V, N, MAX>(product, pixels, chunk, y, start),
+                        1 | 2 => band::<V::Half, 1, HALF_MAX>(product, pixels, chunk, y, start),
+                        _ => band::<V::Half, 2, MAX>(product, pixels, chunk, y, start),
+                    }
+                }
             }
         }
     }
 }
+
+/// If the last block has at most this many channels, only half of it is computed.
+const HALF: usize = BLOCK / 2;
+
+/// The number of rows whose sums fit into registers if half a block is one vector.
+const HALF_MAX: usize = 12;
 
 /// Weights of at least this many values (256 KiB) fill a good part of the L2 cache, or are not in it.
 pub(crate) const MANY_WEIGHTS: usize = 1 << 16;
@@ -384,10 +396,10 @@ unsafe fn band<V: SimdVector, const N: usize, const MAX: usize>(
     }
 }
 
-/// Loads [`BLOCK`] values.
+/// Loads `N` vectors.
 ///
 /// # Safety
-/// The processor must have the vector's instructions, and `from` must point to [`BLOCK`] values.
+/// The processor must have the vector's instructions, and `from` must point to as many values.
 #[inline(always)]
 pub(crate) unsafe fn load<V: SimdVector, const N: usize>(from: *const f32) -> [V; N] {
     // SAFETY: the caller upholds the conditions of this function.
@@ -424,11 +436,11 @@ unsafe fn step<V: SimdVector, const N: usize, const P: usize>(
     }
 }
 
-/// Computes one chunk of the sums of a tile of `P` pixels.
+/// Computes one chunk of the sums of a tile of `P` pixels, for the channels of `N` vectors.
 ///
 /// # Safety
 /// The same as for [`gemm`]. In addition, there must be `P` pixels, `chunk.weights` must point to the weights of the
-/// chunk, and the block must have [`BLOCK`] channels unless the chunk is both the first and the last.
+/// chunk, and the block must have all these channels unless the chunk is both the first and the last.
 #[inline(always)]
 unsafe fn tile<V: SimdVector, const N: usize, const P: usize>(
     product: &ImplicitGemm,
@@ -487,7 +499,7 @@ unsafe fn tile<V: SimdVector, const N: usize, const P: usize>(
             return;
         }
         let Epilogue { affine, add, relu } = product.epilogue;
-        if first + BLOCK <= product.channels {
+        if first + N * V::LANES <= product.channels {
             if let Some((gain, bias)) = affine {
                 let gain: [V; N] = load(gain.as_ptr().add(first));
                 let bias: [V; N] = load(bias.as_ptr().add(first));
@@ -551,6 +563,7 @@ const MIN_COPIED_DEPTH: usize = 512;
 
 impl WeightGradientGemm<'_> {
     /// Adds the sums to `weights`, which has the layout of [`ImplicitGemm::weights`], or writes them there if `is_first` is true.
+    /// What is beyond the channels in the last block is unspecified.
     ///
     /// # Panics
     /// If an offset is outside its slice.
@@ -589,6 +602,7 @@ for_every_vector! {
             }
             let places = &places[..pixels.len()];
             for block in 0..product.channels.div_ceil(BLOCK) {
+                let is_half = product.channels - block * BLOCK <= HALF;
                 let mut weights = weights[block * depth * BLOCK..].as_mut_ptr();
                 let mut d = &product.d[block * BLOCK..];
                 if is_copied {
@@ -602,8 +616,22 @@ for_every_vector! {
                     let d = d.as_ptr();
                     for run in &product.runs.runs {
                         let mut x = product.x.as_ptr().add(run.offset as usize);
-                        for rows in balanced(run.length as usize, MAX) {
-                            with_constant!(rows, MAX, weight_gradient_tile, V ; N ; x, d, places, weights, is_first);
+                        let rows = match N {
+                            1 | 2 if is_half => balanced(run.length as usize, HALF_MAX),
+                            _ => balanced(run.length as usize, MAX),
+                        };
+                        for rows in rows {
+                            match N {
+                                _ if !is_half => {
+                                    with_constant!(rows, MAX, weight_gradient_tile, V ; N ; x, d, places, weights, is_first);
+                                }
+                                1 | 2 => with_constant!(
+                                    rows, HALF_MAX, weight_gradient_tile, V::Half ; 1 ; x, d, places, weights, is_first
+                                ),
+                                _ => with_constant!(
+                                    rows, MAX, weight_gradient_tile, V::Half ; 2 ; x, d, places, weights, is_first
+                                ),
+                            }
                             (x, weights) = (x.add(rows), weights.add(rows * BLOCK));
                         }
                     }
@@ -613,7 +641,7 @@ for_every_vector! {
     }
 }
 
-/// Computes the weight gradient of a tile of `K` rows of weights.
+/// Computes the weight gradient of a tile of `K` rows of weights, for the channels of `N` vectors.
 ///
 /// # Safety
 /// The same as for [`weight_gradient`]. In addition, at the offsets of every pixel, `x` must have `K` values and `d`

@@ -355,10 +355,12 @@ for_every_vector! {
                 let chunk = Chunk { x, block, runs, weights: weights(block, 0), next: None, first: true, last: true };
                 // SAFETY: the caller upholds the conditions of `gemm`.
                 unsafe {
-                    match N {
-                        _ if product.channels - block * BLOCK > HALF => band::<V, N, MAX>(product, pixels, chunk, y, start),
-                        1 | 2 => band::<V::Half, 1, HALF_MAX>(product, pixels, chunk, y, start),
-                        _ => band::<V::Half, 2, MAX>(product, pixels, chunk, y, start),
+                    if product.channels - block * BLOCK > HALF {
+                        band::<V, N, MAX>(product, pixels, chunk, y, start);
+                    } else if N <= 2 {
+                        band::<V::Half, 1, HALF_MAX>(product, pixels, chunk, y, start);
+                    } else {
+                        band::<V::Half, 2, MAX>(product, pixels, chunk, y, start);
                     }
                 }
             }
@@ -602,8 +604,7 @@ for_every_vector! {
             }
             let places = &places[..pixels.len()];
             for block in 0..product.channels.div_ceil(BLOCK) {
-                let is_half = product.channels - block * BLOCK <= HALF;
-                let mut weights = weights[block * depth * BLOCK..].as_mut_ptr();
+                let weights = weights[block * depth * BLOCK..].as_mut_ptr();
                 let mut d = &product.d[block * BLOCK..];
                 if is_copied {
                     for (copy, pixel) in copy.iter_mut().zip(pixels) {
@@ -611,31 +612,42 @@ for_every_vector! {
                     }
                     d = copy.as_flattened();
                 }
-                // SAFETY: `check` checked every offset that a tile reads, and that `weights` has `depth` rows per block.
+                // SAFETY: `check` checked every offset that is read, and that `weights` has `depth` rows per block.
                 unsafe {
-                    let d = d.as_ptr();
-                    for run in &product.runs.runs {
-                        let mut x = product.x.as_ptr().add(run.offset as usize);
-                        let rows = match N {
-                            1 | 2 if is_half => balanced(run.length as usize, HALF_MAX),
-                            _ => balanced(run.length as usize, MAX),
-                        };
-                        for rows in rows {
-                            match N {
-                                _ if !is_half => {
-                                    with_constant!(rows, MAX, weight_gradient_tile, V ; N ; x, d, places, weights, is_first);
-                                }
-                                1 | 2 => with_constant!(
-                                    rows, HALF_MAX, weight_gradient_tile, V::Half ; 1 ; x, d, places, weights, is_first
-                                ),
-                                _ => with_constant!(
-                                    rows, MAX, weight_gradient_tile, V::Half ; 2 ; x, d, places, weights, is_first
-                                ),
-                            }
-                            (x, weights) = (x.add(rows), weights.add(rows * BLOCK));
-                        }
+                    let (runs, d) = (&product.runs.runs[..], d.as_ptr());
+                    if product.channels - block * BLOCK > HALF {
+                        weight_gradient_block::<V, N, MAX>(product.x, d, runs, places, weights, is_first);
+                    } else if N <= 2 {
+                        weight_gradient_block::<V::Half, 1, HALF_MAX>(product.x, d, runs, places, weights, is_first);
+                    } else {
+                        weight_gradient_block::<V::Half, 2, MAX>(product.x, d, runs, places, weights, is_first);
                     }
                 }
+            }
+        }
+    }
+}
+
+/// Computes the weight gradient of a block of output channels, in tiles of at most `MAX` rows.
+///
+/// # Safety
+/// The same as for [`weight_gradient_tile`], for the rows of all runs.
+#[inline(always)]
+unsafe fn weight_gradient_block<V: SimdVector, const N: usize, const MAX: usize>(
+    x: &[f32],
+    d: *const f32,
+    runs: &[Run],
+    pixels: &[Pixel],
+    mut weights: *mut f32,
+    is_first: bool,
+) {
+    for run in runs {
+        // SAFETY: the caller upholds the conditions.
+        unsafe {
+            let mut x = x.as_ptr().add(run.offset as usize);
+            for rows in balanced(run.length as usize, MAX) {
+                with_constant!(rows, MAX, weight_gradient_tile, V ; N ; x, d, pixels, weights, is_first);
+                (x, weights) = (x.add(rows), weights.add(rows * BLOCK));
             }
         }
     }

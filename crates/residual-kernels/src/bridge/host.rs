@@ -63,6 +63,10 @@ impl WeightValues {
         let values = self.values.slice();
         if self.inputs_first { Weight::InputsFirst(values) } else { Weight::OutputsFirst(values) }
     }
+
+    fn prepare(&self, level: SimdLevel, conv: &Conv, image: [usize; 2]) -> Arc<PreparedWeight> {
+        Arc::new(PreparedWeight::new(level, conv, image, self.weight()))
+    }
 }
 
 /// A backend whose tensors are in host memory.
@@ -70,8 +74,9 @@ pub(super) trait HostBackend: Backend {
     /// The values of a tensor in row-major order. The values of a contiguous tensor are not copied.
     fn values(tensor: FloatTensor<Self>) -> TensorValues;
 
-    /// Lets `write` overwrite the values of a tensor, in row-major order. They are copied first if another tensor shares them.
-    fn overwrite(tensor: FloatTensor<Self>, write: impl FnOnce(&mut [f32])) -> FloatTensor<Self>;
+    /// Lets `write` overwrite the values of a tensor, in row-major order, and returns the tensor and the result of `write`. The
+    /// values are copied first if another tensor shares them.
+    fn overwrite<R>(tensor: FloatTensor<Self>, write: impl FnOnce(&mut [f32]) -> R) -> (FloatTensor<Self>, R);
 
     /// A tensor from row-major values.
     fn tensor(buffer: Buffer, shape: &[usize]) -> FloatTensor<Self>;
@@ -79,7 +84,7 @@ pub(super) trait HostBackend: Backend {
     /// The weight prepared for inference on images of this height and width. The flex backend caches it until the weight is
     /// dropped.
     fn prepared(level: SimdLevel, weight: &FloatTensor<Self>, conv: &Conv, image: [usize; 2]) -> Arc<PreparedWeight> {
-        Arc::new(PreparedWeight::new(level, conv, image, WeightValues::new::<Self>(weight.clone()).weight()))
+        WeightValues::new::<Self>(weight.clone()).prepare(level, conv, image)
     }
 
     /// Computes `(weights[0] · a + weights[1] · b) / divisor`.
@@ -154,11 +159,11 @@ mod flex {
             TensorValues::new(to_contiguous(tensor.storage(), layout.start_offset(), &shape, layout.strides()))
         }
 
-        fn overwrite(tensor: FloatTensor<Self>, write: impl FnOnce(&mut [f32])) -> FloatTensor<Self> {
+        fn overwrite<R>(tensor: FloatTensor<Self>, write: impl FnOnce(&mut [f32]) -> R) -> (FloatTensor<Self>, R) {
             let mut tensor = if tensor.is_contiguous() { tensor } else { tensor.to_contiguous() };
             let (start, len) = (tensor.layout().start_offset(), tensor.layout().num_elements());
-            write(&mut tensor.storage_mut()[start..][..len]);
-            tensor
+            let result = write(&mut tensor.storage_mut()[start..][..len]);
+            (tensor, result)
         }
 
         fn prepared(
@@ -177,8 +182,7 @@ mod flex {
                 return entry.prepared.clone();
             }
             // A thread that waits for the preparation on others may run their tasks, so it must not hold the lock.
-            let values = WeightValues::new::<Self>(weight.clone());
-            let prepared = Arc::new(PreparedWeight::new(level, conv, image, values.weight()));
+            let prepared = WeightValues::new::<Self>(weight.clone()).prepare(level, conv, image);
             let entry = CacheEntry {
                 weight: Arc::downgrade(&data),
                 layout: weight.layout().clone(),
@@ -267,14 +271,14 @@ mod ndarray {
             }
         }
 
-        fn overwrite(tensor: FloatTensor<Self>, write: impl FnOnce(&mut [f32])) -> FloatTensor<Self> {
+        fn overwrite<R>(tensor: FloatTensor<Self>, write: impl FnOnce(&mut [f32]) -> R) -> (FloatTensor<Self>, R) {
             let NdArrayTensor::F32(storage) = tensor else { panic!("the kernels support only f32 tensors") };
             let mut array = storage.into_owned();
             if !array.is_standard_layout() {
                 array = array.as_standard_layout().into_owned().into_shared();
             }
-            write(array.as_slice_mut().expect("the layout is standard"));
-            NdArrayTensor::F32(array.into())
+            let result = write(array.as_slice_mut().expect("the layout is standard"));
+            (NdArrayTensor::F32(array.into()), result)
         }
 
         fn tensor(buffer: Buffer, shape: &[usize]) -> FloatTensor<Self> {

@@ -13,9 +13,8 @@ pub(super) fn step<B: HostBackend>(tensors: SgdTensors<B>, sgd: Sgd) -> UpdatedT
         OptionalTensor::None => (B::small_tensor(vec![0.0; shape.num_elements()], &shape), true),
     };
     let weight = B::values(weight);
-    let mut updated = None;
-    let velocity = B::overwrite(velocity, |velocity| {
-        updated = Some(B::overwrite(gradient, |gradient| sgd.step(weight.slice(), gradient, velocity, first)));
+    let (velocity, (updated, ())) = B::overwrite(velocity, |velocity| {
+        B::overwrite(gradient, |gradient| sgd.step(weight.slice(), gradient, velocity, first))
     });
-    UpdatedTensors { weight: updated.expect("the step has been taken"), velocity }
+    UpdatedTensors { weight: updated, velocity }
 }

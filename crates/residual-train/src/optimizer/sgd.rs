@@ -87,8 +87,9 @@ mod tests {
         module::Module,
         nn::{Linear, LinearConfig},
         optim::{GradientsParams, ModuleOptimizer, SgdConfig, decay::WeightDecayConfig, momentum::MomentumConfig},
-        tensor::Distribution,
+        tensor::{Distribution, TensorData, Tolerance},
     };
+    use residual_backend::Backend;
 
     /// Burn's SGD with the same settings.
     fn burn_sgd(Sgd { momentum, nesterov, weight_decay }: &Sgd) -> ModuleOptimizer {
@@ -99,6 +100,33 @@ mod tests {
 
     fn values(linear: &Linear) -> Vec<f32> {
         linear.weight.val().into_data().iter::<f32>().collect()
+    }
+
+    /// A step overwrites the gradient and the velocity, unless somebody else uses them.
+    #[test]
+    fn a_step_keeps_tensors_that_are_shared() {
+        let backends = Backend::compiled().into_iter().filter(|backend| backend.uses_main_memory());
+        let sgd = Sgd { momentum: 0.9, nesterov: false, weight_decay: 0.0 };
+        for backend in backends {
+            let device = backend.open().unwrap();
+            let weight = Tensor::<2>::zeros([2, 3], &device);
+            let gradient = Tensor::from_data([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], &device);
+            let (first, velocity) = sgd.update(1.0, weight.clone(), gradient.clone(), None);
+            assert_eq!(velocity.to_data(), gradient.to_data());
+            assert_eq!(first.to_data(), gradient.clone().neg().to_data());
+            // The second gradient is not contiguous.
+            let transposed = Tensor::<2>::from_data([[1.0, 4.0], [2.0, 5.0], [3.0, 6.0]], &device).transpose();
+            let (second, last) = sgd.update(1.0, first.clone(), transposed.clone(), Some(velocity.clone()));
+            last.to_data().assert_approx_eq::<f32>(&gradient.clone().mul_scalar(1.9).to_data(), Tolerance::default());
+            second
+                .to_data()
+                .assert_approx_eq::<f32>(&gradient.clone().mul_scalar(-2.9).to_data(), Tolerance::default());
+            let kept = [&gradient, &transposed, &velocity, &first.neg()].map(Tensor::to_data);
+            for values in kept {
+                assert_eq!(values, TensorData::from([[1.0f32, 2.0, 3.0], [4.0, 5.0, 6.0]]));
+            }
+            assert_eq!(weight.to_data(), TensorData::from([[0.0f32; 3]; 2]));
+        }
     }
 
     #[test]

@@ -96,6 +96,19 @@ fn processes_share_a_sweep() {
 }
 
 #[test]
+fn a_collected_sweep_can_be_explained() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("sweep").display().to_string();
+    assert_eq!(planned(&out, &["--depths", "4", "--explain"]).len(), 4);
+    finish(start(&out, "0,1,2,3"));
+    assert!(!Path::new(&out).join("inspect").exists());
+    succeeds(&["sweep", "--out", &out, "--collect", "--explain"]);
+    assert!(Path::new(&out).join("inspect/dense").is_dir());
+    let page = fs::read_to_string(Path::new(&out).join("index.html")).unwrap();
+    assert!(page.contains("Gradients by layer") && page.contains("Loss around the weights"));
+}
+
+#[test]
 fn a_plan_of_another_version_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("sweep").display().to_string();

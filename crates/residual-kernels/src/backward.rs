@@ -12,7 +12,7 @@ use crate::{
     signs::Signs,
     simd::Ahead,
     tile::{BLOCK, Epilogue, WeightGradientGemm},
-    winograd::{self, Pass, Tiling, Transforms},
+    winograd::{self, Pass, Tiling, Transforms, Wide},
 };
 use std::sync::Arc;
 
@@ -23,11 +23,11 @@ const MAX_GROUPS: usize = 32;
 /// The maximum memory of the groups' weight gradients, in bytes. If weights are large, there are fewer groups.
 const MAX_GROUP_BYTES: usize = 16 << 20;
 
-/// With fewer groups than this, output channels are divided among threads instead ([`BackwardLayer::wide`]).
+/// With fewer groups than this, output channels are divided among threads instead ([`Shared::Direct`]).
 const MIN_GROUPS: usize = 8;
 
-/// The number of images whose padded inputs and output gradients [`BackwardLayer::wide`] holds at a time.
-const WIDE_IMAGES: usize = 16;
+/// The number of images whose padded inputs and output gradients [`Shared::Direct`] holds at a time.
+const SHARED_IMAGES: usize = 16;
 
 /// [`MAX_GROUPS`] with Winograd's algorithm, whose sums have four times as many values as the weights, if there are more than
 /// [`FEW_WEIGHTS`] weights.
@@ -202,7 +202,11 @@ pub(crate) fn norm_gradient(
 /// of [`Plan::backward`].
 fn transposed_weight(level: SimdLevel, plan: &Plan, weight: Weight) -> Buffer {
     let is_winograd = plan.winograd.is_some();
-    let len = if is_winograd { winograd::transformed_len(&plan.conv) } else { plan.conv.transposed().packed_len() };
+    let len = if is_winograd {
+        winograd::transformed_len(plan.conv.transposed().channels)
+    } else {
+        plan.conv.transposed().packed_len()
+    };
     let mut packed = Buffer::scratch(len);
     if is_winograd {
         winograd::transform_weight(level, &plan.conv, weight.values(), true, &mut packed);
@@ -212,17 +216,48 @@ fn transposed_weight(level: SimdLevel, plan: &Plan, weight: Weight) -> Buffer {
     packed
 }
 
-/// What one task of the backward pass reads and writes: a group of consecutive images.
+/// Consecutive images of the batch.
 struct Group<'a> {
     /// The index of the first image.
     first: usize,
     /// The outputs of the convolution. The input gradients overwrite them if `dx` is `None`.
     z: &'a mut [f32],
     dx: Option<&'a mut [f32]>,
-    /// The packed weight gradient of the group.
-    weights: Option<&'a mut [f32]>,
     /// The sums of each image that [`norm_gradient`] needs for the previous layer.
     sums: &'a mut [f32],
+}
+
+/// One image of a [`Group`].
+struct Image<'a> {
+    z: &'a mut [f32],
+    dx: Option<&'a mut [f32]>,
+    sums: &'a mut [f32],
+}
+
+impl Image<'_> {
+    /// Where the input gradient is written.
+    fn gradient(&mut self) -> &mut [f32] {
+        self.dx.as_deref_mut().unwrap_or(self.z)
+    }
+}
+
+/// How all threads work on the same images, if the weights are so large that a weight gradient for each group of images would take
+/// too much memory, or too few tasks would be left.
+#[derive(Clone, Copy)]
+enum Shared<'a> {
+    /// By direct sums.
+    Direct,
+    /// By Winograd's algorithm with [`Wide`], so many images at a time.
+    Winograd(&'a Tiling, usize),
+}
+
+impl<'a> Shared<'a> {
+    fn of(plan: &'a Plan, needs_weight: bool) -> Option<Self> {
+        match &plan.winograd {
+            Some(tiling) => tiling.wide_images().map(|images| Self::Winograd(tiling, images)),
+            None => (needs_weight && plan.conv.groups == 1 && max_groups(plan) < MIN_GROUPS).then_some(Self::Direct),
+        }
+    }
 }
 
 /// The backward pass of one layer.
@@ -253,10 +288,16 @@ impl BackwardLayer<'_> {
         let (in_len, out_len) = (plan.input_len(), plan.output_len());
         let inputs = plan.conv.channels[0];
         let packed_len = plan.conv.packed_len();
-        let transposed = self.needs_input.then(|| transposed_weight(self.level, plan, weight));
-        let is_wide = self.needs_weight && is_wide(plan);
-        let size = if self.needs_weight { group_size(plan, batch) } else { plan.images_per_task(batch) };
-        let groups = if is_wide { 1 } else { batch.div_ceil(size) };
+        let shared = Shared::of(plan, self.needs_weight);
+        let has_layout = self.needs_input && !matches!(shared, Some(Shared::Winograd(..)));
+        let transposed = has_layout.then(|| transposed_weight(self.level, plan, weight));
+        let size = match shared {
+            Some(Shared::Winograd(_, together)) => together,
+            Some(Shared::Direct) => SHARED_IMAGES,
+            None if self.needs_weight => group_size(plan, batch),
+            None => plan.images_per_task(batch),
+        };
+        let groups = if shared.is_some() { 1 } else { batch.div_ceil(size) };
         let mut weights = Buffer::scratch(if self.needs_weight { groups * packed_len } else { 0 });
         let mut sums = vec![0.0f32; batch * 2 * inputs];
         // The convolution's output `z` is not needed again, so the input gradient overwrites it if both have the same
@@ -264,105 +305,129 @@ impl BackwardLayer<'_> {
         let in_place = self.needs_input && in_len == out_len;
         let mut z = z;
         let mut dx = Buffer::new(if self.needs_input && !in_place { batch * in_len } else { 0 });
-        if is_wide {
-            let dx = (!dx.is_empty()).then_some(&mut dx[..]);
-            let all = Group { first: 0, z: &mut z, dx, weights: Some(&mut weights), sums: &mut sums };
-            self.wide(all, transposed.as_deref());
-        } else {
-            let mut z_groups = z.chunks_mut(size * out_len);
-            let mut dx_groups = dx.chunks_mut(size * in_len);
-            let mut weight_groups = weights.chunks_mut(packed_len);
-            let sum_groups = sums.chunks_mut(size * 2 * inputs).enumerate();
-            let tasks: Vec<Group<'_>> = sum_groups
-                .map(|(group, sums)| Group {
-                    first: group * size,
-                    z: z_groups.next().expect("every group has outputs"),
-                    dx: dx_groups.next(),
-                    weights: weight_groups.next(),
-                    sums,
-                })
-                .collect();
-            for_each(tasks.into_iter(), path.is_serial(plan), |group| match &plan.winograd {
-                Some(tiling) => self.winograd(tiling, group, transposed.as_deref()),
-                None => self.direct(group, transposed.as_deref()),
-            });
+        let mut dx_groups = dx.chunks_mut(size * in_len);
+        let groups = z.chunks_mut(size * out_len).zip(sums.chunks_mut(size * 2 * inputs)).enumerate();
+        let groups = groups.map(|(group, (z, sums))| Group { first: group * size, z, dx: dx_groups.next(), sums });
+        match shared {
+            Some(Shared::Winograd(tiling, _)) => {
+                groups.for_each(|group| self.winograd_on_all_threads(tiling, group, weight.values(), &mut weights));
+            }
+            Some(Shared::Direct) => {
+                groups.for_each(|group| self.direct_on_all_threads(group, transposed.as_deref(), &mut weights));
+            }
+            None => {
+                let mut weights = weights.chunks_mut(packed_len);
+                let tasks: Vec<_> = groups.map(|group| (group, weights.next())).collect();
+                for_each(tasks.into_iter(), path.is_serial(plan), |(group, weights)| match &plan.winograd {
+                    Some(tiling) => self.winograd(tiling, group, transposed.as_deref(), weights),
+                    None => self.direct(group, transposed.as_deref(), weights),
+                });
+            }
         }
         let gradient = self.needs_weight.then(|| plan.sum_and_unpack(self.level, &mut weights, weight));
         (gradient.unwrap_or_default(), self.needs_input.then_some(if in_place { z } else { dx }), sums)
     }
 
-    /// Computes the backward pass of all images by direct sums. Threads share the images of the input gradient, and then the
-    /// output channels of the weight gradient, because one weight gradient per group of images would take too much memory.
-    fn wide(&self, all: Group<'_>, transposed: Option<&[f32]>) {
+    /// Computes the backward pass of images by direct sums. Threads share the images of the input gradient, and then the output
+    /// channels of the weight gradient, because one weight gradient per group of images would take too much memory.
+    fn direct_on_all_threads(&self, group: Group<'_>, transposed: Option<&[f32]>, weights: &mut [f32]) {
         let Self { path, plan, level, .. } = *self;
-        let (in_len, out_len, inputs) = (plan.input_len(), plan.output_len(), plan.conv.channels[0]);
-        let batch = path.batch();
+        let (first, mut images) = (group.first, self.images(group));
         let layouts = [&plan.input, &plan.output_gradient];
-        let mut scratch = Scratch::new(layouts.map(|layout| batch.min(WIDE_IMAGES) * layout.workspace_len()));
+        let mut scratch = Scratch::new(layouts.map(|layout| images.len() * layout.workspace_len()));
         let [a, dz] = scratch.slices();
-        let (a, dz) = (plan.input.workspaces(a), plan.output_gradient.workspaces(dz));
-        let mut workspaces: Vec<_> = a.into_iter().zip(dz).collect();
-        let Group { mut z, mut dx, weights, mut sums, .. } = all;
-        let weights = weights.expect("the weight gradient is needed");
-        for first in (0..batch).step_by(WIDE_IMAGES) {
-            let count = WIDE_IMAGES.min(batch - first);
-            let (now, later) = z.split_at_mut(count * out_len);
-            z = later;
-            let mut dx_now = dx.take().map(|all| {
-                let (now, later) = all.split_at_mut(count * in_len);
-                dx = Some(later);
-                now.chunks_mut(in_len)
-            });
-            let (sums_now, later) = sums.split_at_mut(count * 2 * inputs);
-            sums = later;
-            let images: Vec<_> = now
-                .chunks_mut(out_len)
-                .zip(sums_now.chunks_mut(2 * inputs))
-                .zip(&mut workspaces)
-                .map(|((z, sums), workspaces)| (z, dx_now.as_mut().and_then(Iterator::next), sums, workspaces))
-                .collect();
-            for_each(images.into_iter().enumerate(), path.is_serial(plan), |(i, (z, dx, sums, (a, dz)))| {
-                let x = self.load(first + i, z, a, dz).unwrap_or(a);
-                if let Some(transposed) = transposed {
-                    self.input_gradient(first + i, x, dz, transposed, dx.unwrap_or(z), sums);
-                }
-            });
-            let block_len = plan.conv.packed_len() / plan.conv.channels[1].div_ceil(BLOCK);
-            for_each(weights.chunks_mut(block_len).enumerate(), path.is_serial(plan), |(block, weights)| {
-                for (i, (a, dz)) in workspaces[..count].iter().enumerate() {
-                    let gemm = WeightGradientGemm {
-                        x: self.input.in_place(plan, first + i).unwrap_or(a),
-                        d: &dz[block * BLOCK..],
-                        pixels: &plan.weight_gradient,
-                        runs: &plan.forward.runs,
-                        channels: BLOCK.min(plan.conv.channels[1] - block * BLOCK),
-                    };
-                    gemm.add_to(level, weights, first + i == 0);
-                }
+        let mut workspaces = self.workspaces(a, dz);
+        let tasks = images.iter_mut().zip(&mut workspaces).enumerate();
+        for_each(tasks, path.is_serial(plan), |(i, (image, (a, dz)))| {
+            let x = self.load(first + i, image.z, a, dz).unwrap_or(a);
+            if let Some(transposed) = transposed {
+                self.input_gradient(first + i, x, dz, transposed, image);
+            }
+        });
+        let block_len = plan.conv.packed_len() / plan.conv.channels[1].div_ceil(BLOCK);
+        for_each(weights.chunks_mut(block_len).enumerate(), path.is_serial(plan), |(block, weights)| {
+            for (i, (a, dz)) in workspaces.iter().enumerate() {
+                let gemm = WeightGradientGemm {
+                    x: self.input.in_place(plan, first + i).unwrap_or(a),
+                    d: &dz[block * BLOCK..],
+                    pixels: &plan.weight_gradient,
+                    runs: &plan.forward.runs,
+                    channels: BLOCK.min(plan.conv.channels[1] - block * BLOCK),
+                };
+                gemm.add_to(level, weights, first + i == 0);
+            }
+        });
+    }
+
+    /// [`Self::direct_on_all_threads`] by Winograd's algorithm.
+    fn winograd_on_all_threads(&self, tiling: &Tiling, group: Group<'_>, weight: &[f32], weights: &mut [f32]) {
+        let Self { path, plan, level, .. } = *self;
+        let [inputs, outputs] = plan.conv.channels;
+        let (first, mut images) = (group.first, self.images(group));
+        let wide = Wide::new(level, tiling, images.len());
+        let mut scratch = Scratch::new([
+            images.len() * plan.input.workspace_len(),
+            images.len() * plan.output_gradient.workspace_len(),
+            wide.transform_len(inputs),
+            wide.transform_len(outputs),
+        ]);
+        let [a, dz, to, from] = scratch.slices();
+        let mut workspaces = self.workspaces(a, dz);
+        let tasks = images.iter().zip(&mut workspaces).enumerate();
+        for_each(tasks, path.is_serial(plan), |(i, (image, (a, dz)))| {
+            self.load(first + i, image.z, a, dz);
+        });
+        let gradients: Vec<&[f32]> = workspaces.iter().map(|(_, dz)| &**dz).collect();
+        if self.needs_weight {
+            let inputs: Vec<&[f32]> = workspaces.iter().map(|(a, _)| &**a).collect();
+            wide.transform_inputs(&plan.input, &inputs, to);
+            wide.weight_gradient(to, &plan.output_gradient, &gradients, weights, first > 0);
+        }
+        if self.needs_input {
+            wide.transform_inputs(&plan.output_gradient, &gradients, from);
+            wide.multiply(weight, true, from, to);
+            let target = PaddedImage::unpadded(plan.input.size, inputs);
+            let tasks = images.iter_mut().zip(&workspaces).enumerate();
+            for_each(tasks, path.is_serial(plan), |(i, (image, (a, _)))| {
+                wide.write_output(to, i, &target, image.gradient());
+                self.finish(first + i, a, image);
             });
         }
+    }
+
+    /// The images of a group.
+    fn images<'g>(&self, group: Group<'g>) -> Vec<Image<'g>> {
+        let Self { plan, .. } = *self;
+        let mut dx = group.dx.map(|dx| dx.chunks_mut(plan.input_len()));
+        let sums = group.sums.chunks_mut(2 * plan.conv.channels[0]);
+        let images = group.z.chunks_mut(plan.output_len()).zip(sums);
+        images.map(|(z, sums)| Image { z, dx: dx.as_mut().and_then(Iterator::next), sums }).collect()
+    }
+
+    /// The workspaces of some images for their padded inputs and output gradients.
+    fn workspaces<'w>(&self, a: &'w mut [f32], dz: &'w mut [f32]) -> Vec<(&'w mut [f32], &'w mut [f32])> {
+        self.plan.input.workspaces(a).into_iter().zip(self.plan.output_gradient.workspaces(dz)).collect()
     }
 
     /// Computes the input gradient of image `n` by direct sums.
-    fn input_gradient(&self, n: usize, x: &[f32], dz: &[f32], transposed: &[f32], dx: &mut [f32], sums: &mut [f32]) {
+    fn input_gradient(&self, n: usize, x: &[f32], dz: &[f32], transposed: &[f32], image: &mut Image) {
         for (class, packed) in self.plan.classes(transposed) {
-            class.compute(self.level, dz, packed, &class.pixels, Epilogue::default(), dx, 0);
+            class.compute(self.level, dz, packed, &class.pixels, Epilogue::default(), image.gradient(), 0);
         }
-        self.finish(n, x, dx, sums);
+        self.finish(n, x, image);
     }
 
     /// Computes the backward pass of a group of images by direct sums.
-    fn direct(&self, mut group: Group<'_>, transposed: Option<&[f32]>) {
+    fn direct(&self, group: Group<'_>, transposed: Option<&[f32]>, mut weights: Option<&mut [f32]>) {
         let Self { plan, level, .. } = *self;
-        let (in_len, out_len) = (plan.input_len(), plan.output_len());
         let [inputs, outputs] = plan.conv.group_channels();
         let mut scratch = Scratch::new([plan.input.workspace_len(), plan.output_gradient.workspace_len()]);
         let [a, dz] = scratch.slices();
         let (a, dz) = (plan.input.workspace(a), plan.output_gradient.workspace(dz));
-        for (i, z) in group.z.chunks_mut(out_len).enumerate() {
-            let n = group.first + i;
-            let x = self.load(n, z, a, dz).unwrap_or(a);
-            if let Some(weights) = &mut group.weights {
+        let first = group.first;
+        for (i, mut image) in self.images(group).into_iter().enumerate() {
+            let x = self.load(first + i, image.z, a, dz).unwrap_or(a);
+            if let Some(weights) = &mut weights {
                 let group_len = plan.conv.packed_len() / plan.conv.groups;
                 for (group, weights) in weights.chunks_mut(group_len).enumerate() {
                     let gemm = WeightGradientGemm {
@@ -375,35 +440,35 @@ impl BackwardLayer<'_> {
                     gemm.add_to(level, weights, i == 0);
                 }
             }
-            let Some(transposed) = transposed else { continue };
-            let dx = group.dx.as_mut().map_or(z, |dx| &mut dx[i * in_len..][..in_len]);
-            let channels = plan.conv.channels[0];
-            let sums = &mut group.sums[i * 2 * channels..][..2 * channels];
-            self.input_gradient(n, x, dz, transposed, dx, sums);
+            if let Some(transposed) = transposed {
+                self.input_gradient(first + i, x, dz, transposed, &mut image);
+            }
         }
     }
 
     /// Computes the backward pass of a group of images by Winograd's algorithm.
-    fn winograd(&self, tiling: &Tiling, mut group: Group<'_>, transposed: Option<&[f32]>) {
+    fn winograd(&self, tiling: &Tiling, group: Group<'_>, transposed: Option<&[f32]>, weights: Option<&mut [f32]>) {
         let Self { plan, level, .. } = *self;
-        let (in_len, out_len, channels) = (plan.input_len(), plan.output_len(), plan.conv.channels[0]);
-        let target = PaddedImage::unpadded(plan.input.size, channels);
-        let images = tiling.images();
+        let (in_len, out_len) = (plan.input_len(), plan.output_len());
+        let target = PaddedImage::unpadded(plan.input.size, plan.conv.channels[0]);
+        let together = tiling.images();
         let mut scratch = Scratch::new([
-            images * plan.input.workspace_len(),
-            images * plan.output_gradient.workspace_len(),
+            together * plan.input.workspace_len(),
+            together * plan.output_gradient.workspace_len(),
             tiling.transform_len(),
             tiling.transform_len(),
-            if group.weights.is_some() { tiling.gradient_len() } else { 0 },
+            if weights.is_some() { tiling.gradient_len() } else { 0 },
         ]);
         let [a, dz, from, to, sums] = scratch.slices();
         let (mut a, mut dz) = (plan.input.workspaces(a), plan.output_gradient.workspaces(dz));
         let mut transforms = Transforms::new(level, tiling, [from, to]);
-        let mut sums = group.weights.is_some().then_some(sums);
-        for band in tiling.bands(group.z.len() / out_len) {
+        let mut sums = weights.is_some().then_some(sums);
+        let first = group.first;
+        let mut images = self.images(group);
+        for band in tiling.bands(images.len()) {
             if band.tiles.start == 0 {
                 for (k, i) in band.images.clone().enumerate() {
-                    self.load(group.first + i, &group.z[i * out_len..][..out_len], a[k], dz[k]);
+                    self.load(first + i, images[i].z, a[k], dz[k]);
                 }
             }
             if let Some(sums) = &mut sums {
@@ -412,26 +477,26 @@ impl BackwardLayer<'_> {
                     transforms.transform_output_gradient(&plan.output_gradient, dz[k], band.tiles.clone(), place);
                 }
                 let ahead = [(self.input.values(), in_len), (self.gradient.0, out_len)]
-                    .map(|(values, len)| Ahead::read(tiling.next(&band, &values[group.first * len..], len)));
+                    .map(|(values, len)| Ahead::read(tiling.next(&band, &values[first * len..], len)));
                 transforms.add_weight_gradient(&band, sums, band.images.start == 0 && band.tiles.start == 0, &ahead);
             }
             let Some(transposed) = transposed else { continue };
             for (k, (_, place)) in band.images().enumerate() {
                 transforms.transform_input(&plan.output_gradient, dz[k], band.tiles.clone(), place);
             }
-            let ahead = [Ahead::read(tiling.next(&band, group.z, out_len))];
+            let next = band.images.end..images.len().min(band.images.end + band.images.len());
+            let ahead: Vec<Ahead> = next.map(|i| Ahead::read(tiling.part(&band, images[i].z))).collect();
             transforms.multiply(Pass::Backward, transposed, &band, &ahead);
-            let dx = group.dx.as_deref_mut().unwrap_or(group.z);
             for (k, (i, place)) in band.images().enumerate() {
-                let dx = &mut dx[i * in_len..][..in_len];
+                let dx = images[i].gradient();
                 transforms.write_output(band.tiles.clone(), place, Epilogue::default(), &target, dx, 0);
                 if band.tiles.end == tiling.tiles() {
-                    self.finish(group.first + i, a[k], dx, &mut group.sums[i * 2 * channels..][..2 * channels]);
+                    self.finish(first + i, a[k], &mut images[i]);
                 }
             }
         }
-        if let (Some(sums), Some(weights)) = (sums, group.weights) {
-            winograd::transform_weight_gradient(level, plan.conv.channels, sums, weights);
+        if let (Some(sums), Some(weights)) = (sums, weights) {
+            winograd::transform_weight_gradient(level, plan.conv.channels, sums, weights, false);
         }
     }
 
@@ -447,12 +512,13 @@ impl BackwardLayer<'_> {
         if self.needs_weight || after_relu { self.input.image(level, plan, n, a) } else { None }
     }
 
-    /// Turns the gradient `dx` of the layer's input `x` for image `n` into that of the previous layer's norm, or adds the
-    /// gradient of the shortcut.
-    fn finish(&self, n: usize, x: &[f32], dx: &mut [f32], sums: &mut [f32]) {
+    /// Turns the gradient of the layer's input `x` for image `n` into that of the previous layer's norm, or adds the gradient of
+    /// the shortcut.
+    fn finish(&self, n: usize, x: &[f32], image: &mut Image) {
         let Self { plan, level, .. } = *self;
+        let dx: &mut [f32] = image.dx.as_deref_mut().unwrap_or(image.z);
         if let LayerInput::ConvOutput(z, affine) = self.input {
-            let (sums, products) = sums.split_at_mut(plan.conv.channels[0]);
+            let (sums, products) = image.sums.split_at_mut(plan.conv.channels[0]);
             let len = plan.input_len();
             relu_gradient_sums(level, dx, x, &plan.input, &z[n * len..][..len], &affine.mean, sums, products);
         }
@@ -485,10 +551,4 @@ fn group_size(plan: &Plan, batch: usize) -> usize {
 /// The number of weight gradients that fit into [`MAX_GROUP_BYTES`].
 fn max_groups(plan: &Plan) -> usize {
     (MAX_GROUP_BYTES / (4 * plan.conv.packed_len())).clamp(1, MAX_GROUPS)
-}
-
-/// Whether the weight is so large that the weight gradients of groups of images would take too much memory, or too few
-/// tasks would be left.
-fn is_wide(plan: &Plan) -> bool {
-    plan.winograd.is_none() && plan.conv.groups == 1 && max_groups(plan) < MIN_GROUPS
 }

@@ -44,8 +44,9 @@ impl PreparedWeight {
         buffer: impl FnOnce(usize) -> Buffer,
     ) -> Self {
         weight.check(conv);
-        let winograd = conv.output(image).is_some_and(|output| winograd::suits(conv, output));
-        let mut packed = buffer(if winograd { winograd::transformed_len(conv) } else { conv.packed_len() });
+        let winograd = conv.output(image).is_some_and(|output| winograd::suits_prepared(conv, output));
+        let len = if winograd { winograd::transformed_len(conv.channels) } else { conv.packed_len() };
+        let mut packed = buffer(len);
         if winograd {
             winograd::transform_weight(level, conv, weight.values(), false, &mut packed);
         } else {
@@ -56,7 +57,13 @@ impl PreparedWeight {
 
     /// Whether the weight is prepared for this convolution and for images of this height and width.
     pub fn fits(&self, conv: &Conv, image: [usize; 2]) -> bool {
-        self.conv == *conv && conv.output(image).is_some_and(|output| winograd::suits(conv, output)) == self.winograd
+        let winograd = conv.output(image).is_some_and(|output| winograd::suits_prepared(conv, output));
+        (self.conv, self.winograd) == (*conv, winograd)
+    }
+
+    /// The tiles of the plan, if the weight is transformed for them.
+    fn tiling<'p>(&self, plan: &'p Plan) -> Option<&'p Tiling> {
+        plan.winograd.as_ref().filter(|_| self.winograd)
     }
 
     /// Computes the outputs of some images. `input` returns an image, or writes the padded image to the workspace and
@@ -70,12 +77,13 @@ impl PreparedWeight {
         outputs: &mut [f32],
         mut done: impl FnMut(usize, &[f32]),
     ) {
-        let transform_len = plan.winograd.as_ref().map_or(0, Tiling::transform_len);
+        let tiling = self.tiling(plan);
+        let transform_len = tiling.map_or(0, Tiling::transform_len);
         let mut scratch = Scratch::new([plan.input.workspace_len(), transform_len, transform_len]);
         let [workspace, from, to] = scratch.slices();
         let workspace = plan.input.workspace(workspace);
         let len = plan.output_len();
-        let Some(tiling) = &plan.winograd else {
+        let Some(tiling) = tiling else {
             for (image, out) in outputs.chunks_mut(len).enumerate() {
                 let x = input(image, workspace).unwrap_or(workspace);
                 plan.forward.compute(level, x, &self.packed, &plan.forward.pixels, Epilogue::default(), out, 0);
@@ -161,7 +169,7 @@ impl PreparedLayer<'_> {
         let Self { plan, target, .. } = self;
         let out = &mut out[..target.span()];
         let (serial, start) = (is_small(1, plan), target.at(0, 0) as usize);
-        let Some(tiling) = &plan.winograd else {
+        let Some(tiling) = self.weight.tiling(plan) else {
             if serial {
                 return self.pixels(level, x, image, 0..self.pixels.len(), out);
             }
@@ -212,7 +220,7 @@ impl PreparedLayer<'_> {
     /// output, unless this is the next layer's workspace, and for the values `next`.
     fn images(&self, level: SimdLevel, inputs: &[&[f32]], first: usize, outputs: &mut [&mut [f32]], next: &[f32]) {
         let Self { plan, target, .. } = self;
-        let Some(tiling) = &plan.winograd else {
+        let Some(tiling) = self.weight.tiling(plan) else {
             for (i, (x, out)) in inputs.iter().zip(outputs).enumerate() {
                 self.pixels(level, x, first + i, 0..self.pixels.len(), out);
             }
@@ -326,8 +334,12 @@ impl Path<'_> {
         // If there are enough images for all threads, each thread computes whole images, a few at a time, so that the
         // outputs of all layers but the last stay in cache.
         if serial || batch >= 2 * threads {
-            let together =
-                plans.iter().filter_map(|plan| plan.winograd.as_ref()).map(Tiling::images).max().unwrap_or(1);
+            let together = layers
+                .iter()
+                .filter_map(|layer| layer.weight.tiling(&layer.plan))
+                .map(Tiling::images)
+                .max()
+                .unwrap_or(1);
             let size = images_per_task(batch, together, 4 * threads, threads);
             let together = together.min(size);
             for_each(output.chunks_mut(len * size).enumerate(), serial, |(group, outputs)| {

@@ -14,6 +14,7 @@
 //! | `tile.rs` | the two inner loops: register-tiled matrix products over gathered rows |
 //! | `conv.rs`, `layout.rs`, `plan.rs` | direct convolutions and their gradients, as matrix products of `tile.rs` |
 //! | `winograd.rs` | Winograd's algorithm: 3x3 convolutions with a quarter of the multiplications |
+//! | `winograd/wide.rs` | the same in training with many channels, which threads share instead of images |
 //! | `elementwise.rs` | norms, ReLUs and shortcuts, forward and backward |
 //! | `path.rs`, `backward.rs`, `inference.rs` | a main path: forward pass for training, backward pass, inference |
 //! | `normalize.rs` | a norm and a ReLU without a convolution, as in pre-activation blocks |

@@ -12,10 +12,13 @@
 
 use crate::{
     Buffer, Conv, PreparedWeight, SimdLevel,
+    buffer::Scratch,
     elementwise::{Affine, ZeroPad, affine_add_relu, copy_rows, moments, normalize_rows, relu_in_place},
+    layout::PaddedImage,
     parallel::for_each,
     plan::Plan,
     signs::{Signs, write_signs},
+    winograd::{Tiling, Wide},
 };
 use std::sync::Arc;
 
@@ -483,7 +486,6 @@ impl Path<'_> {
         let (mut outputs, mut statistics, mut affines) = (Vec::<Buffer>::new(), Vec::new(), Vec::<Affine>::new());
         for (i, (layer, plan)) in self.layers.iter().zip(plans).enumerate() {
             let channels = layer.channels();
-            let weight = PreparedWeight::temporary(level, &layer.conv, plan.input.size, layer.weight);
             let input = match i {
                 0 => LayerInput::PathInput(self.input),
                 _ => LayerInput::ConvOutput(&outputs[i - 1], &affines[i - 1]),
@@ -492,18 +494,31 @@ impl Path<'_> {
             let mut sums = vec![0.0f32; batch * 2 * channels];
             let len = plan.output_len();
             let mut z = Buffer::new(batch * len);
-            let size = plan.images_per_task(batch);
-            let tasks = z.chunks_mut(size * len).zip(sums.chunks_mut(size * 2 * channels)).enumerate();
-            for_each(tasks, self.is_serial(plan), |(task, (z, sums))| {
-                let source = &input.values()[task * size * plan.input_len()..];
-                let input = |n: usize, workspace: &mut [f32]| input.image(level, plan, task * size + n, workspace);
-                weight.convolve(level, plan, source, input, z, |n, z| {
-                    if measured {
-                        let (mean, squares) = sums[n * 2 * channels..][..2 * channels].split_at_mut(channels);
-                        moments(level, z, channels, mean, squares);
-                    }
+            let measure = |z: &[f32], sums: &mut [f32]| {
+                if measured {
+                    let (mean, squares) = sums.split_at_mut(channels);
+                    moments(level, z, channels, mean, squares);
+                }
+            };
+            if let Some(together) = plan.winograd.as_ref().and_then(Tiling::wide_images) {
+                for (task, (z, sums)) in
+                    z.chunks_mut(together * len).zip(sums.chunks_mut(together * 2 * channels)).enumerate()
+                {
+                    let images = z.chunks_mut(len).zip(sums.chunks_mut(2 * channels)).collect();
+                    convolve_wide(level, plan, layer.weight, input, task * together, images, measure);
+                }
+            } else {
+                let weight = PreparedWeight::temporary(level, &layer.conv, plan.input.size, layer.weight);
+                let size = plan.images_per_task(batch);
+                let tasks = z.chunks_mut(size * len).zip(sums.chunks_mut(size * 2 * channels)).enumerate();
+                for_each(tasks, self.is_serial(plan), |(task, (z, sums))| {
+                    let source = &input.values()[task * size * plan.input_len()..];
+                    let input = |n: usize, workspace: &mut [f32]| input.image(level, plan, task * size + n, workspace);
+                    weight.convolve(level, plan, source, input, z, |n, z| {
+                        measure(z, &mut sums[n * 2 * channels..][..2 * channels]);
+                    });
                 });
-            });
+            }
             let known = known.map(|known| known[i].clone());
             let batch_statistics =
                 known.unwrap_or_else(|| measured.then(|| combine_moments(&sums, channels, len / channels)));
@@ -513,6 +528,37 @@ impl Path<'_> {
         }
         (outputs, statistics, affines)
     }
+}
+
+/// Computes the outputs of consecutive images, of which `first` is the first, with [`Wide`]. `done` is called with every output
+/// and its sums.
+fn convolve_wide(
+    level: SimdLevel,
+    plan: &Plan,
+    weight: Weight,
+    input: LayerInput,
+    first: usize,
+    images: Vec<(&mut [f32], &mut [f32])>,
+    done: impl Fn(&[f32], &mut [f32]) + Sync + Send,
+) {
+    let Some(tiling) = &plan.winograd else { return };
+    let [inputs, outputs] = plan.conv.channels;
+    let wide = Wide::new(level, tiling, images.len());
+    let lens = [images.len() * plan.input.workspace_len(), wide.transform_len(inputs), wide.transform_len(outputs)];
+    let mut scratch = Scratch::new(lens);
+    let [workspaces, from, to] = scratch.slices();
+    let mut workspaces = plan.input.workspaces(&mut workspaces[..lens[0]]);
+    for_each(workspaces.iter_mut().enumerate(), false, |(i, workspace)| {
+        input.image(level, plan, first + i, workspace);
+    });
+    let inputs: Vec<&[f32]> = workspaces.iter().map(|image| &**image).collect();
+    wide.transform_inputs(&plan.input, &inputs, from);
+    wide.multiply(weight.values(), false, from, to);
+    let target = PaddedImage::unpadded(plan.output, outputs);
+    for_each(images.into_iter().enumerate(), false, |(i, (z, sums))| {
+        wide.write_output(to, i, &target, z);
+        done(z, sums);
+    });
 }
 
 fn scaled(affine: &Affine, scale: f32) -> Affine {

@@ -19,11 +19,15 @@
 
 #![allow(clippy::needless_range_loop, reason = "the indices match the formulas, and the loops unroll")]
 
+mod wide;
+
+pub(crate) use wide::Wide;
+
 use crate::{
     Conv, SimdLevel,
     layout::PaddedImage,
     parallel::for_each,
-    simd::{Ahead, Instructions, SimdVector, for_every_level, for_every_vector, prefetch},
+    simd::{Ahead, Instructions, SimdVector, for_every_vector, prefetch},
     tile::{Addend, BLOCK, Epilogue, balanced, load, with_constant},
 };
 use std::{
@@ -39,20 +43,6 @@ const INPUT_SIDE: usize = SIDE + 2;
 
 /// The number of values of a transformed tile. Each takes one multiplication per input and output channel.
 const POINTS: usize = INPUT_SIDE * INPUT_SIDE;
-
-/// G: its rows are `[1, p, p²] / Π (p - q)`, with p a point and q the other finite points. The last row is that of ∞.
-const G: [[f32; 3]; INPUT_SIDE] = {
-    let (a, b) = (ROOT_HALF, ROOT_TWO);
-    let (two_thirds, sixth) = (2.0 / 3.0, 1.0 / 6.0);
-    [
-        [1.0, 0.0, 0.0],
-        [-two_thirds, -two_thirds * a, -two_thirds / 2.0],
-        [-two_thirds, two_thirds * a, -two_thirds / 2.0],
-        [sixth, sixth * b, sixth * 2.0],
-        [sixth, -sixth * b, sixth * 2.0],
-        [0.0, 0.0, 1.0],
-    ]
-};
 
 /// A matrix of [`INPUT_SIDE`] rows and `S` columns.
 trait Matrix<const S: usize> {
@@ -130,13 +120,42 @@ unsafe fn multiply_a<V: SimdVector>(y: [V; SIDE]) -> [V; INPUT_SIDE] {
     }
 }
 
+/// `G g`. The rows of G are `[1, p, p²] / Π (p - q)`, with p a point and q the other finite points. The last row is that of ∞.
+#[inline(always)]
+unsafe fn multiply_g<V: SimdVector>(g: [V; 3]) -> [V; INPUT_SIDE] {
+    // SAFETY: the caller guarantees that the processor has the vector's instructions.
+    unsafe {
+        let c = |value: f32| V::splat(value);
+        let even_a = g[0].multiply(c(-2.0 / 3.0)).add_product(c(-1.0 / 3.0), g[2]);
+        let even_b = g[0].multiply(c(1.0 / 6.0)).add_product(c(1.0 / 3.0), g[2]);
+        let (odd_a, odd_b) = (g[1].multiply(c(-2.0 / 3.0 * ROOT_HALF)), g[1].multiply(c(ROOT_TWO / 6.0)));
+        [g[0], even_a.add(odd_a), even_a.subtract(odd_a), even_b.add(odd_b), even_b.subtract(odd_b), g[2]]
+    }
+}
+
+/// `Gᵀ s`
+#[inline(always)]
+unsafe fn multiply_gt<V: SimdVector>(s: [V; INPUT_SIDE]) -> [V; 3] {
+    // SAFETY: the caller guarantees that the processor has the vector's instructions.
+    unsafe {
+        let c = |value: f32| V::splat(value);
+        let (sum_a, difference_a) = (s[1].add(s[2]), s[1].subtract(s[2]));
+        let (sum_b, difference_b) = (s[3].add(s[4]), s[3].subtract(s[4]));
+        [
+            s[0].add_product(c(-2.0 / 3.0), sum_a).add_product(c(1.0 / 6.0), sum_b),
+            difference_a.multiply(c(-2.0 / 3.0 * ROOT_HALF)).add_product(c(ROOT_TWO / 6.0), difference_b),
+            s[5].add_product(c(-1.0 / 3.0), sum_a).add_product(c(1.0 / 3.0), sum_b),
+        ]
+    }
+}
+
 /// The least number of channels for which the algorithm is used: with fewer, the transforms take more time than the
 /// products save.
 const MIN_CHANNELS: usize = 16;
 
-/// The greatest product of the numbers of input and output channels for which the algorithm is used. With more, the
-/// transformed weights do not fit into the caches.
-const MAX_CHANNEL_PAIRS: usize = 256 * 256;
+/// The greatest product of the numbers of input and output channels for which weights are transformed in advance. With more,
+/// reading the transformed weights takes longer than the direct sums of an image.
+const MAX_PREPARED_PAIRS: usize = 256 * 256;
 
 /// Weights with fewer pairs of channels than this are transformed on the calling thread.
 const MIN_PARALLEL_WEIGHTS: usize = 1 << 11;
@@ -146,8 +165,7 @@ const MIN_PARALLEL_WEIGHTS: usize = 1 << 11;
 pub(crate) fn suits(conv: &Conv, [height, width]: [usize; 2]) -> bool {
     let Conv { channels, kernel, stride, padding, dilation, groups } = *conv;
     let has_shape = (kernel, stride, padding, dilation, groups) == ([3, 3], 1, 1, 1, 1);
-    let has_channels = channels.iter().all(|&c| c >= MIN_CHANNELS && c.is_multiple_of(BLOCK))
-        && channels[0] * channels[1] <= MAX_CHANNEL_PAIRS;
+    let has_channels = channels.iter().all(|&c| c >= MIN_CHANNELS && c.is_multiple_of(BLOCK));
     let multiplications = POINTS * height.div_ceil(SIDE) * width.div_ceil(SIDE);
     has_shape && has_channels && 2 * multiplications <= 9 * height * width
 }
@@ -157,9 +175,25 @@ pub(crate) fn overhang(size: [usize; 2]) -> [usize; 2] {
     size.map(|side| side.next_multiple_of(SIDE) - side)
 }
 
-/// The number of values of a transformed weight.
-pub(crate) fn transformed_len(conv: &Conv) -> usize {
-    POINTS * conv.channels[0] * conv.channels[1]
+/// Whether weights for outputs of this height and width are transformed in advance for inference.
+pub(crate) fn suits_prepared(conv: &Conv, output: [usize; 2]) -> bool {
+    suits(conv, output) && conv.channels[0] * conv.channels[1] <= MAX_PREPARED_PAIRS
+}
+
+/// The number of values from one point of a transformed weight, `[block of outputs][point][input][BLOCK]`, to the next. The
+/// line at the end keeps points on different cache sets.
+fn weight_point(inputs: usize) -> usize {
+    inputs * BLOCK + BLOCK
+}
+
+/// The number of values of a block of outputs of a transformed weight.
+fn weight_block(inputs: usize) -> usize {
+    POINTS * weight_point(inputs)
+}
+
+/// The number of values of a transformed weight with these numbers of inputs and outputs.
+pub(crate) fn transformed_len([inputs, outputs]: [usize; 2]) -> usize {
+    outputs / BLOCK * weight_block(inputs)
 }
 
 /// `G g Gᵀ` of every kernel, packed as `[block of outputs][point][input][BLOCK]`. If `rotate` is true, the weight is that
@@ -167,76 +201,127 @@ pub(crate) fn transformed_len(conv: &Conv) -> usize {
 /// [`transformed_len`] values.
 pub(crate) fn transform_weight(level: SimdLevel, conv: &Conv, weight: &[f32], rotate: bool, packed: &mut [f32]) {
     let [inputs, outputs] = if rotate { [conv.channels[1], conv.channels[0]] } else { conv.channels };
-    let transform = |(block, packed): (usize, &mut [f32])| {
-        transform_block(level, block, [inputs, outputs], weight, rotate, packed);
-    };
-    let blocks = packed.chunks_mut(POINTS * inputs * BLOCK).enumerate();
-    for_each(blocks, inputs * outputs < MIN_PARALLEL_WEIGHTS, transform);
+    assert!(9 * inputs * outputs <= weight.len(), "too few weights");
+    let packed = packed[..transformed_len([inputs, outputs])].chunks_mut(weight_block(inputs)).enumerate();
+    for_each(packed, inputs * outputs < MIN_PARALLEL_WEIGHTS, |(block, packed)| {
+        // SAFETY: `weight` has all kernels, and `packed` has room for a block.
+        unsafe { transform_block(level, block, [inputs, outputs], weight, rotate, packed) };
+    });
 }
 
-/// One value for each output channel of a block.
-type Lanes = [f32; BLOCK];
-
-/// `Σ factors · values`
+/// The kernels of one input and a block of outputs, by tap. `rotate` is as for [`transform_weight`].
 #[inline(always)]
-fn combine<const N: usize>(factors: [f32; N], values: [Lanes; N]) -> Lanes {
-    let mut sum = [0.0; BLOCK];
-    for i in 0..N {
-        for lane in 0..BLOCK {
-            sum[lane] += factors[i] * values[i][lane];
+fn kernels(block: usize, input: usize, channels: [usize; 2], weight: &[f32], rotate: bool) -> [[f32; BLOCK]; 9] {
+    let [inputs, outputs] = channels;
+    let mut kernels = [[0.0; BLOCK]; 9];
+    for lane in 0..BLOCK {
+        let output = block * BLOCK + lane;
+        let at = if rotate { input * outputs + output } else { output * inputs + input };
+        let kernel: &[f32; 9] = weight[at * 9..].first_chunk().expect("a kernel");
+        for tap in 0..9 {
+            kernels[tap][lane] = kernel[if rotate { 8 - tap } else { tap }];
         }
     }
-    sum
+    kernels
 }
 
-for_every_level! {
-    fn transform_block(block: usize, channels: [usize; 2], weight: &[f32], rotate: bool, packed: &mut [f32]) {
-        let [inputs, outputs] = channels;
-            for input in 0..inputs {
-                let mut g = [[0.0; BLOCK]; 9];
-                for lane in 0..BLOCK {
-                    let output = block * BLOCK + lane;
-                    let at = if rotate { input * outputs + output } else { output * inputs + input };
-                    let kernel = &weight[at * 9..][..9];
-                    for tap in 0..9 {
-                        g[tap][lane] = kernel[if rotate { 8 - tap } else { tap }];
+for_every_vector! {
+    /// `G g Gᵀ` of the kernels of a block of outputs. `rotate` is as for [`transform_weight`].
+    ///
+    /// # Safety
+    /// `weight` must have all kernels, and `packed` must have [`weight_block`] values.
+    unsafe fn transform_block<V, N, MAX>(
+        block: usize, channels: [usize; 2], weight: &[f32], rotate: bool, packed: &mut [f32],
+    ) {
+        let point = weight_point(channels[0]);
+        for input in 0..channels[0] {
+            let kernels = kernels(block, input, channels, weight, rotate);
+            for c in (0..BLOCK).step_by(V::LANES) {
+                // SAFETY: the caller upholds the conditions.
+                unsafe {
+                    let to = packed.as_mut_ptr().add(input * BLOCK + c);
+                    let mut half = [[V::splat(0.0); 3]; INPUT_SIDE];
+                    for x in 0..3 {
+                        let mut column = [V::splat(0.0); 3];
+                        for y in 0..3 {
+                            column[y] = V::load(kernels[3 * y + x].as_ptr().add(c));
+                        }
+                        let column = multiply_g(column);
+                        for i in 0..INPUT_SIDE {
+                            half[i][x] = column[i];
+                        }
                     }
-                }
-                for i in 0..INPUT_SIDE {
-                    let row = [0, 1, 2].map(|x| combine(G[i], [g[x], g[3 + x], g[6 + x]]));
-                    for j in 0..INPUT_SIDE {
-                        let at = ((i * INPUT_SIDE + j) * inputs + input) * BLOCK;
-                        packed[at..][..BLOCK].copy_from_slice(&combine(G[j], row));
+                    for i in 0..INPUT_SIDE {
+                        let values = multiply_g(half[i]);
+                        for j in 0..INPUT_SIDE {
+                            values[j].store(to.add((i * INPUT_SIDE + j) * point));
+                        }
                     }
                 }
             }
+        }
     }
 
-    /// `Gᵀ s G`, from `[point][block of outputs][input][BLOCK]` to `[block of outputs][tap][input][BLOCK]`.
-    pub(crate) fn transform_weight_gradient(channels: [usize; 2], sums: &[f32], packed: &mut [f32]) {
+    /// `Gᵀ s G`, from `[point][block of outputs][input][BLOCK]` to `[block of outputs][tap][input][BLOCK]`. It is added to
+    /// `packed` if `add` is true.
+    ///
+    /// # Safety
+    /// `sums` must have as many values as [`POINTS`] times [`sums_point`], and `packed` as many as the weight.
+    unsafe fn transform_sums<V, N, MAX>(channels: [usize; 2], sums: &[f32], packed: &mut [f32], add: bool) {
         let [inputs, outputs] = channels;
+        let point = sums_point(channels);
         for block in 0..outputs / BLOCK {
             for input in 0..inputs {
-                let mut rows = [[[0.0; BLOCK]; INPUT_SIDE]; 3];
-                for j in 0..INPUT_SIDE {
-                    let mut column = [[0.0; BLOCK]; INPUT_SIDE];
-                    for i in 0..INPUT_SIDE {
-                        let at = ((i * INPUT_SIDE + j) * outputs + block * BLOCK) * inputs + input * BLOCK;
-                        column[i] = *sums[at..].first_chunk().expect("the sums of a block");
-                    }
-                    for y in 0..3 {
-                        rows[y][j] = combine(G.map(|g| g[y]), column);
-                    }
-                }
-                for y in 0..3 {
-                    for x in 0..3 {
-                        let at = ((block * 9 + 3 * y + x) * inputs + input) * BLOCK;
-                        packed[at..][..BLOCK].copy_from_slice(&combine(G.map(|g| g[x]), rows[y]));
+                for c in (0..BLOCK).step_by(V::LANES) {
+                    // SAFETY: the caller upholds the conditions.
+                    unsafe {
+                        let sums = sums.as_ptr().add((block * inputs + input) * BLOCK + c);
+                        let to = packed.as_mut_ptr().add((block * 9 * inputs + input) * BLOCK + c);
+                        let mut half = [[V::splat(0.0); INPUT_SIDE]; 3];
+                        for j in 0..INPUT_SIDE {
+                            let mut column = [V::splat(0.0); INPUT_SIDE];
+                            for i in 0..INPUT_SIDE {
+                                column[i] = V::load(sums.add((i * INPUT_SIDE + j) * point));
+                            }
+                            let column = multiply_gt(column);
+                            for y in 0..3 {
+                                half[y][j] = column[y];
+                            }
+                        }
+                        for y in 0..3 {
+                            let values = multiply_gt(half[y]);
+                            for x in 0..3 {
+                                let to = to.add((3 * y + x) * inputs * BLOCK);
+                                let value = if add { V::load(to).add(values[x]) } else { values[x] };
+                                value.store(to);
+                            }
+                        }
                     }
                 }
             }
         }
     }
+}
+
+/// The number of values from one point of a transformed weight gradient, `[point][block of outputs][input][BLOCK]`, to the
+/// next. The line at the end keeps points on different cache sets.
+fn sums_point(channels: [usize; 2]) -> usize {
+    channels[0] * channels[1] + BLOCK
+}
+
+/// `Gᵀ s G`, from `[point][block of outputs][input][BLOCK]` to `[block of outputs][tap][input][BLOCK]`. It is added to `packed`
+/// if `add` is true.
+pub(crate) fn transform_weight_gradient(
+    level: SimdLevel,
+    channels: [usize; 2],
+    sums: &[f32],
+    packed: &mut [f32],
+    add: bool,
+) {
+    assert!(POINTS * sums_point(channels) <= sums.len(), "too few sums");
+    assert!(9 * channels[0] * channels[1] <= packed.len(), "the weight gradient is too short");
+    // SAFETY: the sizes were checked.
+    unsafe { transform_sums(level, channels, sums, packed, add) }
 }
 
 /// A pass over the tiles, as a convolution.
@@ -357,12 +442,12 @@ impl Tiling {
 
     /// The number of values of the transformed weight gradient, `[point][block of outputs][input][BLOCK]`.
     pub(crate) fn gradient_len(&self) -> usize {
-        POINTS * self.channels[0] * self.channels[1]
+        POINTS * sums_point(self.channels)
     }
 
     /// The number of values of each of the two transforms of a band.
     pub(crate) fn transform_len(&self) -> usize {
-        POINTS * self.stride(self.channels[0].max(self.channels[1]))
+        POINTS * self.strides(self.channels[0].max(self.channels[1])).point
     }
 
     /// The number of tiles from one block of channels to the next. It is odd, so that blocks are on different cache sets.
@@ -370,15 +455,75 @@ impl Tiling {
         self.most | 1
     }
 
-    /// The number of values from one point to the next. The line at the end keeps points on different cache sets.
-    fn stride(&self, channels: usize) -> usize {
-        self.lead() * channels + BLOCK
+    /// The strides of the transforms of a band, `[point][block of channels][tile][BLOCK]`. The line at the end of a point keeps
+    /// points on different cache sets.
+    fn strides(&self, channels: usize) -> Strides {
+        Strides { point: self.lead() * channels + BLOCK, block: self.lead() * BLOCK }
     }
 
     /// The tile's first row and column of outputs.
     fn corner(&self, tile: usize) -> [usize; 2] {
         [SIDE * (tile / self.across()), SIDE * (tile % self.across())]
     }
+
+    /// The offsets of tiles of `side` by `side` values in a padded image, which are centred on the tiles of outputs.
+    ///
+    /// # Panics
+    /// If a tile is outside the image.
+    fn corners(&self, layout: &PaddedImage, image: &[f32], tiles: Range<usize>, side: usize) -> Vec<usize> {
+        let margin = ((side - SIDE) / 2) as isize;
+        let corner = |tile: usize| {
+            let [y, x] = self.corner(tile).map(|at| at as isize - margin);
+            let corner = layout.at(y, x) as usize;
+            let last = corner + (side - 1) * (layout.row() + layout.channels) + layout.channels;
+            assert!(last <= image.len(), "a tile is outside its image");
+            corner
+        };
+        tiles.map(corner).collect()
+    }
+
+    /// The places of tiles in an image with the layout `target`, of which `out` is the part from offset `start` on.
+    ///
+    /// # Panics
+    /// If a tile is outside `out` or the addend, or there are too few gains or biases.
+    fn output_tiles(
+        &self,
+        tiles: Range<usize>,
+        epilogue: Epilogue,
+        target: &PaddedImage,
+        out: &[f32],
+        start: usize,
+    ) -> Vec<OutputTile> {
+        let [height, width] = self.size;
+        let channels = target.channels;
+        assert!(
+            epilogue.affine.is_none_or(|(gain, bias)| channels <= gain.len().min(bias.len())),
+            "too few gains or biases"
+        );
+        let output = |tile: usize| {
+            let [y, x] = self.corner(tile);
+            let (rows, columns) = (SIDE.min(height - y), SIDE.min(width - x));
+            let at = |y: usize, x: usize| target.at(y as isize, x as isize) as usize;
+            let in_addend = |y: usize, x: usize| (y * width + x) * channels;
+            let last = (y + rows - 1, x + columns - 1);
+            assert!(
+                start <= at(y, x) && at(last.0, last.1) + channels <= out.len() + start,
+                "a tile is outside its image"
+            );
+            let fits = |add: Addend| in_addend(last.0, last.1) + channels <= add.values.len();
+            assert!(epilogue.add.is_none_or(fits), "the addend is too short");
+            OutputTile { rows, columns, to: at(y, x) - start, addend: in_addend(y, x) }
+        };
+        tiles.map(output).collect()
+    }
+}
+
+/// The numbers of values in transforms from one point to the next, and from one block of channels to the next. In a block, each
+/// tile has [`BLOCK`] values.
+#[derive(Clone, Copy)]
+struct Strides {
+    point: usize,
+    block: usize,
 }
 
 /// The transforms of a band.
@@ -400,10 +545,11 @@ impl<'a> Transforms<'a> {
     /// Computes `Bᵀ d B` of some tiles of a padded image, whose margin above and to the left is one pixel. They follow
     /// `place` others of the band.
     pub(crate) fn transform_input(&mut self, layout: &PaddedImage, image: &[f32], tiles: Range<usize>, place: usize) {
-        let (corners, strides) = self.place(layout, image, tiles, place, INPUT_SIDE);
-        let to = &mut self.from[place * BLOCK..];
+        self.check(layout.channels, &tiles, place);
+        let corners = self.tiling.corners(layout, image, tiles, INPUT_SIDE);
+        let (strides, to) = (self.tiling.strides(layout.channels), &mut self.from[place * BLOCK..]);
         // SAFETY: every tile lies within the image, and within the transforms of each point.
-        unsafe { transform_inputs(self.level, layout, image, &corners, to, strides) }
+        unsafe { transform_inputs(self.level, layout, layout.channels, image, &corners, to, strides) }
     }
 
     /// Computes `A dy Aᵀ` of some tiles of a padded output gradient. They follow `place` others of the band.
@@ -414,38 +560,21 @@ impl<'a> Transforms<'a> {
         tiles: Range<usize>,
         place: usize,
     ) {
-        let (corners, strides) = self.place(layout, image, tiles, place, SIDE);
-        let to = &mut self.to[place * BLOCK..];
+        self.check(layout.channels, &tiles, place);
+        let corners = self.tiling.corners(layout, image, tiles, SIDE);
+        let (strides, to) = (self.tiling.strides(layout.channels), &mut self.to[place * BLOCK..]);
         // SAFETY: every tile lies within the image, and within the transforms of each point.
-        unsafe { transform_output_gradients(self.level, layout, image, &corners, to, strides) }
+        unsafe { transform_output_gradients(self.level, layout, layout.channels, image, &corners, to, strides) }
     }
 
-    /// The offsets of tiles of `side` by `side` values in a padded image, which are centred on the tiles of outputs, and the
-    /// strides of their transforms.
+    /// Checks that the tiles fit into a band after `place` others.
     ///
     /// # Panics
-    /// If a tile is outside the image, or the tiles do not fit into a band after `place` others.
-    fn place(
-        &self,
-        layout: &PaddedImage,
-        image: &[f32],
-        tiles: Range<usize>,
-        place: usize,
-        side: usize,
-    ) -> (Vec<usize>, [usize; 2]) {
-        let tiling = self.tiling;
-        let point = tiling.stride(layout.channels);
+    /// If they do not.
+    fn check(&self, channels: usize, tiles: &Range<usize>, place: usize) {
         let len = self.from.len().min(self.to.len());
-        assert!(place + tiles.len() <= tiling.most && POINTS * point <= len, "too many tiles for a band");
-        let margin = ((side - SIDE) / 2) as isize;
-        let corner = |tile: usize| {
-            let [y, x] = tiling.corner(tile).map(|at| at as isize - margin);
-            let corner = layout.at(y, x) as usize;
-            let last = corner + (side - 1) * (layout.row() + layout.channels) + layout.channels;
-            assert!(last <= image.len(), "a tile is outside its image");
-            corner
-        };
-        (tiles.map(corner).collect(), [tiling.lead(), point])
+        let point = self.tiling.strides(channels).point;
+        assert!(place + tiles.len() <= self.tiling.most && POINTS * point <= len, "too many tiles for a band");
     }
 
     /// Computes the products of a band with transformed weights. Meanwhile, it asks for the memory that is needed next.
@@ -456,7 +585,7 @@ impl<'a> Transforms<'a> {
             Pass::Backward => [outputs, inputs],
         };
         let products = self.products(channels, band);
-        assert!(POINTS * inputs * outputs <= weights.len(), "too few weights");
+        assert!(transformed_len(channels) <= weights.len(), "too few weights");
         // SAFETY: `products` checked the sizes of the transforms.
         unsafe { multiply_points(self.level, &products, 0..POINTS, self.from, weights, self.to, ahead) }
     }
@@ -466,10 +595,10 @@ impl<'a> Transforms<'a> {
     pub(crate) fn multiply_on_all_threads(&mut self, weights: &[f32], band: &Band) {
         let channels = self.tiling.channels;
         let products = self.products(channels, band);
-        assert!(POINTS * channels[0] * channels[1] <= weights.len(), "too few weights");
+        assert!(transformed_len(channels) <= weights.len(), "too few weights");
         let (level, from) = (self.level, &*self.from);
         let together = POINTS.div_ceil(2 * rayon::current_num_threads());
-        let stride = products.strides[1];
+        let stride = products.to.point;
         let parts = self.to[..POINTS * stride].chunks_mut(together * stride).enumerate();
         for_each(parts, false, |(part, to)| {
             let points = part * together..POINTS.min((part + 1) * together);
@@ -483,16 +612,16 @@ impl<'a> Transforms<'a> {
     pub(crate) fn add_weight_gradient(&self, band: &Band, sums: &mut [f32], is_first: bool, ahead: &[Ahead]) {
         let channels = self.tiling.channels;
         let products = self.products(channels, band);
-        assert!(POINTS * channels[0] * channels[1] <= sums.len(), "too few sums");
+        assert!(POINTS * sums_point(channels) <= sums.len(), "too few sums");
         // SAFETY: `products` checked the sizes of the transforms.
         unsafe { add_products(self.level, &products, self.from, self.to, sums, is_first, ahead) }
     }
 
     fn products(&self, channels: [usize; 2], band: &Band) -> Products {
-        let strides = channels.map(|channels| self.tiling.stride(channels));
+        let [from, to] = channels.map(|channels| self.tiling.strides(channels));
         assert!(band.len() <= self.tiling.most, "too many tiles for a band");
-        assert!(POINTS * strides[0] <= self.from.len() && POINTS * strides[1] <= self.to.len(), "transforms too short");
-        Products { blocks: channels.map(|c| c / BLOCK), tiles: band.len(), lead: self.tiling.lead(), strides }
+        assert!(POINTS * from.point <= self.from.len() && POINTS * to.point <= self.to.len(), "transforms too short");
+        Products { blocks: channels.map(|c| c / BLOCK), tiles: band.len(), from, to }
     }
 
     /// Computes `Aᵀ m A` of some tiles, applies the epilogue and writes the results into an image with the layout `target`,
@@ -506,35 +635,12 @@ impl<'a> Transforms<'a> {
         out: &mut [f32],
         start: usize,
     ) {
-        let tiling = self.tiling;
-        let [height, width] = tiling.size;
-        let channels = target.channels;
-        let point = tiling.stride(channels);
-        assert!(place + tiles.len() <= tiling.most && POINTS * point <= self.to.len(), "too many tiles for a band");
-        assert!(
-            epilogue.affine.is_none_or(|(gain, bias)| channels <= gain.len().min(bias.len())),
-            "too few gains or biases"
-        );
-        let outputs = tiles.map(|tile| {
-            let [y, x] = tiling.corner(tile);
-            let (rows, columns) = (SIDE.min(height - y), SIDE.min(width - x));
-            let at = |y: usize, x: usize| target.at(y as isize, x as isize) as usize;
-            let in_addend = |y: usize, x: usize| (y * width + x) * channels;
-            let last = (y + rows - 1, x + columns - 1);
-            assert!(
-                start <= at(y, x) && at(last.0, last.1) + channels <= out.len() + start,
-                "a tile is outside its image"
-            );
-            let fits = |add: Addend| in_addend(last.0, last.1) + channels <= add.values.len();
-            assert!(epilogue.add.is_none_or(fits), "the addend is too short");
-            OutputTile { rows, columns, to: at(y, x) - start, addend: in_addend(y, x) }
-        });
-        let outputs: Vec<OutputTile> = outputs.collect();
-        let rows = [target.row(), width * channels];
-        let from = &self.to[place * BLOCK..];
-        let strides = [tiling.lead(), point];
+        self.check(target.channels, &tiles, place);
+        let outputs = self.tiling.output_tiles(tiles, epilogue, target, out, start);
+        let rows = [target.row(), self.tiling.size[1] * target.channels];
+        let (from, strides) = (&self.to[place * BLOCK..], self.tiling.strides(target.channels));
         // SAFETY: every tile lies within the transforms of each point, the image and the addend.
-        unsafe { write_outputs(self.level, channels, from, strides, &outputs, epilogue, out, rows) }
+        unsafe { write_outputs(self.level, target.channels, from, strides, &outputs, epilogue, out, rows) }
     }
 }
 
@@ -543,10 +649,9 @@ struct Products {
     /// The numbers of blocks of input and output channels.
     blocks: [usize; 2],
     tiles: usize,
-    /// The number of tiles from one block to the next.
-    lead: usize,
-    /// The numbers of values from one point to the next.
-    strides: [usize; 2],
+    /// The strides of the inputs, and of the outputs.
+    from: Strides,
+    to: Strides,
 }
 
 /// The greatest number of blocks of inputs whose weights stay in the L1 cache while all tiles are multiplied with them.
@@ -564,34 +669,34 @@ struct OutputTile {
 
 /// The offset of a tile's values of some channels in the transforms of a point.
 #[inline(always)]
-fn offset(tile: usize, channel: usize, lead: usize) -> usize {
-    (channel / BLOCK * lead + tile) * BLOCK + channel % BLOCK
+fn offset(tile: usize, channel: usize, strides: Strides) -> usize {
+    channel / BLOCK * strides.block + tile * BLOCK + channel % BLOCK
 }
 
-/// `M x Mᵀ` of the tiles of S by S values at these offsets, for a matrix M. `strides` are the numbers of tiles between blocks
-/// of channels and of values between points in `to`.
+/// `M x Mᵀ` of the first channels of the tiles of S by S values at these offsets, for a matrix M. `strides` are those of `to`.
 ///
 /// # Safety
 /// The processor must have the vector's instructions. Every tile must lie within `image`, and within `to` at every point.
 #[inline(always)]
 unsafe fn transform_tiles<V: SimdVector, M: Matrix<S>, const S: usize>(
     layout: &PaddedImage,
+    channels: usize,
     image: &[f32],
     corners: &[usize],
     to: &mut [f32],
-    strides: [usize; 2],
+    strides: Strides,
 ) {
-    let (channels, row, [lead, point]) = (layout.channels, layout.row(), strides);
+    let (pixel, row) = (layout.channels, layout.row());
     for (tile, corner) in corners.iter().enumerate() {
         for c in (0..channels).step_by(V::LANES) {
             // SAFETY: the caller upholds the conditions.
             unsafe {
-                let (x, to) = (image.as_ptr().add(corner + c), to.as_mut_ptr().add(offset(tile, c, lead)));
+                let (x, to) = (image.as_ptr().add(corner + c), to.as_mut_ptr().add(offset(tile, c, strides)));
                 let mut half = [[V::splat(0.0); S]; INPUT_SIDE];
                 for j in 0..S {
                     let mut column = [V::splat(0.0); S];
                     for i in 0..S {
-                        column[i] = V::load(x.add(i * row + j * channels));
+                        column[i] = V::load(x.add(i * row + j * pixel));
                     }
                     let column = M::multiply(column);
                     for i in 0..INPUT_SIDE {
@@ -601,7 +706,7 @@ unsafe fn transform_tiles<V: SimdVector, M: Matrix<S>, const S: usize>(
                 for i in 0..INPUT_SIDE {
                     let values = M::multiply(half[i]);
                     for j in 0..INPUT_SIDE {
-                        values[j].store(to.add((i * INPUT_SIDE + j) * point));
+                        values[j].store(to.add((i * INPUT_SIDE + j) * strides.point));
                     }
                 }
             }
@@ -615,10 +720,10 @@ for_every_vector! {
     /// # Safety
     /// As for [`transform_tiles`], apart from the processor.
     unsafe fn transform_inputs<V, N, MAX>(
-        layout: &PaddedImage, image: &[f32], corners: &[usize], to: &mut [f32], strides: [usize; 2],
+        layout: &PaddedImage, channels: usize, image: &[f32], corners: &[usize], to: &mut [f32], strides: Strides,
     ) {
         // SAFETY: the caller upholds the conditions.
-        unsafe { transform_tiles::<V, Bt, INPUT_SIDE>(layout, image, corners, to, strides) }
+        unsafe { transform_tiles::<V, Bt, INPUT_SIDE>(layout, channels, image, corners, to, strides) }
     }
 
     /// `A dy Aᵀ` of tiles.
@@ -626,31 +731,31 @@ for_every_vector! {
     /// # Safety
     /// As for [`transform_tiles`], apart from the processor.
     unsafe fn transform_output_gradients<V, N, MAX>(
-        layout: &PaddedImage, image: &[f32], corners: &[usize], to: &mut [f32], strides: [usize; 2],
+        layout: &PaddedImage, channels: usize, image: &[f32], corners: &[usize], to: &mut [f32], strides: Strides,
     ) {
         // SAFETY: the caller upholds the conditions.
-        unsafe { transform_tiles::<V, A, SIDE>(layout, image, corners, to, strides) }
+        unsafe { transform_tiles::<V, A, SIDE>(layout, channels, image, corners, to, strides) }
     }
 
-    /// `Aᵀ m A` of tiles, with the epilogue. `strides` are the numbers of tiles between blocks of channels and of values
-    /// between points in `m`, and `rows` the lengths of a row of the image and of the addend.
+    /// `Aᵀ m A` of tiles, with the epilogue. `strides` are those of `m`, and `rows` the lengths of a row of the image and of the
+    /// addend.
     ///
     /// # Safety
     /// Every tile must lie within `m` at every point, and within `out` and the addend.
     unsafe fn write_outputs<V, N, MAX>(
-        channels: usize, m: &[f32], strides: [usize; 2], tiles: &[OutputTile], epilogue: Epilogue<'_>, out: &mut [f32],
+        channels: usize, m: &[f32], strides: Strides, tiles: &[OutputTile], epilogue: Epilogue<'_>, out: &mut [f32],
         rows: [usize; 2],
     ) {
         for (i, tile) in tiles.iter().enumerate() {
             for c in (0..channels).step_by(V::LANES) {
                 // SAFETY: the caller guarantees it.
                 unsafe {
-                    let m = m.as_ptr().add(offset(i, c, strides[0]));
+                    let m = m.as_ptr().add(offset(i, c, strides));
                     let mut half = [[V::splat(0.0); INPUT_SIDE]; SIDE];
                     for j in 0..INPUT_SIDE {
                         let mut column = [V::splat(0.0); INPUT_SIDE];
                         for i in 0..INPUT_SIDE {
-                            column[i] = V::load(m.add((i * INPUT_SIDE + j) * strides[1]));
+                            column[i] = V::load(m.add((i * INPUT_SIDE + j) * strides.point));
                         }
                         let column = multiply_at(column);
                         for i in 0..SIDE {
@@ -696,9 +801,10 @@ for_every_vector! {
     unsafe fn multiply_points<V, N, MAX>(
         products: &Products, points: Range<usize>, v: &[f32], weights: &[f32], m: &mut [f32], ahead: &[Ahead<'_>],
     ) {
-        let Products { blocks: [inputs, outputs], tiles, lead, strides } = *products;
+        let Products { blocks: [inputs, outputs], tiles, from, to } = *products;
         let weight = |output: usize, point: usize, first: usize| {
-            weights.as_ptr().wrapping_add(((output * POINTS + point) * inputs + first) * BLOCK * BLOCK)
+            let [block, point] = [output * weight_block(inputs * BLOCK), point * weight_point(inputs * BLOCK)];
+            weights.as_ptr().wrapping_add(block + point + first * BLOCK * BLOCK)
         };
         for point in points.clone() {
             ahead.iter().for_each(|ahead| ahead.fetch(point, POINTS));
@@ -708,8 +814,8 @@ for_every_vector! {
                     // SAFETY: the caller guarantees the sizes.
                     unsafe {
                         let w = weight(output, point, first);
-                        let mut v = v.as_ptr().add(point * strides[0] + first * lead * BLOCK);
-                        let mut m = m.as_mut_ptr().add((point - points.start) * strides[1] + output * lead * BLOCK);
+                        let mut v = v.as_ptr().add(point * from.point + first * from.block);
+                        let mut m = m.as_mut_ptr().add((point - points.start) * to.point + output * to.block);
                         // The first tiles wait for the weights, so they ask for those of the next product.
                         let next = if output + 1 < outputs {
                             weight(output + 1, point, first)
@@ -720,7 +826,7 @@ for_every_vector! {
                         };
                         let mut next = (inputs * outputs * BLOCK * BLOCK >= MANY_WEIGHTS).then_some(next);
                         for count in balanced(tiles, MAX) {
-                            with_constant!(count, MAX, multiply_tiles, V; N; v, lead, w, depth, m, first > 0, next);
+                            with_constant!(count, MAX, multiply_tiles, V; N; v, from.block, w, depth, m, first > 0, next);
                             next = None;
                             (v, m) = (v.add(count * BLOCK), m.add(count * BLOCK));
                         }
@@ -738,17 +844,18 @@ for_every_vector! {
     unsafe fn add_products<V, N, MAX>(
         products: &Products, v: &[f32], u: &[f32], sums: &mut [f32], is_first: bool, ahead: &[Ahead<'_>],
     ) {
-        let Products { blocks: [inputs, outputs], tiles, lead, strides } = *products;
+        let Products { blocks: [inputs, outputs], tiles, from, to } = *products;
+        let sums_point = sums_point([inputs * BLOCK, outputs * BLOCK]);
         for point in 0..POINTS {
             ahead.iter().for_each(|ahead| ahead.fetch(point, POINTS));
             for output in 0..outputs {
                 for input in 0..inputs {
                     // SAFETY: the caller guarantees the sizes.
                     unsafe {
-                        let mut v = v.as_ptr().add(point * strides[0] + input * lead * BLOCK);
-                        let u = u.as_ptr().add(point * strides[1] + output * lead * BLOCK);
+                        let mut v = v.as_ptr().add(point * from.point + input * from.block);
+                        let u = u.as_ptr().add(point * to.point + output * to.block);
                         let sums = sums.as_mut_ptr();
-                        let mut sums = sums.add(((point * outputs + output) * inputs + input) * BLOCK * BLOCK);
+                        let mut sums = sums.add(point * sums_point + (output * inputs + input) * BLOCK * BLOCK);
                         for rows in balanced(BLOCK, MAX) {
                             with_constant!(rows, MAX, add_tiles, V; N; v, u, tiles, sums, is_first);
                             (v, sums) = (v.add(rows), sums.add(rows * BLOCK));
@@ -767,7 +874,7 @@ for_every_vector! {
 #[inline(always)]
 unsafe fn multiply_tiles<V: SimdVector, const N: usize, const T: usize>(
     mut v: *const f32,
-    lead: usize,
+    block: usize,
     mut weights: *const f32,
     depth: usize,
     m: *mut f32,
@@ -798,7 +905,7 @@ unsafe fn multiply_tiles<V: SimdVector, const N: usize, const T: usize>(
                     }
                 }
             }
-            (v, weights) = (v.add(lead * BLOCK), weights.add(BLOCK * BLOCK));
+            (v, weights) = (v.add(block), weights.add(BLOCK * BLOCK));
         }
         for t in 0..T {
             for j in 0..N {

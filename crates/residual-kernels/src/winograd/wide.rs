@@ -1,0 +1,142 @@
+//! Winograd's algorithm for training with so many channels that the transformed weights do not fit into the caches. All threads
+//! work on the same images and share the blocks of channels. Each transforms the weights of a block right before it multiplies
+//! all tiles by them, and the sums of the weight gradient right after, so that neither is ever stored as a whole.
+
+use super::{
+    Epilogue, INPUT_SIDE, POINTS, Products, SIDE, Strides, Tiling, add_products, multiply_points, sums_point,
+    transform_block, transform_inputs, transform_output_gradients, transform_weight_gradient, weight_block,
+    write_outputs,
+};
+use crate::{SimdLevel, buffer::Scratch, layout::PaddedImage, parallel::for_each, tile::BLOCK};
+
+/// With at least this many pairs of channels, training uses [`Wide`].
+const MIN_PAIRS: usize = 256 * 256;
+
+/// The number of tiles that are transformed together, if they are of several images.
+const TILES: usize = 128;
+
+impl Tiling {
+    /// The number of images that [`Wide`] transforms together, or `None` if there are too few channels for it.
+    pub(crate) fn wide_images(&self) -> Option<usize> {
+        let is_wide = self.channels[0] * self.channels[1] >= MIN_PAIRS;
+        is_wide.then(|| (TILES / self.tiles()).max(1))
+    }
+}
+
+/// All tiles of some images. Their transforms are stored as `[block of channels][point][tile][BLOCK]`, so that each block is
+/// written by one thread.
+pub(crate) struct Wide<'a> {
+    level: SimdLevel,
+    tiling: &'a Tiling,
+    images: usize,
+}
+
+impl<'a> Wide<'a> {
+    pub(crate) fn new(level: SimdLevel, tiling: &'a Tiling, images: usize) -> Self {
+        Self { level, tiling, images }
+    }
+
+    /// The number of tiles of all images.
+    fn tiles(&self) -> usize {
+        self.images * self.tiling.tiles()
+    }
+
+    /// The strides of transforms. The number of lines of a point is odd, and a block has a line at its end, so that points and
+    /// blocks are on different cache sets.
+    fn strides(&self) -> Strides {
+        let point = (self.tiles() | 1) * BLOCK;
+        Strides { point, block: POINTS * point + BLOCK }
+    }
+
+    /// The number of values of the transforms of images with this many channels.
+    pub(crate) fn transform_len(&self, channels: usize) -> usize {
+        channels / BLOCK * self.strides().block
+    }
+
+    /// The blocks of the transforms of images with this many channels.
+    fn blocks<'t>(&self, channels: usize, transforms: &'t mut [f32]) -> impl Iterator<Item = (usize, &'t mut [f32])> {
+        transforms[..self.transform_len(channels)].chunks_mut(self.strides().block).enumerate()
+    }
+
+    /// The offsets of all tiles of `side` by `side` values in each of the padded images.
+    fn corners(&self, layout: &PaddedImage, images: &[&[f32]], side: usize) -> Vec<usize> {
+        assert_eq!(images.len(), self.images, "the number of images");
+        let shortest = images.iter().min_by_key(|image| image.len()).expect("at least one image");
+        self.tiling.corners(layout, shortest, 0..self.tiling.tiles(), side)
+    }
+
+    /// Computes `Bᵀ d B` of padded images, whose margins above and to the left are one pixel.
+    pub(crate) fn transform_inputs(&self, layout: &PaddedImage, images: &[&[f32]], to: &mut [f32]) {
+        let corners = self.corners(layout, images, INPUT_SIDE);
+        for_each(self.blocks(layout.channels, to), false, |(block, to)| {
+            for (i, image) in images.iter().enumerate() {
+                let (image, to) = (&image[block * BLOCK..], &mut to[i * self.tiling.tiles() * BLOCK..]);
+                // SAFETY: every tile lies within the image, and within the block at every point.
+                unsafe { transform_inputs(self.level, layout, BLOCK, image, &corners, to, self.strides()) }
+            }
+        });
+    }
+
+    /// Computes the products of transformed tiles with the transform of a weight. `rotate` is as for
+    /// [`transform_weight`](super::transform_weight).
+    pub(crate) fn multiply(&self, weight: &[f32], rotate: bool, from: &[f32], to: &mut [f32]) {
+        let [a, b] = self.tiling.channels;
+        let [inputs, outputs] = if rotate { [b, a] } else { [a, b] };
+        assert!(9 * inputs * outputs <= weight.len(), "too few weights");
+        assert!(self.transform_len(inputs) <= from.len(), "too few transforms");
+        let strides = self.strides();
+        let products = Products { blocks: [inputs / BLOCK, 1], tiles: self.tiles(), from: strides, to: strides };
+        for_each(self.blocks(outputs, to), false, |(block, to)| {
+            let mut scratch = Scratch::new([weight_block(inputs)]);
+            let [packed] = scratch.slices();
+            // SAFETY: `weight` has all kernels, and the slices have the sizes of a block and of `products`.
+            unsafe {
+                transform_block(self.level, block, [inputs, outputs], weight, rotate, packed);
+                multiply_points(self.level, &products, 0..POINTS, from, packed, to, &[]);
+            }
+        });
+    }
+
+    /// Computes the packed weight gradient, `[block of outputs][tap][input][BLOCK]`, from the transformed inputs and the padded
+    /// output gradients. It is added to `packed` if `add` is true.
+    pub(crate) fn weight_gradient(
+        &self,
+        inputs: &[f32],
+        layout: &PaddedImage,
+        gradients: &[&[f32]],
+        packed: &mut [f32],
+        add: bool,
+    ) {
+        let [channels, outputs] = self.tiling.channels;
+        assert!(self.transform_len(channels) <= inputs.len(), "too few transforms");
+        let (from, corners) = (self.strides(), self.corners(layout, gradients, SIDE));
+        let to = Strides { block: 0, ..from };
+        let products = Products { blocks: [channels / BLOCK, 1], tiles: self.tiles(), from, to };
+        let packed = packed[..9 * channels * outputs].chunks_mut(9 * channels * BLOCK).enumerate();
+        for_each(packed, false, |(block, packed)| {
+            let mut scratch = Scratch::new([POINTS * to.point, POINTS * sums_point([channels, BLOCK])]);
+            let [transforms, sums] = scratch.slices();
+            for (i, gradient) in gradients.iter().enumerate() {
+                let (gradient, to_tiles) =
+                    (&gradient[block * BLOCK..], &mut transforms[i * self.tiling.tiles() * BLOCK..]);
+                // SAFETY: every tile lies within the image, and within the transforms at every point.
+                unsafe { transform_output_gradients(self.level, layout, BLOCK, gradient, &corners, to_tiles, to) }
+            }
+            // SAFETY: the slices have the sizes of `products`.
+            unsafe { add_products(self.level, &products, inputs, transforms, sums, true, &[]) }
+            transform_weight_gradient(self.level, [channels, BLOCK], sums, packed, add);
+        });
+    }
+
+    /// Computes `Aᵀ m A` of the tiles of an image, and writes it to `out` with the layout `target`.
+    pub(crate) fn write_output(&self, from: &[f32], image: usize, target: &PaddedImage, out: &mut [f32]) {
+        assert!(image < self.images && self.transform_len(target.channels) <= from.len(), "too few transforms");
+        let tiles = self.tiling.tiles();
+        let outputs = self.tiling.output_tiles(0..tiles, Epilogue::default(), target, out, 0);
+        let (from, rows) = (&from[image * tiles * BLOCK..], [target.row(), 0]);
+        // SAFETY: every tile lies within the transforms and the image.
+        unsafe {
+            write_outputs(self.level, target.channels, from, self.strides(), &outputs, Epilogue::default(), out, rows);
+        }
+    }
+}

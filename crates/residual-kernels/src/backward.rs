@@ -68,10 +68,10 @@ impl Path<'_> {
 
         let shortcut = (needs.shortcut && matches!(self.shortcut, Shortcut::Tensor { .. })).then(|| {
             let len = plans[last].output_len();
-            let mut shortcut = Buffer::zeros(dy.len());
+            let mut shortcut = Buffer::new(dy.len());
             for_each(shortcut.chunks_mut(len).enumerate(), self.is_serial(&plans[last]), |(n, gradient)| {
-                let dy = &dy[n * len..][..len];
-                add_gradient(level, dy, signs.map(|signs| signs.image(n)), 0, self.shortcut.strength(), gradient);
+                let (dy, signs) = (&dy[n * len..][..len], signs.map(|signs| signs.image(n)));
+                add_gradient(level, dy, signs, 0, self.shortcut.strength(), true, gradient);
             });
             shortcut
         });
@@ -529,7 +529,7 @@ impl BackwardLayer<'_> {
             let (dy, signs) = (&dy[n * len..][..len], signs.map(|signs| signs.image(n)));
             let strength = self.path.shortcut.strength();
             match self.zero_pad {
-                None => add_gradient(level, dy, signs, 0, strength, dx),
+                None => add_gradient(level, dy, signs, 0, strength, false, dx),
                 Some(zero_pad) => zero_pad.add_gradient(level, dy, signs, strength, dx),
             }
         }

@@ -280,7 +280,7 @@ impl Plan {
         let block_len = taps * inputs * BLOCK;
         let add = |block: usize, sum: &mut [f32]| {
             for other in rest.chunks(len) {
-                add_gradient(level, &other[block * block_len..][..block_len], None, 0, 1.0, sum);
+                add_gradient(level, &other[block * block_len..][..block_len], None, 0, 1.0, false, sum);
             }
         };
         let blocks = sum.chunks_mut(block_len).enumerate();

@@ -673,6 +673,19 @@ fn offset(tile: usize, channel: usize, strides: Strides) -> usize {
     channel / BLOCK * strides.block + tile * BLOCK + channel % BLOCK
 }
 
+/// A column of a tile's values at all points.
+///
+/// # Safety
+/// The processor must have the vector's instructions, and `from` must point to values of a column that are six points apart.
+#[inline(always)]
+unsafe fn load_column<V: SimdVector>(from: *const f32, point: usize) -> [V; INPUT_SIDE] {
+    // SAFETY: the caller upholds the conditions.
+    unsafe {
+        let load = |i: usize| V::load(from.add(i * INPUT_SIDE * point));
+        [load(0), load(1), load(2), load(3), load(4), load(5)]
+    }
+}
+
 /// `M x Mᵀ` of the first channels of the tiles of S by S values at these offsets, for a matrix M. `strides` are those of `to`.
 ///
 /// # Safety
@@ -751,17 +764,8 @@ for_every_vector! {
                 // SAFETY: the caller guarantees it.
                 unsafe {
                     let m = m.as_ptr().add(offset(i, c, strides));
-                    let mut half = [[V::splat(0.0); INPUT_SIDE]; SIDE];
-                    for j in 0..INPUT_SIDE {
-                        let mut column = [V::splat(0.0); INPUT_SIDE];
-                        for i in 0..INPUT_SIDE {
-                            column[i] = V::load(m.add((i * INPUT_SIDE + j) * strides.point));
-                        }
-                        let column = multiply_at(column);
-                        for i in 0..SIDE {
-                            half[i][j] = column[i];
-                        }
-                    }
+                    let column = |j: usize| multiply_at(load_column::<V>(m.add(j * strides.point), strides.point));
+                    let half = [column(0), column(1), column(2), column(3), column(4), column(5)];
                     let affine = epilogue.affine.map(|(gain, bias)| {
                         (V::load(gain.as_ptr().add(c)), V::load(bias.as_ptr().add(c)))
                     });
@@ -769,7 +773,7 @@ for_every_vector! {
                         if i >= tile.rows {
                             break;
                         }
-                        let mut values = multiply_at(half[i]);
+                        let mut values = multiply_at(half.map(|column| column[i]));
                         if let Some((gain, bias)) = affine {
                             for j in 0..SIDE {
                                 values[j] = bias.add_product(gain, values[j]);

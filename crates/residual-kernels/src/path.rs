@@ -15,7 +15,7 @@ use crate::{
     buffer::Scratch,
     elementwise::{Affine, ZeroPad, affine_add_relu, copy_rows, moments, normalize_rows, relu_in_place},
     layout::PaddedImage,
-    parallel::for_each,
+    parallel::{for_each, run_in_pool},
     plan::Plan,
     signs::{Signs, write_signs},
     winograd::{Tiling, Wide},
@@ -373,10 +373,9 @@ impl Path<'_> {
     }
 
     /// Runs `f(true)` on the calling thread if every layer is too small to run in parallel, and `f(false)` on a thread
-    /// of the pool otherwise. On a pool thread, the parallel loops of `f` exchange work directly. Outside the pool,
-    /// each loop would put the calling thread to sleep and wake it again.
+    /// of the pool otherwise.
     pub(crate) fn run_in_pool<R: Send>(&self, plans: &[Arc<Plan>], f: impl FnOnce(bool) -> R + Send) -> R {
-        if plans.iter().all(|plan| self.is_serial(plan)) { f(true) } else { rayon::scope(|_| f(false)) }
+        if plans.iter().all(|plan| self.is_serial(plan)) { f(true) } else { run_in_pool(|| f(false)) }
     }
 
     /// The way the shortcut is added to the output.

@@ -673,6 +673,73 @@ fn offset(tile: usize, channel: usize, strides: Strides) -> usize {
     channel / BLOCK * strides.block + tile * BLOCK + channel % BLOCK
 }
 
+/// Where the outputs of a row of a tile are written, and the epilogue. They are of the channels of a vector.
+#[derive(Clone, Copy)]
+struct OutputRow<V> {
+    affine: Option<(V, V)>,
+    /// The values of the addend, and its strength.
+    add: Option<(*const f32, V)>,
+    relu: bool,
+    out: *mut f32,
+    columns: usize,
+    channels: usize,
+}
+
+impl<V: SimdVector> OutputRow<V> {
+    /// The row that is `count` rows below, where `rows` are the lengths of a row of the image and of the addend.
+    #[inline(always)]
+    fn skip(self, count: usize, rows: [usize; 2]) -> Self {
+        Self {
+            add: self.add.map(|(values, strength)| (values.wrapping_add(count * rows[1]), strength)),
+            out: self.out.wrapping_add(count * rows[0]),
+            ..self
+        }
+    }
+
+    /// Writes the outputs of a row after the first transform of their columns.
+    ///
+    /// # Safety
+    /// The processor must have the vector's instructions, and the image and the addend must have the row's columns.
+    #[inline(always)]
+    unsafe fn write(self, half: [V; INPUT_SIDE]) {
+        // SAFETY: the caller upholds the conditions.
+        unsafe {
+            let values = multiply_at(half);
+            if self.columns == SIDE {
+                self.write_value(0, values[0]);
+                self.write_value(1, values[1]);
+                self.write_value(2, values[2]);
+                self.write_value(3, values[3]);
+            } else {
+                for (j, value) in values.into_iter().enumerate().take(self.columns) {
+                    self.write_value(j, value);
+                }
+            }
+        }
+    }
+
+    /// Writes the output of column `j`.
+    ///
+    /// # Safety
+    /// As for [`Self::write`].
+    #[inline(always)]
+    unsafe fn write_value(self, j: usize, mut value: V) {
+        // SAFETY: the caller upholds the conditions.
+        unsafe {
+            if let Some((gain, bias)) = self.affine {
+                value = bias.add_product(gain, value);
+            }
+            if let Some((values, strength)) = self.add {
+                value = value.add_product(strength, V::load(values.add(j * self.channels)));
+            }
+            if self.relu {
+                value = value.relu();
+            }
+            value.store(self.out.add(j * self.channels));
+        }
+    }
+}
+
 /// A column of a tile's values at all points.
 ///
 /// # Safety
@@ -769,29 +836,23 @@ for_every_vector! {
                     let affine = epilogue.affine.map(|(gain, bias)| {
                         (V::load(gain.as_ptr().add(c)), V::load(bias.as_ptr().add(c)))
                     });
-                    for i in 0..SIDE {
-                        if i >= tile.rows {
-                            break;
-                        }
-                        let mut values = multiply_at(half.map(|column| column[i]));
-                        if let Some((gain, bias)) = affine {
-                            for j in 0..SIDE {
-                                values[j] = bias.add_product(gain, values[j]);
-                            }
-                        }
-                        for j in 0..SIDE {
-                            if j >= tile.columns {
-                                break;
-                            }
-                            if let Some(add) = epilogue.add {
-                                let addend = add.values.as_ptr().add(tile.addend + i * rows[1] + j * channels + c);
-                                values[j] = values[j].add_product(V::splat(add.strength), V::load(addend));
-                            }
-                            if epilogue.relu {
-                                values[j] = values[j].relu();
-                            }
-                            values[j].store(out.as_mut_ptr().add(tile.to + i * rows[0] + j * channels + c));
-                        }
+                    let row = OutputRow {
+                        affine,
+                        add: epilogue.add.map(|add| (add.values.as_ptr().add(tile.addend + c), V::splat(add.strength))),
+                        relu: epilogue.relu,
+                        out: out.as_mut_ptr().add(tile.to + c),
+                        columns: tile.columns,
+                        channels,
+                    };
+                    row.write(half.map(|column| column[0]));
+                    if tile.rows > 1 {
+                        row.skip(1, rows).write(half.map(|column| column[1]));
+                    }
+                    if tile.rows > 2 {
+                        row.skip(2, rows).write(half.map(|column| column[2]));
+                    }
+                    if tile.rows > 3 {
+                        row.skip(3, rows).write(half.map(|column| column[3]));
                     }
                 }
             }

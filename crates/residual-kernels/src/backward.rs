@@ -235,9 +235,14 @@ struct Image<'a> {
 }
 
 impl Image<'_> {
+    /// Where the input gradient and the sums are written.
+    fn results(&mut self) -> (&mut [f32], &mut [f32]) {
+        (self.dx.as_deref_mut().unwrap_or(self.z), self.sums)
+    }
+
     /// Where the input gradient is written.
     fn gradient(&mut self) -> &mut [f32] {
-        self.dx.as_deref_mut().unwrap_or(self.z)
+        self.results().0
     }
 }
 
@@ -253,10 +258,11 @@ enum Shared<'a> {
 
 impl<'a> Shared<'a> {
     fn of(plan: &'a Plan, needs_weight: bool) -> Option<Self> {
-        match &plan.winograd {
-            Some(tiling) => tiling.wide_images().map(|images| Self::Winograd(tiling, images)),
-            None => (needs_weight && plan.conv.groups == 1 && max_groups(plan) < MIN_GROUPS).then_some(Self::Direct),
+        if let Some((tiling, images)) = plan.wide() {
+            return Some(Self::Winograd(tiling, images));
         }
+        let is_direct = plan.winograd.is_none() && plan.conv.groups == 1 && max_groups(plan) < MIN_GROUPS;
+        (needs_weight && is_direct).then_some(Self::Direct)
     }
 }
 
@@ -361,7 +367,7 @@ impl BackwardLayer<'_> {
 
     /// [`Self::direct_on_all_threads`] by Winograd's algorithm.
     fn winograd_on_all_threads(&self, tiling: &Tiling, group: Group<'_>, weight: &[f32], weights: &mut [f32]) {
-        let Self { path, plan, level, .. } = *self;
+        let Self { plan, level, .. } = *self;
         let [inputs, outputs] = plan.conv.channels;
         let (first, mut images) = (group.first, self.images(group));
         let wide = Wide::new(level, tiling, images.len());
@@ -373,8 +379,7 @@ impl BackwardLayer<'_> {
         ]);
         let [a, dz, to, from] = scratch.slices();
         let mut workspaces = self.workspaces(a, dz);
-        let tasks = images.iter().zip(&mut workspaces).enumerate();
-        for_each(tasks, path.is_serial(plan), |(i, (image, (a, dz)))| {
+        for_each(images.iter().zip(&mut workspaces).enumerate(), false, |(i, (image, (a, dz)))| {
             self.load(first + i, image.z, a, dz);
         });
         let gradients: Vec<&[f32]> = workspaces.iter().map(|(_, dz)| &**dz).collect();
@@ -387,8 +392,7 @@ impl BackwardLayer<'_> {
             wide.transform_inputs(&plan.output_gradient, &gradients, from);
             wide.multiply(weight, true, from, to);
             let target = PaddedImage::unpadded(plan.input.size, inputs);
-            let tasks = images.iter_mut().zip(&workspaces).enumerate();
-            for_each(tasks, path.is_serial(plan), |(i, (image, (a, _)))| {
+            for_each(images.iter_mut().zip(&workspaces).enumerate(), false, |(i, (image, (a, _)))| {
                 wide.write_output(to, i, &target, image.gradient());
                 self.finish(first + i, a, image);
             });
@@ -516,9 +520,9 @@ impl BackwardLayer<'_> {
     /// the shortcut.
     fn finish(&self, n: usize, x: &[f32], image: &mut Image) {
         let Self { plan, level, .. } = *self;
-        let dx: &mut [f32] = image.dx.as_deref_mut().unwrap_or(image.z);
+        let (dx, sums) = image.results();
         if let LayerInput::ConvOutput(z, affine) = self.input {
-            let (sums, products) = image.sums.split_at_mut(plan.conv.channels[0]);
+            let (sums, products) = sums.split_at_mut(plan.conv.channels[0]);
             let len = plan.input_len();
             relu_gradient_sums(level, dx, x, &plan.input, &z[n * len..][..len], &affine.mean, sums, products);
         }

@@ -44,7 +44,7 @@ impl PreparedWeight {
         buffer: impl FnOnce(usize) -> Buffer,
     ) -> Self {
         weight.check(conv);
-        let winograd = conv.output(image).is_some_and(|output| winograd::suits_prepared(conv, output));
+        let winograd = winograd::suits_prepared(conv, image);
         let len = if winograd { winograd::transformed_len(conv.channels) } else { conv.packed_len() };
         let mut packed = buffer(len);
         if winograd {
@@ -57,8 +57,7 @@ impl PreparedWeight {
 
     /// Whether the weight is prepared for this convolution and for images of this height and width.
     pub fn fits(&self, conv: &Conv, image: [usize; 2]) -> bool {
-        let winograd = conv.output(image).is_some_and(|output| winograd::suits_prepared(conv, output));
-        (self.conv, self.winograd) == (*conv, winograd)
+        (self.conv, self.winograd) == (*conv, winograd::suits_prepared(conv, image))
     }
 
     /// The tiles of the plan, if the weight is transformed for them.

@@ -18,7 +18,7 @@ use crate::{
     parallel::{for_each, run_in_pool},
     plan::Plan,
     signs::{Signs, write_signs},
-    winograd::{Tiling, Wide},
+    winograd::Wide,
 };
 use std::sync::Arc;
 
@@ -499,12 +499,16 @@ impl Path<'_> {
                     moments(level, z, channels, mean, squares);
                 }
             };
-            if let Some(together) = plan.winograd.as_ref().and_then(Tiling::wide_images) {
+            if let Some((tiling, together)) = plan.wide() {
                 for (task, (z, sums)) in
                     z.chunks_mut(together * len).zip(sums.chunks_mut(together * 2 * channels)).enumerate()
                 {
-                    let images = z.chunks_mut(len).zip(sums.chunks_mut(2 * channels)).collect();
-                    convolve_wide(level, plan, layer.weight, input, task * together, images, measure);
+                    let images: Vec<_> = z.chunks_mut(len).zip(sums.chunks_mut(2 * channels)).collect();
+                    let wide = Wide::new(level, tiling, images.len());
+                    let input = |n: usize, workspace: &mut [f32]| {
+                        input.image(level, plan, task * together + n, workspace);
+                    };
+                    convolve_wide(&wide, plan, layer.weight.values(), input, images, measure);
                 }
             } else {
                 let weight = PreparedWeight::temporary(level, &layer.conv, plan.input.size, layer.weight);
@@ -529,30 +533,28 @@ impl Path<'_> {
     }
 }
 
-/// Computes the outputs of consecutive images, of which `first` is the first, with [`Wide`]. `done` is called with every output
-/// and its sums.
+/// Computes the outputs of some images with [`Wide`]. `input` writes a padded image to its workspace. `done` is called with every
+/// output and its sums.
 fn convolve_wide(
-    level: SimdLevel,
+    wide: &Wide,
     plan: &Plan,
-    weight: Weight,
-    input: LayerInput,
-    first: usize,
+    weight: &[f32],
+    input: impl Fn(usize, &mut [f32]) + Sync + Send,
     images: Vec<(&mut [f32], &mut [f32])>,
     done: impl Fn(&[f32], &mut [f32]) + Sync + Send,
 ) {
-    let Some(tiling) = &plan.winograd else { return };
     let [inputs, outputs] = plan.conv.channels;
-    let wide = Wide::new(level, tiling, images.len());
-    let lens = [images.len() * plan.input.workspace_len(), wide.transform_len(inputs), wide.transform_len(outputs)];
-    let mut scratch = Scratch::new(lens);
+    let mut scratch = Scratch::new([
+        images.len() * plan.input.workspace_len(),
+        wide.transform_len(inputs),
+        wide.transform_len(outputs),
+    ]);
     let [workspaces, from, to] = scratch.slices();
-    let mut workspaces = plan.input.workspaces(&mut workspaces[..lens[0]]);
-    for_each(workspaces.iter_mut().enumerate(), false, |(i, workspace)| {
-        input.image(level, plan, first + i, workspace);
-    });
+    let mut workspaces = plan.input.workspaces(workspaces);
+    for_each(workspaces.iter_mut().enumerate(), false, |(i, workspace)| input(i, workspace));
     let inputs: Vec<&[f32]> = workspaces.iter().map(|image| &**image).collect();
     wide.transform_inputs(&plan.input, &inputs, from);
-    wide.multiply(weight.values(), false, from, to);
+    wide.multiply(weight, false, from, to);
     let target = PaddedImage::unpadded(plan.output, outputs);
     for_each(images.into_iter().enumerate(), false, |(i, (z, sums))| {
         wide.write_output(to, i, &target, z);

@@ -258,6 +258,11 @@ impl Plan {
         images_per_task(batch, together, 16 * threads, threads)
     }
 
+    /// The tiles, and the number of images that [`Wide`](crate::winograd::Wide) transforms together, if training uses it.
+    pub(crate) fn wide(&self) -> Option<(&Tiling, usize)> {
+        self.winograd.as_ref().and_then(|tiling| Some((tiling, tiling.wide_images()?)))
+    }
+
     /// The number of values per input image.
     pub(crate) fn input_len(&self) -> usize {
         self.input.size[0] * self.input.size[1] * self.conv.channels[0]

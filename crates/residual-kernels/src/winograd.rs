@@ -175,9 +175,10 @@ pub(crate) fn overhang(size: [usize; 2]) -> [usize; 2] {
     size.map(|side| side.next_multiple_of(SIDE) - side)
 }
 
-/// Whether weights for outputs of this height and width are transformed in advance for inference.
-pub(crate) fn suits_prepared(conv: &Conv, output: [usize; 2]) -> bool {
-    suits(conv, output) && conv.channels[0] * conv.channels[1] <= MAX_PREPARED_PAIRS
+/// Whether weights are transformed in advance for inference, for images of this height and width.
+pub(crate) fn suits_prepared(conv: &Conv, image: [usize; 2]) -> bool {
+    conv.channels[0] * conv.channels[1] <= MAX_PREPARED_PAIRS
+        && conv.output(image).is_some_and(|output| suits(conv, output))
 }
 
 /// The number of values from one point of a transformed weight, `[block of outputs][point][input][BLOCK]`, to the next. The
@@ -844,6 +845,7 @@ for_every_vector! {
                         columns: tile.columns,
                         channels,
                     };
+                    // A loop that ends early would index registers through memory.
                     row.write(half.map(|column| column[0]));
                     if tile.rows > 1 {
                         row.skip(1, rows).write(half.map(|column| column[1]));

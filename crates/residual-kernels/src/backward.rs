@@ -207,7 +207,7 @@ fn transposed_weight(level: SimdLevel, plan: &Plan, weight: Weight) -> Buffer {
     } else {
         plan.conv.transposed().packed_len()
     };
-    let mut packed = Buffer::scratch(len);
+    let mut packed = Buffer::new(len);
     if is_winograd {
         winograd::transform_weight(level, &plan.conv, weight.values(), true, &mut packed);
     } else {
@@ -304,7 +304,7 @@ impl BackwardLayer<'_> {
             None => plan.images_per_task(batch),
         };
         let groups = if shared.is_some() { 1 } else { batch.div_ceil(size) };
-        let mut weights = Buffer::scratch(if self.needs_weight { groups * packed_len } else { 0 });
+        let mut weights = Buffer::new(if self.needs_weight { groups * packed_len } else { 0 });
         let mut sums = vec![0.0f32; batch * 2 * inputs];
         // The convolution's output `z` is not needed again, so the input gradient overwrites it if both have the same
         // size.

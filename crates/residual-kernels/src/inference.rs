@@ -28,25 +28,10 @@ impl PreparedWeight {
     /// # Panics
     /// If `conv` is invalid (see [`Conv::output`]), or the weight does not suit it.
     pub fn new(level: SimdLevel, conv: &Conv, image: [usize; 2], weight: Weight) -> Self {
-        Self::prepare(level, conv, image, weight, Buffer::new)
-    }
-
-    /// [`Self::new`] for the duration of an operation.
-    pub(crate) fn temporary(level: SimdLevel, conv: &Conv, image: [usize; 2], weight: Weight) -> Self {
-        Self::prepare(level, conv, image, weight, Buffer::scratch)
-    }
-
-    fn prepare(
-        level: SimdLevel,
-        conv: &Conv,
-        image: [usize; 2],
-        weight: Weight,
-        buffer: impl FnOnce(usize) -> Buffer,
-    ) -> Self {
         weight.check(conv);
         let winograd = winograd::suits_prepared(conv, image);
         let len = if winograd { winograd::transformed_len(conv.channels) } else { conv.packed_len() };
-        let mut packed = buffer(len);
+        let mut packed = Buffer::new(len);
         if winograd {
             winograd::transform_weight(level, conv, weight.values(), false, &mut packed);
         } else {
@@ -328,7 +313,7 @@ impl Path<'_> {
         let layers: Vec<PreparedLayer> = (0..plans.len()).map(prepared_layer).collect();
         let (batch, threads) = (self.batch(), rayon::current_num_threads());
         let len = plans[last].output_len();
-        let mut output = Buffer::new_loose(batch * len);
+        let mut output = Buffer::new(batch * len);
         let input = LayerInput::PathInput(self.input);
         // If there are enough images for all threads, each thread computes whole images, a few at a time, so that the
         // outputs of all layers but the last stay in cache.

@@ -511,7 +511,7 @@ impl Path<'_> {
                     convolve_wide(&wide, plan, layer.weight.values(), input, images, measure);
                 }
             } else {
-                let weight = PreparedWeight::temporary(level, &layer.conv, plan.input.size, layer.weight);
+                let weight = PreparedWeight::new(level, &layer.conv, plan.input.size, layer.weight);
                 let size = plan.images_per_task(batch);
                 let tasks = z.chunks_mut(size * len).zip(sums.chunks_mut(size * 2 * channels)).enumerate();
                 for_each(tasks, self.is_serial(plan), |(task, (z, sums))| {

@@ -279,7 +279,7 @@ impl Rows {
         let (pixels, channels) = (product.pixels, product.channels);
         let is_same_set = |pixels: &[Pixel]| pixels[1].input.abs_diff(pixels[0].input).is_multiple_of(SAME_SETS);
         (channels >= MIN_COPIED_CHANNELS && pixels.len() > 8 && is_same_set(pixels)).then(|| Self {
-            values: Buffer::scratch(BAND * Self::STRIDE),
+            values: Buffer::new(BAND * Self::STRIDE),
             pixels: [Pixel { input: 0, output: 0 }; BAND],
             run: [Run { offset: 0, length: 0 }],
         })

@@ -80,6 +80,71 @@ impl PixelClass {
     }
 }
 
+/// The input pixels whose coordinates have the same remainders when divided by the stride. In the input gradient, all of them
+/// use the same kernel taps: along one axis, the input pixel `v = stride · q + remainder` contributes through tap k to the output
+/// pixel `(v + padding - k · dilation) / stride = q + shift`, if this is an integer.
+struct InputClass {
+    remainders: [usize; 2],
+    /// The numbers of rows and columns.
+    size: [usize; 2],
+    /// The taps with their shifts, in the order of the shifts.
+    taps: Vec<([usize; 2], [isize; 2])>,
+}
+
+impl InputClass {
+    /// The classes of all pixels of an image.
+    fn all(conv: &Conv, image: [usize; 2]) -> Vec<Self> {
+        let Conv { stride, padding, dilation, .. } = *conv;
+        let shift = |remainder: usize, k: usize| {
+            let v = (remainder + padding) as isize - (k * dilation) as isize;
+            (v.rem_euclid(stride as isize) == 0).then(|| v.div_euclid(stride as isize))
+        };
+        let class = |remainders: [usize; 2]| {
+            let [y, x] = remainders;
+            let with_shift = |tap: [usize; 2]| Some((tap, [shift(y, tap[0])?, shift(x, tap[1])?]));
+            let mut taps: Vec<_> = conv.taps().filter_map(with_shift).collect();
+            taps.sort_by_key(|(_, shift)| *shift);
+            Self { remainders, size: [0, 1].map(|axis| (image[axis] - remainders[axis]).div_ceil(stride)), taps }
+        };
+        let [rows, columns] = image.map(|side| 0..stride.min(side));
+        rows.flat_map(|y| columns.clone().map(move |x| [y, x])).map(class).collect()
+    }
+
+    /// The number of rows and columns beyond an output gradient of this size that the taps read: above, left, below and right.
+    fn margin(&self, output: [usize; 2]) -> [usize; 4] {
+        let before = |axis: usize| self.taps.iter().map(|(_, shift)| -shift[axis]).max();
+        let after = |axis: usize| {
+            let beyond = |shift: isize| (self.size[axis] - 1) as isize + shift - (output[axis] - 1) as isize;
+            self.taps.iter().map(|(_, shift)| beyond(shift[axis])).max()
+        };
+        [before(0), before(1), after(0), after(1)].map(|margin| margin.unwrap_or(0).max(0) as usize)
+    }
+
+    /// The sums of the input gradient over the padded output gradient. `width` is that of an input image.
+    fn pixels(&self, conv: &Conv, width: usize, gradient: &PaddedImage) -> PixelClass {
+        let ([inputs, outputs], [group_inputs, group_outputs]) = (conv.channels, conv.group_channels());
+        let [first_y, first_x] = self.taps.first().map_or([0, 0], |(_, shift)| *shift);
+        let min_x = self.taps.iter().map(|(_, [_, x])| *x).min().unwrap_or(first_x);
+        let offset =
+            |[y, x]: [isize; 2]| ((y - first_y) as usize * gradient.row() + (x - min_x) as usize * outputs) as u32;
+        let pixel = |y: usize, x: usize| {
+            let has_taps = !self.taps.is_empty();
+            let input = if has_taps { gradient.at(y as isize + first_y, x as isize + min_x) } else { 0 };
+            let [y, x] = [y * conv.stride + self.remainders[0], x * conv.stride + self.remainders[1]];
+            Pixel { input, output: ((y * width + x) * inputs) as u32 }
+        };
+        let runs = self.taps.iter().map(|(_, shift)| Run { offset: offset(*shift), length: group_outputs as u32 });
+        let [rows, columns] = self.size;
+        PixelClass {
+            pixels: (0..rows).flat_map(|y| (0..columns).map(move |x| (y, x))).map(|(y, x)| pixel(y, x)).collect(),
+            runs: Runs::new(runs),
+            taps: self.taps.iter().map(|(tap, _)| *tap).collect(),
+            groups: conv.groups,
+            channels: [group_outputs, group_inputs],
+        }
+    }
+}
+
 /// The memory layout of a convolution's operands, for images of a given size.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -151,7 +216,6 @@ impl Plan {
     fn new(conv: Conv, image: [usize; 2]) -> Self {
         let output = conv.output(image).expect("the kernel is larger than the padded image");
         let Conv { channels: [inputs, outputs], stride, padding, dilation, .. } = conv;
-        let [group_inputs, group_outputs] = conv.group_channels();
         let winograd = winograd::suits(&conv, output).then(|| Tiling::new(&conv, output));
         // Tiles may extend beyond the outputs.
         let more = if winograd.is_some() { winograd::overhang(output) } else { [0, 0] };
@@ -176,75 +240,21 @@ impl Plan {
             pixels: pixels()
                 .map(|[y, x]| Pixel { input: corner(y, x), output: ((y * output[1] + x) * outputs) as u32 })
                 .collect(),
-            runs: Runs::new(conv.taps().map(|tap| Run { offset: offset(tap), length: group_inputs as u32 })),
+            runs: Runs::new(
+                conv.taps().map(|tap| Run { offset: offset(tap), length: conv.group_channels()[0] as u32 }),
+            ),
             taps: conv.taps().collect(),
             groups: conv.groups,
             channels: conv.group_channels(),
         };
 
-        // Along one axis, the input pixel v = stride·q + class contributes through tap k to the output pixel
-        // (v + padding - k·dilation) / stride = q + shift, if this is an integer.
-        let shift = |class: usize, k: usize| {
-            let v = (class + padding) as isize - (k * dilation) as isize;
-            (v.rem_euclid(stride as isize) == 0).then(|| v.div_euclid(stride as isize))
-        };
-        let mut margin = [0usize; 4];
-        let mut classes = Vec::new();
-        for class_y in 0..stride.min(image[0]) {
-            for class_x in 0..stride.min(image[1]) {
-                let with_shift = |[ky, kx]: [usize; 2]| Some(([ky, kx], [shift(class_y, ky)?, shift(class_x, kx)?]));
-                let mut taps: Vec<_> = conv.taps().filter_map(with_shift).collect();
-                taps.sort_by_key(|(_, shift)| *shift);
-                let rows = (image[0] - class_y).div_ceil(stride);
-                let columns = (image[1] - class_x).div_ceil(stride);
-                for (_, [y, x]) in &taps {
-                    let beyond = |last: usize, shift: isize, size: usize| {
-                        ((last - 1) as isize + shift - (size as isize - 1)).max(0) as usize
-                    };
-                    margin = [
-                        margin[0].max((-y).max(0) as usize),
-                        margin[1].max((-x).max(0) as usize),
-                        margin[2].max(beyond(rows, *y, output[0])),
-                        margin[3].max(beyond(columns, *x, output[1])),
-                    ];
-                }
-                classes.push(([class_y, class_x], [rows, columns], taps));
-            }
-        }
+        let classes = InputClass::all(&conv, image);
+        let margins = classes.iter().map(|class| class.margin(output));
+        let mut margin = margins.fold([0; 4], |a, b| [0, 1, 2, 3].map(|side| a[side].max(b[side])));
         margin[2] += more[0];
         margin[3] += more[1];
         let output_gradient = PaddedImage { size: output, channels: outputs, margin };
-        let backward = classes
-            .into_iter()
-            .map(|([class_y, class_x], [rows, columns], taps)| {
-                let [first_y, first_x] = taps.first().map_or([0, 0], |(_, shift)| *shift);
-                let min_x = taps.iter().map(|(_, [_, x])| *x).min().unwrap_or(first_x);
-                let offset = |[y, x]: [isize; 2]| {
-                    ((y - first_y) as usize * output_gradient.row() + (x - min_x) as usize * outputs) as u32
-                };
-                let output = |y: usize, x: usize| {
-                    let [y, x] = [y * stride + class_y, x * stride + class_x];
-                    ((y * image[1] + x) * inputs) as u32
-                };
-                let pixel = |y: usize, x: usize| {
-                    let input =
-                        if taps.is_empty() { 0 } else { output_gradient.at(y as isize + first_y, x as isize + min_x) };
-                    Pixel { input, output: output(y, x) }
-                };
-                PixelClass {
-                    pixels: (0..rows)
-                        .flat_map(|y| (0..columns).map(move |x| (y, x)))
-                        .map(|(y, x)| pixel(y, x))
-                        .collect(),
-                    runs: Runs::new(
-                        taps.iter().map(|(_, shift)| Run { offset: offset(*shift), length: group_outputs as u32 }),
-                    ),
-                    taps: taps.iter().map(|(tap, _)| *tap).collect(),
-                    groups: conv.groups,
-                    channels: [group_outputs, group_inputs],
-                }
-            })
-            .collect();
+        let backward = classes.iter().map(|class| class.pixels(&conv, image[1], &output_gradient)).collect();
         let weight_gradient = pixels()
             .map(|[y, x]| Pixel { input: corner(y, x), output: output_gradient.at(y as isize, x as isize) })
             .collect();

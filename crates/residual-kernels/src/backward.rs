@@ -12,7 +12,7 @@ use crate::{
     signs::Signs,
     simd::Ahead,
     tile::{BLOCK, Epilogue, WeightGradientGemm},
-    winograd::{self, Pass, Tiling, Transforms, Wide},
+    winograd::{self, Kernels, Pass, Tiling, Transforms, Wide},
 };
 use std::sync::Arc;
 
@@ -209,7 +209,7 @@ fn transposed_weight(level: SimdLevel, plan: &Plan, weight: Weight) -> Buffer {
     };
     let mut packed = Buffer::new(len);
     if is_winograd {
-        winograd::transform_weight(level, &plan.conv, weight.values(), true, &mut packed);
+        winograd::transform_weight(level, &plan.conv, Kernels::Rotated(weight.values()), &mut packed);
     } else {
         plan.pack_transposed(weight, &mut packed);
     }
@@ -390,10 +390,10 @@ impl BackwardLayer<'_> {
         }
         if self.needs_input {
             wide.transform_inputs(&plan.output_gradient, &gradients, from);
-            wide.multiply(weight, true, from, to);
+            wide.multiply(Kernels::Rotated(weight), from, to);
             let target = PaddedImage::unpadded(plan.input.size, inputs);
             for_each(images.iter_mut().zip(&workspaces).enumerate(), false, |(i, (image, (a, _)))| {
-                wide.write_output(to, i, &target, image.gradient());
+                wide.write_output(to, i, Epilogue::default(), &target, image.gradient());
                 self.finish(first + i, a, image);
             });
         }

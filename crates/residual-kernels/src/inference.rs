@@ -6,11 +6,11 @@ use crate::{
     elementwise::Affine,
     layout::PaddedImage,
     parallel::{for_each, images_per_task},
-    path::{LayerInput, is_small},
+    path::{LayerInput, ShortcutAdd, is_small},
     plan::Plan,
     simd::Ahead,
     tile::{Addend, Epilogue, MANY_WEIGHTS, Pixel},
-    winograd::{self, Pass, SIDE, Tiling, Transforms},
+    winograd::{self, Kernels, Pass, SIDE, Tiling, Transforms, Wide},
 };
 use std::{mem, ops::Range, sync::Arc};
 
@@ -33,7 +33,7 @@ impl PreparedWeight {
         let len = if winograd { winograd::transformed_len(conv.channels) } else { conv.packed_len() };
         let mut packed = Buffer::new(len);
         if winograd {
-            winograd::transform_weight(level, conv, weight.values(), false, &mut packed);
+            winograd::transform_weight(level, conv, Kernels::OutputsFirst(weight.values()), &mut packed);
         } else {
             conv.pack(weight, &mut packed);
         }
@@ -97,6 +97,9 @@ impl PreparedWeight {
         }
     }
 }
+
+/// With at least this many tiles, [`Wide`] is faster than direct sums, although it transforms the weights.
+const MIN_WIDE_TILES: usize = 12;
 
 /// How threads share an image.
 enum Share {
@@ -230,6 +233,30 @@ impl PreparedLayer<'_> {
         }
     }
 
+    /// The tiles for [`Wide`], if it is faster than direct sums for so many images.
+    fn wide(&self, images: usize) -> Option<&Tiling> {
+        let (tiling, _) = self.plan.wide().filter(|_| !self.weight.winograd)?;
+        (images * tiling.tiles() >= MIN_WIDE_TILES).then_some(tiling)
+    }
+
+    /// [`Self::images`] on all threads.
+    fn images_on_all_threads(&self, level: SimdLevel, inputs: &[&[f32]], first: usize, outputs: &mut [&mut [f32]]) {
+        let Self { plan, target, .. } = self;
+        let images = inputs.iter().zip(outputs).enumerate();
+        if let Some(tiling) = self.wide(inputs.len()) {
+            let wide = Wide::new(level, tiling, inputs.len());
+            let mut scratch = Scratch::new(plan.conv.channels.map(|channels| wide.transform_len(channels)));
+            let [from, to] = scratch.slices();
+            wide.transform_inputs(&plan.input, inputs, from);
+            wide.multiply(Kernels::Packed(&self.weight.packed), from, to);
+            for_each(images, false, |(i, (_, out))| wide.write_output(to, i, self.epilogue(first + i), target, out));
+        } else if inputs.len() == 1 {
+            images.for_each(|(i, (x, out))| self.image_on_all_threads(level, x, first + i, out));
+        } else {
+            for_each(images, false, |(i, (x, out))| self.images(level, &[x], first + i, &mut [out], &[]));
+        }
+    }
+
     /// The part of a padded image with the layout `target` that starts at its first pixel.
     fn skip_margin<'b>(&self, target: &'b mut [f32]) -> &'b mut [f32] {
         &mut target[self.target.at(0, 0) as usize..]
@@ -272,6 +299,75 @@ impl Path<'_> {
         self.run_in_pool(&plans, |serial| self.infer_planned(level, weights, &plans, serial))
     }
 
+    /// Layer `i` with its norm folded into the epilogue.
+    fn prepared_layer<'a>(
+        &'a self,
+        weights: &'a [Arc<PreparedWeight>],
+        plans: &[Arc<Plan>],
+        shortcut: &ShortcutAdd<'a>,
+        i: usize,
+    ) -> PreparedLayer<'a> {
+        let (plan, is_last) = (plans[i].clone(), i + 1 == plans.len());
+        let scale = if is_last { self.scale } else { 1.0 };
+        let Affine { mean, gain, bias } = self.layers[i].affine(None);
+        let gain: Vec<f32> = gain.iter().map(|gain| scale * gain).collect();
+        let bias = bias.iter().zip(&mean).zip(&gain).map(|((bias, mean), gain)| scale * bias - mean * gain);
+        let channels = plan.conv.channels[1];
+        let target = plans.get(i + 1).map_or(PaddedImage::unpadded(plan.output, channels), |next| next.input);
+        let offsets = target.rows().flat_map(|row| row.step_by(channels));
+        let pixels = plan.forward.pixels.iter().zip(offsets).map(|(pixel, to)| Pixel { output: to as u32, ..*pixel });
+        PreparedLayer {
+            weight: &weights[i],
+            is_last,
+            relu: !is_last || (self.relu && shortcut.zero_pad.is_none()),
+            addend: shortcut.tensor.filter(|_| is_last),
+            bias: bias.collect(),
+            pixels: pixels.collect(),
+            gain,
+            target,
+            plan,
+        }
+    }
+
+    /// Computes the outputs of consecutive images, of which `first` is the first: on this thread if `by_thread` is true, and on
+    /// all threads otherwise.
+    fn infer_images(
+        &self,
+        level: SimdLevel,
+        layers: &[PreparedLayer],
+        workspaces: &mut [Vec<&mut [f32]>],
+        by_thread: bool,
+        first: usize,
+        outputs: &mut [f32],
+    ) {
+        let mut outputs: Vec<&mut [f32]> = outputs.chunks_mut(layers[layers.len() - 1].plan.output_len()).collect();
+        let images = outputs.len();
+        let (input, plan) = (LayerInput::PathInput(self.input), &layers[0].plan);
+        let direct: Vec<Option<&[f32]>> =
+            (0..images).map(|i| input.image(level, plan, first + i, workspaces[0][i])).collect();
+        // The inputs of the images after these.
+        let len = plan.input_len();
+        let next = [first + images, first + 2 * images].map(|image| (image * len).min(self.input.len()));
+        let next = &self.input[next[0]..next[1]];
+        for (i, layer) in layers.iter().enumerate() {
+            let next = if i == 0 { next } else { &[] };
+            let (before, after) = workspaces.split_at_mut(i + 1);
+            let direct = |k: usize| direct[k].filter(|_| i == 0);
+            let inputs: Vec<&[f32]> = (0..images).map(|k| direct(k).unwrap_or(before[i][k])).collect();
+            let compute = |outputs: &mut [&mut [f32]]| match by_thread {
+                true => layer.images(level, &inputs, first, outputs, next),
+                false => layer.images_on_all_threads(level, &inputs, first, outputs),
+            };
+            match after.first_mut() {
+                Some(after) => {
+                    let images = after[..images].iter_mut().map(|image| layer.skip_margin(image));
+                    compute(&mut images.collect::<Vec<_>>());
+                }
+                None => compute(&mut outputs),
+            }
+        }
+    }
+
     fn infer_planned(
         &self,
         level: SimdLevel,
@@ -286,95 +382,34 @@ impl Path<'_> {
             assert!(fits, "the weight was prepared for a different convolution or size of images");
         }
         let shortcut = self.shortcut_add(plans);
-        let last = plans.len() - 1;
-        let prepared_layer = |i: usize| {
-            let scale = if i == last { self.scale } else { 1.0 };
-            let Affine { mean, gain, bias } = self.layers[i].affine(None);
-            let gain: Vec<f32> = gain.iter().map(|gain| scale * gain).collect();
-            let bias = bias.iter().zip(&mean).zip(&gain).map(|((bias, mean), gain)| scale * bias - mean * gain);
-            let plan = plans[i].clone();
-            let channels = plan.conv.channels[1];
-            let target = plans.get(i + 1).map_or(PaddedImage::unpadded(plan.output, channels), |next| next.input);
-            let offsets = target.rows().flat_map(|row| row.step_by(channels));
-            let pixels =
-                plan.forward.pixels.iter().zip(offsets).map(|(pixel, to)| Pixel { output: to as u32, ..*pixel });
-            PreparedLayer {
-                weight: &weights[i],
-                is_last: i == last,
-                relu: i < last || (self.relu && shortcut.zero_pad.is_none()),
-                addend: shortcut.tensor.filter(|_| i == last),
-                bias: bias.collect(),
-                pixels: pixels.collect(),
-                gain,
-                target,
-                plan,
-            }
-        };
-        let layers: Vec<PreparedLayer> = (0..plans.len()).map(prepared_layer).collect();
+        let layers: Vec<_> = (0..plans.len()).map(|i| self.prepared_layer(weights, plans, &shortcut, i)).collect();
         let (batch, threads) = (self.batch(), rayon::current_num_threads());
-        let len = plans[last].output_len();
+        let len = plans[plans.len() - 1].output_len();
         let mut output = Buffer::new(batch * len);
-        let input = LayerInput::PathInput(self.input);
+        let wide_images = layers.iter().filter_map(|layer| layer.wide(batch)?.wide_images()).min();
         // If there are enough images for all threads, each thread computes whole images, a few at a time, so that the
-        // outputs of all layers but the last stay in cache.
-        if serial || batch >= 2 * threads {
-            let together = layers
-                .iter()
-                .filter_map(|layer| layer.weight.tiling(&layer.plan))
-                .map(Tiling::images)
-                .max()
-                .unwrap_or(1);
+        // outputs of all layers but the last stay in cache. Otherwise, the threads share the images.
+        let by_thread = wide_images.is_none() && (serial || batch >= 2 * threads);
+        let (size, together) = if by_thread {
+            let tilings = layers.iter().filter_map(|layer| layer.weight.tiling(&layer.plan));
+            let together = tilings.map(Tiling::images).max().unwrap_or(1);
             let size = images_per_task(batch, together, 4 * threads, threads);
-            let together = together.min(size);
-            for_each(output.chunks_mut(len * size).enumerate(), serial, |(group, outputs)| {
-                let mut scratch = Scratch::new([workspaces_len(plans, together)]);
-                let [memory] = scratch.slices();
-                let mut workspaces = workspaces(plans, together, memory);
-                for (i, outputs) in outputs.chunks_mut(len * together).enumerate() {
-                    let first = group * size + i * together;
-                    let mut outputs: Vec<&mut [f32]> = outputs.chunks_mut(len).collect();
-                    let images = outputs.len();
-                    let direct: Vec<Option<&[f32]>> =
-                        (0..images).map(|i| input.image(level, &plans[0], first + i, workspaces[0][i])).collect();
-                    // The inputs of the images after these.
-                    let len = plans[0].input_len();
-                    let next = [first + images, first + 2 * images].map(|image| (image * len).min(self.input.len()));
-                    let next = &self.input[next[0]..next[1]];
-                    for (i, layer) in layers.iter().enumerate() {
-                        let next = if i == 0 { next } else { &[] };
-                        let (before, after) = workspaces.split_at_mut(i + 1);
-                        let direct = |k: usize| direct[k].filter(|_| i == 0);
-                        let inputs: Vec<&[f32]> = (0..images).map(|k| direct(k).unwrap_or(before[i][k])).collect();
-                        match after.first_mut() {
-                            Some(after) => {
-                                let after = after[..images].iter_mut();
-                                let mut after: Vec<&mut [f32]> = after.map(|image| layer.skip_margin(image)).collect();
-                                layer.images(level, &inputs, first, &mut after, next);
-                            }
-                            None => layer.images(level, &inputs, first, &mut outputs, next),
-                        }
-                    }
-                    for (i, output) in outputs.into_iter().enumerate() {
-                        shortcut.add_zero_padded(level, self, first + i, output);
-                    }
+            (size, together.min(size))
+        } else {
+            (batch.max(1), wide_images.unwrap_or(1))
+        };
+        for_each(output.chunks_mut(len * size).enumerate(), serial || !by_thread, |(task, outputs)| {
+            let mut scratch = Scratch::new([workspaces_len(plans, together)]);
+            let [memory] = scratch.slices();
+            let mut workspaces = workspaces(plans, together, memory);
+            for (i, outputs) in outputs.chunks_mut(len * together).enumerate() {
+                let first = task * size + i * together;
+                self.infer_images(level, &layers, &mut workspaces, by_thread, first, outputs);
+                for (i, output) in outputs.chunks_mut(len).enumerate() {
+                    shortcut.add_zero_padded(level, self, first + i, output);
                 }
-            });
-            return output;
-        }
-        // Otherwise, the threads share each image.
-        let mut scratch = Scratch::new([workspaces_len(plans, 1)]);
-        let [memory] = scratch.slices();
-        let mut workspaces = workspaces(plans, 1, memory);
-        for (image, output) in output.chunks_mut(len).enumerate() {
-            let direct = input.image(level, &plans[0], image, workspaces[0][0]);
-            for (i, layer) in layers.iter().enumerate() {
-                let (before, after) = workspaces.split_at_mut(i + 1);
-                let x = direct.filter(|_| i == 0).unwrap_or(before[i][0]);
-                let out = after.first_mut().map_or(&mut *output, |next| layer.skip_margin(next[0]));
-                layer.image_on_all_threads(level, x, image, out);
             }
-            shortcut.add_zero_padded(level, self, image, output);
-        }
+        });
         output
     }
 }

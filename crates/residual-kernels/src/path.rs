@@ -18,7 +18,8 @@ use crate::{
     parallel::{for_each, run_in_pool},
     plan::Plan,
     signs::{Signs, write_signs},
-    winograd::Wide,
+    tile::Epilogue,
+    winograd::{Kernels, Wide},
 };
 use std::sync::Arc;
 
@@ -554,10 +555,10 @@ fn convolve_wide(
     for_each(workspaces.iter_mut().enumerate(), false, |(i, workspace)| input(i, workspace));
     let inputs: Vec<&[f32]> = workspaces.iter().map(|image| &**image).collect();
     wide.transform_inputs(&plan.input, &inputs, from);
-    wide.multiply(weight, false, from, to);
+    wide.multiply(Kernels::OutputsFirst(weight), from, to);
     let target = PaddedImage::unpadded(plan.output, outputs);
     for_each(images.into_iter().enumerate(), false, |(i, (z, sums))| {
-        wide.write_output(to, i, &target, z);
+        wide.write_output(to, i, Epilogue::default(), &target, z);
         done(z, sums);
     });
 }

@@ -197,46 +197,76 @@ pub(crate) fn transformed_len([inputs, outputs]: [usize; 2]) -> usize {
     outputs / BLOCK * weight_block(inputs)
 }
 
-/// `G g Gᵀ` of every kernel, packed as `[block of outputs][point][input][BLOCK]`. If `rotate` is true, the weight is that
-/// of the input gradient: inputs and outputs are swapped, and kernels are rotated by 180 degrees. `packed` has
-/// [`transformed_len`] values.
-pub(crate) fn transform_weight(level: SimdLevel, conv: &Conv, weight: &[f32], rotate: bool, packed: &mut [f32]) {
-    let [inputs, outputs] = if rotate { [conv.channels[1], conv.channels[0]] } else { conv.channels };
-    assert!(9 * inputs * outputs <= weight.len(), "too few weights");
+/// The kernels of a weight.
+#[derive(Clone, Copy)]
+pub(crate) enum Kernels<'a> {
+    /// `[output][input][tap]`
+    OutputsFirst(&'a [f32]),
+    /// The same order, for the input gradient: inputs and outputs are swapped, and kernels are rotated by 180 degrees.
+    Rotated(&'a [f32]),
+    /// `[block of outputs][tap][input][BLOCK]`
+    Packed(&'a [f32]),
+}
+
+impl Kernels<'_> {
+    /// The numbers of inputs and outputs, for a convolution with these.
+    ///
+    /// # Panics
+    /// If there are fewer kernels.
+    fn channels(self, [inputs, outputs]: [usize; 2]) -> [usize; 2] {
+        let (Self::OutputsFirst(values) | Self::Rotated(values) | Self::Packed(values)) = self;
+        assert!(9 * inputs * outputs <= values.len(), "too few weights");
+        if matches!(self, Self::Rotated(_)) { [outputs, inputs] } else { [inputs, outputs] }
+    }
+
+    /// The kernels of one input and a block of outputs, by tap. `channels` is the result of [`Self::channels`].
+    #[inline(always)]
+    fn block(self, block: usize, input: usize, [inputs, outputs]: [usize; 2]) -> [[f32; BLOCK]; 9] {
+        let mut kernels = [[0.0; BLOCK]; 9];
+        let (weight, rotate) = match self {
+            Self::OutputsFirst(weight) => (weight, false),
+            Self::Rotated(weight) => (weight, true),
+            Self::Packed(weight) => {
+                for (tap, kernel) in kernels.iter_mut().enumerate() {
+                    let at = ((block * 9 + tap) * inputs + input) * BLOCK;
+                    *kernel = *weight[at..].first_chunk().expect("a block of outputs");
+                }
+                return kernels;
+            }
+        };
+        for lane in 0..BLOCK {
+            let output = block * BLOCK + lane;
+            let at = if rotate { input * outputs + output } else { output * inputs + input };
+            let kernel: &[f32; 9] = weight[at * 9..].first_chunk().expect("a kernel");
+            for tap in 0..9 {
+                kernels[tap][lane] = kernel[if rotate { 8 - tap } else { tap }];
+            }
+        }
+        kernels
+    }
+}
+
+/// `G g Gᵀ` of every kernel, packed as `[block of outputs][point][input][BLOCK]`. `packed` has [`transformed_len`] values.
+pub(crate) fn transform_weight(level: SimdLevel, conv: &Conv, weight: Kernels, packed: &mut [f32]) {
+    let [inputs, outputs] = weight.channels(conv.channels);
     let packed = packed[..transformed_len([inputs, outputs])].chunks_mut(weight_block(inputs)).enumerate();
     for_each(packed, inputs * outputs < MIN_PARALLEL_WEIGHTS, |(block, packed)| {
         // SAFETY: `weight` has all kernels, and `packed` has room for a block.
-        unsafe { transform_block(level, block, [inputs, outputs], weight, rotate, packed) };
+        unsafe { transform_block(level, block, [inputs, outputs], weight, packed) };
     });
 }
 
-/// The kernels of one input and a block of outputs, by tap. `rotate` is as for [`transform_weight`].
-#[inline(always)]
-fn kernels(block: usize, input: usize, channels: [usize; 2], weight: &[f32], rotate: bool) -> [[f32; BLOCK]; 9] {
-    let [inputs, outputs] = channels;
-    let mut kernels = [[0.0; BLOCK]; 9];
-    for lane in 0..BLOCK {
-        let output = block * BLOCK + lane;
-        let at = if rotate { input * outputs + output } else { output * inputs + input };
-        let kernel: &[f32; 9] = weight[at * 9..].first_chunk().expect("a kernel");
-        for tap in 0..9 {
-            kernels[tap][lane] = kernel[if rotate { 8 - tap } else { tap }];
-        }
-    }
-    kernels
-}
-
 for_every_vector! {
-    /// `G g Gᵀ` of the kernels of a block of outputs. `rotate` is as for [`transform_weight`].
+    /// `G g Gᵀ` of the kernels of a block of outputs.
     ///
     /// # Safety
     /// `weight` must have all kernels, and `packed` must have [`weight_block`] values.
     unsafe fn transform_block<V, N, MAX>(
-        block: usize, channels: [usize; 2], weight: &[f32], rotate: bool, packed: &mut [f32],
+        block: usize, channels: [usize; 2], weight: Kernels<'_>, packed: &mut [f32],
     ) {
         let point = weight_point(channels[0]);
         for input in 0..channels[0] {
-            let kernels = kernels(block, input, channels, weight, rotate);
+            let kernels = weight.block(block, input, channels);
             for c in (0..BLOCK).step_by(V::LANES) {
                 // SAFETY: the caller upholds the conditions.
                 unsafe {

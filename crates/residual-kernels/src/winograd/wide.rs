@@ -1,15 +1,16 @@
-//! Winograd's algorithm for training with so many channels that the transformed weights do not fit into the caches. All threads
+//! Winograd's algorithm for so many channels that the transformed weights do not fit into the caches. All threads
 //! work on the same images and share the blocks of channels. Each transforms the weights of a block right before it multiplies
 //! all tiles by them, and the sums of the weight gradient right after, so that neither is ever stored as a whole.
 
 use super::{
-    Epilogue, INPUT_SIDE, POINTS, Products, SIDE, Strides, Tiling, add_products, multiply_points, sums_point,
+    Epilogue, INPUT_SIDE, Kernels, POINTS, Products, SIDE, Strides, Tiling, add_products, multiply_points, sums_point,
     transform_block, transform_inputs, transform_output_gradients, transform_weight_gradient, weight_block,
     write_outputs,
 };
 use crate::{SimdLevel, buffer::Scratch, layout::PaddedImage, parallel::for_each, tile::BLOCK};
 
-/// With at least this many pairs of channels, training uses [`Wide`].
+/// With at least this many pairs of channels, training uses [`Wide`], and so does inference with more than
+/// [`MAX_PREPARED_PAIRS`](super::MAX_PREPARED_PAIRS).
 const MIN_PAIRS: usize = 256 * 256;
 
 /// The number of tiles that are transformed together, if they are of several images.
@@ -77,12 +78,9 @@ impl<'a> Wide<'a> {
         });
     }
 
-    /// Computes the products of transformed tiles with the transform of a weight. `rotate` is as for
-    /// [`transform_weight`](super::transform_weight).
-    pub(crate) fn multiply(&self, weight: &[f32], rotate: bool, from: &[f32], to: &mut [f32]) {
-        let [a, b] = self.tiling.channels;
-        let [inputs, outputs] = if rotate { [b, a] } else { [a, b] };
-        assert!(9 * inputs * outputs <= weight.len(), "too few weights");
+    /// Computes the products of transformed tiles with the transform of a weight.
+    pub(crate) fn multiply(&self, weight: Kernels, from: &[f32], to: &mut [f32]) {
+        let [inputs, outputs] = weight.channels(self.tiling.channels);
         assert!(self.transform_len(inputs) <= from.len(), "too few transforms");
         let strides = self.strides();
         let products = Products { blocks: [inputs / BLOCK, 1], tiles: self.tiles(), from: strides, to: strides };
@@ -91,7 +89,7 @@ impl<'a> Wide<'a> {
             let [packed] = scratch.slices();
             // SAFETY: `weight` has all kernels, and the slices have the sizes of a block and of `products`.
             unsafe {
-                transform_block(self.level, block, [inputs, outputs], weight, rotate, packed);
+                transform_block(self.level, block, [inputs, outputs], weight, packed);
                 multiply_points(self.level, &products, 0..POINTS, from, packed, to, &[]);
             }
         });
@@ -128,15 +126,24 @@ impl<'a> Wide<'a> {
         });
     }
 
-    /// Computes `Aᵀ m A` of the tiles of an image, and writes it to `out` with the layout `target`.
-    pub(crate) fn write_output(&self, from: &[f32], image: usize, target: &PaddedImage, out: &mut [f32]) {
+    /// Computes `Aᵀ m A` of the tiles of an image, and writes it to `out` with the layout `target`. `out` begins at the first
+    /// pixel of the image.
+    pub(crate) fn write_output(
+        &self,
+        from: &[f32],
+        image: usize,
+        epilogue: Epilogue,
+        target: &PaddedImage,
+        out: &mut [f32],
+    ) {
         assert!(image < self.images && self.transform_len(target.channels) <= from.len(), "too few transforms");
-        let tiles = self.tiling.tiles();
-        let outputs = self.tiling.output_tiles(0..tiles, Epilogue::default(), target, out, 0);
-        let (from, rows) = (&from[image * tiles * BLOCK..], [target.row(), 0]);
-        // SAFETY: every tile lies within the transforms and the image.
+        let (tiles, start) = (self.tiling.tiles(), target.at(0, 0) as usize);
+        let outputs = self.tiling.output_tiles(0..tiles, epilogue, target, out, start);
+        let rows = [target.row(), self.tiling.size[1] * target.channels];
+        let from = &from[image * tiles * BLOCK..];
+        // SAFETY: every tile lies within the transforms, the image and the addend.
         unsafe {
-            write_outputs(self.level, target.channels, from, self.strides(), &outputs, Epilogue::default(), out, rows);
+            write_outputs(self.level, target.channels, from, self.strides(), &outputs, epilogue, out, rows);
         }
     }
 }

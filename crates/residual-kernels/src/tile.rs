@@ -500,6 +500,25 @@ unsafe fn tile<V: SimdVector, const N: usize, const P: usize>(
             }
             return;
         }
+        write_tile(product, pixels, first, acc, y, start);
+    }
+}
+
+/// Applies the epilogue to the sums of a tile, whose channels start at `first`, and writes them.
+///
+/// # Safety
+/// The same as for [`gemm`].
+#[inline(always)]
+unsafe fn write_tile<V: SimdVector, const N: usize, const P: usize>(
+    product: &ImplicitGemm,
+    pixels: &[Pixel; P],
+    first: usize,
+    mut acc: [[V; N]; P],
+    y: *mut f32,
+    start: usize,
+) {
+    // SAFETY: the caller upholds the conditions, and `check` checked every offset.
+    unsafe {
         let Epilogue { affine, add, relu } = product.epilogue;
         if first + N * V::LANES <= product.channels {
             if let Some((gain, bias)) = affine {

@@ -101,6 +101,9 @@ impl PreparedWeight {
 /// With at least this many tiles, [`Wide`] is faster than direct sums, although it transforms the weights.
 const MIN_WIDE_TILES: usize = 12;
 
+/// The greatest number of tiles of an image for [`Wide`]. Their transforms, of 512 channels, take 9 MiB.
+const MAX_WIDE_TILES: usize = 128;
+
 /// How threads share an image.
 enum Share {
     /// Each computes some channels of all pixels.
@@ -233,10 +236,11 @@ impl PreparedLayer<'_> {
         }
     }
 
-    /// The tiles for [`Wide`], if it is faster than direct sums for so many images.
+    /// The tiles for [`Wide`], if it is faster than direct sums for so many images, and they are not so large that their
+    /// transforms take much memory.
     fn wide(&self, images: usize) -> Option<&Tiling> {
         let (tiling, _) = self.plan.wide().filter(|_| !self.weight.winograd)?;
-        (images * tiling.tiles() >= MIN_WIDE_TILES).then_some(tiling)
+        (images * tiling.tiles() >= MIN_WIDE_TILES && tiling.tiles() <= MAX_WIDE_TILES).then_some(tiling)
     }
 
     /// [`Self::images`] on all threads.
@@ -250,7 +254,7 @@ impl PreparedLayer<'_> {
             wide.transform_inputs(&plan.input, inputs, from);
             wide.multiply(Kernels::Packed(&self.weight.packed), from, to);
             for_each(images, false, |(i, (_, out))| wide.write_output(to, i, self.epilogue(first + i), target, out));
-        } else if inputs.len() == 1 {
+        } else if inputs.len() < rayon::current_num_threads() {
             images.for_each(|(i, (x, out))| self.image_on_all_threads(level, x, first + i, out));
         } else {
             for_each(images, false, |(i, (x, out))| self.images(level, &[x], first + i, &mut [out], &[]));
@@ -329,22 +333,23 @@ impl Path<'_> {
         }
     }
 
-    /// Computes the outputs of consecutive images, of which `first` is the first: on this thread if `by_thread` is true, and on
+    /// Computes the outputs of consecutive images, of which `first` is the first: on this thread if `one_thread` is true, and on
     /// all threads otherwise.
     fn infer_images(
         &self,
         level: SimdLevel,
         layers: &[PreparedLayer],
         workspaces: &mut [Vec<&mut [f32]>],
-        by_thread: bool,
+        one_thread: bool,
         first: usize,
         outputs: &mut [f32],
     ) {
         let mut outputs: Vec<&mut [f32]> = outputs.chunks_mut(layers[layers.len() - 1].plan.output_len()).collect();
         let images = outputs.len();
         let (input, plan) = (LayerInput::PathInput(self.input), &layers[0].plan);
-        let direct: Vec<Option<&[f32]>> =
-            (0..images).map(|i| input.image(level, plan, first + i, workspaces[0][i])).collect();
+        for_each(workspaces[0][..images].iter_mut().enumerate(), one_thread || images == 1, |(i, workspace)| {
+            input.image(level, plan, first + i, workspace);
+        });
         // The inputs of the images after these.
         let len = plan.input_len();
         let next = [first + images, first + 2 * images].map(|image| (image * len).min(self.input.len()));
@@ -352,9 +357,9 @@ impl Path<'_> {
         for (i, layer) in layers.iter().enumerate() {
             let next = if i == 0 { next } else { &[] };
             let (before, after) = workspaces.split_at_mut(i + 1);
-            let direct = |k: usize| direct[k].filter(|_| i == 0);
-            let inputs: Vec<&[f32]> = (0..images).map(|k| direct(k).unwrap_or(before[i][k])).collect();
-            let compute = |outputs: &mut [&mut [f32]]| match by_thread {
+            let in_place = |k: usize| if i == 0 { input.in_place(plan, first + k) } else { None };
+            let inputs: Vec<&[f32]> = (0..images).map(|k| in_place(k).unwrap_or(before[i][k])).collect();
+            let compute = |outputs: &mut [&mut [f32]]| match one_thread {
                 true => layer.images(level, &inputs, first, outputs, next),
                 false => layer.images_on_all_threads(level, &inputs, first, outputs),
             };
@@ -389,25 +394,25 @@ impl Path<'_> {
         let wide_images = layers.iter().filter_map(|layer| layer.wide(batch)?.wide_images()).min();
         // If there are enough images for all threads, each thread computes whole images, a few at a time, so that the
         // outputs of all layers but the last stay in cache. Otherwise, the threads share the images.
-        let by_thread = wide_images.is_none() && (serial || batch >= 2 * threads);
-        let (size, together) = if by_thread {
+        let one_thread = wide_images.is_none() && (serial || batch >= 2 * threads);
+        let (size, together) = if one_thread {
             let tilings = layers.iter().filter_map(|layer| layer.weight.tiling(&layer.plan));
             let together = tilings.map(Tiling::images).max().unwrap_or(1);
             let size = images_per_task(batch, together, 4 * threads, threads);
             (size, together.min(size))
         } else {
-            (batch.max(1), wide_images.unwrap_or(1))
+            (batch.max(1), wide_images.unwrap_or(1).min(batch))
         };
-        for_each(output.chunks_mut(len * size).enumerate(), serial || !by_thread, |(task, outputs)| {
+        for_each(output.chunks_mut(len * size).enumerate(), serial || !one_thread, |(task, outputs)| {
             let mut scratch = Scratch::new([workspaces_len(plans, together)]);
             let [memory] = scratch.slices();
             let mut workspaces = workspaces(plans, together, memory);
             for (i, outputs) in outputs.chunks_mut(len * together).enumerate() {
                 let first = task * size + i * together;
-                self.infer_images(level, &layers, &mut workspaces, by_thread, first, outputs);
-                for (i, output) in outputs.chunks_mut(len).enumerate() {
+                self.infer_images(level, &layers, &mut workspaces, one_thread, first, outputs);
+                for_each(outputs.chunks_mut(len).enumerate(), one_thread || together == 1, |(i, output)| {
                     shortcut.add_zero_padded(level, self, first + i, output);
-                }
+                });
             }
         });
         output

@@ -14,7 +14,7 @@
 //! | `tile.rs` | the two inner loops: register-tiled matrix products over gathered rows |
 //! | `conv.rs`, `layout.rs`, `plan.rs` | direct convolutions and their gradients, as matrix products of `tile.rs` |
 //! | `winograd.rs` | Winograd's algorithm: 3x3 convolutions with a quarter of the multiplications |
-//! | `winograd/wide.rs` | the same in training with many channels, which threads share instead of images |
+//! | `winograd/wide.rs` | the same with so many channels that threads share them instead of images |
 //! | `elementwise.rs` | norms, ReLUs and shortcuts, forward and backward |
 //! | `path.rs`, `backward.rs`, `inference.rs` | a main path: forward pass for training, backward pass, inference |
 //! | `normalize.rs` | a norm and a ReLU without a convolution, as in pre-activation blocks |
@@ -26,7 +26,8 @@
 //! | `bridge.rs` | the interface to Burn |
 //!
 //! Results do not depend on the number of threads: a sum over the batch adds the sums over single images, or over fixed
-//! groups of images, in a fixed order. Results on different [`SimdLevel`]s differ by rounding errors.
+//! groups of images, in a fixed order. Results on different [`SimdLevel`]s differ by rounding errors, and so do
+//! results of inference for different batch sizes, with 3x3 convolutions of 512 channels.
 //!
 //! # Feature flags
 //!

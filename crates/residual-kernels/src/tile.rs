@@ -507,7 +507,8 @@ unsafe fn tile<V: SimdVector, const N: usize, const P: usize>(
 /// Applies the epilogue to the sums of a tile, whose channels start at `first`, and writes them.
 ///
 /// # Safety
-/// The same as for [`gemm`].
+/// The same as for [`gemm`]. In addition, the pixels must be of the product, and `first` must be the first channel of one of its
+/// blocks.
 #[inline(always)]
 unsafe fn write_tile<V: SimdVector, const N: usize, const P: usize>(
     product: &ImplicitGemm,

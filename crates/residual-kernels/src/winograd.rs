@@ -209,7 +209,7 @@ pub(crate) enum Kernels<'a> {
 }
 
 impl Kernels<'_> {
-    /// The numbers of inputs and outputs, for a convolution with these.
+    /// The numbers of inputs and outputs of the kernels, for a convolution with these numbers of channels.
     ///
     /// # Panics
     /// If there are fewer kernels.

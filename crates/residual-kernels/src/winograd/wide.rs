@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{SimdLevel, buffer::Scratch, layout::PaddedImage, parallel::for_each, tile::BLOCK};
 
-/// With at least this many pairs of channels, training uses [`Wide`], and so does inference with more than
+/// With at least this many pairs of channels, training uses [`Wide`]. Inference uses it for several images, with more than
 /// [`MAX_PREPARED_PAIRS`](super::MAX_PREPARED_PAIRS).
 const MIN_PAIRS: usize = 256 * 256;
 

@@ -101,9 +101,6 @@ impl PreparedWeight {
 /// With at least this many tiles, [`Wide`] is faster than direct sums, although it transforms the weights.
 const MIN_WIDE_TILES: usize = 12;
 
-/// The greatest number of tiles of an image for [`Wide`]. Their transforms, of 512 channels, take 9 MiB.
-const MAX_WIDE_TILES: usize = 128;
-
 /// How threads share an image.
 enum Share {
     /// Each computes some channels of all pixels.
@@ -240,7 +237,7 @@ impl PreparedLayer<'_> {
     /// transforms take much memory.
     fn wide(&self, images: usize) -> Option<&Tiling> {
         let (tiling, _) = self.plan.wide().filter(|_| !self.weight.winograd)?;
-        (images * tiling.tiles() >= MIN_WIDE_TILES && tiling.tiles() <= MAX_WIDE_TILES).then_some(tiling)
+        (images * tiling.tiles() >= MIN_WIDE_TILES && tiling.tiles() <= winograd::TILES).then_some(tiling)
     }
 
     /// [`Self::images`] on all threads.
@@ -347,7 +344,7 @@ impl Path<'_> {
         let mut outputs: Vec<&mut [f32]> = outputs.chunks_mut(layers[layers.len() - 1].plan.output_len()).collect();
         let images = outputs.len();
         let (input, plan) = (LayerInput::PathInput(self.input), &layers[0].plan);
-        for_each(workspaces[0][..images].iter_mut().enumerate(), one_thread || images == 1, |(i, workspace)| {
+        for_each(workspaces[0][..images].iter_mut().enumerate(), one_thread, |(i, workspace)| {
             input.image(level, plan, first + i, workspace);
         });
         // The inputs of the images after these.
@@ -403,14 +400,14 @@ impl Path<'_> {
         } else {
             (batch.max(1), wide_images.unwrap_or(1).min(batch))
         };
-        for_each(output.chunks_mut(len * size).enumerate(), serial || !one_thread, |(task, outputs)| {
+        for_each(output.chunks_mut(len * size).enumerate(), serial, |(task, outputs)| {
             let mut scratch = Scratch::new([workspaces_len(plans, together)]);
             let [memory] = scratch.slices();
             let mut workspaces = workspaces(plans, together, memory);
             for (i, outputs) in outputs.chunks_mut(len * together).enumerate() {
                 let first = task * size + i * together;
                 self.infer_images(level, &layers, &mut workspaces, one_thread, first, outputs);
-                for_each(outputs.chunks_mut(len).enumerate(), one_thread || together == 1, |(i, output)| {
+                for_each(outputs.chunks_mut(len).enumerate(), one_thread, |(i, output)| {
                     shortcut.add_zero_padded(level, self, first + i, output);
                 });
             }

@@ -268,7 +268,8 @@ impl Plan {
         images_per_task(batch, together, 16 * threads, threads)
     }
 
-    /// The tiles, and the number of images that [`Wide`](crate::winograd::Wide) transforms together, if there are enough channels for it.
+    /// The tiles, and the number of images that [`Wide`](crate::winograd::Wide) transforms together, if there are enough channels
+    /// for it.
     pub(crate) fn wide(&self) -> Option<(&Tiling, usize)> {
         self.winograd.as_ref().and_then(|tiling| Some((tiling, tiling.wide_images()?)))
     }

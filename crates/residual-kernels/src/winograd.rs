@@ -21,7 +21,7 @@
 
 mod wide;
 
-pub(crate) use wide::Wide;
+pub(crate) use wide::{TILES, Wide};
 
 use crate::{
     Conv, SimdLevel,
@@ -513,6 +513,11 @@ impl Tiling {
         tiles.map(corner).collect()
     }
 
+    /// The numbers of values from one row to the next: of an output with the layout `target`, and of its addend.
+    fn rows(&self, target: &PaddedImage) -> [usize; 2] {
+        [target.row(), self.size[1] * target.channels]
+    }
+
     /// The places of tiles in an image with the layout `target`, of which `out` is the part from offset `start` on.
     ///
     /// # Panics
@@ -668,7 +673,7 @@ impl<'a> Transforms<'a> {
     ) {
         self.check(target.channels, &tiles, place);
         let outputs = self.tiling.output_tiles(tiles, epilogue, target, out, start);
-        let rows = [target.row(), self.tiling.size[1] * target.channels];
+        let rows = self.tiling.rows(target);
         let (from, strides) = (&self.to[place * BLOCK..], self.tiling.strides(target.channels));
         // SAFETY: every tile lies within the transforms of each point, the image and the addend.
         unsafe { write_outputs(self.level, target.channels, from, strides, &outputs, epilogue, out, rows) }

@@ -13,8 +13,9 @@ use crate::{SimdLevel, buffer::Scratch, layout::PaddedImage, parallel::for_each,
 /// [`MAX_PREPARED_PAIRS`](super::MAX_PREPARED_PAIRS).
 const MIN_PAIRS: usize = 256 * 256;
 
-/// The number of tiles that are transformed together, if they are of several images.
-const TILES: usize = 128;
+/// The number of tiles that are transformed together, if they are of several images. With 512 channels, their transforms take
+/// 9 MiB.
+pub(crate) const TILES: usize = 128;
 
 impl Tiling {
     /// The number of images that [`Wide`] transforms together, or `None` if there are too few channels for it.
@@ -139,7 +140,7 @@ impl<'a> Wide<'a> {
         assert!(image < self.images && self.transform_len(target.channels) <= from.len(), "too few transforms");
         let (tiles, start) = (self.tiling.tiles(), target.at(0, 0) as usize);
         let outputs = self.tiling.output_tiles(0..tiles, epilogue, target, out, start);
-        let rows = [target.row(), self.tiling.size[1] * target.channels];
+        let rows = self.tiling.rows(target);
         let from = &from[image * tiles * BLOCK..];
         // SAFETY: every tile lies within the transforms, the image and the addend.
         unsafe {

@@ -66,16 +66,7 @@ impl Path<'_> {
         let mut outputs = outputs.unwrap_or_else(|| self.convolve(level, plans, Some(&statistics)).0);
         let signs = signs.as_ref();
 
-        let shortcut = (needs.shortcut && matches!(self.shortcut, Shortcut::Tensor { .. })).then(|| {
-            let len = plans[last].output_len();
-            let mut shortcut = Buffer::new(dy.len());
-            for_each(shortcut.chunks_mut(len).enumerate(), self.is_serial(&plans[last]), |(n, gradient)| {
-                let (dy, signs) = (&dy[n * len..][..len], signs.map(|signs| signs.image(n)));
-                add_gradient(level, dy, signs, 0, self.shortcut.strength(), true, gradient);
-            });
-            shortcut
-        });
-
+        let shortcut = needs.shortcut.then(|| self.shortcut_gradient(level, &plans[last], dy, signs)).flatten();
         // `Σ g` and `Σ g · (z - mean)` of each image and channel, where g is the gradient of the last norm's output.
         let means = |i: usize| self.layers[i].affine(statistics[i].as_ref()).mean;
         let mut sums = self.last_sums(level, &plans[last], &outputs[last], &means(last), dy, signs);
@@ -84,7 +75,7 @@ impl Path<'_> {
         for i in (0..plans.len()).rev() {
             let (layer, plan) = (&self.layers[i], &plans[i]);
             let layer_statistics = statistics[i].as_ref();
-            let (totals, norm) = norm_gradient(layer, layer_statistics, &sums, batch * plan.output[0] * plan.output[1]);
+            let (totals, norm) = norm_gradient(layer, layer_statistics, &sums, batch * plan.output_pixels());
             if needs.parameters {
                 layers[i] = layer.affine_gradients(layer_statistics, &totals);
             }
@@ -115,6 +106,18 @@ impl Path<'_> {
             g = input_gradient;
         }
         Gradients { input: g.filter(|_| needs.input), shortcut, layers }
+    }
+
+    /// The gradient of the shortcut's tensor, or `None` if the shortcut is not a tensor.
+    fn shortcut_gradient(&self, level: SimdLevel, plan: &Plan, dy: &[f32], signs: Option<&Signs>) -> Option<Buffer> {
+        let Shortcut::Tensor { strength, .. } = self.shortcut else { return None };
+        let len = plan.output_len();
+        let mut shortcut = Buffer::new(dy.len());
+        for_each(shortcut.chunks_mut(len).enumerate(), self.is_serial(plan), |(n, gradient)| {
+            let (dy, signs) = (&dy[n * len..][..len], signs.map(|signs| signs.image(n)));
+            add_gradient(level, dy, signs, 0, strength, true, gradient);
+        });
+        Some(shortcut)
     }
 
     /// The gradients of an empty batch.

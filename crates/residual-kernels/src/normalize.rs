@@ -3,7 +3,7 @@
 use crate::{
     Buffer, Conv, ConvNorm, ConvNormGradients, Norm, SimdLevel, Statistics, Weight,
     backward::norm_gradient,
-    elementwise::{affine_add_relu, gradient_sums, moments, norm_gradient_rows},
+    elementwise::{affine_map, gradient_sums, moments, norm_gradient_rows},
     layout::PaddedImage,
     parallel::for_each,
     path::combine_moments,
@@ -38,6 +38,10 @@ impl<'a> Normalize<'a> {
         self.pixels * self.channels
     }
 
+    fn rows(&self) -> PaddedImage {
+        PaddedImage::unpadded([1, self.pixels], self.channels)
+    }
+
     fn is_serial(&self) -> bool {
         self.input.len() < MIN_PARALLEL_VALUES
     }
@@ -69,9 +73,10 @@ impl<'a> Normalize<'a> {
             combine_moments(&sums, channels, self.pixels)
         });
         let affine = self.layer().affine(statistics.as_ref());
+        let rows = self.rows();
         let mut y = Buffer::new(self.input.len());
         for_each(y.chunks_mut(len).zip(images()), self.is_serial(), |(y, x)| {
-            affine_add_relu(level, x, &affine, None, self.relu, y);
+            affine_map(level, x, &affine, None, self.relu, &rows, y);
         });
         (y, statistics)
     }
@@ -113,7 +118,7 @@ impl<'a> Normalize<'a> {
             gradient_sums(level, &dy[image(n)], signs, &self.input[image(n)], &mean, 1.0, sums, products);
         });
         let (totals, norm) = norm_gradient(&layer, statistics, &sums, batch * self.pixels);
-        let rows = PaddedImage::unpadded([1, self.pixels], channels);
+        let rows = self.rows();
         for_each(dx.chunks_mut(len).enumerate(), self.is_serial(), |(n, dx)| {
             let signs = self.relu.then(|| signs.image(n));
             norm_gradient_rows(level, &dy[image(n)], signs, &self.input[image(n)], &norm, 1.0, &rows, dx);

@@ -13,7 +13,7 @@
 use crate::{
     Buffer, Conv, PreparedWeight, SimdLevel,
     buffer::Scratch,
-    elementwise::{Affine, ZeroPad, affine_add_relu, copy_rows, moments, normalize_rows, relu_in_place},
+    elementwise::{Affine, ZeroPad, affine_map, copy_rows, moments, relu_in_place},
     layout::PaddedImage,
     parallel::{for_each, run_in_pool},
     plan::Plan,
@@ -334,7 +334,7 @@ impl<'a> LayerInput<'a> {
         let padded = &plan.input;
         match self {
             Self::PathInput(x) => copy_rows(&x[image], padded, workspace),
-            Self::ConvOutput(z, affine) => normalize_rows(level, &z[image], affine, padded, workspace),
+            Self::ConvOutput(z, affine) => affine_map(level, &z[image], affine, None, true, padded, workspace),
         }
         None
     }
@@ -450,6 +450,7 @@ impl Path<'_> {
         let len = plans[last].output_len();
         let shortcut = self.shortcut_add(plans);
         let affine = scaled(&affines[last], self.scale);
+        let rows = PaddedImage::unpadded([1, plans[last].output_pixels()], plans[last].conv.channels[1]);
         let mut y = Buffer::new(self.batch() * len);
         let mut signs = self.relu.then(|| Signs::new(self.batch(), len));
         let mut signs_of_images = signs.as_mut().map(Signs::images_mut);
@@ -457,7 +458,7 @@ impl Path<'_> {
         let images = images.map(|image| (image, signs_of_images.as_mut().and_then(Iterator::next)));
         for_each(images, self.is_serial(&plans[last]), |((n, (y, z)), signs)| {
             let addend = shortcut.tensor.map(|(values, strength)| (&values[n * len..][..len], strength));
-            affine_add_relu(level, z, &affine, addend, self.relu && shortcut.zero_pad.is_none(), y);
+            affine_map(level, z, &affine, addend, self.relu && shortcut.zero_pad.is_none(), &rows, y);
             shortcut.add_zero_padded(level, self, n, y);
             if let Some(signs) = signs {
                 write_signs(level, y, signs);

@@ -279,9 +279,14 @@ impl Plan {
         self.input.size[0] * self.input.size[1] * self.conv.channels[0]
     }
 
+    /// The number of pixels per output image.
+    pub(crate) fn output_pixels(&self) -> usize {
+        self.output[0] * self.output[1]
+    }
+
     /// The number of values per output image.
     pub(crate) fn output_len(&self) -> usize {
-        self.output[0] * self.output[1] * self.conv.channels[1]
+        self.output_pixels() * self.conv.channels[1]
     }
 
     /// Adds packed weight gradients in order, and unpacks the sum in the order of the weight. The first of them is overwritten.

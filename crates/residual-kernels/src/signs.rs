@@ -80,9 +80,3 @@ impl<'a> ImageSigns<'a> {
         (u32::from(self.0[word]) | u32::from(self.0[word + 1]) << WORD) >> (index % WORD)
     }
 }
-
-/// The gradient through a ReLU: `v` if its bit is set, else 0.
-#[inline(always)]
-pub(crate) fn relu_gradient(v: f32, signs: u32, bit: usize) -> f32 {
-    f32::from_bits(v.to_bits() & 0u32.wrapping_sub((signs >> bit) & 1))
-}

@@ -346,6 +346,27 @@ mod choice {
         average(&norm.running_var, batch.variance);
     }
 
+    impl<'a, const D: usize> Addend<'a, D> {
+        /// The shortcut and the norm of its projection, or `None` if the kernels do not support it.
+        fn tensors(self, device: &Device) -> Option<(TensorShortcut<D>, &'a Option<BatchNorm>)> {
+            let shortcut = match self {
+                Self::None => TensorShortcut::None,
+                Self::Input(strength, ShortcutOption::ZeroPadAfter) => {
+                    TensorShortcut::Input(strength, ChannelPadding::After)
+                }
+                Self::Input(strength, _) => TensorShortcut::Input(strength, ChannelPadding::BothSides),
+                Self::Tensor(tensor, strength) => TensorShortcut::Tensor(tensor, strength),
+                Self::Conv(Unit { layer, norm }, strength) => {
+                    return Some((TensorShortcut::Projection(layer.tensors(norm, device)?, strength), norm));
+                }
+                Self::Linear(Unit { layer, norm }, strength) => {
+                    return Some((TensorShortcut::Projection(layer.tensors(norm, device)?, strength), norm));
+                }
+            };
+            Some((shortcut, &None))
+        }
+    }
+
     /// Computes a block in one operation: the norm and ReLU of the pre-activation, if `before` is given; the units,
     /// with ReLUs between them; and the epilogue. Returns `None` if the kernels are not selected or do not support the
     /// block.
@@ -359,23 +380,7 @@ mod choice {
         let device = a.device();
         let layers = units.iter().map(|unit| unit.layer.tensors(unit.norm, &device)).collect::<Option<Vec<_>>>()?;
         let Epilogue { scale, shortcut, relu } = epilogue();
-        let mut projection_norm = &None;
-        let shortcut = match shortcut {
-            Addend::None => TensorShortcut::None,
-            Addend::Input(strength, ShortcutOption::ZeroPadAfter) => {
-                TensorShortcut::Input(strength, ChannelPadding::After)
-            }
-            Addend::Input(strength, _) => TensorShortcut::Input(strength, ChannelPadding::BothSides),
-            Addend::Tensor(tensor, strength) => TensorShortcut::Tensor(tensor, strength),
-            Addend::Conv(unit, strength) => {
-                projection_norm = unit.norm;
-                TensorShortcut::Projection(unit.layer.tensors(unit.norm, &device)?, strength)
-            }
-            Addend::Linear(unit, strength) => {
-                projection_norm = unit.norm;
-                TensorShortcut::Projection(unit.layer.tensors(unit.norm, &device)?, strength)
-            }
-        };
+        let (shortcut, projection_norm) = shortcut.tensors(&device)?;
         let preactivation =
             before.map(|norm| norm.as_ref().map_or(TensorNorm::None(None), |norm| tensor_norm(norm, &device)));
         let recompute = kernels == Kernels::Recompute;

@@ -1,5 +1,5 @@
 //! The two inner loops, which take most of the time: matrix products over gathered rows, in register tiles of a few
-//! pixels (or weight rows) by [`BLOCK`] channels.
+//! pixels (or weight rows) by one or two blocks of [`BLOCK`] channels.
 
 #![allow(clippy::needless_range_loop, reason = "the indices match the formulas, and the loops unroll")]
 
@@ -9,8 +9,15 @@ use crate::{
     simd::{SimdLevel, SimdVector, for_every_vector, prefetch},
 };
 
-/// The number of output channels of a tile.
+/// The number of output channels that are stored together in weights.
 pub(crate) const BLOCK: usize = 16;
+
+/// The number of blocks of a tile with vectors of this type. A vector that holds a whole block would make each input value be
+/// read for only one product, and processors read at most as many values as they multiply.
+#[inline(always)]
+pub(crate) const fn blocks_per_tile<V: SimdVector>() -> usize {
+    if V::LANES == BLOCK { 2 } else { 1 }
+}
 
 /// A pixel's offsets in the input and in the output of a matrix product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -303,14 +310,15 @@ impl Rows {
     }
 }
 
-/// One chunk of the sums for one block of channels.
+/// One chunk of the sums for the blocks of channels of a tile.
 #[derive(Clone, Copy)]
 struct Chunk<'a> {
     /// The values that the pixels' inputs and the runs are offsets in.
     x: *const f32,
+    /// The first block.
     block: usize,
     runs: &'a [Run],
-    /// The weights of the runs for this block.
+    /// The weights of the runs for the first block.
     weights: *const f32,
     /// The weights that are needed next, if they may not be in a cache. The first tile asks for them.
     next: Option<*const f32>,
@@ -338,15 +346,24 @@ for_every_vector! {
                     Some(rows) => rows.copy(product.x, pixels, runs),
                     None => (product.x.as_ptr(), pixels, runs),
                 };
-                for block in 0..whole {
-                    let next = match block + 1 {
+                let mut block = 0;
+                while block < whole {
+                    let together = blocks_per_tile::<V>().min(whole - block);
+                    let next = match block + together {
                         next if next < whole => weights(next, done),
                         _ => weights(0, if last { 0 } else { done + length }),
                     };
                     let next = is_large.then_some(next);
                     let chunk = Chunk { x, block, runs, weights: weights(block, done), next, first, last };
                     // SAFETY: the caller upholds the conditions of `gemm`. The weights of these runs begin at `chunk.weights`.
-                    unsafe { band::<V, N, MAX>(product, pixels, chunk, y, start) };
+                    unsafe {
+                        if together == 2 {
+                            band::<V, 2, MAX>(product, pixels, chunk, y, start);
+                        } else {
+                            band::<V, N, MAX>(product, pixels, chunk, y, start);
+                        }
+                    }
+                    block += together;
                 }
             }
             // A block with fewer than `BLOCK` channels is a single chunk, because partial sums are stored in whole blocks.
@@ -398,6 +415,12 @@ unsafe fn band<V: SimdVector, const N: usize, const MAX: usize>(
     }
 }
 
+/// The offset of vector `j` of consecutive channels, whose blocks are `stride` values apart.
+#[inline(always)]
+const fn vector_offset<V: SimdVector>(j: usize, stride: usize) -> usize {
+    j * V::LANES / BLOCK * stride + j * V::LANES % BLOCK
+}
+
 /// Loads `N` vectors.
 ///
 /// # Safety
@@ -405,30 +428,55 @@ unsafe fn band<V: SimdVector, const N: usize, const MAX: usize>(
 #[inline(always)]
 pub(crate) unsafe fn load<V: SimdVector, const N: usize>(from: *const f32) -> [V; N] {
     // SAFETY: the caller upholds the conditions of this function.
+    unsafe { load_blocks(from, BLOCK) }
+}
+
+/// Loads `N` vectors of consecutive channels. From one block of channels to the next, there are `stride` values.
+///
+/// # Safety
+/// The processor must have the vector's instructions, and `from` must point to the values of these blocks.
+#[inline(always)]
+pub(crate) unsafe fn load_blocks<V: SimdVector, const N: usize>(from: *const f32, stride: usize) -> [V; N] {
+    // SAFETY: the caller upholds the conditions of this function.
     unsafe {
-        let mut block = [V::splat(0.0); N];
+        let mut vectors = [V::splat(0.0); N];
         for j in 0..N {
-            block[j] = V::load(from.add(j * V::LANES));
+            vectors[j] = V::load(from.add(vector_offset::<V>(j, stride)));
         }
-        block
+        vectors
     }
 }
 
-/// Adds the product of one input value of each pixel and a block of weights.
+/// Writes `N` vectors where [`load_blocks`] reads them.
+///
+/// # Safety
+/// The same as for [`load_blocks`].
+#[inline(always)]
+pub(crate) unsafe fn store_blocks<V: SimdVector, const N: usize>(vectors: [V; N], to: *mut f32, stride: usize) {
+    // SAFETY: the caller upholds the conditions of this function.
+    unsafe {
+        for j in 0..N {
+            vectors[j].store(to.add(vector_offset::<V>(j, stride)));
+        }
+    }
+}
+
+/// Adds the product of one input value of each pixel and the weights of `N` vectors, whose blocks are `stride` values apart.
 ///
 /// # Safety
 /// The same as for [`gemm`]. In addition, each base must have a value at `k`, and `weights` must point to [`BLOCK`]
-/// values.
+/// values of each block.
 #[inline(always)]
 unsafe fn step<V: SimdVector, const N: usize, const P: usize>(
     acc: &mut [[V; N]; P],
     base: &[*const f32; P],
     k: usize,
     weights: *const f32,
+    stride: usize,
 ) {
     // SAFETY: the caller upholds the conditions of this function.
     unsafe {
-        let w: [V; N] = load(weights);
+        let w: [V; N] = load_blocks(weights, stride);
         for p in 0..P {
             let v = V::splat(*base[p].add(k));
             for j in 0..N {
@@ -442,7 +490,7 @@ unsafe fn step<V: SimdVector, const N: usize, const P: usize>(
 ///
 /// # Safety
 /// The same as for [`gemm`]. In addition, there must be `P` pixels, `chunk.weights` must point to the weights of the
-/// chunk, and the block must have all these channels unless the chunk is both the first and the last.
+/// chunk, and the product must have all these channels unless they are of one block and the chunk is both the first and the last.
 #[inline(always)]
 unsafe fn tile<V: SimdVector, const N: usize, const P: usize>(
     product: &ImplicitGemm,
@@ -453,7 +501,7 @@ unsafe fn tile<V: SimdVector, const N: usize, const P: usize>(
 ) {
     let x = chunk.x;
     let mut weights = chunk.weights;
-    let first = chunk.block * BLOCK;
+    let (first, stride) = (chunk.block * BLOCK, product.runs.depth() * BLOCK);
     // SAFETY: the caller upholds the conditions above, and `check` checked every offset.
     unsafe {
         let pixels: &[Pixel; P] = &*pixels.as_ptr().cast();
@@ -476,27 +524,26 @@ unsafe fn tile<V: SimdVector, const N: usize, const P: usize>(
                 if let Some(next) = chunk.next {
                     let done = weights.offset_from(chunk.weights);
                     for i in 0..UNROLL {
-                        prefetch(next.wrapping_offset(done).wrapping_add(i * BLOCK));
+                        for block in 0..(N * V::LANES).div_ceil(BLOCK) {
+                            prefetch(next.wrapping_offset(done).wrapping_add(block * stride + i * BLOCK));
+                        }
                     }
                 }
                 for i in 0..UNROLL {
-                    step(&mut acc, &base, k + i, weights.add(i * BLOCK));
+                    step(&mut acc, &base, k + i, weights.add(i * BLOCK), stride);
                 }
                 weights = weights.add(UNROLL * BLOCK);
                 k += UNROLL;
             }
             while k < length {
-                step(&mut acc, &base, k, weights);
+                step(&mut acc, &base, k, weights, stride);
                 weights = weights.add(BLOCK);
                 k += 1;
             }
         }
         if !chunk.last {
             for p in 0..P {
-                let to = y.add(pixels[p].output as usize - start + first);
-                for j in 0..N {
-                    acc[p][j].store(to.add(j * V::LANES));
-                }
+                store_blocks(acc[p], y.add(pixels[p].output as usize - start + first), BLOCK);
             }
             return;
         }
@@ -549,14 +596,12 @@ unsafe fn write_tile<V: SimdVector, const N: usize, const P: usize>(
             }
             return;
         }
-        let mut values = [[0.0f32; BLOCK]; P];
+        let mut values = [[0.0f32; 2 * BLOCK]; P];
         for p in 0..P {
-            for j in 0..N {
-                acc[p][j].store(values[p].as_mut_ptr().add(j * V::LANES));
-            }
+            store_blocks(acc[p], values[p].as_mut_ptr(), BLOCK);
         }
         for p in 0..P {
-            let (offset, count) = (pixels[p].output as usize + first, BLOCK.min(product.channels - first));
+            let (offset, count) = (pixels[p].output as usize + first, (N * V::LANES).min(product.channels - first));
             product.epilogue.apply(&mut values[p][..count], first, offset);
             values[p].as_ptr().copy_to_nonoverlapping(y.add(offset - start), count);
         }
@@ -613,42 +658,50 @@ for_every_vector! {
     /// [`WeightGradientGemm::check`] must have passed.
     unsafe fn weight_gradient<V, N, MAX>(product: &WeightGradientGemm<'_>, weights: &mut [f32], is_first: bool) {
         let depth = product.runs.depth();
+        let stride = depth * BLOCK;
         let is_copied = depth >= MIN_COPIED_DEPTH;
-        // The copied block of each pixel, and the pixels with their offsets in the copy.
-        let mut copy = [[0.0f32; BLOCK]; GRADIENT_BAND];
+        // The copied blocks of each pixel, and the pixels with their offsets in the copy.
+        let mut copy = [[0.0f32; 2 * BLOCK]; GRADIENT_BAND];
         let mut places = [Pixel { input: 0, output: 0 }; GRADIENT_BAND];
         for (band, pixels) in product.pixels.chunks(GRADIENT_BAND).enumerate() {
             let is_first = is_first && band == 0;
             for (i, (place, pixel)) in places.iter_mut().zip(pixels).enumerate() {
-                *place = if is_copied { Pixel { output: (i * BLOCK) as u32, ..*pixel } } else { *pixel };
+                *place = if is_copied { Pixel { output: (i * 2 * BLOCK) as u32, ..*pixel } } else { *pixel };
             }
             let places = &places[..pixels.len()];
-            for block in 0..product.channels.div_ceil(BLOCK) {
-                let weights = weights[block * depth * BLOCK..].as_mut_ptr();
+            let mut block = 0;
+            while block * BLOCK < product.channels {
+                let channels = product.channels - block * BLOCK;
+                let together = if channels >= 2 * BLOCK { blocks_per_tile::<V>() } else { 1 };
+                let weights = weights[block * stride..].as_mut_ptr();
                 let mut d = &product.d[block * BLOCK..];
                 if is_copied {
+                    let len = together * BLOCK;
                     for (copy, pixel) in copy.iter_mut().zip(pixels) {
-                        *copy = *d[pixel.output as usize..].first_chunk().expect("a block of channels");
+                        copy[..len].copy_from_slice(&d[pixel.output as usize..][..len]);
                     }
                     d = copy.as_flattened();
                 }
                 // SAFETY: `check` checked every offset that is read, and that `weights` has `depth` rows per block.
                 unsafe {
                     let (runs, d) = (&product.runs.runs[..], d.as_ptr());
-                    if product.channels - block * BLOCK > HALF {
-                        weight_gradient_block::<V, N, MAX>(product.x, d, runs, places, weights, is_first);
+                    if together == 2 {
+                        weight_gradient_block::<V, 2, MAX>(product.x, d, runs, places, weights, stride, is_first);
+                    } else if channels > HALF {
+                        weight_gradient_block::<V, N, MAX>(product.x, d, runs, places, weights, stride, is_first);
                     } else if N <= 2 {
-                        weight_gradient_block::<V::Half, 1, HALF_MAX>(product.x, d, runs, places, weights, is_first);
+                        weight_gradient_block::<V::Half, 1, HALF_MAX>(product.x, d, runs, places, weights, stride, is_first);
                     } else {
-                        weight_gradient_block::<V::Half, 2, MAX>(product.x, d, runs, places, weights, is_first);
+                        weight_gradient_block::<V::Half, 2, MAX>(product.x, d, runs, places, weights, stride, is_first);
                     }
                 }
+                block += together;
             }
         }
     }
 }
 
-/// Computes the weight gradient of a block of output channels, in tiles of at most `MAX` rows.
+/// Computes the weight gradient of the output channels of `N` vectors, in tiles of at most `MAX` rows.
 ///
 /// # Safety
 /// The same as for [`weight_gradient_tile`], for the rows of all runs.
@@ -659,6 +712,7 @@ unsafe fn weight_gradient_block<V: SimdVector, const N: usize, const MAX: usize>
     runs: &[Run],
     pixels: &[Pixel],
     mut weights: *mut f32,
+    stride: usize,
     is_first: bool,
 ) {
     for run in runs {
@@ -666,7 +720,7 @@ unsafe fn weight_gradient_block<V: SimdVector, const N: usize, const MAX: usize>
         unsafe {
             let mut x = x.as_ptr().add(run.offset as usize);
             for rows in balanced(run.length as usize, MAX) {
-                with_constant!(rows, MAX, weight_gradient_tile, V ; N ; x, d, pixels, weights, is_first);
+                with_constant!(rows, MAX, weight_gradient_tile, V ; N ; x, d, pixels, weights, stride, is_first);
                 (x, weights) = (x.add(rows), weights.add(rows * BLOCK));
             }
         }
@@ -677,13 +731,15 @@ unsafe fn weight_gradient_block<V: SimdVector, const N: usize, const MAX: usize>
 ///
 /// # Safety
 /// The same as for [`weight_gradient`]. In addition, at the offsets of every pixel, `x` must have `K` values and `d`
-/// must have [`BLOCK`] values. `weights` must have `K` rows of [`BLOCK`] values.
+/// must have [`BLOCK`] values for each block. `weights` must have `K` rows of [`BLOCK`] values for each block, and `stride` values
+/// from one block to the next.
 #[inline(always)]
 unsafe fn weight_gradient_tile<V: SimdVector, const N: usize, const K: usize>(
     x: *const f32,
     d: *const f32,
     pixels: &[Pixel],
     weights: *mut f32,
+    stride: usize,
     is_first: bool,
 ) {
     // SAFETY: the caller upholds the conditions of this function.
@@ -691,7 +747,7 @@ unsafe fn weight_gradient_tile<V: SimdVector, const N: usize, const K: usize>(
         let mut acc = [[V::splat(0.0); N]; K];
         if !is_first {
             for k in 0..K {
-                acc[k] = load(weights.add(k * BLOCK));
+                acc[k] = load_blocks(weights.add(k * BLOCK), stride);
             }
         }
         for pixel in pixels {
@@ -705,9 +761,7 @@ unsafe fn weight_gradient_tile<V: SimdVector, const N: usize, const K: usize>(
             }
         }
         for k in 0..K {
-            for j in 0..N {
-                acc[k][j].store(weights.add(k * BLOCK + j * V::LANES));
-            }
+            store_blocks(acc[k], weights.add(k * BLOCK), stride);
         }
     }
 }

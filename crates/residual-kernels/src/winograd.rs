@@ -28,7 +28,7 @@ use crate::{
     layout::PaddedImage,
     parallel::for_each,
     simd::{Ahead, Instructions, SimdVector, for_every_vector, prefetch},
-    tile::{Addend, BLOCK, Epilogue, balanced, load, with_constant},
+    tile::{Addend, BLOCK, Epilogue, balanced, blocks_per_tile, load_blocks, store_blocks, with_constant},
 };
 use std::{
     f32::consts::{FRAC_1_SQRT_2 as ROOT_HALF, SQRT_2 as ROOT_TWO},
@@ -912,15 +912,17 @@ for_every_vector! {
             ahead.iter().for_each(|ahead| ahead.fetch(point, POINTS));
             for first in (0..inputs).step_by(MAX_DEPTH) {
                 let depth = MAX_DEPTH.min(inputs - first);
-                for output in 0..outputs {
+                let mut output = 0;
+                while output < outputs {
+                    let together = blocks_per_tile::<V>().min(outputs - output);
                     // SAFETY: the caller guarantees the sizes.
                     unsafe {
                         let w = weight(output, point, first);
                         let mut v = v.as_ptr().add(point * from.point + first * from.block);
                         let mut m = m.as_mut_ptr().add((point - points.start) * to.point + output * to.block);
                         // The first tiles wait for the weights, so they ask for those of the next product.
-                        let next = if output + 1 < outputs {
-                            weight(output + 1, point, first)
+                        let next = if output + together < outputs {
+                            weight(output + together, point, first)
                         } else if first + depth < inputs {
                             weight(0, point, first + depth)
                         } else {
@@ -928,11 +930,18 @@ for_every_vector! {
                         };
                         let mut next = (inputs * outputs * BLOCK * BLOCK >= MANY_WEIGHTS).then_some(next);
                         for count in balanced(tiles, MAX) {
-                            with_constant!(count, MAX, multiply_tiles, V; N; v, from.block, w, depth, m, first > 0, next);
+                            let strides = [from.block, weight_block(inputs * BLOCK), to.block];
+                            let add = first > 0;
+                            if together == 2 {
+                                with_constant!(count, MAX, multiply_tiles, V; 2; v, w, depth, m, strides, add, next);
+                            } else {
+                                with_constant!(count, MAX, multiply_tiles, V; N; v, w, depth, m, strides, add, next);
+                            }
                             next = None;
                             (v, m) = (v.add(count * BLOCK), m.add(count * BLOCK));
                         }
                     }
+                    output += together;
                 }
             }
         }
@@ -950,56 +959,68 @@ for_every_vector! {
         let sums_point = sums_point([inputs * BLOCK, outputs * BLOCK]);
         for point in 0..POINTS {
             ahead.iter().for_each(|ahead| ahead.fetch(point, POINTS));
-            for output in 0..outputs {
+            let mut output = 0;
+            while output < outputs {
+                let together = blocks_per_tile::<V>().min(outputs - output);
                 for input in 0..inputs {
                     // SAFETY: the caller guarantees the sizes.
                     unsafe {
+                        let strides = [to.block, inputs * BLOCK * BLOCK];
                         let mut v = v.as_ptr().add(point * from.point + input * from.block);
                         let u = u.as_ptr().add(point * to.point + output * to.block);
                         let sums = sums.as_mut_ptr();
                         let mut sums = sums.add(point * sums_point + (output * inputs + input) * BLOCK * BLOCK);
                         for rows in balanced(BLOCK, MAX) {
-                            with_constant!(rows, MAX, add_tiles, V; N; v, u, tiles, sums, is_first);
+                            if together == 2 {
+                                with_constant!(rows, MAX, add_tiles, V; 2; v, u, tiles, sums, strides, is_first);
+                            } else {
+                                with_constant!(rows, MAX, add_tiles, V; N; v, u, tiles, sums, strides, is_first);
+                            }
                             (v, sums) = (v.add(rows), sums.add(rows * BLOCK));
                         }
                     }
                 }
+                output += together;
             }
         }
     }
 }
 
-/// The products of `T` tiles with `depth` blocks of inputs and a block of outputs. `add` continues earlier sums.
+/// The products of `T` tiles with `depth` blocks of inputs and the outputs of `N` vectors. `strides` are the numbers of values from
+/// one block to the next of `v`, of the weights' outputs, and of `m`. `add` continues earlier sums.
 ///
 /// # Safety
 /// The processor must have the vector's instructions, and the pointers must point to values of these sizes.
 #[inline(always)]
 unsafe fn multiply_tiles<V: SimdVector, const N: usize, const T: usize>(
     mut v: *const f32,
-    block: usize,
     mut weights: *const f32,
     depth: usize,
     m: *mut f32,
+    strides: [usize; 3],
     add: bool,
     mut next: Option<*const f32>,
 ) {
     // SAFETY: the caller upholds the conditions of this function.
     unsafe {
+        let [from, stride, to] = strides;
         let mut sums = [[V::splat(0.0); N]; T];
         if add {
             for t in 0..T {
-                sums[t] = load(m.add(t * BLOCK));
+                sums[t] = load_blocks(m.add(t * BLOCK), to);
             }
         }
         for _ in 0..depth {
             if let Some(next) = &mut next {
-                for k in 0..BLOCK {
-                    prefetch(next.wrapping_add(k * BLOCK));
+                for block in 0..(N * V::LANES).div_ceil(BLOCK) {
+                    for k in 0..BLOCK {
+                        prefetch(next.wrapping_add(block * stride + k * BLOCK));
+                    }
                 }
                 *next = next.wrapping_add(BLOCK * BLOCK);
             }
             for k in 0..BLOCK {
-                let w: [V; N] = load(weights.add(k * BLOCK));
+                let w: [V; N] = load_blocks(weights.add(k * BLOCK), stride);
                 for t in 0..T {
                     let value = V::splat(*v.add(t * BLOCK + k));
                     for j in 0..N {
@@ -1007,18 +1028,16 @@ unsafe fn multiply_tiles<V: SimdVector, const N: usize, const T: usize>(
                     }
                 }
             }
-            (v, weights) = (v.add(block), weights.add(BLOCK * BLOCK));
+            (v, weights) = (v.add(from), weights.add(BLOCK * BLOCK));
         }
         for t in 0..T {
-            for j in 0..N {
-                sums[t][j].store(m.add(t * BLOCK + j * V::LANES));
-            }
+            store_blocks(sums[t], m.add(t * BLOCK), to);
         }
     }
 }
 
-/// Adds to `R` rows of sums the products of `R` inputs with a block of outputs of some tiles, or writes them there if
-/// `is_first` is true.
+/// Adds to `R` rows of sums the products of `R` inputs with the outputs of `N` vectors of some tiles, or writes them there if
+/// `is_first` is true. `strides` are the numbers of values from one block of outputs to the next of `u` and of `sums`.
 ///
 /// # Safety
 /// The processor must have the vector's instructions, and the pointers must point to values of these sizes.
@@ -1028,6 +1047,7 @@ unsafe fn add_tiles<V: SimdVector, const N: usize, const R: usize>(
     u: *const f32,
     tiles: usize,
     sums: *mut f32,
+    strides: [usize; 2],
     is_first: bool,
 ) {
     // SAFETY: the caller upholds the conditions of this function.
@@ -1035,11 +1055,11 @@ unsafe fn add_tiles<V: SimdVector, const N: usize, const R: usize>(
         let mut rows = [[V::splat(0.0); N]; R];
         if !is_first {
             for r in 0..R {
-                rows[r] = load(sums.add(r * BLOCK));
+                rows[r] = load_blocks(sums.add(r * BLOCK), strides[1]);
             }
         }
         for tile in 0..tiles {
-            let u: [V; N] = load(u.add(tile * BLOCK));
+            let u: [V; N] = load_blocks(u.add(tile * BLOCK), strides[0]);
             for r in 0..R {
                 let value = V::splat(*v.add(tile * BLOCK + r));
                 for j in 0..N {
@@ -1048,9 +1068,7 @@ unsafe fn add_tiles<V: SimdVector, const N: usize, const R: usize>(
             }
         }
         for r in 0..R {
-            for j in 0..N {
-                rows[r][j].store(sums.add(r * BLOCK + j * V::LANES));
-            }
+            store_blocks(rows[r], sums.add(r * BLOCK), strides[1]);
         }
     }
 }

@@ -6,7 +6,7 @@
 use crate::{
     Buffer,
     parallel::for_each,
-    simd::{SimdLevel, SimdVector, for_every_vector, prefetch},
+    simd::{SimdLevel, SimdVector, for_every_vector, prefetch, prefetch_write},
 };
 
 /// The number of output channels that are stored together in weights.
@@ -37,8 +37,12 @@ pub(crate) struct Run {
 /// applied to all pixels of a band.
 const MAX_CHUNK: usize = 256;
 
-/// The number of pixels per band. A band's input values stay in the L2 cache while all weights are applied to them.
-const BAND: usize = 192;
+/// The greatest number of pixels per band. A band's input values stay in the L2 cache while all weights are applied to them. Images
+/// of 14 by 14 pixels are one band.
+const BAND: usize = 204;
+
+/// The number of values of a cache line.
+const LINE: usize = 16;
 
 /// The unroll factor of the innermost loop.
 const UNROLL: usize = 4;
@@ -322,6 +326,8 @@ struct Chunk<'a> {
     weights: *const f32,
     /// The weights that are needed next, if they may not be in a cache. The first tile asks for them.
     next: Option<*const f32>,
+    /// The number of values from a pixel's inputs to those of the same pixel in the next tile, which are asked for.
+    distance: Option<usize>,
     /// Whether this is the first chunk of the sums. Other chunks continue the partial sums in `y`.
     first: bool,
     /// Whether this is the last chunk of the sums. Other chunks write partial sums to `y`.
@@ -337,8 +343,17 @@ for_every_vector! {
         let whole = product.channels / BLOCK;
         let weights = |block: usize, done: usize| product.weights[(block * depth + done) * BLOCK..].as_ptr();
         let mut rows = Rows::new(product);
+        // Inputs that follow each other are read once, for the first blocks.
+        let distance = match product.pixels {
+            [first, second, ..] if rows.is_none() => Some(second.input.abs_diff(first.input) as usize),
+            _ => None,
+        };
+        let distance = distance.filter(|&values| values >= depth).map(|values| values * MAX);
         let is_large = product.weights.len() >= MANY_WEIGHTS;
-        for pixels in product.pixels.chunks(BAND) {
+        let mut rest = product.pixels;
+        for tiles in balanced(rest.len().div_ceil(MAX), BAND / MAX) {
+            let pixels;
+            (pixels, rest) = rest.split_at((tiles * MAX).min(rest.len()));
             for (runs, done) in product.runs.chunks() {
                 let length: usize = runs.iter().map(|run| run.length as usize).sum();
                 let (first, last) = (done == 0, done + length == depth);
@@ -348,13 +363,14 @@ for_every_vector! {
                 };
                 let mut block = 0;
                 while block < whole {
+                    let distance = distance.filter(|_| block == 0);
                     let together = blocks_per_tile::<V>().min(whole - block);
                     let next = match block + together {
                         next if next < whole => weights(next, done),
                         _ => weights(0, if last { 0 } else { done + length }),
                     };
                     let next = is_large.then_some(next);
-                    let chunk = Chunk { x, block, runs, weights: weights(block, done), next, first, last };
+                    let chunk = Chunk { x, block, runs, weights: weights(block, done), next, distance, first, last };
                     // SAFETY: the caller upholds the conditions of `gemm`. The weights of these runs begin at `chunk.weights`.
                     unsafe {
                         if together == 2 {
@@ -369,7 +385,7 @@ for_every_vector! {
             // A block with fewer than `BLOCK` channels is a single chunk, because partial sums are stored in whole blocks.
             for block in whole..blocks {
                 let (x, runs) = (product.x.as_ptr(), &product.runs.runs[..]);
-                let chunk = Chunk { x, block, runs, weights: weights(block, 0), next: None, first: true, last: true };
+                let chunk = Chunk { x, block, runs, weights: weights(block, 0), next: None, distance: None, first: true, last: true };
                 // SAFETY: the caller upholds the conditions of `gemm`.
                 unsafe {
                     if product.channels - block * BLOCK > HALF {
@@ -512,6 +528,8 @@ unsafe fn tile<V: SimdVector, const N: usize, const P: usize>(
                 acc[p] = load(from);
             }
         }
+        // The number of pixels whose outputs and addends were asked for.
+        let mut asked = 0;
         for run in chunk.runs {
             let mut base = [x; P];
             for p in 0..P {
@@ -521,6 +539,21 @@ unsafe fn tile<V: SimdVector, const N: usize, const P: usize>(
             // Unrolling leaves few iterations, and branch predictors can predict where a short loop ends.
             let mut k = 0;
             while k + UNROLL <= length {
+                if let Some(distance) = chunk.distance.filter(|_| k.is_multiple_of(LINE)) {
+                    for p in 0..P {
+                        prefetch(base[p].wrapping_add(k + distance));
+                    }
+                }
+                if N * V::LANES >= LINE && chunk.last && asked < P {
+                    let at = pixels[asked].output as usize + first;
+                    for line in (0..N * V::LANES).step_by(LINE) {
+                        prefetch_write(y.wrapping_add(at - start + line));
+                        if let Some(add) = product.epilogue.add {
+                            prefetch(add.values.as_ptr().wrapping_add(at + line));
+                        }
+                    }
+                    asked += 1;
+                }
                 if let Some(next) = chunk.next {
                     let done = weights.offset_from(chunk.weights);
                     for i in 0..UNROLL {

@@ -353,15 +353,18 @@ impl BackwardLayer<'_> {
                 self.input_gradient(first + i, x, dz, transposed, image);
             }
         });
-        let block_len = plan.conv.packed_len() / plan.conv.channels[1].div_ceil(BLOCK);
-        for_each(weights.chunks_mut(block_len).enumerate(), path.is_serial(plan), |(block, weights)| {
+        // Tiles of two blocks are faster, but more tasks than threads are needed.
+        let blocks = plan.conv.channels[1].div_ceil(BLOCK);
+        let together = if blocks >= 4 * rayon::current_num_threads() { 2 } else { 1 };
+        let (len, outputs) = (together * plan.conv.packed_len() / blocks, together * BLOCK);
+        for_each(weights.chunks_mut(len).enumerate(), path.is_serial(plan), |(task, weights)| {
             for (i, (a, dz)) in workspaces.iter().enumerate() {
                 let gemm = WeightGradientGemm {
                     x: self.input.in_place(plan, first + i).unwrap_or(a),
-                    d: &dz[block * BLOCK..],
+                    d: &dz[task * outputs..],
                     pixels: &plan.weight_gradient,
                     runs: &plan.forward.runs,
-                    channels: BLOCK.min(plan.conv.channels[1] - block * BLOCK),
+                    channels: outputs.min(plan.conv.channels[1] - task * outputs),
                 };
                 gemm.add_to(level, weights, first + i == 0);
             }

@@ -506,7 +506,8 @@ impl BackwardLayer<'_> {
             }
         }
         if let (Some(sums), Some(weights)) = (sums, weights) {
-            winograd::transform_weight_gradient(level, plan.conv.channels, sums, weights, false);
+            let channels = plan.conv.channels;
+            winograd::transform_weight_gradient(level, 0..channels[0], channels, sums, weights, false);
         }
     }
 

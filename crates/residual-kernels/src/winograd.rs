@@ -252,25 +252,25 @@ pub(crate) fn transform_weight(level: SimdLevel, conv: &Conv, weight: Kernels, p
     let packed = packed[..transformed_len([inputs, outputs])].chunks_mut(weight_block(inputs)).enumerate();
     for_each(packed, inputs * outputs < MIN_PARALLEL_WEIGHTS, |(block, packed)| {
         // SAFETY: `weight` has all kernels, and `packed` has room for a block.
-        unsafe { transform_block(level, block, [inputs, outputs], weight, packed) };
+        unsafe { transform_block(level, block, 0..inputs, [inputs, outputs], weight, packed) };
     });
 }
 
 for_every_vector! {
-    /// `G g Gᵀ` of the kernels of a block of outputs.
+    /// `G g Gᵀ` of the kernels of some inputs and a block of outputs.
     ///
     /// # Safety
-    /// `weight` must have all kernels, and `packed` must have [`weight_block`] values.
+    /// `weight` must have all kernels, and `packed` must have the [`weight_block`] values of so many inputs.
     unsafe fn transform_block<V, N, MAX>(
-        block: usize, channels: [usize; 2], weight: Kernels<'_>, packed: &mut [f32],
+        block: usize, inputs: Range<usize>, channels: [usize; 2], weight: Kernels<'_>, packed: &mut [f32],
     ) {
-        let point = weight_point(channels[0]);
-        for input in 0..channels[0] {
+        let point = weight_point(inputs.len());
+        for (i, input) in inputs.enumerate() {
             let kernels = weight.block(block, input, channels);
             for c in (0..BLOCK).step_by(V::LANES) {
                 // SAFETY: the caller upholds the conditions.
                 unsafe {
-                    let to = packed.as_mut_ptr().add(input * BLOCK + c);
+                    let to = packed.as_mut_ptr().add(i * BLOCK + c);
                     let mut half = [[V::splat(0.0); 3]; INPUT_SIDE];
                     for x in 0..3 {
                         let mut column = [V::splat(0.0); 3];
@@ -293,20 +293,22 @@ for_every_vector! {
         }
     }
 
-    /// `Gᵀ s G`, from `[point][block of outputs][input][BLOCK]` to `[block of outputs][tap][input][BLOCK]`. It is added to
-    /// `packed` if `add` is true.
+    /// `Gᵀ s G`, from `[point][block of outputs][input][BLOCK]` to `[block of outputs][tap][input][BLOCK]`, for some of the inputs.
+    /// It is added to `packed` if `add` is true.
     ///
     /// # Safety
     /// `sums` must have as many values as [`POINTS`] times [`sums_point`], and `packed` as many as the weight.
-    unsafe fn transform_sums<V, N, MAX>(channels: [usize; 2], sums: &[f32], packed: &mut [f32], add: bool) {
+    unsafe fn transform_sums<V, N, MAX>(
+        range: Range<usize>, channels: [usize; 2], sums: &[f32], packed: &mut [f32], add: bool,
+    ) {
         let [inputs, outputs] = channels;
-        let point = sums_point(channels);
+        let point = sums_point([range.len(), outputs]);
         for block in 0..outputs / BLOCK {
-            for input in 0..inputs {
+            for (i, input) in range.clone().enumerate() {
                 for c in (0..BLOCK).step_by(V::LANES) {
                     // SAFETY: the caller upholds the conditions.
                     unsafe {
-                        let sums = sums.as_ptr().add((block * inputs + input) * BLOCK + c);
+                        let sums = sums.as_ptr().add((block * range.len() + i) * BLOCK + c);
                         let to = packed.as_mut_ptr().add((block * 9 * inputs + input) * BLOCK + c);
                         let mut half = [[V::splat(0.0); INPUT_SIDE]; 3];
                         for j in 0..INPUT_SIDE {
@@ -340,19 +342,21 @@ fn sums_point(channels: [usize; 2]) -> usize {
     channels[0] * channels[1] + BLOCK
 }
 
-/// `Gᵀ s G`, from `[point][block of outputs][input][BLOCK]` to `[block of outputs][tap][input][BLOCK]`. It is added to `packed`
-/// if `add` is true.
+/// `Gᵀ s G`, from `[point][block of outputs][input][BLOCK]` to `[block of outputs][tap][input][BLOCK]`, for some of the inputs. It
+/// is added to `packed` if `add` is true.
 pub(crate) fn transform_weight_gradient(
     level: SimdLevel,
+    inputs: Range<usize>,
     channels: [usize; 2],
     sums: &[f32],
     packed: &mut [f32],
     add: bool,
 ) {
-    assert!(POINTS * sums_point(channels) <= sums.len(), "too few sums");
+    assert!(inputs.end <= channels[0], "too few inputs");
+    assert!(POINTS * sums_point([inputs.len(), channels[1]]) <= sums.len(), "too few sums");
     assert!(9 * channels[0] * channels[1] <= packed.len(), "the weight gradient is too short");
     // SAFETY: the sizes were checked.
-    unsafe { transform_sums(level, channels, sums, packed, add) }
+    unsafe { transform_sums(level, inputs, channels, sums, packed, add) }
 }
 
 /// A pass over the tiles, as a convolution.
@@ -623,7 +627,7 @@ impl<'a> Transforms<'a> {
         let products = self.products(channels, band);
         assert!(transformed_len(channels) <= weights.len(), "too few weights");
         // SAFETY: `products` checked the sizes of the transforms.
-        unsafe { multiply_points(self.level, &products, 0..POINTS, self.from, weights, self.to, ahead) }
+        unsafe { multiply_points(self.level, &products, 0..POINTS, self.from, weights, self.to, false, ahead) }
     }
 
     /// [`Self::multiply`] for [`Pass::Forward`], with the points divided among the threads, so that each reads only its part
@@ -639,7 +643,7 @@ impl<'a> Transforms<'a> {
         for_each(parts, false, |(part, to)| {
             let points = part * together..POINTS.min((part + 1) * together);
             // SAFETY: `products` checked the sizes of the transforms, and the part holds these points.
-            unsafe { multiply_points(level, &products, points, from, weights, to, &[]) }
+            unsafe { multiply_points(level, &products, points, from, weights, to, false, &[]) }
         });
     }
 
@@ -897,11 +901,13 @@ for_every_vector! {
     }
 
     /// For each tile at some points: `m[output] = Σ v[input] · w[input, output]`. `m` begins at the first of the points.
+    /// `add` continues earlier sums.
     ///
     /// # Safety
     /// The slices must have the sizes of `products`.
     unsafe fn multiply_points<V, N, MAX>(
-        products: &Products, points: Range<usize>, v: &[f32], weights: &[f32], m: &mut [f32], ahead: &[Ahead<'_>],
+        products: &Products, points: Range<usize>, v: &[f32], weights: &[f32], m: &mut [f32], add: bool,
+        ahead: &[Ahead<'_>],
     ) {
         let Products { blocks: [inputs, outputs], tiles, from, to } = *products;
         let weight = |output: usize, point: usize, first: usize| {
@@ -931,7 +937,7 @@ for_every_vector! {
                         let mut next = (inputs * outputs * BLOCK * BLOCK >= MANY_WEIGHTS).then_some(next);
                         for count in balanced(tiles, MAX) {
                             let strides = [from.block, weight_block(inputs * BLOCK), to.block];
-                            let add = first > 0;
+                            let add = add || first > 0;
                             if together == 2 {
                                 with_constant!(count, MAX, multiply_tiles, V; 2; v, w, depth, m, strides, add, next);
                             } else {

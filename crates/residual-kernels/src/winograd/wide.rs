@@ -17,6 +17,10 @@ const MIN_PAIRS: usize = 256 * 256;
 /// 9 MiB.
 pub(crate) const TILES: usize = 128;
 
+/// The number of inputs whose transformed weights, or their gradients, a task holds at a time. Those of two blocks of outputs take
+/// 1.1 MiB.
+const INPUTS: usize = 256;
+
 impl Tiling {
     /// The number of images that [`Wide`] transforms together, or `None` if there are too few channels for it.
     pub(crate) fn wide_images(&self) -> Option<usize> {
@@ -79,19 +83,36 @@ impl<'a> Wide<'a> {
         });
     }
 
+    /// The number of blocks of outputs of a task.
+    fn together(outputs: usize) -> usize {
+        // Tiles of two blocks are faster, but more tasks than threads are needed.
+        if outputs / BLOCK >= 4 * rayon::current_num_threads() { 2 } else { 1 }
+    }
+
     /// Computes the products of transformed tiles with the transform of a weight.
     pub(crate) fn multiply(&self, weight: Kernels, from: &[f32], to: &mut [f32]) {
-        let [inputs, outputs] = weight.channels(self.tiling.channels);
+        let channels = weight.channels(self.tiling.channels);
+        let [inputs, outputs] = channels;
         assert!(self.transform_len(inputs) <= from.len(), "too few transforms");
-        let strides = self.strides();
-        let products = Products { blocks: [inputs / BLOCK, 1], tiles: self.tiles(), from: strides, to: strides };
-        for_each(self.blocks(outputs, to), false, |(block, to)| {
-            let mut scratch = Scratch::new([weight_block(inputs)]);
+        let (strides, together) = (self.strides(), Self::together(outputs));
+        let to = to[..self.transform_len(outputs)].chunks_mut(together * strides.block).enumerate();
+        for_each(to, false, |(task, to)| {
+            let blocks = to.len() / strides.block;
+            let mut scratch = Scratch::new([blocks * weight_block(inputs.min(INPUTS))]);
             let [packed] = scratch.slices();
-            // SAFETY: `weight` has all kernels, and the slices have the sizes of a block and of `products`.
-            unsafe {
-                transform_block(self.level, block, [inputs, outputs], weight, packed);
-                multiply_points(self.level, &products, 0..POINTS, from, packed, to, &[]);
+            for first in (0..inputs).step_by(INPUTS) {
+                let part = first..inputs.min(first + INPUTS);
+                let block_len = weight_block(part.len());
+                let products =
+                    Products { blocks: [part.len() / BLOCK, blocks], tiles: self.tiles(), from: strides, to: strides };
+                // SAFETY: `weight` has all kernels, and the slices have the sizes of the blocks and of `products`.
+                unsafe {
+                    for (block, packed) in packed.chunks_mut(block_len).take(blocks).enumerate() {
+                        transform_block(self.level, task * together + block, part.clone(), channels, weight, packed);
+                    }
+                    let from = &from[first / BLOCK * strides.block..];
+                    multiply_points(self.level, &products, 0..POINTS, from, packed, to, first > 0, &[]);
+                }
             }
         });
     }
@@ -109,21 +130,29 @@ impl<'a> Wide<'a> {
         let [channels, outputs] = self.tiling.channels;
         assert!(self.transform_len(channels) <= inputs.len(), "too few transforms");
         let (from, corners) = (self.strides(), self.corners(layout, gradients, SIDE));
-        let to = Strides { block: 0, ..from };
-        let products = Products { blocks: [channels / BLOCK, 1], tiles: self.tiles(), from, to };
-        let packed = packed[..9 * channels * outputs].chunks_mut(9 * channels * BLOCK).enumerate();
-        for_each(packed, false, |(block, packed)| {
-            let mut scratch = Scratch::new([POINTS * to.point, POINTS * sums_point([channels, BLOCK])]);
+        let together = Self::together(outputs);
+        let packed = packed[..9 * channels * outputs].chunks_mut(together * 9 * channels * BLOCK).enumerate();
+        for_each(packed, false, |(task, packed)| {
+            let outputs = packed.len() / (9 * channels);
+            let blocks = outputs / BLOCK;
+            let to = Strides { point: blocks * from.point, block: from.point };
+            let sums_len = POINTS * sums_point([channels.min(INPUTS), outputs]);
+            let mut scratch = Scratch::new([POINTS * to.point, sums_len]);
             let [transforms, sums] = scratch.slices();
             for (i, gradient) in gradients.iter().enumerate() {
-                let (gradient, to_tiles) =
-                    (&gradient[block * BLOCK..], &mut transforms[i * self.tiling.tiles() * BLOCK..]);
+                let gradient = &gradient[task * together * BLOCK..];
+                let to_tiles = &mut transforms[i * self.tiling.tiles() * BLOCK..];
                 // SAFETY: every tile lies within the image, and within the transforms at every point.
-                unsafe { transform_output_gradients(self.level, layout, BLOCK, gradient, &corners, to_tiles, to) }
+                unsafe { transform_output_gradients(self.level, layout, outputs, gradient, &corners, to_tiles, to) }
             }
-            // SAFETY: the slices have the sizes of `products`.
-            unsafe { add_products(self.level, &products, inputs, transforms, sums, true, &[]) }
-            transform_weight_gradient(self.level, [channels, BLOCK], sums, packed, add);
+            for first in (0..channels).step_by(INPUTS) {
+                let part = first..channels.min(first + INPUTS);
+                let products = Products { blocks: [part.len() / BLOCK, blocks], tiles: self.tiles(), from, to };
+                let inputs = &inputs[first / BLOCK * from.block..];
+                // SAFETY: the slices have the sizes of `products`.
+                unsafe { add_products(self.level, &products, inputs, transforms, sums, true, &[]) }
+                transform_weight_gradient(self.level, part, [channels, outputs], sums, packed, add);
+            }
         });
     }
 

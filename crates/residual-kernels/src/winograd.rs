@@ -27,7 +27,7 @@ use crate::{
     Conv, SimdLevel,
     layout::PaddedImage,
     parallel::for_each,
-    simd::{Ahead, Instructions, SimdVector, for_every_vector, prefetch},
+    simd::{Ahead, SimdVector, for_every_vector, prefetch},
     tile::{Addend, BLOCK, Epilogue, balanced, blocks_per_tile, load_blocks, store_blocks, with_constant},
 };
 use std::{
@@ -371,6 +371,9 @@ pub(crate) enum Pass {
 /// Weights of at least this many pairs of channels do not fit into the L2 cache when transformed.
 const MANY_WEIGHTS: usize = 128 * 128;
 
+/// The greatest number of tiles of a band. With 64 channels, their two transforms take 450 KiB.
+const BAND: usize = 24;
+
 /// How images are divided into tiles of [`SIDE`] by [`SIDE`] outputs, and tiles into bands.
 #[derive(Debug)]
 pub(crate) struct Tiling {
@@ -404,13 +407,9 @@ impl Band {
 impl Tiling {
     /// The tiles of a convolution that [`suits`], with outputs of this height and width.
     pub(crate) fn new(conv: &Conv, size: [usize; 2]) -> Self {
-        let [inputs, outputs] = conv.channels;
         let tiles = size[0].div_ceil(SIDE) * size[1].div_ceil(SIDE);
-        // Processors with AVX-512 have an L2 cache of 1 MiB or more.
-        let is_large = inputs.max(outputs) >= 64 || SimdLevel::detect().0 == Instructions::Avx512;
-        let usual = if is_large { 48 } else { 24 };
         // Whole images, or parts of an image that differ by one tile at most.
-        let most = if tiles <= usual { usual / tiles * tiles } else { tiles.div_ceil(tiles.div_ceil(usual)) };
+        let most = if tiles <= BAND { BAND / tiles * tiles } else { tiles.div_ceil(tiles.div_ceil(BAND)) };
         Self { size, channels: conv.channels, most }
     }
 

@@ -314,6 +314,16 @@ impl Rows {
     }
 }
 
+/// Weights that are needed next. Asking for more than memory can deliver meanwhile would stop the loads of the tile.
+#[derive(Clone, Copy)]
+struct Next {
+    /// The first row of [`BLOCK`] weights of the first block.
+    from: *const f32,
+    rows: usize,
+    /// The number of rows to ask for after [`UNROLL`] values of a sum.
+    at_once: usize,
+}
+
 /// One chunk of the sums for the blocks of channels of a tile.
 #[derive(Clone, Copy)]
 struct Chunk<'a> {
@@ -324,8 +334,8 @@ struct Chunk<'a> {
     runs: &'a [Run],
     /// The weights of the runs for the first block.
     weights: *const f32,
-    /// The weights that are needed next, if they may not be in a cache. The first tile asks for them.
-    next: Option<*const f32>,
+    /// The weights that are needed next, if they may not be in a cache. Each tile asks for a part of them.
+    next: Option<Next>,
     /// The number of values from a pixel's inputs to those of the same pixel in the next tile, which are asked for.
     distance: Option<usize>,
     /// Whether this is the first chunk of the sums. Other chunks continue the partial sums in `y`.
@@ -369,7 +379,7 @@ for_every_vector! {
                         next if next < whole => weights(next, done),
                         _ => weights(0, if last { 0 } else { done + length }),
                     };
-                    let next = is_large.then_some(next);
+                    let next = is_large.then_some(Next { from: next, rows: length, at_once: UNROLL });
                     let chunk = Chunk { x, block, runs, weights: weights(block, done), next, distance, first, last };
                     // SAFETY: the caller upholds the conditions of `gemm`. The weights of these runs begin at `chunk.weights`.
                     unsafe {
@@ -422,12 +432,18 @@ unsafe fn band<V: SimdVector, const N: usize, const MAX: usize>(
     y: *mut f32,
     start: usize,
 ) {
+    let tiles = pixels.len().div_ceil(MAX);
+    if let Some(next) = &mut chunk.next {
+        (next.rows, next.at_once) = (next.rows.div_ceil(tiles), UNROLL.div_ceil(tiles));
+    }
     for count in balanced(pixels.len(), MAX) {
         let tile_pixels;
         (tile_pixels, pixels) = pixels.split_at(count);
         // SAFETY: the caller upholds the conditions of `band`. `tile_pixels` has `count` pixels.
         unsafe { with_constant!(count, MAX, tile, V ; N ; product, tile_pixels, chunk, y, start) }
-        chunk.next = None;
+        if let Some(next) = &mut chunk.next {
+            next.from = next.from.wrapping_add(next.rows * BLOCK);
+        }
     }
 }
 
@@ -530,6 +546,7 @@ unsafe fn tile<V: SimdVector, const N: usize, const P: usize>(
         }
         // The number of pixels whose outputs and addends were asked for.
         let mut asked = 0;
+        let mut next = chunk.next.unwrap_or(Next { from: x, rows: 0, at_once: 0 });
         for run in chunk.runs {
             let mut base = [x; P];
             for p in 0..P {
@@ -554,13 +571,14 @@ unsafe fn tile<V: SimdVector, const N: usize, const P: usize>(
                     }
                     asked += 1;
                 }
-                if let Some(next) = chunk.next {
-                    let done = weights.offset_from(chunk.weights);
-                    for i in 0..UNROLL {
+                if next.rows > 0 {
+                    for row in 0..next.at_once {
                         for block in 0..(N * V::LANES).div_ceil(BLOCK) {
-                            prefetch(next.wrapping_offset(done).wrapping_add(block * stride + i * BLOCK));
+                            prefetch(next.from.wrapping_add(block * stride + row * BLOCK));
                         }
                     }
+                    next.from = next.from.wrapping_add(next.at_once * BLOCK);
+                    next.rows = next.rows.saturating_sub(next.at_once);
                 }
                 for i in 0..UNROLL {
                     step(&mut acc, &base, k + i, weights.add(i * BLOCK), stride);

@@ -11,7 +11,7 @@ use crate::{
     plan::Plan,
     signs::Signs,
     simd::Ahead,
-    tile::{BLOCK, Epilogue, WeightGradientGemm},
+    tile::{BLOCK, Epilogue, WeightGradientGemm, blocks_per_task},
     winograd::{self, Kernels, Pass, Tiling, Transforms, Wide},
 };
 use std::sync::Arc;
@@ -353,9 +353,8 @@ impl BackwardLayer<'_> {
                 self.input_gradient(first + i, x, dz, transposed, image);
             }
         });
-        // Tiles of two blocks are faster, but more tasks than threads are needed.
         let blocks = plan.conv.channels[1].div_ceil(BLOCK);
-        let together = if blocks >= 4 * rayon::current_num_threads() { 2 } else { 1 };
+        let together = blocks_per_task(blocks);
         let (len, outputs) = (together * plan.conv.packed_len() / blocks, together * BLOCK);
         for_each(weights.chunks_mut(len).enumerate(), path.is_serial(plan), |(task, weights)| {
             for (i, (a, dz)) in workspaces.iter().enumerate() {

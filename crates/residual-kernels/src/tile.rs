@@ -6,17 +6,24 @@
 use crate::{
     Buffer,
     parallel::for_each,
-    simd::{SimdLevel, SimdVector, for_every_vector, prefetch, prefetch_write},
+    simd::{LINE, SimdLevel, SimdVector, for_every_vector, prefetch, prefetch_write},
 };
 
 /// The number of output channels that are stored together in weights.
 pub(crate) const BLOCK: usize = 16;
 
-/// The number of blocks of a tile with vectors of this type. A vector that holds a whole block would make each input value be
-/// read for only one product, and processors read at most as many values as they multiply.
+/// Divides a number of blocks among tiles with vectors of this type: the first block of each tile, and whether it has two. If a
+/// vector holds a whole block, a tile of one block would use each input value that it reads for only one multiplication, and
+/// processors read no more vectors at a time than they multiply.
 #[inline(always)]
-pub(crate) const fn blocks_per_tile<V: SimdVector>() -> usize {
-    if V::LANES == BLOCK { 2 } else { 1 }
+pub(crate) fn tile_blocks<V: SimdVector>(blocks: usize) -> impl Iterator<Item = (usize, bool)> {
+    let most = if V::LANES == BLOCK { 2 } else { 1 };
+    (0..blocks).step_by(most).map(move |block| (block, most == 2 && block + 1 < blocks))
+}
+
+/// The number of blocks of a task: two, because tiles of two are faster, unless threads would have fewer than two tasks each.
+pub(crate) fn blocks_per_task(blocks: usize) -> usize {
+    if blocks >= 4 * rayon::current_num_threads() { 2 } else { 1 }
 }
 
 /// A pixel's offsets in the input and in the output of a matrix product.
@@ -40,9 +47,6 @@ const MAX_CHUNK: usize = 256;
 /// The greatest number of pixels per band. A band's input values stay in the L2 cache while all weights are applied to them. Images
 /// of 14 by 14 pixels are one band.
 const BAND: usize = 204;
-
-/// The number of values of a cache line.
-const LINE: usize = 16;
 
 /// The unroll factor of the innermost loop.
 const UNROLL: usize = 4;
@@ -314,13 +318,13 @@ impl Rows {
     }
 }
 
-/// Weights that are needed next. Asking for more than memory can deliver meanwhile would stop the loads of the tile.
+/// Weights that are needed next. Prefetching faster than memory delivers would stall the tile's own loads.
 #[derive(Clone, Copy)]
 struct Next {
     /// The first row of [`BLOCK`] weights of the first block.
     from: *const f32,
     rows: usize,
-    /// The number of rows to ask for after [`UNROLL`] values of a sum.
+    /// The number of rows to prefetch for every [`UNROLL`] values of a sum.
     at_once: usize,
 }
 
@@ -334,9 +338,9 @@ struct Chunk<'a> {
     runs: &'a [Run],
     /// The weights of the runs for the first block.
     weights: *const f32,
-    /// The weights that are needed next, if they may not be in a cache. Each tile asks for a part of them.
-    next: Option<Next>,
-    /// The number of values from a pixel's inputs to those of the same pixel in the next tile, which are asked for.
+    /// The weights that are needed next, without rows if they are in a cache. Each tile prefetches a part of them.
+    next: Next,
+    /// The number of values from a pixel's inputs to the next pixel's, if the inputs of the next tile are to be prefetched.
     distance: Option<usize>,
     /// Whether this is the first chunk of the sums. Other chunks continue the partial sums in `y`.
     first: bool,
@@ -353,12 +357,12 @@ for_every_vector! {
         let whole = product.channels / BLOCK;
         let weights = |block: usize, done: usize| product.weights[(block * depth + done) * BLOCK..].as_ptr();
         let mut rows = Rows::new(product);
-        // Inputs that follow each other are read once, for the first blocks.
+        // If the inputs of pixels do not overlap, the first blocks of channels are the first to read them.
         let distance = match product.pixels {
             [first, second, ..] if rows.is_none() => Some(second.input.abs_diff(first.input) as usize),
             _ => None,
         };
-        let distance = distance.filter(|&values| values >= depth).map(|values| values * MAX);
+        let distance = distance.filter(|&values| values >= depth);
         let is_large = product.weights.len() >= MANY_WEIGHTS;
         let mut rest = product.pixels;
         for tiles in balanced(rest.len().div_ceil(MAX), BAND / MAX) {
@@ -371,31 +375,31 @@ for_every_vector! {
                     Some(rows) => rows.copy(product.x, pixels, runs),
                     None => (product.x.as_ptr(), pixels, runs),
                 };
-                let mut block = 0;
-                while block < whole {
+                for (block, is_pair) in tile_blocks::<V>(whole) {
                     let distance = distance.filter(|_| block == 0);
-                    let together = blocks_per_tile::<V>().min(whole - block);
-                    let next = match block + together {
+                    let from = match block + 1 + usize::from(is_pair) {
                         next if next < whole => weights(next, done),
                         _ => weights(0, if last { 0 } else { done + length }),
                     };
-                    let next = is_large.then_some(Next { from: next, rows: length, at_once: UNROLL });
+                    let next = Next { from, rows: if is_large { length } else { 0 }, at_once: 0 };
                     let chunk = Chunk { x, block, runs, weights: weights(block, done), next, distance, first, last };
-                    // SAFETY: the caller upholds the conditions of `gemm`. The weights of these runs begin at `chunk.weights`.
+                    // SAFETY: the caller upholds the conditions of `gemm`. The weights of these runs begin at `chunk.weights`, and
+                    // the blocks are whole.
                     unsafe {
-                        if together == 2 {
+                        if is_pair {
                             band::<V, 2, MAX>(product, pixels, chunk, y, start);
                         } else {
                             band::<V, N, MAX>(product, pixels, chunk, y, start);
                         }
                     }
-                    block += together;
                 }
             }
             // A block with fewer than `BLOCK` channels is a single chunk, because partial sums are stored in whole blocks.
             for block in whole..blocks {
                 let (x, runs) = (product.x.as_ptr(), &product.runs.runs[..]);
-                let chunk = Chunk { x, block, runs, weights: weights(block, 0), next: None, distance: None, first: true, last: true };
+                let next = Next { from: x, rows: 0, at_once: 0 };
+                let weights = weights(block, 0);
+                let chunk = Chunk { x, block, runs, weights, next, distance: None, first: true, last: true };
                 // SAFETY: the caller upholds the conditions of `gemm`.
                 unsafe {
                     if product.channels - block * BLOCK > HALF {
@@ -423,7 +427,7 @@ pub(crate) const MANY_WEIGHTS: usize = 1 << 16;
 /// Computes one chunk of the sums of some pixels, in tiles of at most `MAX` pixels.
 ///
 /// # Safety
-/// The same as for [`tile`], for any number of pixels.
+/// The same as for [`tile`], for one pixel or more.
 #[inline(always)]
 unsafe fn band<V: SimdVector, const N: usize, const MAX: usize>(
     product: &ImplicitGemm,
@@ -433,17 +437,14 @@ unsafe fn band<V: SimdVector, const N: usize, const MAX: usize>(
     start: usize,
 ) {
     let tiles = pixels.len().div_ceil(MAX);
-    if let Some(next) = &mut chunk.next {
-        (next.rows, next.at_once) = (next.rows.div_ceil(tiles), UNROLL.div_ceil(tiles));
-    }
+    let next = &mut chunk.next;
+    (next.rows, next.at_once) = (next.rows.div_ceil(tiles), UNROLL.div_ceil(tiles));
     for count in balanced(pixels.len(), MAX) {
         let tile_pixels;
         (tile_pixels, pixels) = pixels.split_at(count);
         // SAFETY: the caller upholds the conditions of `band`. `tile_pixels` has `count` pixels.
         unsafe { with_constant!(count, MAX, tile, V ; N ; product, tile_pixels, chunk, y, start) }
-        if let Some(next) = &mut chunk.next {
-            next.from = next.from.wrapping_add(next.rows * BLOCK);
-        }
+        chunk.next.from = chunk.next.from.wrapping_add(chunk.next.rows * BLOCK);
     }
 }
 
@@ -544,9 +545,9 @@ unsafe fn tile<V: SimdVector, const N: usize, const P: usize>(
                 acc[p] = load(from);
             }
         }
-        // The number of pixels whose outputs and addends were asked for.
-        let mut asked = 0;
-        let mut next = chunk.next.unwrap_or(Next { from: x, rows: 0, at_once: 0 });
+        // The number of pixels whose outputs and addends were prefetched.
+        let mut prefetched = 0;
+        let mut next = chunk.next;
         for run in chunk.runs {
             let mut base = [x; P];
             for p in 0..P {
@@ -558,18 +559,18 @@ unsafe fn tile<V: SimdVector, const N: usize, const P: usize>(
             while k + UNROLL <= length {
                 if let Some(distance) = chunk.distance.filter(|_| k.is_multiple_of(LINE)) {
                     for p in 0..P {
-                        prefetch(base[p].wrapping_add(k + distance));
+                        prefetch(base[p].wrapping_add(k + P * distance));
                     }
                 }
-                if N * V::LANES >= LINE && chunk.last && asked < P {
-                    let at = pixels[asked].output as usize + first;
+                if N * V::LANES >= LINE && chunk.last && prefetched < P {
+                    let at = pixels[prefetched].output as usize + first;
                     for line in (0..N * V::LANES).step_by(LINE) {
                         prefetch_write(y.wrapping_add(at - start + line));
                         if let Some(add) = product.epilogue.add {
                             prefetch(add.values.as_ptr().wrapping_add(at + line));
                         }
                     }
-                    asked += 1;
+                    prefetched += 1;
                 }
                 if next.rows > 0 {
                     for row in 0..next.at_once {
@@ -606,7 +607,7 @@ unsafe fn tile<V: SimdVector, const N: usize, const P: usize>(
 ///
 /// # Safety
 /// The same as for [`gemm`]. In addition, the pixels must be of the product, and `first` must be the first channel of one of its
-/// blocks.
+/// blocks. The product must have all channels of two blocks.
 #[inline(always)]
 unsafe fn write_tile<V: SimdVector, const N: usize, const P: usize>(
     product: &ImplicitGemm,
@@ -619,7 +620,7 @@ unsafe fn write_tile<V: SimdVector, const N: usize, const P: usize>(
     // SAFETY: the caller upholds the conditions, and `check` checked every offset.
     unsafe {
         let Epilogue { affine, add, relu } = product.epilogue;
-        if first + N * V::LANES <= product.channels {
+        if N * V::LANES > BLOCK || first + N * V::LANES <= product.channels {
             if let Some((gain, bias)) = affine {
                 let gain: [V; N] = load(gain.as_ptr().add(first));
                 let bias: [V; N] = load(bias.as_ptr().add(first));
@@ -647,12 +648,12 @@ unsafe fn write_tile<V: SimdVector, const N: usize, const P: usize>(
             }
             return;
         }
-        let mut values = [[0.0f32; 2 * BLOCK]; P];
+        let mut values = [[0.0f32; BLOCK]; P];
         for p in 0..P {
             store_blocks(acc[p], values[p].as_mut_ptr(), BLOCK);
         }
         for p in 0..P {
-            let (offset, count) = (pixels[p].output as usize + first, (N * V::LANES).min(product.channels - first));
+            let (offset, count) = (pixels[p].output as usize + first, BLOCK.min(product.channels - first));
             product.epilogue.apply(&mut values[p][..count], first, offset);
             values[p].as_ptr().copy_to_nonoverlapping(y.add(offset - start), count);
         }
@@ -712,33 +713,31 @@ for_every_vector! {
         let stride = depth * BLOCK;
         let is_copied = depth >= MIN_COPIED_DEPTH;
         // The copied blocks of each pixel, and the pixels with their offsets in the copy.
-        let mut copy = [[0.0f32; 2 * BLOCK]; GRADIENT_BAND];
+        let row = if V::LANES == BLOCK { 2 * BLOCK } else { BLOCK };
+        let mut copy = [0.0f32; 2 * BLOCK * GRADIENT_BAND];
         let mut places = [Pixel { input: 0, output: 0 }; GRADIENT_BAND];
         for (band, pixels) in product.pixels.chunks(GRADIENT_BAND).enumerate() {
             let is_first = is_first && band == 0;
             for (i, (place, pixel)) in places.iter_mut().zip(pixels).enumerate() {
-                *place = if is_copied { Pixel { output: (i * 2 * BLOCK) as u32, ..*pixel } } else { *pixel };
+                *place = if is_copied { Pixel { output: (i * row) as u32, ..*pixel } } else { *pixel };
             }
             let places = &places[..pixels.len()];
-            let mut block = 0;
-            while block * BLOCK < product.channels {
-                let channels = product.channels - block * BLOCK;
-                let together = if channels >= 2 * BLOCK { blocks_per_tile::<V>() } else { 1 };
+            for (block, is_pair) in tile_blocks::<V>(product.channels.div_ceil(BLOCK)) {
                 let weights = weights[block * stride..].as_mut_ptr();
                 let mut d = &product.d[block * BLOCK..];
                 if is_copied {
-                    let len = together * BLOCK;
-                    for (copy, pixel) in copy.iter_mut().zip(pixels) {
+                    let len = if is_pair { 2 * BLOCK } else { BLOCK };
+                    for (copy, pixel) in copy.chunks_mut(row).zip(pixels) {
                         copy[..len].copy_from_slice(&d[pixel.output as usize..][..len]);
                     }
-                    d = copy.as_flattened();
+                    d = &copy;
                 }
                 // SAFETY: `check` checked every offset that is read, and that `weights` has `depth` rows per block.
                 unsafe {
                     let (runs, d) = (&product.runs.runs[..], d.as_ptr());
-                    if together == 2 {
+                    if is_pair {
                         weight_gradient_block::<V, 2, MAX>(product.x, d, runs, places, weights, stride, is_first);
-                    } else if channels > HALF {
+                    } else if product.channels - block * BLOCK > HALF {
                         weight_gradient_block::<V, N, MAX>(product.x, d, runs, places, weights, stride, is_first);
                     } else if N <= 2 {
                         weight_gradient_block::<V::Half, 1, HALF_MAX>(product.x, d, runs, places, weights, stride, is_first);
@@ -746,7 +745,6 @@ for_every_vector! {
                         weight_gradient_block::<V::Half, 2, MAX>(product.x, d, runs, places, weights, stride, is_first);
                     }
                 }
-                block += together;
             }
         }
     }

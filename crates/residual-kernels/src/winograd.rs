@@ -28,7 +28,7 @@ use crate::{
     layout::PaddedImage,
     parallel::for_each,
     simd::{Ahead, SimdVector, for_every_vector, prefetch},
-    tile::{Addend, BLOCK, Epilogue, balanced, blocks_per_tile, load_blocks, store_blocks, with_constant},
+    tile::{Addend, BLOCK, Epilogue, balanced, load_blocks, store_blocks, tile_blocks, with_constant},
 };
 use std::{
     f32::consts::{FRAC_1_SQRT_2 as ROOT_HALF, SQRT_2 as ROOT_TWO},
@@ -260,7 +260,7 @@ for_every_vector! {
     /// `G g Gᵀ` of the kernels of some inputs and a block of outputs.
     ///
     /// # Safety
-    /// `weight` must have all kernels, and `packed` must have the [`weight_block`] values of so many inputs.
+    /// `weight` must have all kernels, and `packed` must have [`weight_block`] values for this number of inputs.
     unsafe fn transform_block<V, N, MAX>(
         block: usize, inputs: Range<usize>, channels: [usize; 2], weight: Kernels<'_>, packed: &mut [f32],
     ) {
@@ -297,7 +297,8 @@ for_every_vector! {
     /// It is added to `packed` if `add` is true.
     ///
     /// # Safety
-    /// `sums` must have as many values as [`POINTS`] times [`sums_point`], and `packed` as many as the weight.
+    /// `range` must be within the inputs. `sums` must have [`POINTS`] times the [`sums_point`] of these inputs and all outputs, and
+    /// `packed` as many values as the weight.
     unsafe fn transform_sums<V, N, MAX>(
         range: Range<usize>, channels: [usize; 2], sums: &[f32], packed: &mut [f32], add: bool,
     ) {
@@ -917,27 +918,25 @@ for_every_vector! {
             ahead.iter().for_each(|ahead| ahead.fetch(point, POINTS));
             for first in (0..inputs).step_by(MAX_DEPTH) {
                 let depth = MAX_DEPTH.min(inputs - first);
-                let mut output = 0;
-                while output < outputs {
-                    let together = blocks_per_tile::<V>().min(outputs - output);
+                for (output, is_pair) in tile_blocks::<V>(outputs) {
                     // SAFETY: the caller guarantees the sizes.
                     unsafe {
                         let w = weight(output, point, first);
                         let mut v = v.as_ptr().add(point * from.point + first * from.block);
                         let mut m = m.as_mut_ptr().add((point - points.start) * to.point + output * to.block);
-                        // The first tiles wait for the weights, so they ask for those of the next product.
-                        let next = if output + together < outputs {
-                            weight(output + together, point, first)
+                        // The first tile waits for the weights, so it prefetches those of the next product.
+                        let next_output = output + 1 + usize::from(is_pair);
+                        let next = if next_output < outputs {
+                            weight(next_output, point, first)
                         } else if first + depth < inputs {
                             weight(0, point, first + depth)
                         } else {
                             weight(0, point + 1, 0)
                         };
                         let mut next = (inputs * outputs * BLOCK * BLOCK >= MANY_WEIGHTS).then_some(next);
+                        let (strides, add) = ([from.block, weight_block(inputs * BLOCK), to.block], add || first > 0);
                         for count in balanced(tiles, MAX) {
-                            let strides = [from.block, weight_block(inputs * BLOCK), to.block];
-                            let add = add || first > 0;
-                            if together == 2 {
+                            if is_pair {
                                 with_constant!(count, MAX, multiply_tiles, V; 2; v, w, depth, m, strides, add, next);
                             } else {
                                 with_constant!(count, MAX, multiply_tiles, V; N; v, w, depth, m, strides, add, next);
@@ -946,7 +945,6 @@ for_every_vector! {
                             (v, m) = (v.add(count * BLOCK), m.add(count * BLOCK));
                         }
                     }
-                    output += together;
                 }
             }
         }
@@ -964,9 +962,7 @@ for_every_vector! {
         let sums_point = sums_point([inputs * BLOCK, outputs * BLOCK]);
         for point in 0..POINTS {
             ahead.iter().for_each(|ahead| ahead.fetch(point, POINTS));
-            let mut output = 0;
-            while output < outputs {
-                let together = blocks_per_tile::<V>().min(outputs - output);
+            for (output, is_pair) in tile_blocks::<V>(outputs) {
                 for input in 0..inputs {
                     // SAFETY: the caller guarantees the sizes.
                     unsafe {
@@ -976,7 +972,7 @@ for_every_vector! {
                         let sums = sums.as_mut_ptr();
                         let mut sums = sums.add(point * sums_point + (output * inputs + input) * BLOCK * BLOCK);
                         for rows in balanced(BLOCK, MAX) {
-                            if together == 2 {
+                            if is_pair {
                                 with_constant!(rows, MAX, add_tiles, V; 2; v, u, tiles, sums, strides, is_first);
                             } else {
                                 with_constant!(rows, MAX, add_tiles, V; N; v, u, tiles, sums, strides, is_first);
@@ -985,14 +981,13 @@ for_every_vector! {
                         }
                     }
                 }
-                output += together;
             }
         }
     }
 }
 
-/// The products of `T` tiles with `depth` blocks of inputs and the outputs of `N` vectors. `strides` are the numbers of values from
-/// one block to the next of `v`, of the weights' outputs, and of `m`. `add` continues earlier sums.
+/// The products of `T` tiles with `depth` blocks of inputs and the outputs of `N` vectors. `strides` are the distances
+/// between blocks of `v`, between blocks of outputs of the weights, and between blocks of `m`. `add` continues earlier sums.
 ///
 /// # Safety
 /// The processor must have the vector's instructions, and the pointers must point to values of these sizes.

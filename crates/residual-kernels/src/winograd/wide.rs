@@ -1,13 +1,20 @@
 //! Winograd's algorithm for so many channels that the transformed weights do not fit into the caches. All threads
-//! work on the same images and share the blocks of channels. Each transforms the weights of a block right before it multiplies
-//! all tiles by them, and the sums of the weight gradient right after, so that neither is ever stored as a whole.
+//! work on the same images and share the blocks of channels. Each transforms the weights of one or two blocks, a part of the inputs
+//! at a time, right before it multiplies all tiles by them, and the sums of the weight gradient right after, so that neither is ever
+//! stored as a whole.
 
 use super::{
     Epilogue, INPUT_SIDE, Kernels, POINTS, Products, SIDE, Strides, Tiling, add_products, multiply_points, sums_point,
     transform_block, transform_inputs, transform_output_gradients, transform_weight_gradient, weight_block,
     write_outputs,
 };
-use crate::{SimdLevel, buffer::Scratch, layout::PaddedImage, parallel::for_each, tile::BLOCK};
+use crate::{
+    SimdLevel,
+    buffer::Scratch,
+    layout::PaddedImage,
+    parallel::for_each,
+    tile::{BLOCK, blocks_per_task},
+};
 
 /// With at least this many pairs of channels, training uses [`Wide`]. Inference uses it for several images, with more than
 /// [`MAX_PREPARED_PAIRS`](super::MAX_PREPARED_PAIRS).
@@ -59,11 +66,6 @@ impl<'a> Wide<'a> {
         channels / BLOCK * self.strides().block
     }
 
-    /// The blocks of the transforms of images with this many channels.
-    fn blocks<'t>(&self, channels: usize, transforms: &'t mut [f32]) -> impl Iterator<Item = (usize, &'t mut [f32])> {
-        transforms[..self.transform_len(channels)].chunks_mut(self.strides().block).enumerate()
-    }
-
     /// The offsets of all tiles of `side` by `side` values in each of the padded images.
     fn corners(&self, layout: &PaddedImage, images: &[&[f32]], side: usize) -> Vec<usize> {
         assert_eq!(images.len(), self.images, "the number of images");
@@ -74,7 +76,8 @@ impl<'a> Wide<'a> {
     /// Computes `Bᵀ d B` of padded images, whose margins above and to the left are one pixel.
     pub(crate) fn transform_inputs(&self, layout: &PaddedImage, images: &[&[f32]], to: &mut [f32]) {
         let corners = self.corners(layout, images, INPUT_SIDE);
-        for_each(self.blocks(layout.channels, to), false, |(block, to)| {
+        let blocks = to[..self.transform_len(layout.channels)].chunks_mut(self.strides().block).enumerate();
+        for_each(blocks, false, |(block, to)| {
             for (i, image) in images.iter().enumerate() {
                 let (image, to) = (&image[block * BLOCK..], &mut to[i * self.tiling.tiles() * BLOCK..]);
                 // SAFETY: every tile lies within the image, and within the block at every point.
@@ -83,18 +86,12 @@ impl<'a> Wide<'a> {
         });
     }
 
-    /// The number of blocks of outputs of a task.
-    fn together(outputs: usize) -> usize {
-        // Tiles of two blocks are faster, but more tasks than threads are needed.
-        if outputs / BLOCK >= 4 * rayon::current_num_threads() { 2 } else { 1 }
-    }
-
     /// Computes the products of transformed tiles with the transform of a weight.
     pub(crate) fn multiply(&self, weight: Kernels, from: &[f32], to: &mut [f32]) {
         let channels = weight.channels(self.tiling.channels);
         let [inputs, outputs] = channels;
         assert!(self.transform_len(inputs) <= from.len(), "too few transforms");
-        let (strides, together) = (self.strides(), Self::together(outputs));
+        let (strides, together) = (self.strides(), blocks_per_task(outputs / BLOCK));
         let to = to[..self.transform_len(outputs)].chunks_mut(together * strides.block).enumerate();
         for_each(to, false, |(task, to)| {
             let blocks = to.len() / strides.block;
@@ -130,7 +127,7 @@ impl<'a> Wide<'a> {
         let [channels, outputs] = self.tiling.channels;
         assert!(self.transform_len(channels) <= inputs.len(), "too few transforms");
         let (from, corners) = (self.strides(), self.corners(layout, gradients, SIDE));
-        let together = Self::together(outputs);
+        let together = blocks_per_task(outputs / BLOCK);
         let packed = packed[..9 * channels * outputs].chunks_mut(together * 9 * channels * BLOCK).enumerate();
         for_each(packed, false, |(task, packed)| {
             let outputs = packed.len() / (9 * channels);

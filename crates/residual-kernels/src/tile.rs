@@ -6,18 +6,23 @@
 use crate::{
     Buffer,
     parallel::for_each,
-    simd::{LINE, SimdLevel, SimdVector, for_every_vector, prefetch, prefetch_write},
+    simd::{LINE, SimdLevel, SimdVector, for_every_vector, prefetch},
 };
 
 /// The number of output channels that are stored together in weights.
 pub(crate) const BLOCK: usize = 16;
 
-/// Divides a number of blocks among tiles with vectors of this type: the first block of each tile, and whether it has two. If a
-/// vector holds a whole block, a tile of one block would use each input value that it reads for only one multiplication, and
-/// processors read no more vectors at a time than they multiply.
+/// The greatest number of blocks of a tile with vectors of this type. If a vector holds a whole block, a tile of one block would use
+/// each input value that it reads for only one multiplication, and processors read no more vectors at a time than they multiply.
+#[inline(always)]
+const fn most_blocks<V: SimdVector>() -> usize {
+    if V::LANES == BLOCK { 2 } else { 1 }
+}
+
+/// Divides a number of blocks among tiles with vectors of this type: the first block of each tile, and whether it has two.
 #[inline(always)]
 pub(crate) fn tile_blocks<V: SimdVector>(blocks: usize) -> impl Iterator<Item = (usize, bool)> {
-    let most = if V::LANES == BLOCK { 2 } else { 1 };
+    let most = most_blocks::<V>();
     (0..blocks).step_by(most).map(move |block| (block, most == 2 && block + 1 < blocks))
 }
 
@@ -559,15 +564,15 @@ unsafe fn tile<V: SimdVector, const N: usize, const P: usize>(
             while k + UNROLL <= length {
                 if let Some(distance) = chunk.distance.filter(|_| k.is_multiple_of(LINE)) {
                     for p in 0..P {
-                        prefetch(base[p].wrapping_add(k + P * distance));
+                        prefetch(base[p].wrapping_add(k + P * distance), false);
                     }
                 }
                 if N * V::LANES >= LINE && chunk.last && prefetched < P {
                     let at = pixels[prefetched].output as usize + first;
                     for line in (0..N * V::LANES).step_by(LINE) {
-                        prefetch_write(y.wrapping_add(at - start + line));
+                        prefetch(y.wrapping_add(at - start + line), true);
                         if let Some(add) = product.epilogue.add {
-                            prefetch(add.values.as_ptr().wrapping_add(at + line));
+                            prefetch(add.values.as_ptr().wrapping_add(at + line), false);
                         }
                     }
                     prefetched += 1;
@@ -575,7 +580,7 @@ unsafe fn tile<V: SimdVector, const N: usize, const P: usize>(
                 if next.rows > 0 {
                     for row in 0..next.at_once {
                         for block in 0..(N * V::LANES).div_ceil(BLOCK) {
-                            prefetch(next.from.wrapping_add(block * stride + row * BLOCK));
+                            prefetch(next.from.wrapping_add(block * stride + row * BLOCK), false);
                         }
                     }
                     next.from = next.from.wrapping_add(next.at_once * BLOCK);
@@ -713,7 +718,7 @@ for_every_vector! {
         let stride = depth * BLOCK;
         let is_copied = depth >= MIN_COPIED_DEPTH;
         // The copied blocks of each pixel, and the pixels with their offsets in the copy.
-        let row = if V::LANES == BLOCK { 2 * BLOCK } else { BLOCK };
+        let row = most_blocks::<V>() * BLOCK;
         let mut copy = [0.0f32; 2 * BLOCK * GRADIENT_BAND];
         let mut places = [Pixel { input: 0, output: 0 }; GRADIENT_BAND];
         for (band, pixels) in product.pixels.chunks(GRADIENT_BAND).enumerate() {

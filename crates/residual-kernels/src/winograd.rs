@@ -1014,7 +1014,7 @@ unsafe fn multiply_tiles<V: SimdVector, const N: usize, const T: usize>(
             if let Some(next) = &mut next {
                 for block in 0..(N * V::LANES).div_ceil(BLOCK) {
                     for k in 0..BLOCK {
-                        prefetch(next.wrapping_add(block * stride + k * BLOCK));
+                        prefetch(next.wrapping_add(block * stride + k * BLOCK), false);
                     }
                 }
                 *next = next.wrapping_add(BLOCK * BLOCK);

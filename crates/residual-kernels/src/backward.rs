@@ -12,7 +12,7 @@ use crate::{
     signs::Signs,
     simd::Ahead,
     tile::{BLOCK, Epilogue, WeightGradientGemm, blocks_per_task},
-    winograd::{self, Kernels, Pass, Tiling, Transforms, Wide},
+    winograd::{self, Kernels, Pass, Tiling, Transforms, Wide, WideWeight},
 };
 use std::sync::Arc;
 
@@ -375,14 +375,13 @@ impl BackwardLayer<'_> {
         let Self { plan, level, .. } = *self;
         let [inputs, outputs] = plan.conv.channels;
         let (first, mut images) = (group.first, self.images(group));
-        let wide = Wide::new(level, tiling, images.len());
+        let wide = Wide::new(level, tiling, 0..tiling.tiles(), images.len());
         let mut scratch = Scratch::new([
             images.len() * plan.input.workspace_len(),
             images.len() * plan.output_gradient.workspace_len(),
-            wide.transform_len(inputs),
-            wide.transform_len(outputs),
+            wide.transform_len(inputs.max(outputs)),
         ]);
-        let [a, dz, to, from] = scratch.slices();
+        let [a, dz, transforms] = scratch.slices();
         let mut workspaces = self.workspaces(a, dz);
         for_each(images.iter().zip(&mut workspaces).enumerate(), false, |(i, (image, (a, dz)))| {
             self.load(first + i, image.z, a, dz);
@@ -390,15 +389,15 @@ impl BackwardLayer<'_> {
         let gradients: Vec<&[f32]> = workspaces.iter().map(|(_, dz)| &**dz).collect();
         if self.needs_weight {
             let inputs: Vec<&[f32]> = workspaces.iter().map(|(a, _)| &**a).collect();
-            wide.transform_inputs(&plan.input, &inputs, to);
-            wide.weight_gradient(to, &plan.output_gradient, &gradients, weights, first > 0);
+            wide.transform_inputs(&plan.input, &inputs, transforms);
+            wide.weight_gradient(transforms, &plan.output_gradient, &gradients, weights, first > 0);
         }
         if self.needs_input {
-            wide.transform_inputs(&plan.output_gradient, &gradients, from);
-            wide.multiply(Kernels::Rotated(weight), from, to);
-            let target = PaddedImage::unpadded(plan.input.size, inputs);
+            wide.transform_inputs(&plan.output_gradient, &gradients, transforms);
+            let (weight, target) = (Kernels::Rotated(weight), PaddedImage::unpadded(plan.input.size, inputs));
+            let to = images.iter_mut().map(Image::gradient).collect();
+            wide.convolve(WideWeight::Kernels(weight), transforms, |_| Epilogue::default(), &target, to);
             for_each(images.iter_mut().zip(&workspaces).enumerate(), false, |(i, (image, (a, _)))| {
-                wide.write_output(to, i, Epilogue::default(), &target, image.gradient());
                 self.finish(first + i, a, image);
             });
         }

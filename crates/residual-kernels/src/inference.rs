@@ -9,10 +9,10 @@ use crate::{
     path::{LayerInput, ShortcutAdd, is_small},
     plan::Plan,
     simd::Ahead,
-    tile::{Addend, Epilogue, MANY_WEIGHTS, Pixel},
-    winograd::{self, Kernels, Pass, SIDE, Tiling, Transforms, Wide},
+    tile::{Addend, Epilogue, MANY_WEIGHTS, Pixel, balanced},
+    winograd::{self, Kernels, Pass, SIDE, Tiling, Transforms, Wide, WideWeight},
 };
-use std::{mem, ops::Range, sync::Arc};
+use std::{borrow::Cow, mem, ops::Range, sync::Arc};
 
 /// A weight in the layout that the kernels read: packed into blocks, or transformed for Winograd's algorithm.
 #[derive(Debug)]
@@ -111,7 +111,7 @@ enum Share {
 
 /// A layer with its norm folded into the epilogue.
 struct PreparedLayer<'a> {
-    plan: Arc<Plan>,
+    plan: &'a Plan,
     weight: &'a PreparedWeight,
     gain: Vec<f32>,
     bias: Vec<f32>,
@@ -122,8 +122,8 @@ struct PreparedLayer<'a> {
     is_last: bool,
     /// The layout of the output: the next layer's padded input, or the path's output, which is not padded.
     target: PaddedImage,
-    /// The pixels of [`Plan::forward`], with output offsets in the layout `target`.
-    pixels: Vec<Pixel>,
+    /// The pixels of [`Plan::forward`], with output offsets in the layout `target`. Empty for Winograd's algorithm.
+    pixels: Cow<'a, [Pixel]>,
 }
 
 impl PreparedLayer<'_> {
@@ -178,18 +178,8 @@ impl PreparedLayer<'_> {
             });
             return for_each(parts, false, |(pixels, out)| self.pixels(level, x, image, pixels, out));
         };
-        if !serial && tiling.has_many_weights() {
-            let mut scratch = Scratch::new([tiling.transform_len(); 2]);
-            let mut transforms = Transforms::new(level, tiling, scratch.slices());
-            for band in tiling.bands(1) {
-                transforms.transform_input(&plan.input, x, band.tiles.clone(), 0);
-                transforms.multiply_on_all_threads(&self.weight.packed, &band);
-                transforms.write_output(band.tiles, 0, self.epilogue(image), target, out, start);
-            }
-            return;
-        }
         let height = plan.output[0];
-        let rows = height.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(SIDE);
+        let rows = SIDE * (height / (4 * SIDE * rayon::current_num_threads())).max(1);
         for_each(out.chunks_mut(rows * target.row()).enumerate(), serial, |(strip, out)| {
             let (first, end) = (strip * rows, ((strip + 1) * rows).min(height));
             let start = target.at(first as isize, 0) as usize;
@@ -233,25 +223,35 @@ impl PreparedLayer<'_> {
         }
     }
 
-    /// The tiles for [`Wide`], if it is faster than direct sums for so many images, and they are not so large that their
-    /// transforms take much memory.
-    fn wide(&self, images: usize) -> Option<&Tiling> {
-        let (tiling, _) = self.plan.wide().filter(|_| !self.weight.winograd)?;
-        (images * tiling.tiles() >= MIN_WIDE_TILES && tiling.tiles() <= winograd::TILES).then_some(tiling)
+    /// The tiles and the weight for [`Wide`], if it is faster than other ways for so many images.
+    fn wide(&self, images: usize) -> Option<(&Tiling, WideWeight<'_>)> {
+        let (tiling, weight) = (self.plan.winograd.as_ref()?, &self.weight.packed);
+        if self.weight.winograd {
+            let is_shared = images < rayon::current_num_threads() && !is_small(images, self.plan);
+            return (is_shared && tiling.has_many_weights()).then_some((tiling, WideWeight::Transformed(weight)));
+        }
+        let is_faster = tiling.wide_images().is_some() && images * tiling.tiles() >= MIN_WIDE_TILES;
+        is_faster.then_some((tiling, WideWeight::Kernels(Kernels::Packed(weight))))
     }
 
     /// [`Self::images`] on all threads.
     fn images_on_all_threads(&self, level: SimdLevel, inputs: &[&[f32]], first: usize, outputs: &mut [&mut [f32]]) {
         let Self { plan, target, .. } = self;
+        if let Some((tiling, weight)) = self.wide(inputs.len()) {
+            let (mut end, most) = (0, tiling.tiles().min(winograd::TILES));
+            for count in balanced(tiling.tiles(), most) {
+                let wide = Wide::new(level, tiling, end..end + count, inputs.len());
+                let mut scratch = Scratch::new([wide.transform_len(plan.conv.channels[0])]);
+                let [from] = scratch.slices();
+                wide.transform_inputs(&plan.input, inputs, from);
+                let outputs = outputs.iter_mut().map(|out| &mut **out).collect();
+                wide.convolve(weight, from, |i| self.epilogue(first + i), target, outputs);
+                end += count;
+            }
+            return;
+        }
         let images = inputs.iter().zip(outputs).enumerate();
-        if let Some(tiling) = self.wide(inputs.len()) {
-            let wide = Wide::new(level, tiling, inputs.len());
-            let mut scratch = Scratch::new(plan.conv.channels.map(|channels| wide.transform_len(channels)));
-            let [from, to] = scratch.slices();
-            wide.transform_inputs(&plan.input, inputs, from);
-            wide.multiply(Kernels::Packed(&self.weight.packed), from, to);
-            for_each(images, false, |(i, (_, out))| wide.write_output(to, i, self.epilogue(first + i), target, out));
-        } else if inputs.len() < rayon::current_num_threads() {
+        if inputs.len() < rayon::current_num_threads() {
             images.for_each(|(i, (x, out))| self.image_on_all_threads(level, x, first + i, out));
         } else {
             for_each(images, false, |(i, (x, out))| self.images(level, &[x], first + i, &mut [out], &[]));
@@ -304,26 +304,32 @@ impl Path<'_> {
     fn prepared_layer<'a>(
         &'a self,
         weights: &'a [Arc<PreparedWeight>],
-        plans: &[Arc<Plan>],
+        plans: &'a [Arc<Plan>],
         shortcut: &ShortcutAdd<'a>,
         i: usize,
     ) -> PreparedLayer<'a> {
-        let (plan, is_last) = (plans[i].clone(), i + 1 == plans.len());
+        let (plan, is_last) = (&*plans[i], i + 1 == plans.len());
         let scale = if is_last { self.scale } else { 1.0 };
         let Affine { mean, gain, bias } = self.layers[i].affine(None);
         let gain: Vec<f32> = gain.iter().map(|gain| scale * gain).collect();
         let bias = bias.iter().zip(&mean).zip(&gain).map(|((bias, mean), gain)| scale * bias - mean * gain);
         let channels = plan.conv.channels[1];
         let target = plans.get(i + 1).map_or(PaddedImage::unpadded(plan.output, channels), |next| next.input);
-        let offsets = target.rows().flat_map(|row| row.step_by(channels));
-        let pixels = plan.forward.pixels.iter().zip(offsets).map(|(pixel, to)| Pixel { output: to as u32, ..*pixel });
+        let pixels = match &plan.forward.pixels[..] {
+            _ if weights[i].tiling(plan).is_some() => Cow::default(),
+            pixels if !target.is_padded() => Cow::Borrowed(pixels),
+            pixels => {
+                let offsets = target.rows().flat_map(|row| row.step_by(channels));
+                pixels.iter().zip(offsets).map(|(pixel, to)| Pixel { output: to as u32, ..*pixel }).collect()
+            }
+        };
         PreparedLayer {
             weight: &weights[i],
             is_last,
             relu: !is_last || (self.relu && shortcut.zero_pad.is_none()),
             addend: shortcut.tensor.filter(|_| is_last),
             bias: bias.collect(),
-            pixels: pixels.collect(),
+            pixels,
             gain,
             target,
             plan,
@@ -388,12 +394,12 @@ impl Path<'_> {
         let (batch, threads) = (self.batch(), rayon::current_num_threads());
         let len = plans[plans.len() - 1].output_len();
         let mut output = Buffer::new(batch * len);
-        let wide_images = layers.iter().filter_map(|layer| layer.wide(batch)?.wide_images()).min();
+        let wide_images = layers.iter().filter_map(|layer| layer.wide(batch)?.0.wide_images()).min();
         // If there are enough images for all threads, each thread computes whole images, a few at a time, so that the
         // outputs of all layers but the last stay in cache. Otherwise, the threads share the images.
         let one_thread = wide_images.is_none() && (serial || batch >= 2 * threads);
         let (size, together) = if one_thread {
-            let tilings = layers.iter().filter_map(|layer| layer.weight.tiling(&layer.plan));
+            let tilings = layers.iter().filter_map(|layer| layer.weight.tiling(layer.plan));
             let together = tilings.map(Tiling::images).max().unwrap_or(1);
             let size = images_per_task(batch, together, 4 * threads, threads);
             (size, together.min(size))

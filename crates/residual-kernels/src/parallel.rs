@@ -3,6 +3,7 @@
 use rayon::{Yield, prelude::*};
 use std::{
     cell::Cell,
+    marker::PhantomData,
     sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
@@ -67,6 +68,26 @@ fn stay_awake() {
             Some(Yield::Executed) => last = Instant::now(),
             _ => thread::yield_now(),
         }
+    }
+}
+
+/// Values that tasks write at the same time.
+pub(crate) struct SharedOutput<'a>(*mut f32, PhantomData<&'a mut [f32]>);
+
+// SAFETY: only unsafe code can write through the pointer, and has to see to it that tasks write different values.
+unsafe impl Send for SharedOutput<'_> {}
+
+// SAFETY: as above.
+unsafe impl Sync for SharedOutput<'_> {}
+
+impl<'a> SharedOutput<'a> {
+    pub(crate) fn new(values: &'a mut [f32]) -> Self {
+        Self(values.as_mut_ptr(), PhantomData)
+    }
+
+    /// A pointer to the value at this offset.
+    pub(crate) fn at(&self, offset: usize) -> *mut f32 {
+        self.0.wrapping_add(offset)
     }
 }
 

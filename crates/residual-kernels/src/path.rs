@@ -19,7 +19,7 @@ use crate::{
     plan::Plan,
     signs::{Signs, write_signs},
     tile::Epilogue,
-    winograd::{Kernels, Wide},
+    winograd::{Kernels, Wide, WideWeight},
 };
 use std::sync::Arc;
 
@@ -340,6 +340,15 @@ impl<'a> LayerInput<'a> {
     }
 }
 
+/// The height and width of the output of some convolutions, one after the other.
+///
+/// # Panics
+/// If a kernel is larger than the padded image, or a convolution is invalid (see [`Conv::output`]).
+pub(crate) fn output_image<'a>(image: [usize; 2], mut convs: impl Iterator<Item = &'a Conv>) -> [usize; 2] {
+    let image = convs.try_fold(image, |image, conv| conv.output(image));
+    image.expect("the kernel is larger than the padded image")
+}
+
 impl Path<'_> {
     /// The plan of each layer.
     pub(crate) fn plans(&self) -> Vec<Arc<Plan>> {
@@ -363,9 +372,7 @@ impl Path<'_> {
     /// # Panics
     /// If a kernel is larger than the padded image, or a convolution is invalid (see [`Conv::output`]).
     pub fn output_image(&self) -> [usize; 2] {
-        let output =
-            |image, layer: &ConvNorm| layer.conv.output(image).expect("the kernel is larger than the padded image");
-        self.layers.iter().fold(self.image, output)
+        output_image(self.image, self.layers.iter().map(|layer| &layer.conv))
     }
 
     /// Whether the layer with this plan is too small to run in parallel.
@@ -506,7 +513,7 @@ impl Path<'_> {
                     z.chunks_mut(together * len).zip(sums.chunks_mut(together * 2 * channels)).enumerate()
                 {
                     let images: Vec<_> = z.chunks_mut(len).zip(sums.chunks_mut(2 * channels)).collect();
-                    let wide = Wide::new(level, tiling, images.len());
+                    let wide = Wide::new(level, tiling, 0..tiling.tiles(), images.len());
                     let input = |n: usize, workspace: &mut [f32]| {
                         input.image(level, plan, task * together + n, workspace);
                     };
@@ -542,26 +549,20 @@ fn convolve_wide(
     plan: &Plan,
     weight: &[f32],
     input: impl Fn(usize, &mut [f32]) + Sync + Send,
-    images: Vec<(&mut [f32], &mut [f32])>,
+    mut images: Vec<(&mut [f32], &mut [f32])>,
     done: impl Fn(&[f32], &mut [f32]) + Sync + Send,
 ) {
     let [inputs, outputs] = plan.conv.channels;
-    let mut scratch = Scratch::new([
-        images.len() * plan.input.workspace_len(),
-        wide.transform_len(inputs),
-        wide.transform_len(outputs),
-    ]);
-    let [workspaces, from, to] = scratch.slices();
+    let mut scratch = Scratch::new([images.len() * plan.input.workspace_len(), wide.transform_len(inputs)]);
+    let [workspaces, from] = scratch.slices();
     let mut workspaces = plan.input.workspaces(workspaces);
     for_each(workspaces.iter_mut().enumerate(), false, |(i, workspace)| input(i, workspace));
     let inputs: Vec<&[f32]> = workspaces.iter().map(|image| &**image).collect();
     wide.transform_inputs(&plan.input, &inputs, from);
-    wide.multiply(Kernels::OutputsFirst(weight), from, to);
-    let target = PaddedImage::unpadded(plan.output, outputs);
-    for_each(images.into_iter().enumerate(), false, |(i, (z, sums))| {
-        wide.write_output(to, i, Epilogue::default(), &target, z);
-        done(z, sums);
-    });
+    let (weight, target) = (Kernels::OutputsFirst(weight), PaddedImage::unpadded(plan.output, outputs));
+    let to = images.iter_mut().map(|(z, _)| &mut **z).collect();
+    wide.convolve(WideWeight::Kernels(weight), from, |_| Epilogue::default(), &target, to);
+    for_each(images.into_iter(), false, |(z, sums)| done(z, sums));
 }
 
 fn scaled(affine: &Affine, scale: f32) -> Affine {

@@ -5,7 +5,7 @@
 
 use crate::{
     Buffer,
-    parallel::for_each,
+    parallel::{SharedOutput, for_each},
     simd::{LINE, SimdLevel, SimdVector, for_every_vector, prefetch},
 };
 
@@ -188,21 +188,10 @@ impl ImplicitGemm<'_> {
     /// # Panics
     /// If an offset is outside its slice, or two pixels have the same channels of the output.
     pub(crate) fn compute_on_all_threads(&self, level: SimdLevel, y: &mut [f32], start: usize) {
-        /// The output, of which each task writes its own channels.
-        struct Shared(*mut f32);
-        // SAFETY: tasks write different values, because they have different channels of pixels that do not overlap.
-        unsafe impl Sync for Shared {}
-
-        impl Shared {
-            fn channel(&self, first: usize) -> *mut f32 {
-                self.0.wrapping_add(first)
-            }
-        }
-
         self.check(y.len(), start);
         let is_apart = |pixels: &[Pixel]| (pixels[0].output as usize) + self.channels <= pixels[1].output as usize;
         assert!(self.pixels.windows(2).all(is_apart), "pixels overlap in the output");
-        let y = Shared(y.as_mut_ptr());
+        let y = SharedOutput::new(y);
         let blocks = self.channels.div_ceil(BLOCK);
         let parts = rayon::current_num_threads().min(blocks);
         let depth = self.runs.depth();
@@ -214,8 +203,8 @@ impl ImplicitGemm<'_> {
                 epilogue: self.epilogue.skip_channels(first),
                 ..*self
             };
-            // SAFETY: `check` checked all offsets. Nothing else writes these channels.
-            unsafe { gemm(level, &product, y.channel(first), start) }
+            // SAFETY: `check` checked all offsets. Nothing else writes these channels, because pixels do not overlap.
+            unsafe { gemm(level, &product, y.at(first), start) }
         });
     }
 

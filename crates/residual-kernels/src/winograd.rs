@@ -21,7 +21,7 @@
 
 mod wide;
 
-pub(crate) use wide::{TILES, Wide};
+pub(crate) use wide::{TILES, Wide, WideWeight};
 
 use crate::{
     Conv, SimdLevel,
@@ -153,10 +153,6 @@ unsafe fn multiply_gt<V: SimdVector>(s: [V; INPUT_SIDE]) -> [V; 3] {
 /// products save.
 const MIN_CHANNELS: usize = 16;
 
-/// The greatest product of the numbers of input and output channels for which weights are transformed in advance. With more,
-/// reading the transformed weights takes longer than the direct sums of an image.
-const MAX_PREPARED_PAIRS: usize = 256 * 256;
-
 /// Weights with fewer pairs of channels than this are transformed on the calling thread.
 const MIN_PARALLEL_WEIGHTS: usize = 1 << 11;
 
@@ -177,8 +173,7 @@ pub(crate) fn overhang(size: [usize; 2]) -> [usize; 2] {
 
 /// Whether weights are transformed in advance for inference, for images of this height and width.
 pub(crate) fn suits_prepared(conv: &Conv, image: [usize; 2]) -> bool {
-    conv.channels[0] * conv.channels[1] <= MAX_PREPARED_PAIRS
-        && conv.output(image).is_some_and(|output| suits(conv, output))
+    !wide::suits(conv.channels) && conv.output(image).is_some_and(|output| suits(conv, output))
 }
 
 /// The number of values from one point of a transformed weight, `[block of outputs][point][input][BLOCK]`, to the next. The
@@ -517,9 +512,9 @@ impl Tiling {
         tiles.map(corner).collect()
     }
 
-    /// The numbers of values from one row to the next: of an output with the layout `target`, and of its addend.
-    fn rows(&self, target: &PaddedImage) -> [usize; 2] {
-        [target.row(), self.size[1] * target.channels]
+    /// The distances in an output with the layout `target`, and in its addend.
+    fn output_strides(&self, target: &PaddedImage) -> OutputStrides {
+        OutputStrides { pixel: target.channels, row: target.row(), addend_row: self.size[1] * target.channels }
     }
 
     /// The places of tiles in an image with the layout `target`, of which `out` is the part from offset `start` on.
@@ -627,24 +622,7 @@ impl<'a> Transforms<'a> {
         let products = self.products(channels, band);
         assert!(transformed_len(channels) <= weights.len(), "too few weights");
         // SAFETY: `products` checked the sizes of the transforms.
-        unsafe { multiply_points(self.level, &products, 0..POINTS, self.from, weights, self.to, false, ahead) }
-    }
-
-    /// [`Self::multiply`] for [`Pass::Forward`], with the points divided among the threads, so that each reads only its part
-    /// of the weights.
-    pub(crate) fn multiply_on_all_threads(&mut self, weights: &[f32], band: &Band) {
-        let channels = self.tiling.channels;
-        let products = self.products(channels, band);
-        assert!(transformed_len(channels) <= weights.len(), "too few weights");
-        let (level, from) = (self.level, &*self.from);
-        let together = POINTS.div_ceil(2 * rayon::current_num_threads());
-        let stride = products.to.point;
-        let parts = self.to[..POINTS * stride].chunks_mut(together * stride).enumerate();
-        for_each(parts, false, |(part, to)| {
-            let points = part * together..POINTS.min((part + 1) * together);
-            // SAFETY: `products` checked the sizes of the transforms, and the part holds these points.
-            unsafe { multiply_points(level, &products, points, from, weights, to, false, &[]) }
-        });
+        unsafe { multiply_points(self.level, &products, self.from, weights, self.to, false, ahead) }
     }
 
     /// Adds the products of a band's inputs and output gradients to the transformed weight gradient, or writes them there if
@@ -677,10 +655,10 @@ impl<'a> Transforms<'a> {
     ) {
         self.check(target.channels, &tiles, place);
         let outputs = self.tiling.output_tiles(tiles, epilogue, target, out, start);
-        let rows = self.tiling.rows(target);
         let (from, strides) = (&self.to[place * BLOCK..], self.tiling.strides(target.channels));
+        let (channels, to) = (target.channels, self.tiling.output_strides(target));
         // SAFETY: every tile lies within the transforms of each point, the image and the addend.
-        unsafe { write_outputs(self.level, target.channels, from, strides, &outputs, epilogue, out, rows) }
+        unsafe { write_outputs(self.level, channels, from, strides, &outputs, epilogue, out.as_mut_ptr(), to) }
     }
 }
 
@@ -707,6 +685,14 @@ struct OutputTile {
     addend: usize,
 }
 
+/// The numbers of values from one pixel to the next of an output and its addend, and from one row to the next.
+#[derive(Clone, Copy)]
+struct OutputStrides {
+    pixel: usize,
+    row: usize,
+    addend_row: usize,
+}
+
 /// The offset of a tile's values of some channels in the transforms of a point.
 #[inline(always)]
 fn offset(tile: usize, channel: usize, strides: Strides) -> usize {
@@ -722,16 +708,16 @@ struct OutputRow<V> {
     relu: bool,
     out: *mut f32,
     columns: usize,
-    channels: usize,
+    strides: OutputStrides,
 }
 
 impl<V: SimdVector> OutputRow<V> {
-    /// The row that is `count` rows below, where `rows` are the lengths of a row of the image and of the addend.
+    /// The row that is `count` rows below.
     #[inline(always)]
-    fn skip(self, count: usize, rows: [usize; 2]) -> Self {
+    fn skip(self, count: usize) -> Self {
         Self {
-            add: self.add.map(|(values, strength)| (values.wrapping_add(count * rows[1]), strength)),
-            out: self.out.wrapping_add(count * rows[0]),
+            add: self.add.map(|(values, strength)| (values.wrapping_add(count * self.strides.addend_row), strength)),
+            out: self.out.wrapping_add(count * self.strides.row),
             ..self
         }
     }
@@ -770,12 +756,12 @@ impl<V: SimdVector> OutputRow<V> {
                 value = bias.add_product(gain, value);
             }
             if let Some((values, strength)) = self.add {
-                value = value.add_product(strength, V::load(values.add(j * self.channels)));
+                value = value.add_product(strength, V::load(values.add(j * self.strides.pixel)));
             }
             if self.relu {
                 value = value.relu();
             }
-            value.store(self.out.add(j * self.channels));
+            value.store(self.out.add(j * self.strides.pixel));
         }
     }
 }
@@ -857,14 +843,14 @@ for_every_vector! {
         unsafe { transform_tiles::<V, A, SIDE>(layout, channels, image, corners, to, strides) }
     }
 
-    /// `Aᵀ m A` of tiles, with the epilogue. `strides` are those of `m`, and `rows` the lengths of a row of the image and of the
-    /// addend.
+    /// `Aᵀ m A` of some channels of tiles, with the epilogue. `m`, `epilogue` and `out` begin at the first of the channels.
+    /// `strides` are those of `m`.
     ///
     /// # Safety
     /// Every tile must lie within `m` at every point, and within `out` and the addend.
     unsafe fn write_outputs<V, N, MAX>(
-        channels: usize, m: &[f32], strides: Strides, tiles: &[OutputTile], epilogue: Epilogue<'_>, out: &mut [f32],
-        rows: [usize; 2],
+        channels: usize, m: &[f32], strides: Strides, tiles: &[OutputTile], epilogue: Epilogue<'_>, out: *mut f32,
+        output_strides: OutputStrides,
     ) {
         for (i, tile) in tiles.iter().enumerate() {
             for c in (0..channels).step_by(V::LANES) {
@@ -880,41 +866,39 @@ for_every_vector! {
                         affine,
                         add: epilogue.add.map(|add| (add.values.as_ptr().add(tile.addend + c), V::splat(add.strength))),
                         relu: epilogue.relu,
-                        out: out.as_mut_ptr().add(tile.to + c),
+                        out: out.add(tile.to + c),
                         columns: tile.columns,
-                        channels,
+                        strides: output_strides,
                     };
                     // A loop that ends early would index registers through memory.
                     row.write(half.map(|column| column[0]));
                     if tile.rows > 1 {
-                        row.skip(1, rows).write(half.map(|column| column[1]));
+                        row.skip(1).write(half.map(|column| column[1]));
                     }
                     if tile.rows > 2 {
-                        row.skip(2, rows).write(half.map(|column| column[2]));
+                        row.skip(2).write(half.map(|column| column[2]));
                     }
                     if tile.rows > 3 {
-                        row.skip(3, rows).write(half.map(|column| column[3]));
+                        row.skip(3).write(half.map(|column| column[3]));
                     }
                 }
             }
         }
     }
 
-    /// For each tile at some points: `m[output] = Σ v[input] · w[input, output]`. `m` begins at the first of the points.
-    /// `add` continues earlier sums.
+    /// For each tile at each point: `m[output] = Σ v[input] · w[input, output]`. `add` continues earlier sums.
     ///
     /// # Safety
     /// The slices must have the sizes of `products`.
     unsafe fn multiply_points<V, N, MAX>(
-        products: &Products, points: Range<usize>, v: &[f32], weights: &[f32], m: &mut [f32], add: bool,
-        ahead: &[Ahead<'_>],
+        products: &Products, v: &[f32], weights: &[f32], m: &mut [f32], add: bool, ahead: &[Ahead<'_>],
     ) {
         let Products { blocks: [inputs, outputs], tiles, from, to } = *products;
         let weight = |output: usize, point: usize, first: usize| {
             let [block, point] = [output * weight_block(inputs * BLOCK), point * weight_point(inputs * BLOCK)];
             weights.as_ptr().wrapping_add(block + point + first * BLOCK * BLOCK)
         };
-        for point in points.clone() {
+        for point in 0..POINTS {
             ahead.iter().for_each(|ahead| ahead.fetch(point, POINTS));
             for first in (0..inputs).step_by(MAX_DEPTH) {
                 let depth = MAX_DEPTH.min(inputs - first);
@@ -923,7 +907,7 @@ for_every_vector! {
                     unsafe {
                         let w = weight(output, point, first);
                         let mut v = v.as_ptr().add(point * from.point + first * from.block);
-                        let mut m = m.as_mut_ptr().add((point - points.start) * to.point + output * to.block);
+                        let mut m = m.as_mut_ptr().add(point * to.point + output * to.block);
                         // The first tile waits for the weights, so it prefetches those of the next product.
                         let next_output = output + 1 + usize::from(is_pair);
                         let next = if next_output < outputs {

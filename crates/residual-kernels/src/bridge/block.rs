@@ -6,7 +6,8 @@ use super::{
 };
 use crate::{
     Buffer, ChannelPadding, Conv, ConvNorm, ConvNormGradients, Gradients, NeedsGradient, Norm, Normalize, Path,
-    PreparedWeight, SavedForBackward, Shortcut, SimdLevel, Statistics, Weight, path::MIN_PARALLEL_MULTIPLY_ADDS,
+    PreparedWeight, SavedForBackward, Shortcut, SimdLevel, Statistics, Weight,
+    path::{MIN_PARALLEL_MULTIPLY_ADDS, output_image},
     update::add_to,
 };
 use burn::backend::{
@@ -198,8 +199,11 @@ impl BlockValues {
 
     /// Whether the main path's output has the input's shape.
     fn keeps_shape(&self) -> bool {
-        self.spec.layers[0].0.channels[0] == self.last().channels[1]
-            && self.path(&[], Shortcut::None).output_image() == self.image()
+        self.spec.layers[0].0.channels[0] == self.last().channels[1] && self.output_image() == self.image()
+    }
+
+    fn output_image(&self) -> [usize; 2] {
+        output_image(self.image(), self.spec.layers.iter().map(|(conv, _)| conv))
     }
 
     fn last(&self) -> Conv {
@@ -283,7 +287,7 @@ impl BlockValues {
     }
 
     fn output<B: HostBackend>(&self, buffer: Buffer) -> FloatTensor<B> {
-        let [height, width] = self.path(&[], Shortcut::None).output_image();
+        let [height, width] = self.output_image();
         self.tensor::<B>(buffer, [height, width, self.last().channels[1]])
     }
 }

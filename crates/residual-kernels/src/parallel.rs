@@ -1,27 +1,62 @@
 //! Loops on the thread pool.
 
-use rayon::{Yield, prelude::*};
+use rayon::Yield;
 use std::{
     cell::Cell,
     marker::PhantomData,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
 
-/// Calls `f` for each item, on the calling thread if `serial` is true, otherwise on the thread pool.
+/// Calls `f` for each item, on the calling thread if `serial` is true, otherwise on the thread pool. Each thread begins with its own
+/// part of the items, so that it often finds in its cache what it wrote in the loop before, and then helps with those of others.
 pub(crate) fn for_each<T: Send>(items: impl Iterator<Item = T>, serial: bool, f: impl Fn(T) + Sync + Send) {
     if serial {
         return items.for_each(f);
     }
-    items.collect::<Vec<_>>().into_par_iter().with_max_len(1).for_each(f);
+    let items: Vec<T> = items.collect();
+    let (count, threads) = (items.len(), rayon::current_num_threads().min(items.len()));
+    if threads <= 1 {
+        return items.into_iter().for_each(f);
+    }
+    let mut items = items.into_iter();
+    let parts = (0..threads).map(|part| {
+        let len = (part + 1) * count / threads - part * count / threads;
+        Mutex::new(items.by_ref().take(len).collect::<Vec<_>>().into_iter())
+    });
+    let parts: Vec<_> = parts.collect();
+    let take = |part: usize| parts[part].lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = |own: usize| {
+        for part in (own..threads).chain(0..own) {
+            while let Some(item) = take(part) {
+                f(item);
+            }
+        }
+    };
+    let busy = AtomicUsize::new(threads - 1);
+    rayon::scope(|scope| {
+        let _operation = Operation::start();
+        for own in 1..threads {
+            let (work, busy) = (&work, &busy);
+            scope.spawn(move |_| {
+                work(own);
+                busy.fetch_sub(1, Ordering::Release);
+            });
+        }
+        work(0);
+        stay_awake_while(|| busy.load(Ordering::Acquire) > 0);
+    });
 }
 
 /// The time for which idle threads wait for the next operation before they sleep. Without it, they would fall asleep between the
 /// operations of a network, and waking a thread takes as long as a small layer.
-const STAY_AWAKE: Duration = Duration::from_micros(100);
+const STAY_AWAKE: Duration = Duration::from_micros(300);
 
-/// The number of threads that [`stay_awake`] or soon will.
+/// The number of threads that stay awake after an operation, or soon will.
 static AWAKE: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
@@ -29,21 +64,27 @@ thread_local! {
     static OPERATIONS: Cell<usize> = const { Cell::new(0) };
 }
 
+/// An operation that runs on this thread, until it is dropped.
+struct Operation;
+
+impl Operation {
+    fn start() -> Self {
+        OPERATIONS.set(OPERATIONS.get() + 1);
+        Self
+    }
+}
+
+impl Drop for Operation {
+    fn drop(&mut self) {
+        OPERATIONS.set(OPERATIONS.get() - 1);
+    }
+}
+
 /// Runs an operation on a thread of the pool, whose other threads stay awake. On a pool thread, the parallel loops of `f` exchange
 /// work directly. Outside the pool, each loop would put the calling thread to sleep and wake it again.
 pub(crate) fn run_in_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
-    /// Ends the operation, also if it panics.
-    struct End;
-
-    impl Drop for End {
-        fn drop(&mut self) {
-            OPERATIONS.set(OPERATIONS.get() - 1);
-        }
-    }
-
     rayon::scope(|_| {
-        OPERATIONS.set(OPERATIONS.get() + 1);
-        let _end = End;
+        let _operation = Operation::start();
         let (own, others) = (rayon::current_thread_index(), rayon::current_num_threads() - 1);
         if others > 0 && AWAKE.compare_exchange(0, others, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             rayon::spawn_broadcast(move |context| {
@@ -51,7 +92,7 @@ pub(crate) fn run_in_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
                     return;
                 }
                 if OPERATIONS.get() == 0 {
-                    stay_awake();
+                    stay_awake_while(|| true);
                 }
                 AWAKE.fetch_sub(1, Ordering::Relaxed);
             });
@@ -60,10 +101,10 @@ pub(crate) fn run_in_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     })
 }
 
-/// Executes tasks of the pool until there have been none for [`STAY_AWAKE`].
-fn stay_awake() {
+/// Executes tasks of the pool while a condition is true, until there have been none for [`STAY_AWAKE`].
+fn stay_awake_while(condition: impl Fn() -> bool) {
     let mut last = Instant::now();
-    while last.elapsed() < STAY_AWAKE {
+    while condition() && last.elapsed() < STAY_AWAKE {
         match rayon::yield_now() {
             Some(Yield::Executed) => last = Instant::now(),
             _ => thread::yield_now(),

@@ -1,7 +1,6 @@
 //! Copies of strided tensors.
 
-use crate::Buffer;
-use rayon::prelude::*;
+use crate::{Buffer, parallel::for_each};
 
 /// Tensors with at least this many values are copied in parallel.
 const MIN_PARALLEL: usize = 1 << 16;
@@ -15,15 +14,14 @@ pub(crate) fn to_contiguous(storage: &[f32], offset: usize, shape: &[usize], str
         }
         return out;
     };
-    let len = out.len() / first;
-    let row = |(i, out): (usize, &mut [f32])| {
-        copy(storage, offset as isize + i as isize * strides[0], inner, &strides[1..], out);
-    };
-    if shape.iter().product::<usize>() < MIN_PARALLEL {
-        out.chunks_mut(len).enumerate().for_each(row);
-    } else {
-        out.par_chunks_mut(len).enumerate().for_each(row);
+    // A single image is divided into its rows.
+    if let (1, [_, _, ..]) = (first, inner) {
+        return to_contiguous(storage, offset, inner, &strides[1..]);
     }
+    let (len, serial) = (out.len() / first, out.len() < MIN_PARALLEL);
+    for_each(out.chunks_mut(len).enumerate(), serial, |(i, out)| {
+        copy(storage, offset as isize + i as isize * strides[0], inner, &strides[1..], out);
+    });
     out
 }
 
@@ -68,6 +66,7 @@ mod tests {
             (100, vec![4, 3], vec![-5, 1]),
             (1, vec![2, 4, 5, 3], vec![60, 5, 1, 20]),
             (1, vec![20, 40, 40, 3], vec![4800, 40, 1, 1600]),
+            (2, vec![1, 200, 150, 3], vec![90_000, 150, 1, 30_000]),
             (0, vec![300, 600], vec![1, 300]),
             (5, vec![0, 3], vec![3, 1]),
         ] {

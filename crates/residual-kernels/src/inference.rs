@@ -98,7 +98,7 @@ impl PreparedWeight {
     }
 }
 
-/// With at least this many tiles, [`Wide`] is faster than direct sums, although it transforms the weights.
+/// With at least this many tiles in a batch, [`Wide`] is faster than direct sums, although it transforms the weights.
 const MIN_WIDE_TILES: usize = 12;
 
 /// How threads share an image.
@@ -111,6 +111,8 @@ enum Share {
 
 /// A layer with its norm folded into the epilogue.
 struct PreparedLayer<'a> {
+    /// The number of images.
+    batch: usize,
     plan: &'a Plan,
     weight: &'a PreparedWeight,
     gain: Vec<f32>,
@@ -122,7 +124,7 @@ struct PreparedLayer<'a> {
     is_last: bool,
     /// The layout of the output: the next layer's padded input, or the path's output, which is not padded.
     target: PaddedImage,
-    /// The pixels of [`Plan::forward`], with output offsets in the layout `target`. Empty for Winograd's algorithm.
+    /// The pixels of [`Plan::forward`], with output offsets in the layout `target`. Empty if the weight is transformed in advance.
     pixels: Cow<'a, [Pixel]>,
 }
 
@@ -179,6 +181,7 @@ impl PreparedLayer<'_> {
             return for_each(parts, false, |(pixels, out)| self.pixels(level, x, image, pixels, out));
         };
         let height = plan.output[0];
+        // Strips of whole tiles, and at least four per thread if there are so many.
         let rows = SIDE * (height / (4 * SIDE * rayon::current_num_threads())).max(1);
         for_each(out.chunks_mut(rows * target.row()).enumerate(), serial, |(strip, out)| {
             let (first, end) = (strip * rows, ((strip + 1) * rows).min(height));
@@ -223,23 +226,23 @@ impl PreparedLayer<'_> {
         }
     }
 
-    /// The tiles and the weight for [`Wide`], if it is faster than other ways for so many images.
-    fn wide(&self, images: usize) -> Option<(&Tiling, WideWeight<'_>)> {
+    /// The tiles and the weight for [`Wide`], if it is the fastest way for the batch.
+    fn wide(&self) -> Option<(&Tiling, WideWeight<'_>)> {
         let (tiling, weight) = (self.plan.winograd.as_ref()?, &self.weight.packed);
         if self.weight.winograd {
-            let is_shared = images < rayon::current_num_threads() && !is_small(images, self.plan);
+            let is_shared = self.batch < rayon::current_num_threads() && !is_small(self.batch, self.plan);
             return (is_shared && tiling.has_many_weights()).then_some((tiling, WideWeight::Transformed(weight)));
         }
-        let is_faster = tiling.wide_images().is_some() && images * tiling.tiles() >= MIN_WIDE_TILES;
+        let is_faster = tiling.wide_images().is_some() && self.batch * tiling.tiles() >= MIN_WIDE_TILES;
         is_faster.then_some((tiling, WideWeight::Kernels(Kernels::Packed(weight))))
     }
 
     /// [`Self::images`] on all threads.
     fn images_on_all_threads(&self, level: SimdLevel, inputs: &[&[f32]], first: usize, outputs: &mut [&mut [f32]]) {
         let Self { plan, target, .. } = self;
-        if let Some((tiling, weight)) = self.wide(inputs.len()) {
-            let (mut end, most) = (0, tiling.tiles().min(winograd::TILES));
-            for count in balanced(tiling.tiles(), most) {
+        if let Some((tiling, weight)) = self.wide() {
+            let mut end = 0;
+            for count in balanced(tiling.tiles(), (winograd::TILES / inputs.len()).max(1)) {
                 let wide = Wide::new(level, tiling, end..end + count, inputs.len());
                 let mut scratch = Scratch::new([wide.transform_len(plan.conv.channels[0])]);
                 let [from] = scratch.slices();
@@ -324,6 +327,7 @@ impl Path<'_> {
             }
         };
         PreparedLayer {
+            batch: self.batch(),
             weight: &weights[i],
             is_last,
             relu: !is_last || (self.relu && shortcut.zero_pad.is_none()),
@@ -394,7 +398,7 @@ impl Path<'_> {
         let (batch, threads) = (self.batch(), rayon::current_num_threads());
         let len = plans[plans.len() - 1].output_len();
         let mut output = Buffer::new(batch * len);
-        let wide_images = layers.iter().filter_map(|layer| layer.wide(batch)?.0.wide_images()).min();
+        let wide_images = layers.iter().filter_map(|layer| layer.wide()?.0.wide_images()).min();
         // If there are enough images for all threads, each thread computes whole images, a few at a time, so that the
         // outputs of all layers but the last stay in cache. Otherwise, the threads share the images.
         let one_thread = wide_images.is_none() && (serial || batch >= 2 * threads);
@@ -404,7 +408,8 @@ impl Path<'_> {
             let size = images_per_task(batch, together, 4 * threads, threads);
             (size, together.min(size))
         } else {
-            (batch.max(1), wide_images.unwrap_or(1).min(batch))
+            let most = wide_images.map_or(1, |images| images.max(threads));
+            (batch.max(1), batch.div_ceil(batch.div_ceil(most).max(1)))
         };
         for_each(output.chunks_mut(len * size).enumerate(), serial, |(task, outputs)| {
             let mut scratch = Scratch::new([workspaces_len(plans, together)]);

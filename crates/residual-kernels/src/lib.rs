@@ -27,7 +27,7 @@
 //!
 //! Results do not depend on the number of threads: a sum over the batch adds the sums over single images, or over fixed
 //! groups of images, in a fixed order. Results on different [`SimdLevel`]s differ by rounding errors, and so do
-//! results of inference for different batch sizes, with 3x3 convolutions of 512 channels.
+//! results of inference for different batch sizes, with 3x3 convolutions of 256 channels or more.
 //!
 //! # Feature flags
 //!

@@ -13,7 +13,7 @@ use std::{
 };
 
 /// Calls `f` for each item, on the calling thread if `serial` is true, otherwise on the thread pool. Each thread begins with its own
-/// part of the items, so that it often finds in its cache what it wrote in the loop before, and then helps with those of others.
+/// part of the items, so that it often finds in its cache what it wrote in the loop before, and then helps the others with theirs.
 pub(crate) fn for_each<T: Send>(items: impl Iterator<Item = T>, serial: bool, f: impl Fn(T) + Sync + Send) {
     if serial {
         return items.for_each(f);
@@ -30,7 +30,8 @@ pub(crate) fn for_each<T: Send>(items: impl Iterator<Item = T>, serial: bool, f:
     });
     let parts: Vec<_> = parts.collect();
     let take = |part: usize| parts[part].lock().unwrap_or_else(PoisonError::into_inner).next();
-    let work = |own: usize| {
+    let work = || {
+        let own = rayon::current_thread_index().map_or(0, |thread| thread % threads);
         for part in (own..threads).chain(0..own) {
             while let Some(item) = take(part) {
                 f(item);
@@ -40,31 +41,30 @@ pub(crate) fn for_each<T: Send>(items: impl Iterator<Item = T>, serial: bool, f:
     let busy = AtomicUsize::new(threads - 1);
     rayon::scope(|scope| {
         let _operation = Operation::start();
-        for own in 1..threads {
-            let (work, busy) = (&work, &busy);
-            scope.spawn(move |_| {
-                work(own);
+        for _ in 1..threads {
+            scope.spawn(|_| {
+                work();
                 busy.fetch_sub(1, Ordering::Release);
             });
         }
-        work(0);
+        work();
         stay_awake_while(|| busy.load(Ordering::Acquire) > 0);
     });
 }
 
-/// The time for which idle threads wait for the next operation before they sleep. Without it, they would fall asleep between the
-/// operations of a network, and waking a thread takes as long as a small layer.
+/// The time for which threads wait for the next operation, or for the others to finish a loop, before they sleep. Without it, they
+/// would fall asleep between the layers of a network, and waking a thread takes as long as a small layer.
 const STAY_AWAKE: Duration = Duration::from_micros(300);
 
 /// The number of threads that stay awake after an operation, or soon will.
 static AWAKE: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
-    /// The number of operations that run on this thread. All but the last wait.
+    /// The number of operations and loops that this thread has begun and not finished. The last runs, or waits for others.
     static OPERATIONS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// An operation that runs on this thread, until it is dropped.
+/// An operation or loop of this thread, until it is dropped.
 struct Operation;
 
 impl Operation {
@@ -115,10 +115,7 @@ fn stay_awake_while(condition: impl Fn() -> bool) {
 /// Values that tasks write at the same time.
 pub(crate) struct SharedOutput<'a>(*mut f32, PhantomData<&'a mut [f32]>);
 
-// SAFETY: only unsafe code can write through the pointer, and has to see to it that tasks write different values.
-unsafe impl Send for SharedOutput<'_> {}
-
-// SAFETY: as above.
+// SAFETY: writing through the pointer is unsafe, and whoever does it must make sure that no two tasks access the same value.
 unsafe impl Sync for SharedOutput<'_> {}
 
 impl<'a> SharedOutput<'a> {
@@ -150,6 +147,29 @@ mod tests {
         assert_eq!(images_per_task(128, 1, 16, 2), 8);
         assert_eq!(images_per_task(2, 1, 16, 4), 1);
         assert_eq!(images_per_task(0, 1, 16, 4), 1);
+    }
+
+    #[test]
+    fn every_item_is_processed_once_by_any_number_of_threads() {
+        for threads in [1, 2, 3, 7] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            for count in [0, 1, 2, 5, 100] {
+                let mut counts = vec![[0; 3]; count];
+                pool.install(|| {
+                    for_each(counts.iter_mut(), false, |counts| {
+                        for_each(counts.iter_mut(), false, |count| *count += 1);
+                    });
+                });
+                assert!(counts.iter().flatten().all(|count| *count == 1), "{count} items on {threads} threads");
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "item 70")]
+    fn a_panic_in_a_loop_reaches_the_caller() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        pool.install(|| for_each(0..100, false, |i| assert!(i != 70, "item {i}")));
     }
 
     #[test]

@@ -7,6 +7,9 @@ const MIN_PARALLEL: usize = 1 << 16;
 
 /// A row-major copy of a strided tensor. The tensor's first value is `storage[offset]`.
 pub(crate) fn to_contiguous(storage: &[f32], offset: usize, shape: &[usize], strides: &[isize]) -> Buffer {
+    // A single image is divided into its rows.
+    let ones = shape.iter().take_while(|&&size| size == 1).count().min(shape.len().saturating_sub(2));
+    let (shape, strides) = (&shape[ones..], &strides[ones..]);
     let mut out = Buffer::new(shape.iter().product());
     let Some((&first, inner)) = shape.split_first().filter(|_| !out.is_empty()) else {
         if let [only] = &mut out[..] {
@@ -14,10 +17,6 @@ pub(crate) fn to_contiguous(storage: &[f32], offset: usize, shape: &[usize], str
         }
         return out;
     };
-    // A single image is divided into its rows.
-    if let (1, [_, _, ..]) = (first, inner) {
-        return to_contiguous(storage, offset, inner, &strides[1..]);
-    }
     let (len, serial) = (out.len() / first, out.len() < MIN_PARALLEL);
     for_each(out.chunks_mut(len).enumerate(), serial, |(i, out)| {
         copy(storage, offset as isize + i as isize * strides[0], inner, &strides[1..], out);

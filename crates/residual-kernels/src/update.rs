@@ -1,7 +1,6 @@
 //! The updates after the forward and backward passes of a training step: weighted sums and the SGD step.
 
 use crate::parallel::for_each;
-use rayon::prelude::*;
 
 /// Stochastic gradient descent: `d = g + weight_decay · w`, `v ← momentum · v + d`, `w ← w - lr · v`. With Nesterov
 /// momentum, `w ← w - lr · (momentum · v + d)`. The first step sets `v = d`.
@@ -54,7 +53,7 @@ impl Sgd {
 #[cfg(feature = "burn")]
 pub(crate) fn add_to(to: &mut [f32], from: &[f32]) {
     let add = |(to, from): (&mut [f32], &[f32])| to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
-    to.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK)).for_each(add);
+    for_each(to.chunks_mut(CHUNK).zip(from.chunks(CHUNK)), from.len() <= CHUNK, add);
 }
 
 /// The weighted sum of two slices, divided by a number: `(weights[0] · a + weights[1] · b) / divisor`.
@@ -69,12 +68,8 @@ pub fn weighted_sum(a: &[f32], b: &[f32], weights: [f32; 2], divisor: f32) -> Ve
             *sum = (a * weights[0] + b * weights[1]) / divisor;
         }
     };
-    if a.len() <= CHUNK {
-        add((&mut sum, (a, b)));
-    } else {
-        let terms = a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK));
-        sum.par_chunks_mut(CHUNK).zip(terms).for_each(add);
-    }
+    let terms = a.chunks(CHUNK).zip(b.chunks(CHUNK));
+    for_each(sum.chunks_mut(CHUNK).zip(terms), a.len() <= CHUNK, add);
     sum
 }
 

@@ -424,8 +424,8 @@ impl Tiling {
         (self.most / self.tiles()).max(1)
     }
 
-    /// Whether threads that share an image divide the points of a band rather than the tiles, so that the weights are read
-    /// once.
+    /// Whether threads that share an image divide the output channels, with [`Wide`], rather than the tiles, so that each reads only
+    /// its part of the weights.
     pub(crate) fn has_many_weights(&self) -> bool {
         self.channels[0] * self.channels[1] >= MANY_WEIGHTS
     }
@@ -639,7 +639,8 @@ impl<'a> Transforms<'a> {
         let [from, to] = channels.map(|channels| self.tiling.strides(channels));
         assert!(band.len() <= self.tiling.most, "too many tiles for a band");
         assert!(POINTS * from.point <= self.from.len() && POINTS * to.point <= self.to.len(), "transforms too short");
-        Products { blocks: channels.map(|c| c / BLOCK), tiles: band.len(), from, to }
+        let (blocks, prefetch_weights) = (channels.map(|c| c / BLOCK), self.tiling.has_many_weights());
+        Products { blocks, tiles: band.len(), from, to, prefetch_weights }
     }
 
     /// Computes `Aᵀ m A` of some tiles, applies the epilogue and writes the results into an image with the layout `target`,
@@ -670,6 +671,8 @@ struct Products {
     /// The strides of the inputs, and of the outputs.
     from: Strides,
     to: Strides,
+    /// Whether the weights are not in the L2 cache.
+    prefetch_weights: bool,
 }
 
 /// The greatest number of blocks of inputs whose weights stay in the L1 cache while all tiles are multiplied with them.
@@ -847,7 +850,8 @@ for_every_vector! {
     /// `strides` are those of `m`.
     ///
     /// # Safety
-    /// Every tile must lie within `m` at every point, and within `out` and the addend.
+    /// Every tile must lie within `m` at every point, and within `out` and the addend. Nothing else may access these channels of the
+    /// tiles in `out` meanwhile.
     unsafe fn write_outputs<V, N, MAX>(
         channels: usize, m: &[f32], strides: Strides, tiles: &[OutputTile], epilogue: Epilogue<'_>, out: *mut f32,
         output_strides: OutputStrides,
@@ -893,7 +897,7 @@ for_every_vector! {
     unsafe fn multiply_points<V, N, MAX>(
         products: &Products, v: &[f32], weights: &[f32], m: &mut [f32], add: bool, ahead: &[Ahead<'_>],
     ) {
-        let Products { blocks: [inputs, outputs], tiles, from, to } = *products;
+        let Products { blocks: [inputs, outputs], tiles, from, to, prefetch_weights } = *products;
         let weight = |output: usize, point: usize, first: usize| {
             let [block, point] = [output * weight_block(inputs * BLOCK), point * weight_point(inputs * BLOCK)];
             weights.as_ptr().wrapping_add(block + point + first * BLOCK * BLOCK)
@@ -917,7 +921,7 @@ for_every_vector! {
                         } else {
                             weight(0, point + 1, 0)
                         };
-                        let mut next = (inputs * outputs * BLOCK * BLOCK >= MANY_WEIGHTS).then_some(next);
+                        let mut next = prefetch_weights.then_some(next);
                         let (strides, add) = ([from.block, weight_block(inputs * BLOCK), to.block], add || first > 0);
                         for count in balanced(tiles, MAX) {
                             if is_pair {
@@ -942,7 +946,7 @@ for_every_vector! {
     unsafe fn add_products<V, N, MAX>(
         products: &Products, v: &[f32], u: &[f32], sums: &mut [f32], is_first: bool, ahead: &[Ahead<'_>],
     ) {
-        let Products { blocks: [inputs, outputs], tiles, from, to } = *products;
+        let Products { blocks: [inputs, outputs], tiles, from, to, .. } = *products;
         let sums_point = sums_point([inputs * BLOCK, outputs * BLOCK]);
         for point in 0..POINTS {
             ahead.iter().for_each(|ahead| ahead.fetch(point, POINTS));

@@ -1,7 +1,6 @@
-//! Winograd's algorithm for so many channels that the transformed weights do not fit into the caches. All threads
-//! work on the same images and share the blocks of channels. Each transforms the weights of one or two blocks, a part of the inputs
-//! at a time, right before it multiplies all tiles by them, and the sums of the weight gradient right after, so that neither is ever
-//! stored as a whole.
+//! Winograd's algorithm on images that all threads share. They divide the blocks of channels, so that each thread reads only its part
+//! of the weights. From 256 channels on, it transforms the weights of one or two blocks, a part of the inputs at a time, right before
+//! it multiplies tiles by them, and the sums of the weight gradient right after, so that neither is ever stored as a whole.
 
 use super::{
     Epilogue, INPUT_SIDE, Kernels, POINTS, Products, SIDE, Strides, Tiling, add_products, multiply_points, sums_point,
@@ -38,7 +37,7 @@ const MIN_TILES: usize = 12;
 const INPUTS: usize = 256;
 
 impl Tiling {
-    /// The number of images that [`Wide`] transforms together, or `None` if there are too few channels for it.
+    /// The number of images that [`Wide`] transforms together, or `None` if there are too few channels for it to transform the weights.
     pub(crate) fn wide_images(&self) -> Option<usize> {
         suits(self.channels).then(|| (TILES / self.tiles()).max(1))
     }
@@ -47,9 +46,9 @@ impl Tiling {
 /// A weight of [`Wide::convolve`].
 #[derive(Clone, Copy)]
 pub(crate) enum WideWeight<'a> {
-    /// It is transformed a part at a time.
+    /// Kernels, which are transformed one part at a time.
     Kernels(Kernels<'a>),
-    /// It was transformed by [`transform_weight`](super::transform_weight).
+    /// The result of [`transform_weight`](super::transform_weight).
     Transformed(&'a [f32]),
 }
 
@@ -73,7 +72,7 @@ impl<'a> Wide<'a> {
         self.images * self.tiles.len()
     }
 
-    /// The strides of transforms of so many tiles. The number of lines of a point is odd, and a block has a line at its end, so that
+    /// The strides of the transforms of this many tiles. The number of lines of a point is odd, and a block has a line at its end, so that
     /// points and blocks are on different cache sets.
     fn strides(tiles: usize) -> Strides {
         let point = (tiles | 1) * BLOCK;
@@ -169,6 +168,7 @@ impl<'a> Wide<'a> {
             tiles: tiles.len(),
             from: from_strides,
             to: to_strides,
+            prefetch_weights: matches!(weight, WideWeight::Transformed(_)),
         };
         let from = &from[tiles.start * BLOCK..];
         let kernels = match weight {
@@ -225,7 +225,13 @@ impl<'a> Wide<'a> {
             }
             for first in (0..channels).step_by(INPUTS) {
                 let part = first..channels.min(first + INPUTS);
-                let products = Products { blocks: [part.len() / BLOCK, blocks], tiles: self.len(), from, to };
+                let products = Products {
+                    blocks: [part.len() / BLOCK, blocks],
+                    tiles: self.len(),
+                    from,
+                    to,
+                    prefetch_weights: false,
+                };
                 let inputs = &inputs[first / BLOCK * from.block..];
                 // SAFETY: the slices have the sizes of `products`.
                 unsafe { add_products(self.level, &products, inputs, transforms, sums, true, &[]) }

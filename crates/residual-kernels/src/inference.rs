@@ -5,11 +5,11 @@ use crate::{
     buffer::Scratch,
     elementwise::Affine,
     layout::PaddedImage,
-    parallel::{for_each, images_per_task},
+    parallel::{divide, for_each, images_per_task},
     path::{LayerInput, ShortcutAdd, is_small},
     plan::Plan,
     simd::Ahead,
-    tile::{Addend, Epilogue, MANY_WEIGHTS, Pixel, balanced},
+    tile::{Addend, Epilogue, MANY_WEIGHTS, Pixel},
     winograd::{self, Kernels, Pass, SIDE, Tiling, Transforms, Wide, WideWeight},
 };
 use std::{borrow::Cow, mem, ops::Range, sync::Arc};
@@ -169,14 +169,12 @@ impl PreparedLayer<'_> {
                 }
                 return;
             };
-            let count = self.pixels.len();
-            let cuts: Vec<usize> = (0..=parts).map(|part| part * count / parts).collect();
             let mut rest = out;
-            let parts = cuts.windows(2).map(|cut| {
+            let parts = divide(self.pixels.len(), parts).map(|part| {
                 let offset = |pixel: usize| self.pixels.get(pixel).map_or(target.span(), |p| p.output as usize - start);
-                let (part, after) = mem::take(&mut rest).split_at_mut(offset(cut[1]) - offset(cut[0]));
+                let (out, after) = mem::take(&mut rest).split_at_mut(offset(part.end) - offset(part.start));
                 rest = after;
-                (cut[0]..cut[1], part)
+                (part, out)
             });
             return for_each(parts, false, |(pixels, out)| self.pixels(level, x, image, pixels, out));
         };
@@ -241,15 +239,14 @@ impl PreparedLayer<'_> {
     fn images_on_all_threads(&self, level: SimdLevel, inputs: &[&[f32]], first: usize, outputs: &mut [&mut [f32]]) {
         let Self { plan, target, .. } = self;
         if let Some((tiling, weight)) = self.wide() {
-            let mut end = 0;
-            for count in balanced(tiling.tiles(), (winograd::TILES / inputs.len()).max(1)) {
-                let wide = Wide::new(level, tiling, end..end + count, inputs.len());
+            let most = (winograd::TILES / inputs.len()).max(1);
+            for tiles in divide(tiling.tiles(), tiling.tiles().div_ceil(most)) {
+                let wide = Wide::new(level, tiling, tiles, inputs.len());
                 let mut scratch = Scratch::new([wide.transform_len(plan.conv.channels[0])]);
                 let [from] = scratch.slices();
                 wide.transform_inputs(&plan.input, inputs, from);
                 let outputs = outputs.iter_mut().map(|out| &mut **out).collect();
                 wide.convolve(weight, from, |i| self.epilogue(first + i), target, outputs);
-                end += count;
             }
             return;
         }

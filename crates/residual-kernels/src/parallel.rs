@@ -4,6 +4,7 @@ use rayon::Yield;
 use std::{
     cell::Cell,
     marker::PhantomData,
+    ops::Range,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -24,10 +25,8 @@ pub(crate) fn for_each<T: Send>(items: impl Iterator<Item = T>, serial: bool, f:
         return items.into_iter().for_each(f);
     }
     let mut items = items.into_iter();
-    let parts = (0..threads).map(|part| {
-        let len = (part + 1) * count / threads - part * count / threads;
-        Mutex::new(items.by_ref().take(len).collect::<Vec<_>>().into_iter())
-    });
+    let parts =
+        divide(count, threads).map(|part| Mutex::new(items.by_ref().take(part.len()).collect::<Vec<_>>().into_iter()));
     let parts: Vec<_> = parts.collect();
     let take = |part: usize| parts[part].lock().unwrap_or_else(PoisonError::into_inner).next();
     let work = || {
@@ -110,6 +109,12 @@ fn stay_awake_while(condition: impl Fn() -> bool) {
             _ => thread::yield_now(),
         }
     }
+}
+
+/// Divides `count` into consecutive parts, whose sizes differ by at most one.
+#[inline(always)]
+pub(crate) fn divide(count: usize, parts: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..parts).map(move |part| part * count / parts..(part + 1) * count / parts)
 }
 
 /// Values that tasks write at the same time.

@@ -5,7 +5,7 @@
 
 use crate::{
     Buffer,
-    parallel::{SharedOutput, for_each},
+    parallel::{SharedOutput, divide, for_each},
     simd::{LINE, SimdLevel, SimdVector, for_every_vector, prefetch},
 };
 
@@ -195,8 +195,8 @@ impl ImplicitGemm<'_> {
         let blocks = self.channels.div_ceil(BLOCK);
         let parts = rayon::current_num_threads().min(blocks);
         let depth = self.runs.depth();
-        for_each(0..parts, false, |part| {
-            let [first, end] = [part, part + 1].map(|part| part * blocks / parts * BLOCK);
+        for_each(divide(blocks, parts), false, |part| {
+            let [first, end] = [part.start, part.end].map(|block| block * BLOCK);
             let product = ImplicitGemm {
                 weights: &self.weights[first * depth..],
                 channels: end.min(self.channels) - first,
@@ -261,8 +261,7 @@ pub(crate) use with_constant;
 /// Splits `count` into the fewest parts of at most `max`. Their sizes differ by at most one.
 #[inline(always)]
 pub(crate) fn balanced(count: usize, max: usize) -> impl Iterator<Item = usize> {
-    let parts = count.div_ceil(max);
-    (0..parts).map(move |i| (i + 1) * count / parts - i * count / parts)
+    divide(count, count.div_ceil(max)).map(|part| part.len())
 }
 
 /// Pixels whose inputs are a multiple of this many values (4 KiB) apart share the sets of the L1 cache, which has fewer ways

@@ -11,7 +11,7 @@ use crate::{
     SimdLevel,
     buffer::Scratch,
     layout::PaddedImage,
-    parallel::{SharedOutput, for_each},
+    parallel::{SharedOutput, divide, for_each},
     tile::{BLOCK, blocks_per_task},
 };
 use std::ops::Range;
@@ -147,10 +147,9 @@ impl<'a> Wide<'a> {
     fn tasks(&self, blocks: usize) -> impl Iterator<Item = (Range<usize>, Range<usize>)> + use<> {
         let (together, tiles) = (blocks_per_task(blocks), self.len());
         let parts = (2 * rayon::current_num_threads()).div_ceil(blocks).min(tiles / MIN_TILES).max(1);
-        (0..blocks).step_by(together).flat_map(move |first| {
-            let cut = move |part: usize| part * tiles / parts;
-            (0..parts).map(move |part| (first..blocks.min(first + together), cut(part)..cut(part + 1)))
-        })
+        (0..blocks)
+            .step_by(together)
+            .flat_map(move |first| divide(tiles, parts).map(move |tiles| (first..blocks.min(first + together), tiles)))
     }
 
     /// Computes the products of transformed tiles with the transform of a weight, for some blocks of outputs and some of the tiles.
